@@ -1,0 +1,33 @@
+"""The one family of errors that a user can cause; the command line prints each as a single line."""
+
+
+class FpoError(Exception):
+    """A user's mistake or a limit of their set-up: what was found, expected, and to be done."""
+
+
+class ConfigError(FpoError):
+    """A setting is unknown, has the wrong type, or contradicts another."""
+
+
+class DataError(FpoError):
+    """Preference data cannot be read, or no usable pair is left."""
+
+
+class ModelError(FpoError):
+    """A model, adapter or tokenizer cannot be loaded or has no place for what is asked."""
+
+
+class SaeError(FpoError):
+    """A sparse autoencoder is malformed, unsupported, or does not fit the model."""
+
+
+class StoreError(FpoError):
+    """A reference store is damaged or was made from something else."""
+
+
+class BackendError(FpoError):
+    """The framework or device that was asked for is not there."""
+
+
+class TrainingError(FpoError):
+    """A run cannot start or go on."""

@@ -1,0 +1,73 @@
+"""The NumPy backend: the reference that every other backend is compared with (in float64)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def as_float(x: npt.ArrayLike) -> Floats:
+    """`x` as float32, or float64 where it is float64."""
+    x = np.asarray(x)
+    return x if x.dtype == np.float64 else x.astype(np.float32)
+
+
+def asarray(x: npt.ArrayLike, like: npt.ArrayLike) -> npt.NDArray[Any]:
+    """`x` as it is."""
+    del like
+    return np.asarray(x)
+
+
+def where(condition: npt.ArrayLike, x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
+    """`x` where `condition`, else `y`, in the precision of `x`."""
+    x = np.asarray(x)
+    return np.where(condition, x, np.asarray(y, dtype=x.dtype))
+
+
+def exp(x: Floats) -> Floats:
+    """Elementwise exponential."""
+    return np.exp(x)
+
+
+def sqrt(x: Floats) -> Floats:
+    """Elementwise square root."""
+    return np.sqrt(x)
+
+
+def relu(x: Floats) -> Floats:
+    """max(x, 0), elementwise."""
+    return np.where(x > 0, x, np.zeros_like(x))
+
+
+def concatenate(arrays: Sequence[npt.ArrayLike], axis: int) -> npt.NDArray[Any]:
+    """Join along an existing axis."""
+    return np.concatenate([np.asarray(array) for array in arrays], axis=axis)
+
+
+def logsumexp(x: Floats, axis: int) -> Floats:
+    """log Σ exp x along `axis`, shifted by the maximum so that it cannot overflow."""
+    top = x.max(axis=axis, keepdims=True)
+    return (top + np.log(np.exp(x - top).sum(axis=axis, keepdims=True))).squeeze(axis)
+
+
+def log_sigmoid(x: npt.ArrayLike) -> Floats:
+    """log σ(x) = −log(1 + e^−x)."""
+    return -np.logaddexp(0.0, -np.asarray(x))
+
+
+def take_along_axis(x: Floats, indices: npt.NDArray[Any], axis: int) -> Floats:
+    """Gather along `axis`."""
+    return np.take_along_axis(x, indices.astype(np.int64), axis=axis)
+
+
+def kth_largest(x: Floats, k: int) -> Floats:
+    """The k-th largest value along the last axis, which is kept with length 1."""
+    return np.partition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k, None]
+
+
+def stop_gradient(x: Floats) -> Floats:
+    """`x`: NumPy has no gradients to stop."""
+    return x

@@ -1,0 +1,1 @@
+"""FPO on MLX: what only MLX and mlx-lm can say."""

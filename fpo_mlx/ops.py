@@ -1,0 +1,71 @@
+"""The operations of `fpo_core.ops.Ops` on mlx arrays."""
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+
+
+def as_float(x: mx.array) -> mx.array:
+    """`x` as float32, or float64 where it is float64 (on a CPU; Metal has none)."""
+    return x if x.dtype == mx.float64 else x.astype(mx.float32)
+
+
+def asarray(x: np.ndarray, like: mx.array) -> mx.array:
+    """A numpy array as an mlx array, which has no device of its own."""
+    del like
+    return mx.array(np.asarray(x))
+
+
+def where(condition: mx.array, x: mx.array, y: mx.array | float) -> mx.array:
+    """`x` where `condition`, else `y`."""
+    return mx.where(condition, x, y)
+
+
+def exp(x: mx.array) -> mx.array:
+    """Elementwise exponential."""
+    return mx.exp(x)
+
+
+def sqrt(x: mx.array) -> mx.array:
+    """Elementwise square root."""
+    return mx.sqrt(x)
+
+
+def relu(x: mx.array) -> mx.array:
+    """max(x, 0), elementwise: `mx.where`, since the gradient of `mx.maximum` at a tie is not 0."""
+    return mx.where(x > 0, x, 0.0)
+
+
+def concatenate(arrays: Sequence[mx.array], axis: int) -> mx.array:
+    """Join along an existing axis."""
+    return mx.concatenate(list(arrays), axis=axis)
+
+
+def logsumexp(x: mx.array, axis: int) -> mx.array:
+    """log Σ exp x along `axis`."""
+    return mx.logsumexp(x, axis=axis)
+
+
+def log_sigmoid(x: mx.array) -> mx.array:
+    """log σ(x)."""
+    return nn.log_sigmoid(x)
+
+
+def take_along_axis(x: mx.array, indices: mx.array, axis: int) -> mx.array:
+    """Gather along `axis`."""
+    return mx.take_along_axis(x, indices, axis=axis)
+
+
+def kth_largest(x: mx.array, k: int) -> mx.array:
+    """The k-th largest value along the last axis, which is kept with length 1.
+
+    `mx.topk` returns its values unordered, hence the minimum. It has no gradient, and needs none.
+    """
+    return mx.topk(mx.stop_gradient(x), k, axis=-1).min(axis=-1, keepdims=True)
+
+
+def stop_gradient(x: mx.array) -> mx.array:
+    """`x`, through which no gradient flows."""
+    return mx.stop_gradient(x)

@@ -1,0 +1,1 @@
+"""FPO on PyTorch: what only PyTorch, transformers and PEFT can say."""

@@ -1,0 +1,67 @@
+"""The operations of `fpo_core.ops.Ops` on torch tensors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_float(x: Tensor) -> Tensor:
+    """`x` as float32, or float64 where it is float64."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def asarray(x: np.ndarray, like: Tensor) -> Tensor:
+    """A numpy array on the device of `like`; memory-mapped pages are copied."""
+    return torch.from_numpy(np.array(x)).to(like.device)
+
+
+def where(condition: Tensor, x: Tensor, y: Tensor | float) -> Tensor:
+    """`x` where `condition`, else `y`."""
+    return torch.where(condition, x, y)
+
+
+def exp(x: Tensor) -> Tensor:
+    """Elementwise exponential."""
+    return torch.exp(x)
+
+
+def sqrt(x: Tensor) -> Tensor:
+    """Elementwise square root."""
+    return torch.sqrt(x)
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), elementwise."""
+    return torch.relu(x)
+
+
+def concatenate(arrays: Sequence[Tensor], axis: int) -> Tensor:
+    """Join along an existing axis."""
+    return torch.cat(list(arrays), dim=axis)
+
+
+def logsumexp(x: Tensor, axis: int) -> Tensor:
+    """log Σ exp x along `axis`."""
+    return torch.logsumexp(x, dim=axis)
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """log σ(x)."""
+    return torch.nn.functional.logsigmoid(x)
+
+
+def take_along_axis(x: Tensor, indices: Tensor, axis: int) -> Tensor:
+    """Gather along `axis`; torch wants int64 indices."""
+    return torch.gather(x, axis, indices.long())
+
+
+def kth_largest(x: Tensor, k: int) -> Tensor:
+    """The k-th largest value along the last axis, which is kept with length 1."""
+    return torch.topk(x, k, dim=-1).values[..., -1:]
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """`x`, through which no gradient flows."""
+    return x.detach()
