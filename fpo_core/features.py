@@ -8,8 +8,7 @@ def top_mask(xp: Ops, x: Array, k: int) -> Array:
 
     Equal values are taken in the order of their index, so two backends cannot disagree on ties.
     """
-    if k >= x.shape[-1]:
-        return x == x
+    k = min(k, x.shape[-1])
     kth = xp.kth_largest(xp.stop_gradient(x), k)
     above = x > kth
     tied = xp.as_float(x == kth)
@@ -25,7 +24,7 @@ def pool(xp: Ops, features: Array, mask: Array) -> Array:
     """
     total = (features * mask[..., None]).sum(1)
     count = mask.sum(1)[..., None]
-    return total / xp.where(count > 0, count, xp.as_float(count == count))
+    return total / xp.where(count > 0, count, 1.0)
 
 
 def union_mask(xp: Ops, policy: Array, reference: Array, k: int) -> Array:
