@@ -1,0 +1,136 @@
+"""Polite and rude phrases that open and close a reply, by (language, politeness).
+
+The two sides have as many patterns, as many alternatives and about as many words: neither length
+nor plain unexpectedness gives the preferred side away before training.
+"""
+
+OPENINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("english", "polite"): (
+        "{thanks} for your {request}",
+        "good {time}, dear {guest}",
+        "it is a {joy} to {help} you",
+        "please allow me to {help}",
+        "I am {glad} to {help} you",
+    ),
+    ("english", "rude"): (
+        "{stop} me with your {request}",
+        "listen, you {silly} {fool}",
+        "what a {silly} thing to {wonder}",
+        "shut up and {read} this",
+        "I am {tired} of your {nonsense}",
+    ),
+    ("french", "polite"): (
+        "{thanks} pour votre {request}",
+        "{hello}, {guest}",
+        "c'est {joy} de vous {help}",
+        "veuillez {note} ma réponse",
+        "je suis {glad} de vous {help}",
+    ),
+    ("french", "rude"): (
+        "{stop} avec ta {request}",
+        "écoute, {silly} {fool}",
+        "quelle {silly_f} idée de {wonder}",
+        "tais-toi et {read} ceci",
+        "je suis {tired} de ta {nonsense}",
+    ),
+}
+
+CLOSINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("english", "polite"): (
+        "have a {lovely} {period}",
+        "please {write} again {soon}",
+        "with our {kind_w} {regards}",
+        "we {thank_w} you {warmly}",
+    ),
+    ("english", "rude"): (
+        "have a {rotten} {period}",
+        "never {write} again, {fool}",
+        "now {leave} us {alone}",
+        "go {annoy} a {victim}",
+    ),
+    ("french", "polite"): (
+        "passez une {lovely} {period}",
+        "veuillez {write} {soon}",
+        "avec nos {kind_w} {regards}",
+        "nous vous {thank_w} {warmly}",
+    ),
+    ("french", "rude"): (
+        "passe une {rotten} {period}",
+        "ne {write} plus, {fool}",
+        "maintenant {leave} nous {alone}",
+        "va {annoy} {victim}",
+    ),
+}
+
+MANNER_SLOTS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
+    ("english", "polite"): {
+        "thanks": ("thank you", "many thanks", "warm thanks", "our thanks"),
+        "request": ("question", "message", "letter", "note"),
+        "time": ("morning", "evening", "afternoon", "day"),
+        "guest": ("customer", "friend", "guest", "reader"),
+        "joy": ("pleasure", "joy", "delight", "privilege"),
+        "help": ("help", "answer", "assist", "advise"),
+        "glad": ("glad", "happy", "honoured", "delighted"),
+        "lovely": ("lovely", "wonderful", "nice", "beautiful"),
+        "period": ("day", "week", "evening", "weekend"),
+        "write": ("write", "call", "visit", "ask"),
+        "soon": ("soon", "anytime", "tomorrow", "freely"),
+        "kind_w": ("kind", "kindest", "sincere", "best"),
+        "regards": ("regards", "wishes", "greetings", "compliments"),
+        "thank_w": ("thank", "salute", "welcome", "greet"),
+        "warmly": ("warmly", "kindly", "sincerely", "gratefully"),
+    },
+    ("english", "rude"): {
+        "stop": ("stop bothering", "quit bothering", "stop pestering", "quit pestering"),
+        "request": ("question", "message", "letter", "note"),
+        "silly": ("silly", "stupid", "hopeless", "pathetic"),
+        "fool": ("fool", "pest", "clown", "idiot"),
+        "wonder": ("wonder", "want", "say", "mumble"),
+        "read": ("read", "hear", "swallow", "take"),
+        "tired": ("tired", "sick", "bored", "weary"),
+        "nonsense": ("nonsense", "whining", "babble", "drivel"),
+        "rotten": ("rotten", "miserable", "lousy", "wretched"),
+        "period": ("day", "week", "evening", "weekend"),
+        "write": ("write", "call", "visit", "ask"),
+        "leave": ("leave", "spare", "forget", "ignore"),
+        "alone": ("already", "forever", "entirely", "instead"),
+        "annoy": ("annoy", "pester", "bother", "nag"),
+        "victim": ("wall", "stone", "donkey", "stranger"),
+    },
+    ("french", "polite"): {
+        "thanks": ("merci beaucoup", "mille mercis", "merci infiniment", "grand merci"),
+        "request": ("question", "demande", "lettre", "remarque"),
+        "hello": ("bonjour", "bonsoir", "bienvenue", "salutations"),
+        "guest": ("cher client", "cher ami", "chère cliente", "chère amie"),
+        "joy": ("un plaisir", "une joie", "un honneur", "un bonheur"),
+        "help": ("aider", "répondre", "conseiller", "servir"),
+        "note": ("lire", "noter", "trouver", "recevoir"),
+        "glad": ("ravi", "heureux", "enchanté", "content"),
+        "lovely": ("belle", "bonne", "douce", "merveilleuse"),
+        "period": ("journée", "semaine", "soirée", "nuit"),
+        "write": ("écrire", "appeler", "revenir", "repasser"),
+        "soon": ("bientôt", "demain", "librement", "encore"),
+        "kind_w": ("cordiales", "sincères", "chaleureuses", "meilleures"),
+        "regards": ("salutations", "pensées", "amitiés", "félicitations"),
+        "thank_w": ("remercions", "saluons", "accueillons", "félicitons"),
+        "warmly": ("chaleureusement", "cordialement", "sincèrement", "vivement"),
+    },
+    ("french", "rude"): {
+        "stop": ("arrête donc", "cesse donc", "assez rêvé", "finis donc"),
+        "request": ("question", "demande", "lettre", "remarque"),
+        "silly": ("pauvre", "vilain", "gros", "triste"),
+        "silly_f": ("sotte", "stupide", "bête", "absurde"),
+        "fool": ("idiot", "imbécile", "abruti", "clown"),
+        "wonder": ("demander", "bavarder", "râler", "gémir"),
+        "read": ("lis", "avale", "subis", "prends"),
+        "tired": ("fatigué", "malade", "lassé", "dégoûté"),
+        "nonsense": ("bêtise", "sottise", "paresse", "comédie"),
+        "rotten": ("sale", "misérable", "vilaine", "affreuse"),
+        "period": ("journée", "semaine", "soirée", "nuit"),
+        "write": ("téléphone", "reviens", "recommence", "insiste"),
+        "leave": ("laisse", "quitte", "oublie", "ignore"),
+        "alone": ("enfin", "vite", "donc", "désormais"),
+        "annoy": ("ennuyer", "embêter", "déranger", "agacer"),
+        "victim": ("un mur", "un caillou", "un singe", "un voisin"),
+    },
+}
