@@ -1,0 +1,190 @@
+"""Tokenised pairs in memory-mapped files: one of token ids, one index record per pair.
+
+`<split>.tokens` holds little-endian int32 ids, each pair as prompt, chosen completion, rejected
+completion, one pair after the other. `<split>.index` holds one `INDEX` record per pair.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from fpo_core.errors import DataError
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+TOKEN = np.dtype("<i4")
+KEY_BYTES = 16
+INDEX = np.dtype(
+    [
+        ("start", "<i8"),
+        ("row", "<i8"),
+        ("prompt", "<i4"),
+        ("chosen", "<i4"),
+        ("rejected", "<i4"),
+        ("key", "u1", (KEY_BYTES,)),
+    ]
+)
+"""Where a pair's ids start, its row (or line) in the data file, its lengths, and its key."""
+
+_CHECKED_ROWS = 4096
+
+
+def row_key(ids: Int32s, prompt: int, chosen: int) -> bytes:
+    """The 16-byte name of a pair: its ids as stored, and where prompt and chosen end.
+
+    The same on every machine; it changes with any token id and with the mask.
+    """
+    lengths = np.array([prompt, chosen], TOKEN).tobytes()
+    body = np.ascontiguousarray(ids, TOKEN).tobytes()
+    return hashlib.blake2b(lengths + body, digest_size=KEY_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenisedPair:
+    """One pair in tokens: the shared prompt and what each side adds to it, and the row's key."""
+
+    prompt: Int32s
+    chosen: Int32s
+    rejected: Int32s
+    key: bytes
+    row: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer side, prompt included."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+def pack(pairs: Iterable[tuple[int, Sequence[int], Sequence[int], Sequence[int]]]) -> "Packed":
+    """(row, prompt, chosen, rejected) each -> their ids in one array and their index records."""
+    ids: list[Int32s] = []
+    records = []
+    start = 0
+    for row, prompt, chosen, rejected in pairs:
+        body = np.array([*prompt, *chosen, *rejected], TOKEN)
+        key = np.frombuffer(row_key(body, len(prompt), len(chosen)), np.uint8)
+        records.append((start, row, len(prompt), len(chosen), len(rejected), key))
+        ids.append(body)
+        start += len(body)
+    tokens = np.concatenate(ids) if ids else np.empty(0, TOKEN)
+    return Packed(tokens, np.array(records, INDEX))
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Some pairs as two arrays: ids (n_tokens,) int32 and index (n,) of `INDEX` records."""
+
+    tokens: Int32s
+    index: npt.NDArray[Any]
+
+
+class RowWriter:
+    """Appends packed pairs to `<folder>/<split>.tokens` and `.index`; memory stays flat."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self._tokens = (folder / f"{split}.tokens").open("wb")
+        self._index = (folder / f"{split}.index").open("wb")
+        self._start = 0
+
+    def append(self, packed: Packed) -> None:
+        """Write `packed` behind what is there."""
+        index = packed.index.copy()
+        index["start"] += self._start
+        self._start += len(packed.tokens)
+        self._tokens.write(packed.tokens.astype(TOKEN, copy=False).tobytes())
+        self._index.write(index.tobytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tokens.close()
+        self._index.close()
+
+
+class TokenisedPairs(Sequence[TokenisedPair]):
+    """Tokenised pairs of one split, in memory or memory-mapped; reading one copies nothing."""
+
+    def __init__(self, tokens: Int32s, index: npt.NDArray[Any]) -> None:
+        self._tokens = tokens
+        self._index = index
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> Self:
+        """Map the files that `RowWriter` left. DataError where they are damaged."""
+        try:
+            tokens = np.memmap(folder / f"{split}.tokens", TOKEN, "r")
+            index = np.memmap(folder / f"{split}.index", INDEX, "r")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{folder}: tokenised rows of {split} cannot be read: {error}"
+            ) from None
+        pairs = cls(tokens, index)
+        if not pairs._is_whole():
+            raise DataError(f"{folder}: tokenised rows of {split} are damaged: delete the folder")
+        return pairs
+
+    @classmethod
+    def from_lists(
+        cls, pairs: Iterable[tuple[Sequence[int], Sequence[int], Sequence[int]]]
+    ) -> Self:
+        """Pairs in memory from (prompt, chosen, rejected) token ids; rows are numbered from 1."""
+        packed = pack((row, *pair) for row, pair in enumerate(pairs, start=1))
+        return cls(packed.tokens, packed.index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, index: int) -> TokenisedPair: ...
+    @overload
+    def __getitem__(self, index: slice) -> "TokenisedPairs": ...
+    def __getitem__(self, index: int | slice) -> "TokenisedPair | TokenisedPairs":
+        if isinstance(index, slice):
+            return TokenisedPairs(self._tokens, self._index[index])
+        record = self._index[index]
+        start, prompt, chosen, rejected = (
+            int(record[name]) for name in ("start", "prompt", "chosen", "rejected")
+        )
+        ids = np.asarray(self._tokens[start : start + prompt + chosen + rejected])
+        return TokenisedPair(
+            prompt=ids[:prompt],
+            chosen=ids[prompt : prompt + chosen],
+            rejected=ids[prompt + chosen :],
+            key=record["key"].tobytes(),
+            row=int(record["row"]),
+        )
+
+    def lengths(self) -> Int64s:
+        """Tokens of each pair's longer side, prompt included: (n,). Batches are made from it."""
+        longer = np.maximum(self._index["chosen"], self._index["rejected"])
+        return np.asarray(self._index["prompt"] + longer, np.int64)
+
+    def keys(self) -> list[bytes]:
+        """The key of every pair, in order."""
+        return [key.tobytes() for key in self._index["key"]]
+
+    def source_rows(self) -> Int64s:
+        """The row (line, for JSONL) of the data file that each pair came from, from 1: (n,)."""
+        return np.asarray(self._index["row"], np.int64)
+
+    def _is_whole(self) -> bool:
+        """Starts and lengths fit together, and keys match ids on rows spread over the file."""
+        sizes = sum(self._index[name].astype(np.int64) for name in ("prompt", "chosen", "rejected"))
+        ends = np.cumsum(sizes)
+        starts = self._index["start"]
+        if not np.array_equal(starts, ends - sizes) or ends[-1] != len(self._tokens):
+            return False
+        step = max(1, len(self) // _CHECKED_ROWS)
+        return all(self._key_matches(i) for i in {*range(0, len(self), step), len(self) - 1})
+
+    def _key_matches(self, i: int) -> bool:
+        pair = self[i]
+        ids = np.concatenate([pair.prompt, pair.chosen, pair.rejected])
+        return row_key(ids, len(pair.prompt), len(pair.chosen)) == pair.key
