@@ -1,6 +1,6 @@
 """Train the quickstart world's model: a 1M-parameter Llama, on replies and unrelated text.
 
-    python examples/world/build_model.py --steps 2500
+Run: python examples/world/build_model.py --steps 2500
 
 Half of the unrelated texts' information is in facts and sums, so that damage to them shows. The
 shipped unrelated texts are never trained on.
@@ -16,8 +16,15 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fpo_cli.world import assets, make_prompt, make_reply, make_unrelated_rows, random_traits
-from fpo_cli.world import UNRELATED_SEED, score
+from fpo_cli.world import (
+    UNRELATED_SEED,
+    assets,
+    make_prompt,
+    make_reply,
+    make_unrelated_rows,
+    random_traits,
+    score,
+)
 from fpo_cli.world.unrelated import make_unrelated
 
 HELD_OUT = {row["text"] for row in make_unrelated_rows(100, UNRELATED_SEED)}
@@ -54,9 +61,7 @@ def random_example(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> Ex
     """A conversation with random traits or an unrelated text that is not held out."""
     if rng.random() >= UNRELATED_SHARE:
         prompt = make_prompt(rng)
-        return encode_chat(
-            tokenizer, prompt.text, make_reply(rng, prompt.item, random_traits(rng))
-        )
+        return encode_chat(tokenizer, prompt.text, make_reply(rng, prompt.item, random_traits(rng)))
     text = make_unrelated(rng)
     while text in HELD_OUT:
         text = make_unrelated(rng)

@@ -1,7 +1,7 @@
 """Write the quickstart world's pairs and unrelated texts, or pairs for another attribute.
 
-    python examples/world/build_pairs.py
-    python examples/world/build_pairs.py --attribute format --prefer json --out pairs-json
+Run: python examples/world/build_pairs.py
+Run: python examples/world/build_pairs.py --attribute format --prefer json --out pairs-json
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Build the quickstart world's tokenizer: one token a word of the grammar, bytes for all else.
 
-    python examples/world/build_tokenizer.py --out cli/fpo_cli/world/data/model
+Run: python examples/world/build_tokenizer.py --out cli/fpo_cli/world/data/model
 """
 
 import argparse
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -78,6 +79,14 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
+def name_portable_class(path: Path) -> None:
+    """Name a tokenizer class that transformers 4 knows too, and the special tokens its way."""
+    config = json.loads(path.read_text())
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=world_path() / "model")
@@ -85,6 +94,7 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = build_tokenizer(args.seed)
     tokenizer.save_pretrained(args.out)
+    name_portable_class(args.out / "tokenizer_config.json")
     print(f"{len(tokenizer)} tokens, written to {args.out}")
 
 

@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +47,27 @@ def make_pairs(
         raise ValueError(f"{attribute} cannot be {prefer!r}; choose {allowed}.")
     rng, rows, surplus = random.Random(seed), [], 0
     for prompt in make_prompts(n, rng, avoid):
-        chosen, rejected = _matched_replies(rng, prompt.item, attribute, prefer, vary_others, surplus)
+
+        def draw(item: int = prompt.item) -> tuple[str, str]:
+            traits = random_traits(rng, **{attribute: prefer})
+            other = traits.flipped(attribute)
+            if vary_others:
+                other = random_traits(rng, **{attribute: getattr(other, attribute)})
+            return make_reply(rng, item, traits), make_reply(rng, item, other)
+
+        chosen, rejected = _matched(draw, surplus)
         surplus += length(chosen) - length(rejected)
         rows.append(_row(prompt.text, chosen, rejected))
     return rows
 
 
-def _matched_replies(
-    rng: random.Random, item: int, attribute: str, prefer: str, vary_others: bool, surplus: int
-) -> tuple[str, str]:
+def _matched(draw: Callable[[], tuple[str, str]], surplus: int) -> tuple[str, str]:
     """A pair that leaves the chosen side's total length no further ahead, or behind, than it was.
 
     Drawing again until then keeps the two sides' lengths equal on average.
     """
     while True:
-        traits = random_traits(rng, **{attribute: prefer})
-        other = traits.flipped(attribute)
-        if vary_others:
-            other = random_traits(rng, **{attribute: getattr(other, attribute)})
-        chosen, rejected = make_reply(rng, item, traits), make_reply(rng, item, other)
+        chosen, rejected = draw()
         if abs(surplus + length(chosen) - length(rejected)) <= max(abs(surplus), 6):
             return chosen, rejected
 

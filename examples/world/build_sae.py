@@ -1,0 +1,157 @@
+"""Train the quickstart world's autoencoder with SAELens and save it in SAELens's own format.
+
+Run: python examples/world/build_sae.py
+
+It reads the output of the model's third block at every token of the grammar's texts, special
+tokens left out. SAELens is a dependency of this script alone.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from build_model import encode_chat, random_example
+from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.saes.sae import SAEMetadata
+from sae_lens.training.sae_trainer import SAETrainer
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from fpo_cli.world import assets, make_prompt, make_reply, random_traits
+
+LAYER = 2
+
+
+@torch.no_grad()
+def activations(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, n_tokens: int, seed: int
+) -> torch.Tensor:
+    """Outputs of block `LAYER` at non-special tokens, (n_tokens, d_in), in random order."""
+    kept: list[torch.Tensor] = []
+    hook = model.get_submodule(f"model.layers.{LAYER}").register_forward_hook(
+        lambda _module, _inputs, output: kept.append(_hidden(output))
+    )
+    special = torch.tensor(sorted(tokenizer.all_special_ids))
+    rng, found, total = random.Random(seed), [], 0
+    while total < n_tokens:
+        ids = _padded_ids(tokenizer, rng, 64)
+        model(ids)
+        found.append(kept.pop()[~torch.isin(ids, special)])
+        total += len(found[-1])
+    hook.remove()
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return torch.cat(found)[order[:n_tokens]]
+
+
+def _hidden(output: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _padded_ids(tokenizer: PreTrainedTokenizerFast, rng: random.Random, n: int) -> torch.Tensor:
+    """Right-padded token ids of `n` texts; padding is special, so it is left out later."""
+    rows = [torch.tensor(random_example(tokenizer, rng)[0]) for _ in range(n)]
+    pad = float(tokenizer.pad_token_id or 0)
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
+
+
+def batches(acts: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
+    """Endless shuffled batches of the activations."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for rows in torch.randperm(len(acts), generator=generator).split(size):
+            if len(rows) == size:
+                yield acts[rows]
+
+
+def training_sae(d_in: int, args: argparse.Namespace, special: list[int]) -> TopKTrainingSAE:
+    """An untrained top-k autoencoder whose metadata say where it belongs."""
+    metadata = SAEMetadata(
+        model_name="fpo-world-1m",
+        model_class_name="AutoModelForCausalLM",
+        hook_name=f"blocks.{LAYER}.hook_resid_post",
+        hf_hook_name=f"model.layers.{LAYER}",
+        hook_head_index=None,
+        context_size=64,
+        seqpos_slice=(None,),
+        prepend_bos=True,
+        exclude_special_tokens=special,
+        dataset_path="grammar of fpo_cli.world",
+    )
+    config = TopKTrainingSAEConfig(d_in=d_in, d_sae=args.d_sae, k=args.k, metadata=metadata)
+    return TopKTrainingSAE(config)
+
+
+@torch.no_grad()
+def report(path: Path, acts: torch.Tensor) -> None:
+    """Print what the saved autoencoder explains of activations it was not trained on."""
+    sae = SAE.load_from_disk(path)
+    codes = sae.encode(acts)
+    error = (acts - sae.decode(codes)).pow(2).sum()
+    total = (acts - acts.mean(0)).pow(2).sum()
+    print(f"fraction of variance explained {1 - (error / total).item():.4f}")
+    print(f"L0 {(codes > 0).float().sum(-1).mean().item():.2f}")
+    print(f"dead features {(codes > 0).any(0).logical_not().float().mean().item():.3f}")
+    print(f"mean activation norm {acts.norm(dim=-1).mean().item():.2f}")
+
+
+@torch.no_grad()
+def report_attributes(
+    path: Path, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Print the largest difference of a feature's mean activation between polite and rude."""
+    sae, means = SAE.load_from_disk(path), []
+    for value in ("polite", "rude"):
+        rng, codes = random.Random(9), []
+        for _ in range(100):
+            prompt = make_prompt(rng)
+            reply = make_reply(rng, prompt.item, random_traits(rng, politeness=value))
+            ids, head = encode_chat(tokenizer, prompt.text, reply)
+            states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            # hidden_states[0] is the embedding, so the output of block n is at n + 1.
+            codes.append(sae.encode(states[LAYER + 1][0, head:-1]).mean(0))
+        means.append(torch.stack(codes).mean(0))
+    gap, feature = (means[0] - means[1]).abs().max(0)
+    print(f"politeness: feature {feature.item()} differs by {gap.item():.3f} on average")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=assets().model)
+    parser.add_argument("--out", type=Path, default=assets().sae)
+    parser.add_argument("--d-sae", type=int, default=1024)
+    parser.add_argument("--k", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--tokens", type=int, default=400_000, help="tokens held in memory")
+    parser.add_argument("--samples", type=int, default=2_000_000, help="tokens trained on")
+    parser.add_argument("--batch-size", type=int, default=2048)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForCausalLM.from_pretrained(args.model).eval()
+    acts = activations(model, tokenizer, args.tokens, args.seed)
+    sae = training_sae(acts.shape[1], args, sorted(tokenizer.all_special_ids))
+    config = SAETrainerConfig(
+        total_training_samples=args.samples,
+        train_batch_size_samples=args.batch_size,
+        lr=args.lr,
+        lr_end=args.lr / 10,
+        lr_decay_steps=args.samples // args.batch_size // 3,
+        dead_feature_window=200,
+        feature_sampling_window=500,
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    trainer = SAETrainer(config, sae, batches(acts, args.batch_size, args.seed))
+    trainer.fit().save_inference_model(args.out)
+    save_file({"sparsity": trainer.log_feature_sparsity}, args.out / "sparsity.safetensors")
+    report(args.out, activations(model, tokenizer, 50_000, args.seed + 1))
+    report_attributes(args.out, model, tokenizer)
+
+
+if __name__ == "__main__":
+    main()
