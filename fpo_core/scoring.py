@@ -1,0 +1,130 @@
+"""From a model's dense outputs to `Scores`: the plain path, the same lines for every framework."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fpo_core import logps
+from fpo_core.config import ObjectiveConfig
+from fpo_core.data.batches import Batch
+from fpo_core.features import discrepancy, pool, top_mask
+from fpo_core.ops import Array, Ops
+from fpo_core.sae import Sae
+from fpo_core.scores import Scores
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says of n sequences at t positions, already aligned with the tokens there."""
+
+    logits: Array
+    """(n, t, v) predictions *of* the token at each position."""
+    hidden: Array | None = None
+    """(n, t, d_in) activations at the hook *on* the token at each position."""
+    reference_logits: Array | None = None
+    """(n, t, v) the same predictions by the reference, where KL is wanted."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The tokens that outputs are scored against, aligned with them."""
+
+    labels: Array
+    """(n, t) integers: the token at each position."""
+    mask: Array
+    """(n, t) 0/1 floats: 1 at completion tokens."""
+    feature_mask: Array
+    """(n, t) 0/1 floats: 1 at the completion tokens that the autoencoder was trained on."""
+
+    @classmethod
+    def of(cls, batch: Batch, untrained: Sequence[int]) -> "tuple[Targets, int]":
+        """The targets of a batch as NumPy arrays, and the first column that they cover.
+
+        Columns before the shortest prompt's end hold no completion and are left out. `untrained`
+        are the token ids that the autoencoder was not trained on.
+        """
+        start = max(int(batch.prompt_lengths.min()), 1)
+        labels = batch.tokens[:, start:]
+        mask = batch.completion_mask()[:, start:]
+        feature_mask = mask * ~np.isin(labels, np.asarray(untrained, np.int32))
+        return cls(labels, mask, feature_mask.astype(np.float32)), start
+
+    def astype(self, xp: Ops, like: Array) -> "Targets":
+        """The same targets as arrays of the framework that `like` belongs to."""
+        return Targets(
+            *(xp.asarray(array, like) for array in (self.labels, self.mask, self.feature_mask))
+        )
+
+
+@dataclass(frozen=True)
+class ReferenceBatch:
+    """The stored reference of a batch: 2b sequences, chosen then rejected."""
+
+    logps: Array
+    """(2b,) log π_ref(y|x), summed, in nats."""
+    pooled: Array | None = None
+    """(2b, d_sae) c̄_ref, dense; 0 where nothing is stored."""
+    truncated: Array | None = None
+    """(2b,) 0/1 floats: 1 where the cap cut off part of c̄_ref."""
+
+    def astype(self, xp: Ops, like: Array) -> "ReferenceBatch":
+        """The same reference as arrays of the framework that `like` belongs to."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return ReferenceBatch(
+            **{
+                name: None if array is None else xp.asarray(np.asarray(array, np.float32), like)
+                for name, array in arrays.items()
+            }
+        )
+
+
+def score(
+    xp: Ops,
+    outputs: Outputs,
+    targets: Targets,
+    *,
+    sae: Sae | None = None,
+    reference: ReferenceBatch | None = None,
+    objective: ObjectiveConfig | None = None,
+    entropy: bool = False,
+) -> Scores:
+    """Score outputs of 2b sequences: log-probabilities always, the rest where it can be had.
+
+    With an autoencoder, the pooled features; with the stored reference too, D under `objective`;
+    with reference logits, sequential KL. Each field of the result is (2b,) or (2b, d_sae).
+    """
+    mask = targets.mask
+    kl = (
+        None
+        if outputs.reference_logits is None
+        else logps.sequence_kl(xp, outputs.logits, outputs.reference_logits, mask)
+    )
+    scores = Scores(
+        logps=logps.sequence_logps(xp, outputs.logits, targets.labels, mask),
+        lengths=mask.sum(1),
+        kl=kl,
+        entropy=logps.sequence_entropy(xp, outputs.logits, mask) if entropy else None,
+    )
+    if sae is None or outputs.hidden is None:
+        return scores
+    pooled = pool(xp, sae.encode(xp, outputs.hidden), targets.feature_mask)
+    features = dataclasses.replace(
+        scores, pooled=pooled, feature_lengths=targets.feature_mask.sum(1)
+    )
+    if reference is None or reference.pooled is None or objective is None:
+        return features
+    return _with_discrepancy(xp, features, reference, objective)
+
+
+def _with_discrepancy(
+    xp: Ops, scores: Scores, reference: ReferenceBatch, objective: ObjectiveConfig
+) -> Scores:
+    d, union = discrepancy(
+        xp, scores.pooled, reference.pooled, objective.k, normalize=objective.normalize_d
+    )
+    policy = abs(xp.stop_gradient(scores.pooled))
+    lost = top_mask(xp, policy, objective.k) & (policy > 0) & (reference.pooled == 0)
+    outside = xp.as_float(lost).sum(-1) * reference.truncated
+    return dataclasses.replace(scores, d=d, union=union, outside_cap=outside)

@@ -1,0 +1,51 @@
+"""Where a hook sits in a transformer block, the same for transformers' and mlx-lm's models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from fpo_core.errors import SaeError
+
+_ATTENTION = ("self_attn", "attn", "attention")
+_ATTENTION_OUT = ("self_attn.o_proj", "attn.c_proj", "self_attn.dense", "attention.dense")
+
+
+@dataclass(frozen=True)
+class TapPoint:
+    """A module path relative to the block (empty for the block itself), and which end of it."""
+
+    path: str
+    end: Literal["input", "output"]
+
+
+def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
+    """Where to read `site` in a block whose submodules `has` answers for.
+
+    Gemma 2 and 3 normalise each branch's output before the residual add, and their hooks sit after
+    that norm. The residual between attention and MLP is the input of the MLP's own norm. Raises
+    SaeError for a site that the block does not have.
+    """
+    sandwich = has("pre_feedforward_layernorm")
+    options: dict[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
+        "resid_pre": (("",), "input"),
+        "resid_post": (("",), "output"),
+        "mlp_in": (("mlp",), "input"),
+        "mlp_out": (("post_feedforward_layernorm",) if sandwich else ("mlp",), "output"),
+        "attn_out": (("post_attention_layernorm",) if sandwich else _ATTENTION, "output"),
+        "z": (_ATTENTION_OUT, "input"),
+        "resid_mid": (_before_mlp(has, sandwich), "input"),
+    }
+    if site not in options:
+        raise SaeError(f"the hook site {site!r} is unknown, expected one of {', '.join(options)}")
+    paths, end = options[site]
+    for path in paths:
+        if path == "" or has(path):
+            return TapPoint(path, end)
+    raise SaeError(f"this model's blocks have no place for the hook site {site!r}")
+
+
+def _before_mlp(has: Callable[[str], bool], sandwich: bool) -> tuple[str, ...]:
+    if sandwich:
+        return ("pre_feedforward_layernorm",)
+    # GPT-NeoX feeds both branches from the block's input: there is no residual between them.
+    return () if has("attention.query_key_value") else ("post_attention_layernorm", "ln_2")

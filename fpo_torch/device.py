@@ -1,0 +1,45 @@
+"""Devices and precisions of the torch backend."""
+
+import resource
+import sys
+
+import torch
+
+from fpo_core.config import BackendConfig
+from fpo_core.errors import BackendError
+
+
+def select_device(config: BackendConfig) -> torch.device:
+    """The device that was asked for, or CUDA, or the CPU; MPS only when asked."""
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "--device cuda was asked for but torch sees no CUDA device: "
+            "install a CUDA build of torch, or use --device cpu"
+        )
+    if config.device == "mps" and not torch.backends.mps.is_available():
+        raise BackendError(
+            "--device mps was asked for but torch sees no Metal device: use --device cpu"
+        )
+    if config.device == "gpu":
+        raise BackendError("--device gpu belongs to --backend mlx: say cuda or mps for torch")
+    return torch.device(config.device)
+
+
+def select_dtype(config: BackendConfig, device: torch.device) -> torch.dtype:
+    """The precision that was asked for, or bfloat16 on a GPU that has it, else float32."""
+    if config.dtype != "auto":
+        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes allocated on a GPU so far, or most resident memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

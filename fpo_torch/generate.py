@@ -1,0 +1,43 @@
+"""Sampling completions with transformers."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fpo_core.policy import Sampling
+
+
+def generate(
+    model: nn.Module, prompts: list[np.ndarray], sampling: Sampling, device: torch.device
+) -> list[np.ndarray]:
+    """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`."""
+    width = max(len(prompt) for prompt in prompts)
+    tokens = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, width - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
+        mask[row, width - len(prompt) :] = 1
+    chance = {"do_sample": False}
+    if sampling.temperature > 0:
+        chance = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+        }
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(sampling.seed)
+        out = model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=tokens.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=list(sampling.stop) or None,
+            pad_token_id=0,
+            **chance,
+        )
+    return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
+
+
+def _until_stop(tokens: np.ndarray, stop: tuple[int, ...]) -> np.ndarray:
+    ends = np.flatnonzero(np.isin(tokens, stop))
+    return tokens[: ends[0] + 1 if len(ends) else None].astype(np.int32)

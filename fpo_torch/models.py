@@ -1,0 +1,55 @@
+"""Loading transformers' causal language models and finding their blocks."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from fpo_core.config import ModelConfig
+from fpo_core.errors import ModelError
+
+
+def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a local folder, from safetensors alone, with every dropout of its own off."""
+    try:
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        _switch_dropout_off(settings)
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=settings,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"transformers cannot load the model in {folder}: {reason}") from None
+
+
+def _switch_dropout_off(settings: Any) -> None:
+    for name, value in settings.to_dict().items():
+        if ("dropout" in name or "pdrop" in name) and isinstance(value, float):
+            setattr(settings, name, 0.0)
+
+
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Path and list of the transformer blocks, such as `model.layers`; ModelError if there is none."""
+    count = model.config.get_text_config().num_hidden_layers  # pyright: ignore
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return path, module
+    raise ModelError(
+        f"no stack of {count} blocks was found in this {type(model).__name__}: "
+        "expected a model with a standard list of transformer blocks"
+    )
+
+
+def linear_modules(block: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers of a block by relative path, GPT-2's Conv1D included."""
+    return {
+        path: module
+        for path, module in block.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    }
