@@ -1,0 +1,80 @@
+"""Reading rows from JSONL, JSON and Parquet, one at a time where the format allows it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fpo_core.errors import DataError
+
+Row = tuple[int, Any]
+"""Row of the file from 1 (the line, for JSONL) and its columns."""
+
+_PARQUET_ROWS = 1024
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of one data file, by its suffix. DataError names the file and the line."""
+    try:
+        yield from READERS[path.suffix.lower()](path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _parse(line, f"{path}, line {number}", "one JSON object a line")
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    """A list of objects; or JSON lines under the wrong suffix, as many hub files are."""
+    with path.open(encoding="utf-8-sig") as file:
+        start = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
+        if start != "[":
+            yield from _read_jsonl(path)
+            return
+        yield from enumerate(_parse(start + file.read(), str(path), "a list of objects"), start=1)
+
+
+def _parse(text: str, where: str, expected: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error}), expected {expected}") from None
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for columns in batch.to_pylist():
+                    number += 1
+                    yield number, without_nulls(columns)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` less the keys that Arrow filled with null because some other row has them.
+
+    Templates ask whether a message has `tool_calls`; a null one must not count.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}

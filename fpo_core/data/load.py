@@ -1,0 +1,132 @@
+"""`load_data`: from the settings to tokenised pairs, through the cache."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import DataConfig
+from fpo_core.data import cache
+from fpo_core.data.report import DataReport, SplitReport
+from fpo_core.data.rows import RowWriter, TokenisedPairs
+from fpo_core.data.sources import Source, open_sources
+from fpo_core.data.splits import Part
+from fpo_core.data.tokenise import PairTokeniser
+from fpo_core.data.tokenizer import Tokenizer, tokenizer_digest
+from fpo_core.data.workers import tokenise_all
+from fpo_core.errors import DataError
+
+_VERSION = 1
+"""Raised whenever the same data would become other rows, so that old caches are left alone."""
+
+
+@dataclass(frozen=True)
+class PreferenceData:
+    """Tokenised pairs to train on and, where there are any, to validate on."""
+
+    train: TokenisedPairs
+    valid: TokenisedPairs | None
+    report: DataReport
+    folder: Path
+    """Where the rows lie."""
+
+
+def load_data(
+    config: DataConfig, tokenizer: Tokenizer, seed: int = 0, *, workers: int | None = None
+) -> PreferenceData:
+    """The pairs of `config.data` in tokens, from the cache or made anew on `workers` processes.
+
+    `seed` chooses the held-out prompts where `valid_fraction` asks for some and the data has no
+    validation split. Raises DataError for data that cannot be read or leaves no pair and, under
+    `strict`, for any row that would be dropped or changed; ConfigError for budgets that don't fit.
+    """
+    sources = open_sources(config)
+    tokeniser = PairTokeniser(tokenizer, config.max_seq_length, config.max_prompt_length)
+    key = _key(sources, config, tokenizer, seed)
+    folder = cache.cache_root(config.cache) / cache.fingerprint(key)
+    parts = _parts(sources, config, seed)
+    splits, report = cache.open_cached(folder) or cache.build(
+        folder, key, lambda new: _write_all(new, parts, config, tokeniser, workers)
+    )
+    if config.strict:
+        _check_strict(report)
+    return PreferenceData(splits["train"], splits.get("valid"), report, folder)
+
+
+def _write_all(
+    folder: Path,
+    parts: Mapping[str, Part],
+    config: DataConfig,
+    tokeniser: PairTokeniser,
+    workers: int | None,
+) -> DataReport:
+    report = DataReport()
+    for split, part in parts.items():
+        report.splits[split] = _write(folder, split, part, tokeniser, workers)
+        _check_split(report.splits[split], split, config)
+    return report
+
+
+def _parts(sources: Mapping[str, Source], config: DataConfig, seed: int) -> dict[str, Part]:
+    if "valid" in sources or not config.valid_fraction:
+        return {name: Part(source, limit=config.max_rows) for name, source in sources.items()}
+    return {
+        name: Part(sources["train"], config.valid_fraction, seed, held, config.max_rows)
+        for name, held in (("train", False), ("valid", True))
+    }
+
+
+def _key(
+    sources: Mapping[str, Source], config: DataConfig, tokenizer: Tokenizer, seed: int
+) -> dict[str, Any]:
+    holds_out = "valid" not in sources and config.valid_fraction > 0
+    return {
+        "version": _VERSION,
+        "data": {name: source.digest() for name, source in sources.items()},
+        "tokenizer": tokenizer_digest(tokenizer),
+        "transformers": version("transformers"),
+        "max_seq_length": config.max_seq_length,
+        "max_prompt_length": config.max_prompt_length,
+        "max_rows": config.max_rows,
+        "holdout": [config.valid_fraction, seed] if holds_out else None,
+    }
+
+
+def _write(
+    folder: Path, split: str, part: Part, tokeniser: PairTokeniser, workers: int | None
+) -> SplitReport:
+    report = SplitReport()
+    with RowWriter(folder, split) as writer:
+        for packed, counts in tokenise_all(part, tokeniser, workers):
+            writer.append(packed)
+            report.add(counts)
+    return report
+
+
+def _check_split(report: SplitReport, split: str, config: DataConfig) -> None:
+    if report.kept:
+        return
+    if report.read:
+        raise DataError(
+            f"{config.data}: no usable {split} pair among {report.read} rows: "
+            + "; ".join(report.problems())
+        )
+    if config.valid_fraction:
+        raise DataError(
+            f"{config.data}: valid_fraction {config.valid_fraction} leaves no {split} pair: "
+            "there are too few prompts for it; set another, or give a validation file"
+        )
+    raise DataError(f"{config.data}: the {split} data set is empty, expected at least one pair")
+
+
+def _check_strict(report: DataReport) -> None:
+    problems = [
+        f"{name}: {line}" for name, split in report.splits.items() for line in split.problems()
+    ]
+    if problems:
+        raise DataError(
+            "strict is set, and rows would be dropped or changed: "
+            + "; ".join(problems)
+            + ". Fix them, or leave strict off"
+        )

@@ -1,0 +1,137 @@
+"""From the `data` setting to the splits it names: a file, a folder of files, or a hub data set."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import DataConfig
+from fpo_core.data.files import READERS, read_rows, without_nulls
+from fpo_core.data.pairs import Pair, parse_pair
+from fpo_core.errors import DataError
+
+SPLIT_NAMES = {
+    "train": ("train", "train_prefs"),
+    "valid": ("valid", "validation", "test", "test_prefs"),
+}
+"""What a split may be called, most wanted first: a test split validates where nothing else does."""
+
+
+@dataclass(frozen=True)
+class FileSource(Iterable[Pair]):
+    """The pairs of some files, read anew by each iteration."""
+
+    paths: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[Pair]:
+        for path in self.paths:
+            for row, columns in read_rows(path):
+                yield parse_pair(columns, row, f"{path.name}, {self._unit(path)} {row}")
+
+    @property
+    def name(self) -> str:
+        """The files, as a person would say them."""
+        return ", ".join(str(path) for path in self.paths)
+
+    def digest(self) -> str:
+        """A name for the content: the same for a copy elsewhere, another for any changed byte."""
+        total = hashlib.sha256()
+        for path in self.paths:
+            try:
+                with path.open("rb") as file:
+                    total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        return total.hexdigest()
+
+    @staticmethod
+    def _unit(path: Path) -> str:
+        return "line" if path.suffix.lower() in (".jsonl", ".ndjson") else "row"
+
+
+@dataclass(frozen=True)
+class HubSource(Iterable[Pair]):
+    """The pairs of one split of a `datasets` data set, which lies memory-mapped on disk."""
+
+    name: str
+    dataset: Any
+
+    def __iter__(self) -> Iterator[Pair]:
+        for row, columns in enumerate(self.dataset, start=1):
+            yield parse_pair(without_nulls(columns), row, f"{self.name}, row {row}")
+
+    def digest(self) -> str:
+        """The fingerprint that `datasets` keeps of the content and its history."""
+        return f"{self.name}:{len(self.dataset)}:{self.dataset._fingerprint}"
+
+
+Source = FileSource | HubSource
+
+
+def open_sources(config: DataConfig) -> dict[str, Source]:
+    """The splits behind `config.data`: "train", and "valid" where there is one.
+
+    A path that exists is read as a file or folder; anything else is a hub name.
+    Raises DataError where nothing is found, with what was looked for.
+    """
+    path = Path(config.data).expanduser()
+    if path.is_file():
+        return {"train": _open_file(path)}
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix.lower() in READERS or config.data.startswith((".", "/", "~")):
+        raise DataError(f"data is {config.data!r}, but there is no such file or folder")
+    return _open_hub(config.data)
+
+
+def read_pairs(config: DataConfig) -> dict[str, Iterable[Pair]]:
+    """The pairs of each split of `config.data`, streamed: each iteration reads the files anew.
+
+    Raises DataError, here or while iterating, naming file, row and column, and what to do.
+    """
+    return {split: source for split, source in open_sources(config).items()}
+
+
+def _open_file(path: Path) -> FileSource:
+    if path.suffix.lower() not in READERS:
+        raise DataError(f"{path} ends in {path.suffix!r}, expected one of {', '.join(READERS)}")
+    return FileSource((path,))
+
+
+def _open_folder(folder: Path) -> dict[str, Source]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
+    found: dict[str, Source] = {}
+    for split, names in SPLIT_NAMES.items():
+        for name in names:
+            paths = tuple(p for p in files if p.stem == name or p.stem.startswith(f"{name}-"))
+            if paths:
+                found[split] = FileSource(paths)
+                break
+    if "train" not in found:
+        listed = ", ".join(path.name for path in files) or "no data files"
+        raise DataError(
+            f"{folder} holds {listed}, expected train.jsonl (or .json, .parquet) and perhaps "
+            "valid.jsonl: name the files so"
+        )
+    return found
+
+
+def _open_hub(name: str) -> dict[str, Source]:
+    import datasets
+
+    try:
+        loaded: Any = datasets.load_dataset(name)
+    except Exception as error:  # `datasets` raises whatever the network or a loader raised
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"data is {name!r}, which is no local file and cannot be loaded from the hub: {reason}"
+        ) from None
+    found: dict[str, Source] = {}
+    for split, names in SPLIT_NAMES.items():
+        held = next((candidate for candidate in names if candidate in loaded), None)
+        if held is not None:
+            found[split] = HubSource(f"{name}, split {held}", loaded[held])
+    if "train" not in found:
+        raise DataError(f"{name} has the splits {', '.join(loaded)}, expected one named train")
+    return found

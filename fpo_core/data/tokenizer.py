@@ -1,0 +1,133 @@
+"""A model's tokenizer: loading it, its special tokens, its chat template, and its fingerprint."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fpo_core.data.pairs import Message
+from fpo_core.errors import DataError, ModelError
+
+Tokenizer = Any
+"""A transformers tokenizer: `PreTrainedTokenizerBase`, which is not imported for its name."""
+
+_PROBE = "probe"
+
+
+def load_tokenizer(
+    model: str, revision: str | None = None, trust_remote_code: bool = False
+) -> Tokenizer:
+    """The tokenizer in a model folder or of a hub name. ModelError, in one sentence, where none is.
+
+    A tokenizer that comes with code of its own needs `trust_remote_code`.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"model is {model!r}, a file; expected a folder or a hub name")
+    if not folder.exists() and model.startswith((".", "/", "~")):
+        raise ModelError(f"model is {model!r}, but there is no such folder")
+    from transformers import AutoTokenizer
+
+    name = str(folder) if folder.is_dir() else model
+    try:
+        return AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # transformers, the hub and a model's own code raise what they like
+        raise ModelError(_why_not(model, folder.is_dir(), error)) from None
+
+
+def _why_not(model: str, is_folder: bool, error: Exception) -> str:
+    """One sentence from whatever went wrong while loading."""
+    text = " ".join(str(error).split())
+    if is_folder and not any((Path(model).expanduser()).glob("*token*")):
+        return f"the folder {model} holds no tokenizer: expected tokenizer.json beside the model"
+    if "trust_remote_code" in text:
+        return f"the tokenizer of {model} brings its own code: read it, then --trust-remote-code"
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        return f"{model} is gated on the hub: accept its licence there and log in (hf auth login)"
+    if not is_folder and ("connect" in text.lower() or "offline" in text.lower()):
+        return f"{model} is no local folder, and the hub cannot be reached: check name and network"
+    if not is_folder and ("404" in text or "not a valid model identifier" in text):
+        return f"{model} is neither a local folder nor a model on the hub: check the name"
+    reason = text.split(". ")[0] or type(error).__name__
+    return f"the tokenizer of {model} cannot be loaded: {reason}"
+
+
+def render(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    generation_prompt: bool,
+    tools: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> str:
+    """A conversation as the text that the tokenizer's own chat template makes of it.
+
+    Raises DataError, with `where`, if there is no template or it refuses the conversation.
+    """
+    prefix = f"{where}: " if where else ""
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{prefix}found messages, but the tokenizer has no chat template: use an "
+            "instruction-tuned model, or write prompt, chosen and rejected as text"
+        )
+    settings = dict(kwargs or {}) | {
+        "tools": list(tools) if tools else None,
+        "tokenize": False,
+        "add_generation_prompt": generation_prompt,
+    }
+    try:
+        return tokenizer.apply_chat_template(list(messages), **settings)
+    except Exception as error:  # a template is a program: it may raise anything
+        raise DataError(f"{prefix}the chat template refuses the conversation: {error}") from None
+
+
+def leading_ids(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer puts before a plain text, usually BOS or nothing."""
+    bare = tokenizer(_PROBE, add_special_tokens=False, verbose=False).input_ids
+    full = tokenizer(_PROBE, verbose=False).input_ids
+    starts = range(len(full) - len(bare) + 1)
+    return full[: next((i for i in starts if full[i : i + len(bare)] == bare), 0)]
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
+    """Token ids by role: "bos", "eos", "pad" and "end_of_turn", each empty where there is none.
+
+    The end of a turn is the first special token that the chat template writes after the words of
+    an assistant; a tokenizer without a template ends with EOS.
+    """
+    named = {
+        name: () if id_ is None else (int(id_),)
+        for name, id_ in (
+            ("bos", tokenizer.bos_token_id),
+            ("eos", tokenizer.eos_token_id),
+            ("pad", tokenizer.pad_token_id),
+        )
+    }
+    return named | {"end_of_turn": _end_of_turn(tokenizer) or named["eos"]}
+
+
+def _end_of_turn(tokenizer: Tokenizer) -> tuple[int, ...]:
+    probe = [{"role": role, "content": _PROBE} for role in ("user", "assistant")]
+    try:
+        text = render(tokenizer, probe, generation_prompt=False)
+    except DataError:
+        return ()
+    after = tokenizer(text.rpartition(_PROBE)[2], add_special_tokens=False, verbose=False).input_ids
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return next(((int(id_),) for id_ in after if id_ in special), ())
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """A name for all that a tokenizer does to text, its chat template included."""
+    total = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+            total.update(f"{path.name}:{path.stat().st_size};".encode() + path.read_bytes())
+    total.update(json.dumps(tokenizer.chat_template, sort_keys=True).encode())
+    return total.hexdigest()
