@@ -21,6 +21,8 @@ from fpo_core.files import write_atomically, write_json
 CONFIG_FILE = "adapter_config.json"
 PEFT_FILE = "adapter_model.safetensors"
 MLX_FILE = "adapters.safetensors"
+LORA_KEYS = ("rank", "scale", "dropout", "keys")
+"""mlx-lm's names for an adapter's settings."""
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<prefix>.*?)\.?(?P<block>\d+)\.(?P<module>.+)\.lora_"
 )
@@ -44,6 +46,33 @@ class Adapter:
     def blocks(self) -> list[int]:
         """The adapted blocks, ascending."""
         return sorted({int(name.split(".", 1)[0]) for name in self.weights})
+
+
+def select_blocks(count: int, num_layers: int) -> list[int]:
+    """The last `num_layers` of `count` blocks, or all for −1; ModelError where there are fewer."""
+    if num_layers > count:
+        raise ModelError(
+            f"num_layers is {num_layers} but the model has {count} blocks: give at most {count}, "
+            "or -1 for all"
+        )
+    return list(range(count))[0 if num_layers < 0 else count - num_layers :]
+
+
+def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[str]:
+    """The linear layers of a block that get adapters: those that a target names or ends, or all.
+
+    Raises ModelError for a target that fits none.
+    """
+    if targets is None:
+        return linear
+    for target in targets:
+        if not any(("." + name).endswith("." + target) for name in linear):
+            raise ModelError(
+                f"target_modules names {target!r}, but the linear layers of a block are "
+                f"{', '.join(linear)}"
+            )
+    ends = tuple("." + target for target in targets)
+    return [name for name in linear if ("." + name).endswith(ends)]
 
 
 def initial_lora(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -89,12 +118,13 @@ def _config(adapter: Adapter, base_model: str) -> dict[str, Any]:
         "inference_mode": True,
         "fine_tune_type": "lora",
         "num_layers": adapter.num_layers,
-        "lora_parameters": {
-            "rank": adapter.rank,
-            "scale": adapter.scale,
-            "dropout": adapter.dropout,
-            "keys": adapter.modules(),
-        },
+        "lora_parameters": dict(
+            zip(
+                LORA_KEYS,
+                (adapter.rank, adapter.scale, adapter.dropout, adapter.modules()),
+                strict=True,
+            )
+        ),
     }
 
 
@@ -154,8 +184,8 @@ def _canonical(path: Path, key: str, value: np.ndarray) -> tuple[str, np.ndarray
     return name, weight.astype(np.float32)
 
 
-def check_weights(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise ModelError where the names or shapes of weights are not those of what is trained."""
+def check_shapes(weights: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ModelError where names or shapes of arrays are not the expected ones."""
     missing = sorted(set(expected) - set(weights))
     extra = sorted(set(weights) - set(expected))
     if missing or extra:
@@ -164,11 +194,11 @@ def check_weights(weights: Mapping[str, Any], expected: Mapping[str, Any]) -> No
             f"{_first(missing)}, {len(extra)} are not expected{_first(extra)}; give the model and "
             "the adapter options that they were made with"
         )
-    for name, weight in expected.items():
-        if tuple(weights[name].shape) != tuple(weight.shape):
+    for name, shape in expected.items():
+        if tuple(weights[name].shape) != shape:
             raise ModelError(
-                f"the weight {name} has shape {tuple(weights[name].shape)}, expected "
-                f"{tuple(weight.shape)}: it belongs to another model or rank"
+                f"the weight {name} has shape {tuple(weights[name].shape)}, expected {shape}: "
+                "it belongs to another model or rank"
             )
 
 

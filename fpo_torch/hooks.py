@@ -9,7 +9,7 @@ from fpo_core.sites import tap_point
 
 
 class Tap:
-    """Reads the activation at a site of one block during a forward pass that it is asked to watch."""
+    """Reads the activation at a site of one block, during a forward pass that it watches."""
 
     def __init__(self, block: nn.Module, site: str) -> None:
         modules = dict(block.named_modules())

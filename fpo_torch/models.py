@@ -35,7 +35,7 @@ def _switch_dropout_off(settings: Any) -> None:
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Path and list of the transformer blocks, such as `model.layers`; ModelError if there is none."""
+    """Path and list of the blocks, such as `model.layers`; ModelError where there is none."""
     count = model.config.get_text_config().num_hidden_layers  # pyright: ignore
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
@@ -44,12 +44,3 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         f"no stack of {count} blocks was found in this {type(model).__name__}: "
         "expected a model with a standard list of transformer blocks"
     )
-
-
-def linear_modules(block: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers of a block by relative path, GPT-2's Conv1D included."""
-    return {
-        path: module
-        for path, module in block.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-    }

@@ -1,14 +1,11 @@
 """The policy on torch: scoring, the differentiated step, and what is trained."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fpo_core.adapters import check_weights
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.objectives import fpo_terms, preference_loss
@@ -19,8 +16,8 @@ from fpo_torch import device as devices
 from fpo_torch import ops
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
-from fpo_torch.lora import add_lora, lora_weights
 from fpo_torch.models import find_blocks, load_model
+from fpo_torch.trained import select_trained, to_numpy
 
 
 class TorchPolicy:
@@ -40,42 +37,32 @@ class TorchPolicy:
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training computes in bfloat16 through autocast.
         self._autocast = full and self.dtype != torch.float32
-        base = load_model(folder, model, torch.float32 if full else self.dtype).to(self.device)
+        self.base = load_model(folder, model, torch.float32 if full else self.dtype)
+        self.base.to(self.device)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(model.seed)
-        self._stack_path, stack = find_blocks(base)
+        self.stack_path, stack = find_blocks(self.base)
         self._features = features
-        self._tap = (
-            None if features is None else Tap(stack[features.hook.layer], features.hook.site)
-        )
-        self._sae = None if features is None else features.sae.to(ops, _probe(self.device))
+        self._tap = features and Tap(stack[features.hook.layer], features.hook.site)
+        probe = torch.empty(0, device=self.device)
+        self._sae = features and features.sae.to(ops, probe, decoder=False)
+        parameters = sum(weight.numel() for weight in self.base.parameters())
         if grad_checkpoint:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            base.enable_input_require_grads()
-        blocks = list(range(len(stack)))[0 if adapter.num_layers < 0 else -adapter.num_layers :]
-        if full:
-            self.model: nn.Module = base
-            self._trained = _unfreeze(base, self._stack_path, blocks, adapter.num_layers < 0)
-        else:
-            self.model = add_lora(base, adapter, blocks, model.seed)
-            self._trained = dict(lora_weights(self.model))
-        self.base, self._stack = base, stack
+            self.base.gradient_checkpointing_enable({"use_reentrant": False})
+            self.base.enable_input_require_grads()
+        self.model, self._trained = select_trained(self.base, adapter, model.seed)
         self._reference: dict[str, Tensor] | None = None
         self._optimiser: torch.optim.AdamW | None = None
-        self.info = self._describe(len(stack))
-        self.model.eval()
-
-    def _describe(self, layers: int) -> PolicyInfo:
-        trained = sum(weight.numel() for weight in self._trained.values())
-        return PolicyInfo(
+        self.info = PolicyInfo(
             backend="torch",
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
             quantisation=None,
-            layers=layers,
+            layers=len(stack),
             hidden_size=self.base.config.get_text_config().hidden_size,
-            parameters=sum(weight.numel() for weight in self.base.parameters()),
-            trained_parameters=trained,
+            parameters=parameters,
+            trained_parameters=sum(w.numel() for w in self._trained.parameters.values()),
         )
+        self.model.eval()
 
     @torch.no_grad()
     def score(
@@ -88,12 +75,15 @@ class TorchPolicy:
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.policy.Policy`."""
-        reference_logits = None
-        if kl:
-            with self._as_reference():
-                reference_logits = self._forward(batch, Targets.of(batch, ())[1])[0]
+        reference_logits = self._reference_logits(batch) if kl else None
         scores = self._score(batch, reference, objective, reference_logits, entropy)
-        return _to_numpy(scores)
+        return scores.map(to_numpy)
+
+    def _reference_logits(self, batch: Batch) -> Tensor:
+        if self._reference is None:
+            raise RuntimeError("score(kl=True) needs set_reference first")
+        with self._trained.swapped(self._reference):
+            return self._forward(batch, Targets.of(batch, ())[1])[0]
 
     def _score(
         self,
@@ -145,18 +135,18 @@ class TorchPolicy:
             (losses.sum() * weight).backward()
         finally:
             self.model.eval()
-        return _to_numpy(scores)
+        return scores.map(to_numpy)
 
     def prepare_training(self, config: OptimiserConfig) -> None:
         """See `fpo_core.policy.Policy`."""
         self._optimiser = torch.optim.AdamW(
-            self._trained.values(), lr=0.0, weight_decay=config.weight_decay
+            self._trained.parameters.values(), lr=0.0, weight_decay=config.weight_decay
         )
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy`."""
         optimiser = self._training_optimiser()
-        norm = float(nn.utils.clip_grad_norm_(list(self._trained.values()), max_norm))
+        norm = float(nn.utils.clip_grad_norm_(list(self._trained.parameters.values()), max_norm))
         if np.isfinite(norm):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate
@@ -166,39 +156,33 @@ class TorchPolicy:
 
     def drop_gradients(self) -> None:
         """See `fpo_core.policy.Policy`."""
-        for weight in self._trained.values():
+        for weight in self._trained.parameters.values():
             weight.grad = None
 
     def trained(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
-        return {
-            name: weight.detach().float().cpu().numpy().copy()
-            for name, weight in self._trained.items()
-        }
+        return self._trained.get()
 
-    @torch.no_grad()
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy`."""
-        check_weights(weights, self._trained)
-        for name, weight in self._trained.items():
-            weight.copy_(torch.from_numpy(weights[name]))
+        self._trained.put(weights)
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
         state = self._training_optimiser().state
         arrays: dict[str, np.ndarray] = {}
         step = 0
-        for name, weight in self._trained.items():
+        for name, weight in self._trained.parameters.items():
             if weight in state:
                 step = int(state[weight]["step"])
-                arrays[f"{name}.m"] = state[weight]["exp_avg"].cpu().numpy().copy()
-                arrays[f"{name}.v"] = state[weight]["exp_avg_sq"].cpu().numpy().copy()
+                arrays[f"{name}.m"] = to_numpy(state[weight]["exp_avg"])
+                arrays[f"{name}.v"] = to_numpy(state[weight]["exp_avg_sq"])
         return arrays | {"step": np.array(step, np.int64)}
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy`."""
         optimiser = self._training_optimiser()
-        for name, weight in self._trained.items():
+        for name, weight in self._trained.parameters.items():
             if f"{name}.m" in state:
                 optimiser.state[weight] = {
                     "step": torch.tensor(float(state["step"])),
@@ -208,13 +192,7 @@ class TorchPolicy:
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
         """See `fpo_core.policy.Policy`."""
-        if weights is None:
-            self._reference = None
-            return
-        check_weights(weights, self._trained)
-        self._reference = {
-            name: torch.from_numpy(weights[name]).to(self.device) for name in self._trained
-        }
+        self._reference = None if weights is None else self._trained.from_canonical(weights)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.policy.Policy`."""
@@ -229,38 +207,7 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         return devices.peak_memory(self.device)
 
-    @contextlib.contextmanager
-    def _as_reference(self) -> Iterator[None]:
-        if self._reference is None:
-            raise RuntimeError("score(kl=True) needs set_reference first")
-        mine = {name: weight.data for name, weight in self._trained.items()}
-        try:
-            for name, weight in self._trained.items():
-                weight.data = self._reference[name]
-            yield
-        finally:
-            for name, weight in self._trained.items():
-                weight.data = mine[name]
-
     def _training_optimiser(self) -> torch.optim.AdamW:
         if self._optimiser is None:
             raise RuntimeError("call prepare_training first")
         return self._optimiser
-
-
-def _unfreeze(
-    model: nn.Module, stack: str, blocks: list[int], everything: bool
-) -> dict[str, nn.Parameter]:
-    """Train all weights, or those of the chosen blocks alone; the trained ones by name."""
-    starts = tuple(f"{stack}.{block}." for block in blocks)
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(everything or name.startswith(starts))
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def _to_numpy(scores: Scores) -> Scores:
-    return scores.map(lambda tensor: tensor.detach().float().cpu().numpy())
-
-
-def _probe(device: torch.device) -> Tensor:
-    return torch.empty(0, device=device)

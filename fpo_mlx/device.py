@@ -1,0 +1,28 @@
+"""Devices and precisions of the MLX backend."""
+
+import mlx.core as mx
+
+from fpo_core.config import BackendConfig
+from fpo_core.errors import BackendError
+
+
+def select_device(config: BackendConfig) -> str:
+    """Make the device that was asked for the default, or the GPU where there is one; its name."""
+    if config.device in ("cuda", "mps"):
+        raise BackendError(f"--device {config.device} belongs to --backend torch: say gpu for mlx")
+    has_gpu = mx.is_available(mx.gpu)
+    if config.device == "gpu" and not has_gpu:
+        raise BackendError(
+            "--device gpu was asked for but MLX sees no GPU: use --device cpu, or install MLX for "
+            "Metal (Apple Silicon) or CUDA (the mlx-cuda extra)"
+        )
+    on_gpu = has_gpu and config.device != "cpu"
+    mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
+    return "gpu" if on_gpu else "cpu"
+
+
+def select_dtype(config: BackendConfig, device: str) -> mx.Dtype:
+    """The precision that was asked for, or bfloat16 on a GPU, float32 on a CPU."""
+    if config.dtype == "auto":
+        return mx.bfloat16 if device == "gpu" else mx.float32
+    return mx.bfloat16 if config.dtype == "bfloat16" else mx.float32

@@ -1,0 +1,101 @@
+"""Reading the activation at a hook, and checkpointing blocks, without renaming any weight.
+
+A module is intercepted by giving it a subclass of its own class: its parameters keep their names,
+and no other instance of the class changes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from fpo_core.sae_hook import Hook
+from fpo_core.sites import tap_point
+
+
+class Tap:
+    """Reads the activation at a site of one block, during a forward pass that it watches."""
+
+    def __init__(self, block: nn.Module, site: str) -> None:
+        modules = dict(block.named_modules())
+        point = tap_point(site, modules.__contains__)
+        self.inside = point.path != ""
+        """Whether the place is inside the block, not at its ends."""
+        self.value: mx.array | None = None
+        """What passed there last, while watching."""
+        self._watching = False
+        self._module, self._reads_output = modules[point.path], point.end == "output"
+
+    def install(self) -> None:
+        """Start intercepting; around whatever the module is wrapped in by then."""
+        _intercept(self._module, self._reader(self._reads_output))
+
+    def watch(self, forward: Callable[[], Any]) -> tuple[Any, mx.array]:
+        """Run `forward`; return its result and the activation of that pass, (n, t, d_in)."""
+        self._watching, self.value = True, None
+        try:
+            result = forward()
+        finally:
+            self._watching = False
+        value, self.value = self.value, None
+        assert value is not None, "no forward pass went through the hook"
+        return result, value
+
+    def _reader(self, output: bool) -> Callable[..., Any]:
+        def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
+            result = inner(module, x, *args, **kw)
+            if self._watching:
+                self.value = result if output else x
+            return result
+
+        return call
+
+
+def tap_and_checkpoint(stack: list[nn.Module], hook: Hook | None, checkpoint: bool) -> Tap | None:
+    """Tap the hook's block, where there is one, and checkpoint every block, where asked.
+
+    A tap inside a block must sit inside its checkpoint, a tap at its ends around it.
+    """
+    tap = None if hook is None else Tap(stack[hook.layer], hook.site)
+    for number, block in enumerate(stack if checkpoint else []):
+        tapped = tap is not None and hook is not None and number == hook.layer
+        _checkpoint_block(block, tap if tapped else None)
+    if tap is not None:
+        tap.install()
+    return tap
+
+
+def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
+    """Recompute this block in backward instead of keeping its activations.
+
+    Trained weights, the input, and a value tapped inside are explicit inputs and outputs of the
+    checkpoint: what crosses it any other way loses its gradient.
+    """
+
+    def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
+        def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
+            module.update(weights)
+            result = inner(module, x, *args, **kw)
+            inside = None if tap is None or not tap.inside else tap.value
+            return (result,) if inside is None else (result, inside)
+
+        weights = module.trainable_parameters()
+        result, *tapped = mx.checkpoint(run)(weights, x)
+        module.update(weights)
+        if tapped and tap is not None:
+            tap.value = tapped[0]
+        return result
+
+    _intercept(block, call)
+
+
+def _intercept(module: nn.Module, call: Callable[..., Any]) -> None:
+    """Route calls of this one module through `call(inner, module, ...)`."""
+    original = type(module)
+    inner = original.__call__
+    module.__class__ = type(
+        original.__name__,
+        (original,),
+        {"__call__": lambda self, *args, **kw: call(inner, self, *args, **kw)},
+    )

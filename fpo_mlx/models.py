@@ -1,0 +1,71 @@
+"""Loading mlx-lm's models and finding their blocks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx_lm import utils
+
+from fpo_core.config import ModelConfig
+from fpo_core.errors import ModelError
+
+
+def load_model(
+    folder: Path, config: ModelConfig, dtype: mx.Dtype
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a local folder and its configuration; unquantised weights in `dtype`."""
+    try:
+        model, settings = utils.load_model(
+            folder, model_config=_rope(folder), trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"mlx-lm cannot load the model in {folder}: {reason}") from None
+    if "quantization" not in settings:
+        model.set_dtype(dtype)
+    return model, settings
+
+
+def _rope(folder: Path) -> dict[str, Any]:
+    """`rope_theta` at top level, where mlx-lm looks; transformers 5 nests it.
+
+    Left nested, llama, qwen2 and gemma2 would silently use a default of their own.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    nested = settings.get("rope_parameters") or {}
+    if "rope_theta" in settings or "rope_theta" not in nested:
+        return {}
+    return {"rope_theta": nested["rope_theta"]}
+
+
+def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    """Path and list of the transformer blocks, such as `model.layers`.
+
+    The list itself, not a property's copy, so blocks can be replaced. Raises ModelError where
+    there is none.
+    """
+    count = len(model.layers)
+    for path, module in [("", model), *model.named_modules()]:
+        for name, value in module.items():
+            is_stack = isinstance(value, list) and len(value) == count
+            if is_stack and all(isinstance(block, nn.Module) for block in value):
+                return f"{path}.{name}".lstrip("."), value
+    raise ModelError(
+        f"no stack of {count} blocks was found in this {type(model).__module__}: expected a model "
+        "with a standard list of transformer blocks"
+    )
+
+
+def hidden_size(block: nn.Module) -> int:
+    """Width of the residual stream, from the block's first norm."""
+    for name in ("input_layernorm", "ln_1"):
+        if name in block:
+            return block[name].weight.shape[0]
+    raise ModelError(
+        f"the blocks of this {type(block).__module__} have no input norm: expected a standard block"
+    )

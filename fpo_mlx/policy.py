@@ -1,0 +1,236 @@
+"""The policy on MLX: scoring, the differentiated step, and what is trained."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn, optimizers
+from mlx.utils import tree_flatten
+from mlx_lm import utils
+
+from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
+from fpo_core.data.batches import Batch
+from fpo_core.objectives import fpo_terms, preference_loss
+from fpo_core.policy import FeatureTap, PolicyInfo, Sampling
+from fpo_core.scores import Scores
+from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
+from fpo_mlx import device as devices
+from fpo_mlx import ops
+from fpo_mlx.generate import generate
+from fpo_mlx.hooks import tap_and_checkpoint
+from fpo_mlx.models import find_blocks, hidden_size, load_model
+from fpo_mlx.trained import Weights, select_trained
+
+
+class MlxPolicy:
+    """`fpo_core.policy.Policy` on an mlx-lm model."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: ModelConfig,
+        adapter: AdapterConfig,
+        features: FeatureTap | None = None,
+        *,
+        grad_checkpoint: bool = False,
+    ) -> None:
+        device = devices.select_device(model)
+        dtype = devices.select_dtype(model, device)
+        full = adapter.fine_tune_type == "full"
+        # Trained weights stay float32; full training casts them inside the step.
+        self.model, self._settings = load_model(folder, model, mx.float32 if full else dtype)
+        mx.random.seed(model.seed)
+        self.stack_path, stack = find_blocks(self.model)
+        size = hidden_size(stack[0])
+        parameters = _count(self.model)
+        self._trained = select_trained(self.model, stack, adapter, model.seed, dtype)
+        self._features = features
+        self._sae = None if features is None else features.sae.to(ops, mx.zeros(0), decoder=False)
+        self._tap = tap_and_checkpoint(stack, features and features.hook, grad_checkpoint)
+        self._gradients: Weights | None = None
+        self._reference: Weights | None = None
+        self._optimiser: optimizers.AdamW | None = None
+        quantisation = self._settings.get("quantization")
+        self.info = PolicyInfo(
+            backend="mlx",
+            device=device,
+            dtype=str(dtype).removeprefix("mlx.core."),
+            quantisation=None if quantisation is None else json.dumps(quantisation),
+            layers=len(stack),
+            hidden_size=size,
+            parameters=parameters,
+            trained_parameters=sum(weight.size for weight in self._trained.get().values()),
+        )
+        self.model.eval()
+
+    def score(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None = None,
+        objective: ObjectiveConfig | None = None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+    ) -> Scores:
+        """See `fpo_core.policy.Policy`."""
+        reference_logits = self._reference_logits(batch) if kl else None
+        with self._trained.swapped():
+            scores = self._score(batch, reference, objective, reference_logits, entropy)
+            mx.eval(_fields(scores))
+        return _to_numpy(scores)
+
+    def _reference_logits(self, batch: Batch) -> mx.array:
+        if self._reference is None:
+            raise RuntimeError("score(kl=True) needs set_reference first")
+        with self._trained.swapped(self._reference):
+            logits, _ = self._forward(batch, Targets.of(batch, ())[1])
+            mx.eval(logits)
+        return logits
+
+    def _score(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None,
+        objective: ObjectiveConfig | None,
+        reference_logits: mx.array | None = None,
+        entropy: bool = False,
+    ) -> Scores:
+        untrained = () if self._features is None else self._features.untrained
+        targets, start = Targets.of(batch, untrained)
+        logits, hidden = self._forward(batch, start)
+        return score(
+            ops,
+            Outputs(logits, hidden, reference_logits),
+            targets.astype(ops, logits),
+            sae=self._sae,
+            reference=None if reference is None else reference.astype(ops, logits),
+            objective=objective,
+            entropy=entropy,
+        )
+
+    def _forward(self, batch: Batch, start: int) -> tuple[mx.array, mx.array | None]:
+        """Predictions of, and activations on, the tokens from column `start` on.
+
+        Padding is on the right of a causal model, so it needs no attention mask.
+        """
+        tokens = mx.array(batch.tokens)
+        if self._tap is None:
+            return self.model(tokens)[:, start - 1 : -1], None
+        logits, hidden = self._tap.watch(lambda: self.model(tokens))
+        return logits[:, start - 1 : -1], hidden[:, start:]
+
+    def accumulate(
+        self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
+    ) -> Scores:
+        """See `fpo_core.policy.Policy`."""
+
+        def loss(weights: Weights) -> tuple[mx.array, Weights]:
+            with self._trained.swapped(weights):
+                scores = self._score(batch, reference, objective)
+            logps = ops.asarray(reference.logps, scores.logps)
+            losses = preference_loss(ops, fpo_terms(ops, scores, logps, objective))
+            return losses.sum() * weight, _fields(scores)
+
+        self.model.train()
+        try:
+            (_, fields), gradients = mx.value_and_grad(loss)(self._trained.get())
+        finally:
+            self.model.eval()
+        if self._gradients is not None:
+            gradients = {name: self._gradients[name] + grad for name, grad in gradients.items()}
+        self._gradients = gradients
+        mx.eval(fields, gradients)
+        return _to_numpy(Scores(**fields))
+
+    def prepare_training(self, config: OptimiserConfig) -> None:
+        """See `fpo_core.policy.Policy`."""
+        self._optimiser = optimizers.AdamW(
+            0.0, weight_decay=config.weight_decay, bias_correction=True
+        )
+        self._optimiser.init(self._trained.get())
+
+    def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
+        """See `fpo_core.policy.Policy`."""
+        optimiser = self._training_optimiser()
+        if self._gradients is None:
+            raise RuntimeError("no gradient was accumulated")
+        clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
+        norm = float(total.item())
+        if np.isfinite(norm):
+            optimiser.learning_rate = learning_rate
+            updated = optimiser.apply_gradients(clipped, self._trained.get())
+            self._trained.put(updated)
+            mx.eval(updated, optimiser.state)
+        self.drop_gradients()
+        return norm
+
+    def drop_gradients(self) -> None:
+        """See `fpo_core.policy.Policy`."""
+        self._gradients = None
+
+    def trained(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.policy.Policy`."""
+        return self._trained.to_canonical(self._trained.get())
+
+    def load_trained(self, weights: dict[str, np.ndarray]) -> None:
+        """See `fpo_core.policy.Policy`."""
+        self._trained.put(self._trained.from_canonical(weights))
+
+    def optimiser_state(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.policy.Policy`."""
+        state = self._training_optimiser().state
+        arrays = {"step": np.array(state["step"].item(), np.int64)}
+        for moment in ("m", "v"):
+            values = {name: state[name][moment] for name in self._trained.get()}
+            canonical = self._trained.to_canonical(values)
+            arrays |= {f"{name}.{moment}": value for name, value in canonical.items()}
+        return arrays
+
+    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
+        """See `fpo_core.policy.Policy`."""
+        optimiser = self._training_optimiser()
+        optimiser.state["step"] = mx.array(int(state["step"]), mx.uint64)
+        for moment in ("m", "v"):
+            values = {name: state[f"{name}.{moment}"] for name in self._trained.get()}
+            for name, value in self._trained.to_mlx(values).items():
+                optimiser.state[name][moment] = value
+
+    def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
+        """See `fpo_core.policy.Policy`."""
+        self._reference = None if weights is None else self._trained.from_canonical(weights)
+
+    def save_model(self, folder: Path) -> None:
+        """See `fpo_core.policy.Policy`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        utils.save_model(folder, self.model)
+        utils.save_config(dict(self._settings), folder / "config.json")
+
+    def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+        """See `fpo_core.policy.Policy`."""
+        with self._trained.swapped():
+            return generate(self.model, prompts, sampling)
+
+    def peak_memory(self) -> int:
+        """See `fpo_core.policy.Policy`."""
+        return mx.get_peak_memory()
+
+    def _training_optimiser(self) -> optimizers.AdamW:
+        if self._optimiser is None:
+            raise RuntimeError("call prepare_training first")
+        return self._optimiser
+
+
+def _count(model: nn.Module) -> int:
+    return sum(weight.size for _, weight in tree_flatten(model.parameters()))
+
+
+def _fields(scores: Scores) -> Weights:
+    """The given fields as a dictionary, which MLX can differentiate past and evaluate."""
+    values = {f.name: getattr(scores, f.name) for f in dataclasses.fields(scores)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _to_numpy(scores: Scores) -> Scores:
+    return scores.map(lambda array: np.array(array.astype(mx.float32)))
