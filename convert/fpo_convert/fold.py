@@ -1,0 +1,172 @@
+"""From a source's formula to canonical form: everything linear is absorbed into W_enc and b_enc.
+
+W = M W_enc · n            M: scalar factor or whitening matrix, n: decoder row norms
+b = (b_enc − b_dec W_enc − μ M W_enc) · n
+centred inputs:  W −= mean over rows of W
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fpo_convert.source import Source
+from fpo_convert.tensors import ArrayTensor, Tensor, chunks
+from fpo_core.errors import SaeError
+from fpo_core.sae_meta import SaeMeta
+from fpo_core.sae_write import DTYPES, Plan
+
+_MIN_NORM = 1e-8  # SAELens's own floor where it divides by a decoder norm
+
+
+def canonical_meta(source: Source, origin: dict[str, object]) -> SaeMeta:
+    """The metadata of the canonical file that `plans` fills."""
+    return SaeMeta(
+        architecture=source.architecture,
+        input_transform=source.transform,
+        d_in=source.d_in,
+        d_sae=source.d_sae,
+        k=source.k if source.architecture in ("topk", "abstopk") else None,
+        hook=source.hook,
+        model_name=source.model_name,
+        untrained_tokens=source.untrained_tokens,
+        folded=folded(source),
+        centred=source.centred,
+        neuronpedia_id=source.neuronpedia_id,
+        source=origin,
+    )
+
+
+def folded(source: Source) -> tuple[str, ...]:
+    """Names of what conversion absorbs, in the order in which the source applies it."""
+    steps = {
+        "centring": source.centred,
+        f"norm_factor={source.scale!r}": source.scale != 1.0,
+        "whitening": source.whitening is not None,
+        "b_dec_subtraction": source.subtract_b_dec,
+        "decoder_norm": source.rescale_by_decoder,
+        "log_threshold": source.threshold_log,
+        f"threshold_correction={source.threshold_factor!r}": source.threshold_factor != 1.0,
+        "finetuning_scaling_factor": source.decoder_factor is not None,
+    }
+    return tuple(name for name, present in steps.items() if present) + source.notes
+
+
+def plans(source: Source, dtype: str, *, encoder_only: bool) -> list[Plan]:
+    """What to write, tensor by tensor; W_enc comes first since the biases depend on its pass."""
+    if dtype not in DTYPES:
+        raise SaeError(f"dtype {dtype!r} is unknown, expected one of {', '.join(DTYPES)}")
+    fold = _Fold(source)
+    sizes = (source.d_sae,)
+    result = [Plan("W_enc", DTYPES[dtype], (source.d_in, source.d_sae), fold.encoder)]
+    result.append(Plan("b_enc", "F32", sizes, lambda: iter([fold.bias()])))
+    if source.architecture == "jumprelu":
+        result.append(Plan("threshold", "F32", sizes, lambda: iter([threshold(source)])))
+    if source.architecture == "gated":
+        result.append(Plan("r_mag", "F32", sizes, lambda: iter([source.tensors["r_mag"].rows()])))
+        result.append(Plan("b_mag", "F32", sizes, lambda: iter([fold.magnitude_bias()])))
+    if source.has_decoder and not encoder_only:
+        result.append(Plan("W_dec", DTYPES[dtype], (source.d_sae, source.d_in), fold.decoder))
+        result.append(Plan("b_dec", "F32", (source.d_in,), lambda: iter([fold.output_bias()])))
+    return result
+
+
+def threshold(source: Source) -> np.ndarray:
+    """The threshold of every feature: (d_sae,), corrected and taken out of its logarithm."""
+    value = source.tensors["threshold"].rows()
+    value = np.exp(value.astype(np.float64)) if source.threshold_log else value
+    value = value if source.threshold_factor == 1.0 else value * np.float64(source.threshold_factor)
+    return np.broadcast_to(value.reshape(-1), (source.d_sae,))
+
+
+def decoder_norms(source: Source) -> np.ndarray | None:
+    """‖W_dec row‖ where the source multiplies its pre-activations by it: (d_sae,), or None."""
+    if not source.rescale_by_decoder:
+        return None
+    norms = np.empty(source.d_sae)
+    for part, rows in chunks(source.tensors["W_dec"]):
+        norms[part] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    return norms
+
+
+class _Fold:
+    """One conversion; `offset` is b_dec W_enc + μ M W_enc, known once `encoder` has run."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.norms = decoder_norms(source)
+        self.offset = np.zeros(source.d_sae)
+
+    def encoder(self) -> Iterator[np.ndarray]:
+        """Rows of the folded W_enc."""
+        if not self.source.centred:
+            yield from self._uncentred()
+            return
+        total = np.zeros(self.source.d_sae)
+        for rows in self._uncentred():
+            total += rows.sum(0, dtype=np.float64)
+        for rows in self._uncentred():
+            yield rows - total / self.source.d_in
+
+    def _uncentred(self) -> Iterator[np.ndarray]:
+        self.offset = np.zeros(self.source.d_sae)
+        b_dec = self.source.tensors["b_dec"].rows() if self.source.subtract_b_dec else None
+        for part, rows in chunks(self.source.tensors["W_enc"]):
+            if b_dec is not None and b_dec[part].any():
+                self.offset += b_dec[part].astype(np.float64) @ rows.astype(np.float64)
+            if self.source.whitening is None:
+                yield self._scaled(rows, self.source.scale)
+        if self.source.whitening is not None:
+            yield from self._whitened(self.source.whitening.matrix, self.source.whitening.mean)
+
+    def _whitened(self, matrix: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+        stored = self.source.tensors["W_enc"].rows().astype(np.float64)
+        for part, rows in chunks(ArrayTensor(matrix.astype(np.float64))):
+            product = rows @ stored
+            self.offset += mean[part].astype(np.float64) @ product
+            yield self._scaled(product, 1.0)
+
+    def _scaled(self, rows: np.ndarray, factor: float) -> np.ndarray:
+        if self.norms is not None:
+            return rows * (self.norms * factor)
+        return rows if factor == 1.0 else rows * np.float64(factor)
+
+    def bias(self) -> np.ndarray:
+        """The folded b_enc; for gated, that of the gate."""
+        name = "b_gate" if self.source.architecture == "gated" else "b_enc"
+        value = self.source.tensors[name].rows() - self.offset
+        return value if self.norms is None else value * self.norms
+
+    def magnitude_bias(self) -> np.ndarray:
+        """The folded b_mag of a gated autoencoder, whose magnitudes use W_enc · exp(r_mag)."""
+        r_mag = self.source.tensors["r_mag"].rows().astype(np.float64)
+        return self.source.tensors["b_mag"].rows() - self.offset * np.exp(r_mag)
+
+    def decoder(self) -> Iterator[np.ndarray]:
+        """Rows of the W_dec that undoes what was folded."""
+        source = self.source
+        factor = np.full(source.d_sae, 1.0 / source.scale)
+        if self.norms is not None:
+            factor /= np.maximum(self.norms, _MIN_NORM)
+        if source.decoder_factor is not None:
+            factor *= source.decoder_factor
+        trivial = bool((factor == 1.0).all())
+        for part, rows in chunks(source.tensors["W_dec"]):
+            scaled = rows if trivial else rows * factor[part, None]
+            yield self._unwhitened(scaled)
+
+    def output_bias(self) -> np.ndarray:
+        """The b_dec that undoes what was folded."""
+        value = self.source.tensors["b_dec"].rows()
+        if self.source.scale != 1.0:
+            value = value / np.float64(self.source.scale)
+        whitening = self.source.whitening
+        return self._unwhitened(value) + (whitening.mean if whitening else 0)
+
+    def _unwhitened(self, rows: np.ndarray) -> np.ndarray:
+        whitening = self.source.whitening
+        return rows if whitening is None else rows.astype(np.float64) @ whitening.inverse
+
+
+def scalar(tensor: Tensor) -> float:
+    """The one number of a 0-d or 1-element tensor."""
+    return float(tensor.rows().reshape(-1)[0])

@@ -1,0 +1,1 @@
+"""One file per published format: each reads a checkpoint into a `Source`."""

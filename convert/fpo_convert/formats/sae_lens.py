@@ -1,0 +1,235 @@
+"""SAELens checkpoints of every era: cfg.json and sae_weights.safetensors in one folder."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_convert.fold import scalar
+from fpo_convert.formats.sae_lens_cfg import normalise_cfg, read_json, untrained_tokens
+from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
+from fpo_convert.source import Options, Source, Whitening
+from fpo_convert.tensors import FileTensor, Tensor
+from fpo_core.errors import SaeError
+from fpo_core.sae_file import SafetensorsFile, open_safetensors
+from fpo_core.sae_hook import Hook
+
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+_ARCHITECTURES = {
+    "standard": "relu",
+    "gated": "gated",
+    "topk": "topk",
+    "abstopk": "abstopk",
+    "jumprelu": "jumprelu",
+    "batchtopk": "jumprelu",
+    "matryoshka_batchtopk": "jumprelu",
+    "transcoder": "relu",
+    "skip_transcoder": "relu",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
+_NORMALISATIONS = (
+    "none",
+    "expected_average_only_in",
+    "layer_norm",
+    "constant_norm_rescale",
+    "covariance_whitening",
+)
+
+
+def detect(folder: Path) -> bool:
+    """Whether `folder` looks like a SAELens checkpoint."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).exists()
+
+
+def read(folder: Path, options: Options) -> Source:
+    """Read a SAELens folder. Raises SaeError for what it cannot represent."""
+    cfg = normalise_cfg(folder / CONFIG)
+    file = open_safetensors(folder / WEIGHTS)
+    name, architecture = _architecture(folder, cfg)
+    _refuse_unsupported(folder, cfg)
+    tensors, notes = _tensors(file, name, cfg)
+    scale, whitening = _normalisation(folder, cfg, options)
+    hook = (
+        Hook.parse(options.hook or _text(cfg, "hook_name"))
+        if options.hook or cfg.get("hook_name")
+        else None
+    )
+    factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
+    transcoder = "transcoder" in name
+    d_in, d_sae = (_size(folder, cfg, key) for key in ("d_in", "d_sae"))
+    return Source(
+        format="sae-lens",
+        files=(folder / WEIGHTS, folder / CONFIG),
+        architecture=architecture,
+        tensors={k: v for k, v in tensors.items() if k != "scaling_factor"},
+        d_in=d_in,
+        d_sae=d_sae,
+        k=options.k or cfg.get("k") if architecture in ("topk", "abstopk") else None,
+        transform=_transform(cfg),
+        scale=scale,
+        whitening=whitening,
+        subtract_b_dec=bool(cfg.get("apply_b_dec_to_input", True)) and not transcoder,
+        rescale_by_decoder=bool(cfg.get("rescale_acts_by_decoder_norm", False))
+        and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
+        centred=is_centred(cfg, hook, options),
+        threshold_factor=factor,
+        threshold_log="log_threshold" in file.entries,
+        decoder_factor=_decoder_factor(tensors, cfg),
+        has_decoder=not transcoder,
+        hook=hook,
+        model_name=options.model_name or str(cfg.get("model_name") or ""),
+        untrained_tokens=untrained_tokens(cfg),
+        neuronpedia_id=str(cfg.get("neuronpedia_id") or ""),
+        warnings=warnings,
+        notes=notes,
+    )
+
+
+def _architecture(folder: Path, cfg: Mapping[str, Any]) -> tuple[str, str]:
+    name = cfg.get("architecture")
+    if name in ("matching_pursuit", "temporal"):
+        why = "encodes iteratively" if name == "matching_pursuit" else "encodes whole sequences"
+        raise SaeError(
+            f"{folder / CONFIG}: architecture {name!r} {why}, which FPO's encoder x W + b cannot "
+            f"express: use one of {', '.join(_ARCHITECTURES)}"
+        )
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
+        raise SaeError(
+            f"{folder / CONFIG}: architecture {name!r} is unknown, expected one of "
+            f"{', '.join(_ARCHITECTURES)}: use such a checkpoint"
+        )
+    return name, _ARCHITECTURES[name]
+
+
+def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
+    found = None
+    if cfg.get("activation_fn", "relu") not in ("relu", None):
+        found = f"activation_fn {cfg['activation_fn']!r}, expected relu or topk"
+    elif cfg.get("postact_fn") or cfg.get("signed"):
+        found = "a signed or post-processed activation, expected plain features"
+    elif cfg.get("hook_head_index") is not None:
+        found = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
+    elif cfg.get("seqpos_slice") not in (None, [], [None], ()):
+        found = f"seqpos_slice {cfg['seqpos_slice']!r}, expected training on every position"
+    elif (cfg.get("normalize_activations") or "none") not in _NORMALISATIONS:
+        known = ", ".join(_NORMALISATIONS)
+        found = f"normalize_activations {cfg['normalize_activations']!r}, expected one of {known}"
+    elif cfg.get("reshape_activations", "none") not in ("none", "hook_z", None):
+        found = f"reshape_activations {cfg['reshape_activations']!r}, expected none or hook_z"
+    if found:
+        raise SaeError(f"{folder / CONFIG} has {found}: use another checkpoint")
+
+
+def _tensors(
+    file: SafetensorsFile, name: str, cfg: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    tensors: dict[str, Tensor] = {key: FileTensor(file, key) for key in file.entries}
+    notes: tuple[str, ...] = ()
+    for alias in ("topk_threshold", "log_threshold"):
+        wanted = {"topk_threshold": "batchtopk", "log_threshold": "jumprelu"}[alias]
+        if alias in tensors and wanted in name and "threshold" not in tensors:
+            tensors["threshold"] = tensors.pop(alias)
+    if "finetuning_scaling_factor" in tensors:
+        tensors["scaling_factor"] = tensors.pop("finetuning_scaling_factor")
+    if "transcoder" in name:
+        notes = ("transcoder_decoder_dropped",)
+        for key in ("W_dec", "b_dec", *(["W_skip"] if "skip" in name else [])):
+            tensors.pop(key, None)
+    return tensors, notes
+
+
+def _transform(cfg: Mapping[str, Any]) -> str:
+    name = cfg.get("normalize_activations") or "none"
+    return name if name in ("layer_norm", "constant_norm_rescale") else "none"
+
+
+def _normalisation(
+    folder: Path, cfg: Mapping[str, Any], options: Options
+) -> tuple[float, Whitening | None]:
+    name = cfg.get("normalize_activations") or "none"
+    if name == "covariance_whitening":
+        return 1.0, _whitening(folder)
+    if name != "expected_average_only_in":
+        return 1.0, None
+    factor = options.norm_factor if options.norm_factor is not None else _stored_factor(folder)
+    if factor is None:
+        raise SaeError(
+            f"{folder} was trained on inputs scaled by √d_in / mean‖x‖ and does not hold that "
+            "factor (no activation_scaler.json, no activations_store_state.safetensors): give it "
+            "with --norm-factor"
+        )
+    if not (math.isfinite(factor) and factor > 0):
+        raise SaeError(f"{folder}: norm factor {factor} found, expected a positive number")
+    return float(factor), None
+
+
+def _stored_factor(folder: Path) -> float | None:
+    scaler = folder / "activation_scaler.json"
+    if scaler.is_file():
+        value = read_json(scaler).get("scaling_factor")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    state = folder / "activations_store_state.safetensors"
+    if state.is_file():
+        file = open_safetensors(state)
+        if "estimated_norm_scaling_factor" in file.entries:
+            return scalar(FileTensor(file, "estimated_norm_scaling_factor"))
+    return None
+
+
+def _whitening(folder: Path) -> Whitening:
+    path = folder / "activation_whitening.safetensors"
+    if not path.is_file():
+        raise SaeError(
+            f"{folder} was trained on whitened inputs, and {path.name} is missing: use the "
+            "checkpoint folder that holds it"
+        )
+    file = open_safetensors(path)
+    missing = {"mean", "matrix", "inverse_matrix"} - set(file.entries)
+    if missing:
+        raise SaeError(f"{path} lacks {', '.join(sorted(missing))}: use a complete checkpoint")
+    mean, matrix, inverse = (file.rows(key) for key in ("mean", "matrix", "inverse_matrix"))
+    d_in = mean.shape[0] if mean.ndim == 1 else -1
+    if not matrix.shape == inverse.shape == (d_in, d_in):
+        raise SaeError(f"{path} holds shapes that do not fit each other: use a complete checkpoint")
+    if not all(np.isfinite(array).all() for array in (mean, matrix, inverse)):
+        raise SaeError(f"{path} holds numbers that are not finite: use a sound checkpoint")
+    return Whitening(mean, matrix, inverse)
+
+
+def _decoder_factor(tensors: dict[str, Tensor], cfg: Mapping[str, Any]) -> np.ndarray | None:
+    if "scaling_factor" not in tensors:
+        return None
+    factor = tensors["scaling_factor"].rows().astype(np.float64)
+    d_sae = tensors["W_enc"].shape[-1] if "W_enc" in tensors else -1
+    if factor.shape != (d_sae,) or not np.isfinite(factor).all():
+        raise SaeError(
+            f"scaling_factor has shape {factor.shape} or numbers that are not finite, expected "
+            f"({d_sae},): use a sound checkpoint"
+        )
+    ones = np.allclose(factor, 1.0)
+    if not ones and not cfg.get("finetuning_scaling_factor"):
+        raise SaeError(
+            "scaling_factor is not all ones while finetuning_scaling_factor is off, expected them "
+            "to agree: correct cfg.json"
+        )
+    return None if ones else factor
+
+
+def _size(folder: Path, cfg: Mapping[str, Any], key: str) -> int:
+    value = cfg.get(key)
+    if type(value) is not int or value < 1:
+        raise SaeError(
+            f"{folder / CONFIG} has {key} {value!r}, expected a positive whole number: correct it"
+        )
+    return value
+
+
+def _text(cfg: Mapping[str, Any], key: str) -> str:
+    value = cfg[key]
+    if not isinstance(value, str):
+        raise SaeError(f"{CONFIG} has {key} {value!r}, expected text: correct it")
+    return value

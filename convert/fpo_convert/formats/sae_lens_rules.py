@@ -1,0 +1,90 @@
+"""Two things that SAELens files get wrong or leave out, told from their version and settings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fpo_convert.formats.sae_lens_cfg import read_json, version
+from fpo_convert.source import Options
+from fpo_core.sae_hook import Hook
+
+# Releases whose cfg doesn't say that TransformerLens had centred what writes to the residual.
+CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")
+_LAYER_NORM_FAMILIES = (
+    "gpt2",
+    "gpt-neo",
+    "gpt-j",
+    "pythia",
+    "opt-",
+    "bloom",
+    "distilgpt2",
+    "stablelm",
+)
+_CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+_UNCENTRED_SINCE = (3, 19, 2)
+_FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
+
+
+def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
+    """Whether training inputs were centred: by option, by release name, else by model and age."""
+    if options.centre is not None:
+        return options.centre
+    if options.origin.split("/")[0] in CENTRED_RELEASES:
+        return True
+    kwargs = _mapping(cfg.get("model_from_pretrained_kwargs"))
+    if "center_writing_weights" in kwargs:
+        return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
+    trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
+    old = trained is None or trained < _UNCENTRED_SINCE
+    return bool(cfg["legacy"]) and old and _may_be_centred(cfg, hook)
+
+
+def _may_be_centred(cfg: Mapping[str, Any], hook: Hook | None) -> bool:
+    model = str(cfg.get("model_name") or "").lower().split("/")[-1]
+    family = any(model.startswith(name) for name in _LAYER_NORM_FAMILIES)
+    return family and hook is not None and hook.site in _CENTRED_SITES
+
+
+def threshold_fault(
+    folder: Path, cfg: Mapping[str, Any], norm_factor: float | None
+) -> tuple[float, tuple[str, ...]]:
+    """Factor on the thresholds that SAELens 6.14.0 to 6.54.8 saved too large by the norm factor.
+
+    It concerns final saves (jumprelu) of batchtopk and matryoshka that were trained with
+    expected_average_only_in and decoder-norm rescaling. Returns (factor, warnings).
+    """
+    trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
+    suspect = (
+        cfg.get("architecture") == "jumprelu"
+        and trained is not None
+        and _FAULT_FIRST <= trained <= _FAULT_LAST
+    )
+    if not suspect:
+        return 1.0, ()
+    runner = _runner(folder)
+    sae = _mapping(runner.get("sae"))
+    details = _mapping(cfg.get("training_architecture_details"))
+    architecture = cfg.get("training_architecture") or sae.get("architecture")
+    if architecture is not None and "batchtopk" not in str(architecture):
+        return 1.0, ()
+    rescale = details.get("rescale_acts_by_decoder_norm", sae.get("rescale_acts_by_decoder_norm"))
+    normalize = sae.get("normalize_activations", runner.get("normalize_activations"))
+    if rescale is False or normalize not in (None, "expected_average_only_in"):
+        return 1.0, ()
+    certain = architecture is not None and rescale is True and normalize is not None
+    if certain and norm_factor:
+        return 1.0 / norm_factor, ()
+    known = "was" if certain else "may have been"
+    return 1.0, (
+        f"{folder} {known} saved by a SAELens release (6.14.0 to 6.54.8) that writes thresholds "
+        "too large by the norm factor: if its L0 is too low, convert again with --norm-factor",
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _runner(folder: Path) -> dict[str, Any]:
+    path = folder / "runner_cfg.json"
+    return read_json(path) if path.is_file() else {}

@@ -1,0 +1,199 @@
+"""Reading safetensors files strictly: every byte accounted for, tensors read by parts or mapped.
+
+The frameworks' own readers accept overlaps, holes, trailing bytes or duplicate keys; this doesn't.
+"""
+
+import json
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_core.errors import SaeError
+
+MAX_HEADER = 100_000_000
+CHUNK_BYTES = 8 << 20
+_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
+_SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a header; `begin` and `end` are absolute byte offsets in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class SafetensorsFile:
+    """A file whose header has been checked; `header` is the parsed JSON as it stands."""
+
+    path: Path
+    header: dict[str, Any]
+    metadata: dict[str, str]
+    entries: dict[str, Entry]
+    payload_begin: int
+    size: int
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows [start, stop) of a tensor, read (not mapped), bf16 and f16 widened to float32."""
+        entry = self.entries[name]
+        length = entry.shape[0] if entry.shape else 1
+        stop = length if stop is None else min(stop, length)
+        row = (entry.end - entry.begin) // max(length, 1)
+        with self.path.open("rb") as file:
+            file.seek(entry.begin + start * row)
+            data = bytearray((stop - start) * row)
+            if file.readinto(data) != len(data):
+                raise SaeError(f"{self.path} became shorter while it was read: convert it again")
+        shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
+        return widen(np.frombuffer(data, _float_code(name, entry, self.path)), entry.dtype).reshape(
+            shape
+        )
+
+    def mapped(self, name: str, pages: mmap.mmap) -> np.ndarray:
+        """The tensor over `pages`: a view for F32 and F64, else a widened float32 copy."""
+        entry = self.entries[name]
+        code = _float_code(name, entry, self.path)
+        flat = np.frombuffer(pages, code, count=prod(entry.shape), offset=entry.begin)
+        return widen(flat, entry.dtype).reshape(entry.shape)
+
+    def pages(self) -> mmap.mmap:
+        """The file mapped copy-on-write: its arrays count as writable and never change the file."""
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def payload(self) -> Iterator[bytes]:
+        """The bytes after the header, by chunks."""
+        with self.path.open("rb") as file:
+            file.seek(self.payload_begin)
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+
+def widen(flat: np.ndarray, dtype: str) -> np.ndarray:
+    """Raw numbers of a safetensors dtype as float32 or float64; NumPy has no bfloat16."""
+    if dtype == "BF16":
+        return (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat.astype(np.float32) if dtype == "F16" else flat
+
+
+def open_safetensors(path: str | Path) -> SafetensorsFile:
+    """Parse and check the header of a safetensors file. Raises SaeError for any irregularity."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
+            raw = file.read(length) if 2 <= length <= min(MAX_HEADER, size - 8) else b""
+    except OSError as error:
+        raise SaeError(f"{path} cannot be read ({error.strerror}): give an existing file") from None
+    if not raw.startswith(b"{"):
+        raise SaeError(_not_safetensors(path, size))
+    header = _parse(path, raw)
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise SaeError(
+            f"{path} has metadata that is not a map of texts, expected a regular safetensors "
+            "header: download or save the file again"
+        )
+    begin = 8 + length
+    entries = {
+        name: _entry(path, name, value, begin)
+        for name, value in header.items()
+        if name != "__metadata__"
+    }
+    _check_cover(path, entries, begin, size)
+    return SafetensorsFile(path, header, metadata, entries, begin, size)
+
+
+def _not_safetensors(path: Path, size: int) -> str:
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its repository"
+    if start.startswith(b"PK") or start.startswith(b"\x80"):
+        return (
+            f"{path} is a pickle or zip archive, expected safetensors: give --format if it is .pt"
+        )
+    return (
+        f"{path} ({size} bytes) does not begin with a complete safetensors header, so it is "
+        "truncated or another format: download or save it again"
+    )
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            raise ValueError("a key occurs twice")
+        return dict(pairs)
+
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise SaeError(
+            f"{path} has an unreadable safetensors header ({error}), expected JSON: download or "
+            "save the file again"
+        ) from None
+    if not isinstance(header, dict):
+        raise SaeError(f"{path} has a header that is not a JSON object: save the file again")
+    return header
+
+
+def _entry(path: Path, name: str, value: Any, payload_begin: int) -> Entry:
+    def is_sizes(items: Any) -> bool:
+        few = isinstance(items, list) and len(items) <= 8
+        return few and all(type(i) is int and 0 <= i < 1 << 62 for i in items)
+
+    regular = (
+        isinstance(value, dict)
+        and set(value) == {"dtype", "shape", "data_offsets"}
+        and isinstance(value["dtype"], str)
+        and is_sizes(value["shape"])
+        and is_sizes(value["data_offsets"])
+        and len(value["data_offsets"]) == 2
+    )
+    if not regular:
+        raise SaeError(f"{path} describes tensor {name!r} irregularly: save the file again")
+    begin, end = value["data_offsets"]
+    width = _SIZES.get(value["dtype"])
+    if width is None or end - begin != prod(value["shape"]) * width:
+        raise SaeError(
+            f"{path} gives {end - begin} bytes to {name!r}, which do not fit dtype "
+            f"{value['dtype']} and shape {value['shape']}: save the file again"
+        )
+    return Entry(value["dtype"], tuple(value["shape"]), payload_begin + begin, payload_begin + end)
+
+
+def _check_cover(path: Path, entries: dict[str, Entry], begin: int, size: int) -> None:
+    position = begin
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != position:
+            what = (
+                "overlaps another tensor" if entry.begin < position else "leaves a hole before it"
+            )
+            raise SaeError(f"{path}: tensor {name!r} {what}: download or save the file again")
+        position = entry.end
+    if position != size:
+        what = "truncated" if position > size else "padded with bytes of no tensor"
+        raise SaeError(
+            f"{path} is {what}: found {size} bytes, expected {position}: download or save it again"
+        )
+
+
+def _float_code(name: str, entry: Entry, path: Path) -> str:
+    if entry.dtype not in _FLOATS:
+        raise SaeError(
+            f"{path} holds {name!r} as {entry.dtype}, expected F64, F32, F16 or BF16: save it as "
+            "floating point"
+        )
+    return _FLOATS[entry.dtype]

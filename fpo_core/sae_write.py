@@ -1,0 +1,139 @@
+"""Writing canonical autoencoder files: tensor by tensor, hashed on the way, complete or absent."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from fpo_core.errors import SaeError
+from fpo_core.sae_meta import SaeMeta, header_sha256
+
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
+_NO_HASH = "0" * 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tensor to write: `chunks()` gives its rows in order, as float arrays."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: Callable[[], Iterator[np.ndarray]]
+
+
+def write_sae(
+    path: str | Path,
+    meta: SaeMeta,
+    plans: Sequence[Plan],
+    late: Callable[[], SaeMeta] | None = None,
+    check: Callable[[Path], None] | None = None,
+) -> str:
+    """Write a canonical file and return the SHA-256 of its payload.
+
+    Chunks are asked for tensor after tensor, so a later one may depend on what an earlier one saw.
+    `late`, called after the last, may give `meta` anew with texts of the same length (hashes).
+    `check` sees the complete temporary file and may refuse it by raising.
+    Raises SaeError for a number that is not finite; nothing is left behind on any error.
+    """
+    path = Path(path)
+    header, length = _header(meta, plans)
+    digest = hashlib.sha256()
+    with replacing(path, check) as file:
+        file.write(bytes(length))
+        for plan in plans:
+            for chunk in plan.chunks():
+                data = encode(plan.name, chunk, plan.dtype)
+                digest.update(data)
+                file.write(data)
+        header["__metadata__"] |= (late() if late else meta).to_header()
+        header["__metadata__"]["payload_sha256"] = digest.hexdigest()
+        header["__metadata__"]["header_sha256"] = header_sha256(header)
+        file.seek(0)
+        file.write(_encoded_header(header, length))
+    return digest.hexdigest()
+
+
+def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
+    """Numbers as little-endian bytes of a safetensors dtype. Raises SaeError unless all finite."""
+    if dtype == "BF16":
+        stored = _to_bfloat16(chunk)
+        finite = np.isfinite((stored.astype(np.uint32) << 16).view(np.float32)).all()
+    else:
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(chunk, "<f4" if dtype == "F32" else "<f2")
+        finite = np.isfinite(stored).all()
+    if not finite:
+        cause = "cannot be held in" if np.isfinite(chunk).all() else "is not finite, before"
+        raise SaeError(
+            f"a number in {name} {cause} {dtype}: use a sound checkpoint, or --dtype float32"
+        )
+    return stored.data.cast("B")
+
+
+@contextmanager
+def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
+    """A temporary file beside `path` that takes its place at the end, and vanishes on any error.
+
+    `check` is called with the complete temporary file before it takes its place.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise SaeError(
+            f"{path} cannot be written ({error.strerror}): choose another --out"
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if check is not None:
+            check(Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException as error:
+        os.unlink(name)
+        if isinstance(error, OSError):
+            raise SaeError(
+                f"{path} cannot be written ({error.strerror}): choose another --out"
+            ) from None
+        raise
+
+
+def _header(meta: SaeMeta, plans: Sequence[Plan]) -> tuple[dict, int]:
+    hashes = {"payload_sha256": _NO_HASH, "header_sha256": _NO_HASH}
+    header: dict = {"__metadata__": meta.to_header() | hashes}
+    position = 0
+    for plan in plans:
+        end = position + prod(plan.shape) * _WIDTHS[plan.dtype]
+        header[plan.name] = {
+            "dtype": plan.dtype,
+            "shape": list(plan.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    return header, -(-(8 + len(json.dumps(header).encode())) // 64) * 64
+
+
+def _encoded_header(header: dict, length: int) -> bytes:
+    text = json.dumps(header).encode().ljust(length - 8)
+    assert len(text) == length - 8, "texts that came late are longer than those they replace"
+    return (length - 8).to_bytes(8, "little") + text
+
+
+def _to_bfloat16(chunk: np.ndarray) -> np.ndarray:
+    """Round to nearest, ties to even."""
+    bits = np.ascontiguousarray(chunk, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isfinite(chunk), rounded, bits >> 16).astype("<u2")
