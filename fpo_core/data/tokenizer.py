@@ -123,11 +123,26 @@ def _end_of_turn(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
-    """A name for all that a tokenizer does to text, its chat template included."""
+    """A name for all that a tokenizer does to text, its chat template included.
+
+    It is the same wherever the tokenizer was loaded from and whatever it was used for.
+    """
     total = hashlib.sha256()
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        _add_files(total, tokenizer)
+    else:
+        state = json.loads(backend.to_str())
+        # Left behind by the last call with padding or truncation; ours use neither.
+        state.update(padding=None, truncation=None)
+        total.update(json.dumps(state, sort_keys=True).encode())
+    words = [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
+    total.update(json.dumps(words, sort_keys=True).encode())
+    return total.hexdigest()
+
+
+def _add_files(total: Any, tokenizer: Tokenizer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
             total.update(f"{path.name}:{path.stat().st_size};".encode() + path.read_bytes())
-    total.update(json.dumps(tokenizer.chat_template, sort_keys=True).encode())
-    return total.hexdigest()

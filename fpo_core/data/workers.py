@@ -15,8 +15,8 @@ from fpo_core.data.tokenise import PairTokeniser
 from fpo_core.errors import DataError
 
 _ROWS_PER_CHUNK = 256
-_CHUNKS_IN_PROCESS = 16
-"""Up to this many chunks (4096 rows) are tokenised sooner than processes start."""
+_CHUNKS_IN_PROCESS = 32
+"""Up to this many chunks (8192 rows) are tokenised sooner than processes start."""
 
 Tokenised = tuple[Packed, SplitReport]
 
