@@ -149,6 +149,12 @@ class OptimiserConfig(Settings):
     )
     max_grad_norm: float = setting(1.0, help="Gradients are clipped to this norm.", above=0.0)
 
+    def peak_learning_rate(self, fine_tune_type: str) -> float:
+        """The learning rate after warm-up, its default depending on what is trained."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-4 if fine_tune_type == "lora" else 1e-5
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig(Settings):

@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def map_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _view(data: np.ndarray, entry: dict) -> np.ndarray:  # pyright: ignore[reportMissingTypeArgument]
+def _view(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     start, end = entry["data_offsets"]
     dtype = _DTYPES[entry["dtype"]]
     if not 0 <= start <= end <= data.nbytes:

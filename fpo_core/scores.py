@@ -43,6 +43,10 @@ class Scores:
         """(2b,) log π(y|x) / |y|."""
         return self.logps / self.lengths
 
+    def without_pooled(self) -> Self:
+        """The same scores less the (2b, d_sae) features, which are large."""
+        return dataclasses.replace(self, pooled=None)
+
     def astype(self, dtype: Any) -> Self:
         """The same NumPy scores in another precision."""
         return self.map(lambda array: array.astype(dtype))
@@ -64,7 +68,7 @@ def join(parts: "list[Scores]") -> Scores:
         return np.concatenate([chosen for chosen, _ in sides] + [other for _, other in sides])
 
     fields = (f.name for f in dataclasses.fields(Scores))
-    return Scores(**{name: joined(name) for name in fields})  # pyright: ignore[reportArgumentType]
+    return Scores(**{name: joined(name) for name in fields})
 
 
 def chosen(x: Array) -> Array:

@@ -1,0 +1,57 @@
+"""Choosing a backend, and building its policy."""
+
+import importlib
+import importlib.util
+import platform
+import sys
+from pathlib import Path
+
+from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig
+from fpo_core.errors import BackendError
+from fpo_core.policy import FeatureTap, Policy
+
+_INSTALL = {"mlx": "pip install 'fpo-mlx[mlx]'", "torch": "pip install 'fpo-mlx[torch]'"}
+_PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "peft")}
+
+
+def missing_packages(backend: str) -> list[str]:
+    """Packages that a backend needs and this environment lacks."""
+    return [name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None]
+
+
+def select_backend(config: BackendConfig) -> str:
+    """The backend that was asked for, or mlx on Metal, torch on CUDA, else torch, else mlx.
+
+    Raises BackendError where it is not installed, naming what is missing and how to get it.
+    """
+    if config.backend != "auto":
+        missing = missing_packages(config.backend)
+        if missing:
+            raise BackendError(
+                f"--backend {config.backend} needs {' and '.join(missing)}, not installed here: "
+                f"{_INSTALL[config.backend]}"
+            )
+        return config.backend
+    on_apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    for backend in ("mlx", "torch") if on_apple else ("torch", "mlx"):
+        if not missing_packages(backend):
+            return backend
+    raise BackendError(
+        f"neither backend is installed: {_INSTALL['mlx']} on Apple Silicon, "
+        f"{_INSTALL['torch']} elsewhere"
+    )
+
+
+def build_policy(
+    backend: str,
+    folder: Path,
+    model: ModelConfig,
+    adapter: AdapterConfig,
+    features: FeatureTap | None,
+    *,
+    grad_checkpoint: bool = False,
+) -> Policy:
+    """The policy of a backend; the framework is imported here and nowhere before."""
+    module = importlib.import_module(f"fpo_{backend}.policy")
+    kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
+    return getattr(module, kind)(folder, model, adapter, features, grad_checkpoint=grad_checkpoint)

@@ -1,0 +1,125 @@
+"""What commands that touch a model do first: model, tokenizer, features, data, reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fpo_cli.backend import build_policy, select_backend
+from fpo_core.adapters import Adapter, load_adapter
+from fpo_core.config import AdapterConfig, DataConfig, FeatureConfig, ModelConfig, ReferenceConfig
+from fpo_core.data.load import PreferenceData, load_data
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.tokenizer import load_tokenizer
+from fpo_core.events import Sink
+from fpo_core.feature_setup import load_features, special_roles
+from fpo_core.files import sampled_sha256
+from fpo_core.model_folder import ModelFolder
+from fpo_core.policy import FeatureTap, Policy
+from fpo_core.reference import extend_store, missing_pairs, store_key
+from fpo_core.store import ReferenceStore, StoreKey
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model with its tokenizer and, where given, its autoencoder and starting adapter."""
+
+    config: ModelConfig
+
+    @cached_property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return select_backend(self.config)
+
+    @cached_property
+    def model(self) -> ModelFolder:
+        """The model on disk."""
+        return ModelFolder.locate(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return load_tokenizer(str(self.model.path), None, self.config.trust_remote_code)
+
+    @cached_property
+    def special(self) -> dict[str, tuple[int, ...]]:
+        """Special token ids by role."""
+        return special_roles(self.tokenizer)
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Tokens that end a completion."""
+        return tuple(dict.fromkeys(self.special["end_of_turn"] + self.special["eos"]))
+
+    @cached_property
+    def features(self) -> FeatureTap | None:
+        """The autoencoder where it reads the model."""
+        if not isinstance(self.config, FeatureConfig):
+            return None
+        return load_features(self.config, self.model, self.special)
+
+    @cached_property
+    def start_adapter(self) -> Adapter | None:
+        """The adapter that the model starts from."""
+        return None if self.config.adapter is None else load_adapter(Path(self.config.adapter))
+
+    def load_data(self, config: DataConfig) -> PreferenceData:
+        """Tokenised pairs."""
+        return load_data(config, self.tokenizer, self.config.seed)
+
+    def adapter_config(self, config: AdapterConfig) -> AdapterConfig:
+        """What is trained: as configured, or shaped as the adapter that the model starts from."""
+        adapter = self.start_adapter
+        if adapter is None:
+            return config.only(AdapterConfig)
+        return AdapterConfig(
+            num_layers=adapter.num_layers,
+            rank=adapter.rank,
+            scale=adapter.scale,
+            dropout=config.dropout,
+            target_modules=tuple(adapter.modules()),
+        )
+
+    def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
+        """The model at its starting point."""
+        policy = build_policy(
+            self.backend,
+            self.model.path,
+            self.config,
+            self.adapter_config(config),
+            self.features,
+            grad_checkpoint=grad_checkpoint,
+        )
+        if self.start_adapter is not None:
+            policy.load_trained(self.start_adapter.weights)
+        return policy
+
+    @cached_property
+    def key(self) -> StoreKey:
+        """Identity of this model's reference."""
+        adapter = self.config.adapter
+        fingerprint = None if adapter is None else _adapter_fingerprint(Path(adapter))
+        return store_key(self.model.fingerprint(), fingerprint, self.features)
+
+    def reference(
+        self,
+        folder: Path,
+        splits: Sequence[TokenisedPairs],
+        policy: Policy,
+        config: ReferenceConfig,
+        emit: Sink,
+    ) -> ReferenceStore:
+        """The store at `folder`, extended by what it lacks of the splits."""
+        if ReferenceStore.exists(folder) and not any(missing_pairs(folder, self.key, splits)):
+            return ReferenceStore.open(folder)
+        return extend_store(folder, self.key, policy, splits, config, emit)
+
+
+def _adapter_fingerprint(folder: Path) -> str:
+    return sampled_sha256([*folder.glob("adapter*.safetensors"), *folder.glob("adapter*.json")])
+
+
+def splits_of(data: PreferenceData) -> list[TokenisedPairs]:
+    """Training pairs and, where there are any, validation pairs."""
+    return [data.train] if data.valid is None else [data.train, data.valid]

@@ -1,0 +1,46 @@
+"""What a run reports while it goes on: events, and the log that keeps them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["reference", "step0", "train", "eval", "skipped", "checkpoint", "warning", "done"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened: its kind, the optimiser step, and values by metric name."""
+
+    kind: Kind
+    step: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+Sink = Callable[[Event], None]
+"""Whatever wants to hear of events: a log file, a progress bar, an experiment tracker."""
+
+
+def fan_out(*sinks: Sink) -> Sink:
+    """One sink that passes each event to all."""
+
+    def emit(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return emit
+
+
+class JsonlLog:
+    """Appends events to a file, one JSON object a line, flushed at once."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+
+    def __call__(self, event: Event) -> None:
+        """Write one line."""
+        line = {"kind": event.kind, "step": event.step} | event.values
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

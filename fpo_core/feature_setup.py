@@ -1,0 +1,92 @@
+"""From an autoencoder file to a tap that fits the model, or a clear refusal."""
+
+from pathlib import Path
+from typing import Any
+
+from fpo_core.adapters import select_blocks
+from fpo_core.config import AdapterConfig, FeatureConfig
+from fpo_core.errors import SaeError
+from fpo_core.model_folder import ModelFolder
+from fpo_core.policy import FeatureTap
+from fpo_core.sae import load_sae
+from fpo_core.sae_hook import Hook
+from fpo_core.sae_meta import SaeMeta
+
+
+def load_features(
+    config: FeatureConfig, model: ModelFolder, special: dict[str, tuple[int, ...]]
+) -> FeatureTap | None:
+    """The autoencoder of a run where it reads the model; None where the run has none.
+
+    `special` are the tokenizer's special ids by role. Raises SaeError where the file names no hook
+    and none is given, or where layer or width do not fit the model.
+    """
+    if config.sae is None:
+        return None
+    sae = load_sae(Path(config.sae))
+    hook = Hook.parse(config.hook) if config.hook else sae.hook
+    if hook is None:
+        raise SaeError(
+            f"{config.sae} does not say which hook it reads: give --hook, such as "
+            "blocks.12.hook_resid_post"
+        )
+    check_hook(sae, hook, model)
+    return FeatureTap(sae, hook, untrained_ids(sae, special))
+
+
+def check_hook(sae: SaeMeta, hook: Hook, model: ModelFolder) -> None:
+    """Raise SaeError where the model has no such layer or another width there."""
+    if hook.layer >= model.layers:
+        raise SaeError(
+            f"the hook {hook} is on layer {hook.layer}, but {model.name} has layers 0 to "
+            f"{model.layers - 1}: use an autoencoder of this model"
+        )
+    width = model.heads_width if hook.site == "z" else model.hidden_size
+    if sae.d_in != width:
+        raise SaeError(
+            f"the autoencoder has d_in {sae.d_in}, but {model.name} has width {width} at {hook}: "
+            "use an autoencoder of this model and site"
+        )
+
+
+def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
+    """Raise SaeError where no trained weight lies before the hook, so that D would always be 0.
+
+    Source: the limits of the method; a hook below the first trained layer sees a frozen model.
+    """
+    first = select_blocks(model.layers, adapter.num_layers)[0]
+    embeddings_train = adapter.fine_tune_type == "full" and adapter.num_layers < 0
+    reads_before_block = hook.site == "resid_pre"
+    last_seen = hook.layer - 1 if reads_before_block else hook.layer
+    if last_seen < first and not embeddings_train:
+        raise SaeError(
+            f"the hook {hook} lies before the first trained layer {first}, so the feature "
+            "constraint would always be 0: train more layers (--num-layers), use a later "
+            "autoencoder, or set --alpha 0"
+        )
+
+
+def untrained_ids(sae: SaeMeta, special: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Token ids that the autoencoder was not trained on, by its own metadata, ascending."""
+    ids: set[int] = set()
+    for name in sae.untrained_tokens:
+        if name.startswith("id:"):
+            ids.add(int(name[3:]))
+        elif name == "special":
+            ids.update(token for role in special.values() for token in role)
+        else:
+            ids.update(special.get(name, ()))
+    return tuple(sorted(ids))
+
+
+def describe_pooling(features: FeatureTap) -> str:
+    """How features are pooled, for the key of a reference store."""
+    left_out = ",".join(map(str, features.untrained)) or "none"
+    return f"mean over completion tokens; left out: {left_out}"
+
+
+def special_roles(tokenizer: Any) -> dict[str, tuple[int, ...]]:
+    """The tokenizer's special ids by role, with every other one it has under `other`."""
+    from fpo_core.data.tokenizer import special_ids
+
+    return special_ids(tokenizer) | {"other": tuple(int(i) for i in tokenizer.all_special_ids)}

@@ -1,0 +1,107 @@
+"""A model on disk: found or downloaded, described by its configuration, and fingerprinted."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import ModelConfig
+from fpo_core.errors import ModelError
+from fpo_core.files import sampled_sha256
+
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_BLOCK_PREFIXES = {"gpt2": ("transformer.h", "model.h"), "gpt_neox": ("gpt_neox.layers", "model.h")}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with config.json and safetensors weights."""
+
+    path: Path
+    name: str
+    """What the user called it: a folder or a hub name."""
+
+    @classmethod
+    def locate(cls, config: ModelConfig) -> "ModelFolder":
+        """The local folder, or the hub's snapshot of safetensors and configuration files.
+
+        Raises ModelError, in one sentence, where there is none, or it holds no safetensors.
+        """
+        path = Path(config.model).expanduser()
+        folder = cls(path if path.is_dir() else _download(config), config.model)
+        if not (folder.path / "config.json").is_file():
+            raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
+        if not folder.weight_files:
+            raise ModelError(
+                f"{config.model} holds no safetensors weights: convert them to safetensors first"
+            )
+        return folder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, with a multimodal model's text part on top."""
+        try:
+            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{self.path / 'config.json'} is not JSON: {error}") from None
+        return settings | settings.get("text_config", {})
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files of the weights; adapters lying beside them are not."""
+        return [p for p in self.path.glob("*.safetensors") if not p.name.startswith("adapter")]
+
+    def size(self, *names: str) -> int:
+        """The first of some configuration values, such as `hidden_size` or GPT-2's `n_embd`."""
+        for name in names:
+            if isinstance(self.config.get(name), int):
+                return self.config[name]
+        raise ModelError(f"{self.path / 'config.json'} has none of {', '.join(names)}")
+
+    @property
+    def layers(self) -> int:
+        """How many blocks."""
+        return self.size("num_hidden_layers", "n_layer")
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+        return self.size("hidden_size", "n_embd")
+
+    @property
+    def heads_width(self) -> int:
+        """Width of the concatenated attention heads, before the output projection."""
+        heads = self.size("num_attention_heads", "n_head")
+        return heads * (self.config.get("head_dim") or self.hidden_size // heads)
+
+    @property
+    def block_prefixes(self) -> tuple[str, str]:
+        """Where the blocks sit in transformers' model and in mlx-lm's."""
+        default = ("model.layers", "model.layers")
+        return _BLOCK_PREFIXES.get(self.config.get("model_type", ""), default)
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with the configuration or the weights."""
+        return sampled_sha256([self.path / "config.json", *self.weight_files])
+
+
+def _download(config: ModelConfig) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    name = config.model
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"there is no folder {name}: check the path")
+    try:
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=_WANTED))
+    except errors.GatedRepoError:
+        reason = f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
+    except errors.RevisionNotFoundError:
+        reason = f"{name} has no revision {config.revision!r} on the hub: check --revision"
+    except errors.RepositoryNotFoundError:
+        reason = f"{name} is neither a folder nor on the hub: check the name, or `hf auth login`"
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError):
+        reason = f"{name} is no folder, and the hub cannot be reached: check the path or network"
+    except errors.HFValidationError:
+        reason = f"{name!r} is neither a folder nor a hub name such as user/model: check it"
+    raise ModelError(reason)

@@ -1,0 +1,120 @@
+"""Phase 1: run the frozen model once over every pair, and keep what it says (§3)."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fpo_core import __version__
+from fpo_core.config import ReferenceConfig
+from fpo_core.data.batches import collate
+from fpo_core.data.plans import scoring_batches
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.errors import StoreError
+from fpo_core.events import Event, Sink
+from fpo_core.feature_setup import describe_pooling
+from fpo_core.policy import FeatureTap, Policy
+from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
+
+
+def store_key(model: str, adapter: str | None, features: FeatureTap | None) -> StoreKey:
+    """The identity of a run's reference from fingerprints of model and adapter."""
+    if features is None:
+        return StoreKey(model, adapter)
+    pooling = describe_pooling(features)
+    return StoreKey(model, adapter, features.sae.payload_sha256, str(features.hook), pooling)
+
+
+def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
+    """Per split, the positions of pairs that the store lacks; all, where it is not begun.
+
+    Raises StoreError where a store is there but was made from something else.
+    """
+    if not ReferenceStore.exists(folder):
+        return [list(range(len(split))) for split in splits]
+    store = ReferenceStore.open(folder)
+    key.check(store.key, folder)
+    return [store.missing(split.keys()) for split in splits]
+
+
+def extend_store(
+    folder: Path,
+    key: StoreKey,
+    policy: Policy,
+    splits: Sequence[TokenisedPairs],
+    config: ReferenceConfig,
+    emit: Sink,
+) -> ReferenceStore:
+    """Score every pair that the store lacks with the frozen policy; begin the store if need be.
+
+    Stopped at any point, a later call goes on from the last whole shard. A store that is extended
+    keeps the cap and precision that it was begun with.
+    """
+    missing = missing_pairs(folder, key, splits)
+    writer = _writer(folder, key, policy, config)
+    progress = _Progress(sum(map(len, missing)), emit)
+    for split, positions in zip(splits, missing, strict=True):
+        _score_split(policy, split, positions, config.tokens_per_batch, writer, progress)
+    writer.close()
+    return ReferenceStore.open(folder)
+
+
+def _writer(folder: Path, key: StoreKey, policy: Policy, config: ReferenceConfig) -> StoreWriter:
+    begun = ReferenceStore.open(folder).manifest if ReferenceStore.exists(folder) else None
+    if begun is not None and begun["key"]["sae"] is not None and key.sae is None:
+        raise StoreError(
+            f"the reference store {folder} holds features and lacks some pairs, which a run "
+            "without an autoencoder cannot add: give --sae, or another --reference folder"
+        )
+    made_with = {
+        "fpo": __version__,
+        "backend": policy.info.backend,
+        "dtype": policy.info.dtype,
+        "quantisation": policy.info.quantisation,
+    }
+    return StoreWriter(
+        folder,
+        key if begun is None else StoreKey(**begun["key"]),
+        cap=config.feature_cap if begun is None else begun["feature_cap"],
+        dtype=config.feature_dtype if begun is None else begun["feature_dtype"],
+        rows_per_shard=config.rows_per_shard,
+        made_with=made_with if begun is None else begun["made_with"],
+        shards=None if begun is None else begun["shards"],
+    )
+
+
+def _score_split(
+    policy: Policy,
+    split: TokenisedPairs,
+    positions: list[int],
+    tokens_per_batch: int,
+    writer: StoreWriter,
+    progress: "_Progress",
+) -> None:
+    rows = np.asarray(positions, np.int64)
+    lengths = split.lengths()[rows]
+    keys = split.keys() if positions else []
+    for chosen in scoring_batches(lengths, tokens_per_batch):
+        batch = collate(split, rows[chosen])
+        writer.add([keys[i] for i in rows[chosen]], policy.score(batch))
+        progress.advance(batch.pairs, batch.num_tokens)
+
+
+class _Progress:
+    def __init__(self, total: int, emit: Sink) -> None:
+        self._total, self._emit = total, emit
+        self._done = self._tokens = 0
+        self._start = time.monotonic()
+
+    def advance(self, pairs: int, tokens: int) -> None:
+        self._done += pairs
+        self._tokens += tokens
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        values = {
+            "pairs": self._done,
+            "total": self._total,
+            "tokens_per_second": self._tokens / elapsed,
+            "eta_seconds": elapsed / self._done * (self._total - self._done),
+        }
+        self._emit(Event("reference", 0, values))

@@ -1,0 +1,42 @@
+"""Pairs together with their stored reference."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fpo_core.data.batches import Batch, collate
+from fpo_core.data.plans import scoring_batches
+from fpo_core.data.rows import Int64s, TokenisedPairs
+from fpo_core.scoring import ReferenceBatch
+from fpo_core.store import ReferenceStore
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Training and validation pairs, and the store that holds the reference of both."""
+
+    train: TokenisedPairs
+    valid: TokenisedPairs | None
+    store: ReferenceStore
+    d_sae: int | None
+    """Features of the autoencoder; None where the run has none."""
+
+    def batch(
+        self, split: TokenisedPairs, rows: Sequence[int] | Int64s
+    ) -> tuple[Batch, ReferenceBatch]:
+        """The pairs at `rows` and their reference."""
+        keys = [split[int(row)].key for row in rows]
+        return collate(split, rows), self.store.batch(keys, self.d_sae)
+
+    def scan(
+        self, split: TokenisedPairs, rows: Int64s, tokens_per_batch: int
+    ) -> Iterator[tuple[Batch, ReferenceBatch]]:
+        """All pairs at `rows`, in batches by length."""
+        for chosen in scoring_batches(split.lengths()[rows], tokens_per_batch):
+            yield self.batch(split, rows[chosen])
+
+
+def spread(count: int, wanted: int) -> Int64s:
+    """At most `wanted` positions spread evenly over `count`, the first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))
