@@ -19,6 +19,7 @@ SITES = tuple(_SITES)
 """Input, middle and output of a block; outputs of attention and MLP; the MLP's own input; the
 concatenated heads before the output projection."""
 
+# `hook_mlp_in` is left out: TransformerLens means the residual before the norm, others after it.
 # Module paths of transformers and mlx-lm, below the block, that name the same places.
 _MODULES = {
     "": "resid_post",
@@ -34,7 +35,7 @@ _MODULES = {
     "pre_feedforward_layernorm.output": "mlp_in",
     "post_feedforward_layernorm.output": "mlp_out",
 }
-_BY_SUFFIX = {name: site for site, name in _SITES.items()} | {"hook_mlp_in": "mlp_in"}
+_BY_SUFFIX = {name: site for site, name in _SITES.items()}
 _LENS = re.compile(r"blocks\.(\d{1,4})\.([a-z_.0-9]+)")
 _MODULE = re.compile(
     r"(?:model\.)*(?:language_model\.)?(?:model\.)?(?:layers|transformer\.h|h|gpt_neox\.layers)"

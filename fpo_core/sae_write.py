@@ -63,6 +63,16 @@ def write_sae(
     return digest.hexdigest()
 
 
+def write_safetensors(path: Path, plans: Sequence[Plan]) -> None:
+    """Write tensors as a plain safetensors file, complete or not at all. Raises SaeError."""
+    header = _entries(plans)
+    with replacing(path) as file:
+        file.write(_encoded_header(header, _padded_length(header)))
+        for plan in plans:
+            for chunk in plan.chunks():
+                file.write(encode(plan.name, chunk, plan.dtype))
+
+
 def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
     """Numbers as little-endian bytes of a safetensors dtype. Raises SaeError unless all finite."""
     if dtype == "BF16":
@@ -113,17 +123,25 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
 
 def _header(meta: SaeMeta, plans: Sequence[Plan]) -> tuple[dict, int]:
     hashes = {"payload_sha256": _NO_HASH, "header_sha256": _NO_HASH}
-    header: dict = {"__metadata__": meta.to_header() | hashes}
-    position = 0
+    header = {"__metadata__": meta.to_header() | hashes} | _entries(plans)
+    return header, _padded_length(header)
+
+
+def _entries(plans: Sequence[Plan]) -> dict:
+    entries, position = {}, 0
     for plan in plans:
         end = position + prod(plan.shape) * _WIDTHS[plan.dtype]
-        header[plan.name] = {
+        entries[plan.name] = {
             "dtype": plan.dtype,
             "shape": list(plan.shape),
             "data_offsets": [position, end],
         }
         position = end
-    return header, -(-(8 + len(json.dumps(header).encode())) // 64) * 64
+    return entries
+
+
+def _padded_length(header: dict) -> int:
+    return -(-(8 + len(json.dumps(header).encode())) // 64) * 64
 
 
 def _encoded_header(header: dict, length: int) -> bytes:

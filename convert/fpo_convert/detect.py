@@ -1,31 +1,103 @@
 """Which format a source is in, and where its files are."""
 
+import dataclasses
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from fpo_convert.formats import sae_lens
+from fpo_convert.formats import (
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope2,
+    llama_scope,
+    openai,
+    qwen_scope,
+    sae_lens,
+    sparsify,
+)
+from fpo_convert.hub import Address, download, parse_address
+from fpo_convert.releases import Release, find_release
 from fpo_convert.source import Options, Source
 from fpo_core.errors import SaeError
 
-FORMATS = {"sae-lens": sae_lens}
+FORMATS: dict[str, ModuleType] = {
+    "sae-lens": sae_lens,
+    "gemma-scope": gemma_scope,
+    "gemma-scope-2": gemma_scope2,
+    "llama-scope": llama_scope,
+    "dictionary-learning": dictionary_learning,
+    "sparsify": sparsify,
+    "qwen-scope": qwen_scope,
+    "openai": openai,
+}
+_PICKLES = (".pkl", ".pkl.gz", ".pickle")
 
 
 def read_source(source: str, format: str | None, options: Options) -> tuple[Source, dict[str, Any]]:
-    """Find, recognise and read a source; the second value says where it came from."""
+    """Find, recognise and read a source; the second value says where it came from.
+
+    Raises SaeError where nothing is there, or in no known format.
+    """
     if format is not None and format not in FORMATS:
-        raise SaeError(f"format {format!r} is unknown, expected one of {', '.join(FORMATS)}")
-    path = Path(source)
-    if not path.exists():
+        raise SaeError(
+            f"format {format!r} is unknown, expected one of {', '.join(FORMATS)}: correct --format"
+        )
+    path = Path(source).expanduser()
+    if path.exists():
+        options = dataclasses.replace(options, location=str(path.resolve()))
+        return _read(path, format, options), {"location": path.name}
+    if _looks_local(source):
         raise SaeError(f"{source} is not there: give a folder or file that exists")
-    name = format or _detect(path)
-    return FORMATS[name].read(path, options), {"location": source}
+    release = find_release(source) if ":" not in source and "@" not in source else None
+    if release is not None:
+        address = parse_address(f"{release.repo}:{release.path}")
+        options = _with_release(options, release)
+        return _from_hub(address, format or release.format, options, {"release": source})
+    return _from_hub(parse_address(source), format, options, {})
+
+
+def _from_hub(
+    address: Address, format: str | None, options: Options, origin: dict[str, Any]
+) -> tuple[Source, dict[str, Any]]:
+    local, revision = download(address)
+    place = f"{address.repo}/{address.path}".rstrip("/")
+    found = _read(local, format, dataclasses.replace(options, location=place))
+    return found, origin | {"location": place, "revision": revision}
+
+
+def _with_release(options: Options, release: Release) -> Options:
+    factor = options.norm_factor if options.norm_factor is not None else release.norm_factor
+    return dataclasses.replace(
+        options,
+        norm_factor=factor,
+        release=release.name,
+        overrides=release.overrides,
+        neuronpedia_id=release.neuronpedia_id,
+    )
+
+
+def _read(path: Path, format: str | None, options: Options) -> Source:
+    return FORMATS[format or _detect(path)].read(path, options)
 
 
 def _detect(path: Path) -> str:
+    if path.name.endswith(_PICKLES):
+        raise SaeError(
+            f"{path} is a pickle, which can run code and is never loaded: have it saved as "
+            "safetensors with the library that made it"
+        )
+    # SAELens's weights may be named themselves; their configuration lies beside them.
     for name, module in FORMATS.items():
         if module.detect(path):
             return name
     raise SaeError(
         f"{path} is in no format that is recognised, expected one of {', '.join(FORMATS)}: give "
         "the folder that holds both configuration and weights, or force one with --format"
+    )
+
+
+def _looks_local(source: str) -> bool:
+    plain = ":" not in source and "@" not in source
+    return source.startswith((".", "/", "~")) or (
+        plain and (source.count("/") == 0 or source.endswith((*_PICKLES, ".safetensors", ".json")))
     )

@@ -30,7 +30,7 @@ def canonical_meta(source: Source, origin: dict[str, object]) -> SaeMeta:
         model_name=source.model_name,
         untrained_tokens=source.untrained_tokens,
         folded=folded(source),
-        centred=source.centred,
+        centred=source.centred or source.already_centred,
         neuronpedia_id=source.neuronpedia_id,
         source=origin,
     )

@@ -80,7 +80,7 @@ def convert_sae(
     Raises SaeError, leaving nothing behind, for anything malformed or unsupported.
     """
     start = time.perf_counter()
-    options = Options(norm_factor, centre, k, hook, model_name, untrained_tokens)
+    options = Options(norm_factor, centre, k, hook, model_name)
     found, origin = read_source(str(source), format, options)
     if untrained_tokens is not None:
         found = dataclasses.replace(found, untrained_tokens=tuple(untrained_tokens))

@@ -1,8 +1,9 @@
 """What a checkpoint computes, in its own terms: the common ground of all formats."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,21 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may say about a source that its files don't, or get wrong."""
+    """What a caller or a release table may say that a source's files don't, or get wrong.
+
+    `location` is the full path or hub address, from which some formats read layer and site.
+    `overrides` replace keys of a SAELens configuration.
+    """
 
     norm_factor: float | None = None
     centre: bool | None = None
     k: int | None = None
     hook: str | None = None
     model_name: str | None = None
-    untrained_tokens: Sequence[str] | None = None
-    origin: str = ""
+    location: str = ""
+    release: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    neuronpedia_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Source:
 
     T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
     norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
-    by it. Tensors are SAELens's: W_enc (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
+    by it. `already_centred` says that centring is in the weights. Tensors are SAELens's: W_enc (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
     """
 
     format: str
@@ -63,6 +70,7 @@ class Source:
     subtract_b_dec: bool = False
     rescale_by_decoder: bool = False
     centred: bool = False
+    already_centred: bool = False
     threshold_factor: float = 1.0
     threshold_log: bool = False
     decoder_factor: np.ndarray | None = None

@@ -1,6 +1,6 @@
 """Arrays of a source checkpoint, read by rows so that a big one never fills the memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class FileTensor:
 
 @dataclass(frozen=True)
 class ArrayTensor:
-    """An array in memory or memory-mapped; `raw` is a bfloat16 array's bits if uint16."""
+    """An array in memory or memory-mapped."""
 
     array: np.ndarray
 
@@ -60,27 +60,29 @@ class ArrayTensor:
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop), float16 widened."""
         part = self.array[start:stop] if self.array.ndim else self.array
-        return part.astype(np.float32) if part.dtype == np.float16 else part
+        wide = np.float32 if part.dtype == np.float16 else part.dtype
+        return np.ascontiguousarray(part, wide)
 
 
-class Transposed:
-    """A matrix stored the other way round, read whole at first use and until its last row."""
+class WholeTensor:
+    """A tensor that can only be loaded whole: kept from its first row asked for until its last."""
 
-    def __init__(self, stored: Tensor) -> None:
-        self._stored = stored
+    def __init__(self, shape: tuple[int, ...], load: Callable[[], np.ndarray]) -> None:
+        self.shape = shape
+        self._load = load
         self._whole: np.ndarray | None = None
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of its axes."""
-        return self._stored.shape[::-1]
-
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows [start, stop), which are columns of what is stored."""
-        whole = self._stored.rows() if self._whole is None else self._whole
-        last = stop is None or stop >= self.shape[0]
+        """Rows [start, stop)."""
+        whole = self._load() if self._whole is None else self._whole
+        last = not self.shape or stop is None or stop >= self.shape[0]
         self._whole = None if last else whole
-        return np.ascontiguousarray(whole.T[start:stop])
+        return ArrayTensor(whole).rows(start, stop)
+
+
+def transposed(stored: Tensor) -> WholeTensor:
+    """A matrix that is stored the other way round."""
+    return WholeTensor(stored.shape[::-1], lambda: stored.rows().T)
 
 
 def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.fold import scalar
-from fpo_convert.formats.sae_lens_cfg import normalise_cfg, read_json, untrained_tokens
+from fpo_convert.formats.json_file import read_json, whole
+from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
 from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
 from fpo_convert.source import Options, Source, Whitening
 from fpo_convert.tensors import FileTensor, Tensor
@@ -40,26 +41,26 @@ _NORMALISATIONS = (
 
 
 def detect(folder: Path) -> bool:
-    """Whether `folder` looks like a SAELens checkpoint."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).exists()
+    """Whether `folder` looks like a SAELens checkpoint, or one of which a file is missing."""
+    if folder.is_file():
+        return folder.name == WEIGHTS
+    others = (folder / "sae.safetensors").exists()
+    return (folder / WEIGHTS).exists() or ((folder / CONFIG).is_file() and not others)
 
 
 def read(folder: Path, options: Options) -> Source:
     """Read a SAELens folder. Raises SaeError for what it cannot represent."""
-    cfg = normalise_cfg(folder / CONFIG)
+    folder = folder.parent if folder.is_file() else folder
+    cfg = normalise_cfg(folder / CONFIG, options.overrides)
     file = open_safetensors(folder / WEIGHTS)
     name, architecture = _architecture(folder, cfg)
     _refuse_unsupported(folder, cfg)
     tensors, notes = _tensors(file, name, cfg)
     scale, whitening = _normalisation(folder, cfg, options)
-    hook = (
-        Hook.parse(options.hook or _text(cfg, "hook_name"))
-        if options.hook or cfg.get("hook_name")
-        else None
-    )
+    hook = _hook(cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
     transcoder = "transcoder" in name
-    d_in, d_sae = (_size(folder, cfg, key) for key in ("d_in", "d_sae"))
+    d_in, d_sae = (whole(folder / CONFIG, cfg, key) for key in ("d_in", "d_sae"))
     return Source(
         format="sae-lens",
         files=(folder / WEIGHTS, folder / CONFIG),
@@ -75,6 +76,7 @@ def read(folder: Path, options: Options) -> Source:
         rescale_by_decoder=bool(cfg.get("rescale_acts_by_decoder_norm", False))
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
         centred=is_centred(cfg, hook, options),
+        already_centred=cfg.get("fpo_centred") is True,
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
         decoder_factor=_decoder_factor(tensors, cfg),
@@ -82,7 +84,7 @@ def read(folder: Path, options: Options) -> Source:
         hook=hook,
         model_name=options.model_name or str(cfg.get("model_name") or ""),
         untrained_tokens=untrained_tokens(cfg),
-        neuronpedia_id=str(cfg.get("neuronpedia_id") or ""),
+        neuronpedia_id=options.neuronpedia_id or str(cfg.get("neuronpedia_id") or ""),
         warnings=warnings,
         notes=notes,
     )
@@ -219,17 +221,15 @@ def _decoder_factor(tensors: dict[str, Tensor], cfg: Mapping[str, Any]) -> np.nd
     return None if ones else factor
 
 
-def _size(folder: Path, cfg: Mapping[str, Any], key: str) -> int:
-    value = cfg.get(key)
-    if type(value) is not int or value < 1:
-        raise SaeError(
-            f"{folder / CONFIG} has {key} {value!r}, expected a positive whole number: correct it"
-        )
-    return value
-
-
-def _text(cfg: Mapping[str, Any], key: str) -> str:
-    value = cfg[key]
-    if not isinstance(value, str):
-        raise SaeError(f"{CONFIG} has {key} {value!r}, expected text: correct it")
-    return value
+def _hook(cfg: Mapping[str, Any], options: Options) -> Hook | None:
+    name, module = cfg.get("hook_name"), cfg.get("hf_hook_name")
+    if options.hook or name is None:
+        return Hook.parse(options.hook) if options.hook else None
+    try:
+        return Hook.parse(str(name))
+    except SaeError:
+        # Transcoders name their input by a TransformerLens hook of several meanings, and, lately,
+        # by a module path that has one.
+        if not isinstance(module, str):
+            raise
+        return Hook.parse(module)

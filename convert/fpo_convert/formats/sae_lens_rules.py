@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.sae_lens_cfg import read_json, version
+from fpo_convert.formats.json_file import mapping, read_json
+from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source import Options
 from fpo_core.sae_hook import Hook
 
@@ -29,9 +30,9 @@ def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> b
     """Whether training inputs were centred: by option, by release name, else by model and age."""
     if options.centre is not None:
         return options.centre
-    if options.origin.split("/")[0] in CENTRED_RELEASES:
+    if options.release in CENTRED_RELEASES:
         return True
-    kwargs = _mapping(cfg.get("model_from_pretrained_kwargs"))
+    kwargs = mapping(cfg.get("model_from_pretrained_kwargs"))
     if "center_writing_weights" in kwargs:
         return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
     trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
@@ -62,8 +63,8 @@ def threshold_fault(
     if not suspect:
         return 1.0, ()
     runner = _runner(folder)
-    sae = _mapping(runner.get("sae"))
-    details = _mapping(cfg.get("training_architecture_details"))
+    sae = mapping(runner.get("sae"))
+    details = mapping(cfg.get("training_architecture_details"))
     architecture = cfg.get("training_architecture") or sae.get("architecture")
     if architecture is not None and "batchtopk" not in str(architecture):
         return 1.0, ()
@@ -79,10 +80,6 @@ def threshold_fault(
         f"{folder} {known} saved by a SAELens release (6.14.0 to 6.54.8) that writes thresholds "
         "too large by the norm factor: if its L0 is too low, convert again with --norm-factor",
     )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _runner(folder: Path) -> dict[str, Any]:

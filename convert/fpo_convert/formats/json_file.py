@@ -1,0 +1,45 @@
+"""Configuration files of checkpoints."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fpo_core.errors import SaeError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises SaeError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SaeError(
+            f"{path} cannot be read ({error.strerror}), expected the checkpoint's configuration: "
+            "give the folder that holds it"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise SaeError(f"{path} is not JSON ({error}): download or save it again") from None
+    if not isinstance(value, dict):
+        raise SaeError(f"{path} is not a JSON object: download or save it again")
+    return value
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a JSON object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def whole(path: Path, cfg: Mapping[str, Any], key: str) -> int:
+    """A positive whole number of a configuration. Raises SaeError."""
+    value = cfg.get(key)
+    if type(value) is not int or value < 1:
+        raise SaeError(f"{path} has {key} {value!r}, expected a positive whole number: correct it")
+    return value
+
+
+def positive(path: Path, cfg: Mapping[str, Any], key: str) -> float:
+    """A positive number of a configuration. Raises SaeError."""
+    value = cfg.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise SaeError(f"{path} has {key} {value!r}, expected a positive number: correct it")
+    return float(value)

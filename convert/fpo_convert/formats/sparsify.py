@@ -1,0 +1,64 @@
+"""sparsify: sae.safetensors and cfg.json, in a folder named after the module that it reads."""
+
+import re
+from pathlib import Path
+
+from fpo_convert.formats.json_file import read_json, whole
+from fpo_convert.formats.names import chosen_hook
+from fpo_convert.source import Options, Source
+from fpo_convert.tensors import FileTensor, Tensor, transposed
+from fpo_core.errors import SaeError
+from fpo_core.sae_file import open_safetensors
+from fpo_core.sae_hook import Hook
+
+WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+_NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc"}
+_SITES = {"": "resid_post", "mlp": "mlp_out", "attention": "attn_out", "self_attn": "attn_out"}
+_SITES |= {"attn": "attn_out"}
+
+
+def detect(path: Path) -> bool:
+    """Whether `path` is such a folder."""
+    return (path / CONFIG).is_file() and (path / WEIGHTS).exists()
+
+
+def read(path: Path, options: Options) -> Source:
+    """topk; b_dec is subtracted unless the checkpoint transcodes, and W_dec is not transposed."""
+    config = path / CONFIG
+    cfg = read_json(config)
+    activation = cfg.get("activation", "topk")
+    if activation != "topk":
+        raise SaeError(
+            f"{config} has activation {activation!r}, expected topk: use such a checkpoint"
+        )
+    file = open_safetensors(path / WEIGHTS)
+    tensors: dict[str, Tensor] = {_NAMES.get(n, n): FileTensor(file, n) for n in file.entries}
+    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
+        raise SaeError(f"{path / WEIGHTS} lacks encoder.weight: give a complete checkpoint")
+    tensors["W_enc"] = transposed(tensors["W_enc"])
+    transcode = cfg.get("transcode", False) is True
+    if transcode:
+        tensors = {k: v for k, v in tensors.items() if k not in ("W_dec", "b_dec", "W_skip")}
+    return Source(
+        format="sparsify",
+        files=(path / WEIGHTS, config),
+        architecture="topk",
+        tensors=tensors,
+        d_in=whole(config, cfg, "d_in"),
+        d_sae=cfg.get("num_latents") or tensors["W_enc"].shape[1],
+        k=options.k or whole(config, cfg, "k"),
+        subtract_b_dec=not transcode,
+        has_decoder=not transcode,
+        hook=chosen_hook(options.hook, _hook(options.location, transcode)),
+        model_name=options.model_name or "",
+        neuronpedia_id=options.neuronpedia_id,
+        notes=("transcoder_decoder_dropped",) if transcode else (),
+    )
+
+
+def _hook(location: str, transcode: bool) -> Hook | None:
+    found = re.search(r"(?:^|[/.:])(?:layers|h)\.(\d+)(?:\.([a-z_]+))?/*$", location)
+    site = _SITES.get(found[2] or "") if found else None
+    if not found or site is None:
+        return None
+    return Hook(int(found[1]), "mlp_in" if transcode and site == "mlp_out" else site)

@@ -1,0 +1,90 @@
+"""Autoencoders on the Hugging Face hub: `user/repo[:path][@revision]`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpo_core.errors import SaeError
+
+# Every file that a reader may open, relative to the checkpoint's folder.
+FILES = (
+    "cfg.json",
+    "sae_weights.safetensors",
+    "runner_cfg.json",
+    "activation_scaler.json",
+    "activation_whitening.safetensors",
+    "activations_store_state.safetensors",
+    "params.npz",
+    "params.safetensors",
+    "config.json",
+    "hyperparams.json",
+    "checkpoints/final.safetensors",
+    "ae.pt",
+    "sae.safetensors",
+)
+_BESIDE = ("config.json", "cfg.json")
+_ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]*))?(?:@([\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A checkpoint on the hub; `path` is a folder or file in the repository, "" its root."""
+
+    repo: str
+    path: str = ""
+    revision: str | None = None
+
+
+def parse_address(source: str) -> Address:
+    """Read `user/repo[:path][@revision]`. Raises SaeError, also for a path that leaves the repo."""
+    found = _ADDRESS.fullmatch(source)
+    if not found or "\\" in source:
+        raise SaeError(
+            f"{source!r} is neither a file that exists nor a hub name, expected a folder, a file, "
+            "user/repo[:path][@revision] or release/sae_id: correct it"
+        )
+    repo, path, revision = found[1], (found[2] or ""), found[3]
+    parts = path.rstrip("/").split("/") if path else []
+    odd = any(part in ("", ".", "..") for part in (*parts, *repo.split("/")))
+    if odd or path.startswith("/") or re.search(r"[*?\[\]\x00-\x1f]", path) or ".." in repo:
+        raise SaeError(
+            f"hub path {source!r} has parts such as .., a leading slash or wildcards, expected a "
+            "plain path inside the repository: correct it"
+        )
+    return Address(repo, "/".join(parts), revision)
+
+
+def download(address: Address) -> tuple[Path, str]:
+    """Fetch the files of one checkpoint, and no others: its local path and the exact revision.
+
+    Honours the hub library's offline mode and cache. Raises SaeError where nothing is there.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                address.repo, revision=address.revision, allow_patterns=_patterns(address.path)
+            )
+        )
+    except Exception as error:  # the hub library raises many kinds, all about the network or names
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise SaeError(
+            f"{address.repo} could not be fetched from the hub ({reason[0]}): check the name, the "
+            "network and your access"
+        ) from None
+    local = folder / address.path
+    if not local.exists():
+        raise SaeError(
+            f"{address.repo} has no checkpoint at {address.path or 'its root'!r}, expected one of "
+            f"{', '.join(FILES[:2])} … there: give its folder after a colon, user/repo:path"
+        )
+    return local, folder.name
+
+
+def _patterns(path: str) -> list[str]:
+    if Path(path).suffix in (".pt", ".npz", ".safetensors"):
+        parent = path.rpartition("/")[0]
+        return [path, *(f"{parent}/{name}" if parent else name for name in _BESIDE)]
+    # Llama Scope and Qwen Scope folders are named with dots too, so a folder is the default.
+    return [f"{path}/{name}" if path else name for name in FILES]

@@ -1,0 +1,65 @@
+"""Reading `.pt` files without ever running what they contain."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_convert.tensors import ArrayTensor, Tensor, WholeTensor
+from fpo_core.errors import SaeError
+from fpo_core.sae_file import widen
+
+
+def load_pt(path: Path) -> dict[str, Any]:
+    """A dictionary of tensors and plain values from a `.pt` file, memory-mapped where possible.
+
+    Raises SaeError where torch is missing, or where the file holds anything but tensors and plain
+    values: such pickles can run code, and are never loaded.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise SaeError(
+            f"{path} is a PyTorch file and torch is not installed: pip install 'fpo-mlx[torch]'"
+        ) from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except OSError as error:
+        raise SaeError(f"{path} cannot be read ({error.strerror}): give an existing file") from None
+    except Exception as error:  # torch raises many kinds for damaged or unsafe files
+        raise SaeError(
+            f"{path} is damaged or holds pickled objects, which are never loaded "
+            f"({type(error).__name__}), expected plain tensors: have its author save it as "
+            "safetensors"
+        ) from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SaeError(f"{path} does not hold a dictionary of tensors: give a state dictionary")
+    return {key: _convert(key, value, torch) for key, value in content.items()}
+
+
+def tensors_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The entries that are floating-point tensors."""
+    return {key: value for key, value in content.items() if hasattr(value, "rows")}
+
+
+def _convert(key: str, value: Any, torch: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    value = value.detach()
+    if value.layout != torch.strided:
+        raise SaeError(f"{key} is a sparse tensor, expected a dense one: save it as such")
+    if value.dtype == torch.bfloat16:
+        raw = value.view(torch.int16).numpy().view(np.uint16)
+        return WholeTensor(tuple(value.shape), lambda: widen(raw, "BF16"))
+    if value.is_floating_point():
+        return ArrayTensor(value.numpy())
+    return value.item() if value.numel() == 1 else value.tolist()
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether the file is of the kind that torch can map; the older kind must be read whole."""
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"PK"
+    except OSError:
+        return False
