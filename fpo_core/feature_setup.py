@@ -9,6 +9,7 @@ from fpo_core.errors import SaeError
 from fpo_core.model_folder import ModelFolder
 from fpo_core.policy import FeatureTap
 from fpo_core.sae import load_sae
+from fpo_core.sae_fit import check_fit
 from fpo_core.sae_hook import Hook
 from fpo_core.sae_meta import SaeMeta
 
@@ -24,29 +25,8 @@ def load_features(
     if config.sae is None:
         return None
     sae = load_sae(Path(config.sae))
-    hook = Hook.parse(config.hook) if config.hook else sae.hook
-    if hook is None:
-        raise SaeError(
-            f"{config.sae} does not say which hook it reads: give --hook, such as "
-            "blocks.12.hook_resid_post"
-        )
-    check_hook(sae, hook, model)
+    hook = check_fit(sae, model.config, Hook.parse(config.hook) if config.hook else None)
     return FeatureTap(sae, hook, untrained_ids(sae, special))
-
-
-def check_hook(sae: SaeMeta, hook: Hook, model: ModelFolder) -> None:
-    """Raise SaeError where the model has no such layer or another width there."""
-    if hook.layer >= model.layers:
-        raise SaeError(
-            f"the hook {hook} is on layer {hook.layer}, but {model.name} has layers 0 to "
-            f"{model.layers - 1}: use an autoencoder of this model"
-        )
-    width = model.heads_width if hook.site == "z" else model.hidden_size
-    if sae.d_in != width:
-        raise SaeError(
-            f"the autoencoder has d_in {sae.d_in}, but {model.name} has width {width} at {hook}: "
-            "use an autoencoder of this model and site"
-        )
 
 
 def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:

@@ -52,28 +52,16 @@ class ModelFolder:
         """The safetensors files of the weights; adapters lying beside them are not."""
         return [p for p in self.path.glob("*.safetensors") if not p.name.startswith("adapter")]
 
-    def size(self, *names: str) -> int:
-        """The first of some configuration values, such as `hidden_size` or GPT-2's `n_embd`."""
-        for name in names:
-            if isinstance(self.config.get(name), int):
-                return self.config[name]
-        raise ModelError(f"{self.path / 'config.json'} has none of {', '.join(names)}")
-
     @property
     def layers(self) -> int:
         """How many blocks."""
-        return self.size("num_hidden_layers", "n_layer")
-
-    @property
-    def hidden_size(self) -> int:
-        """Width of the residual stream."""
-        return self.size("hidden_size", "n_embd")
-
-    @property
-    def heads_width(self) -> int:
-        """Width of the concatenated attention heads, before the output projection."""
-        heads = self.size("num_attention_heads", "n_head")
-        return heads * (self.config.get("head_dim") or self.hidden_size // heads)
+        for name in ("num_hidden_layers", "n_layer"):
+            if isinstance(self.config.get(name), int):
+                return self.config[name]
+        raise ModelError(
+            f"{self.path / 'config.json'} does not say num_hidden_layers: give the folder of a "
+            "language model"
+        )
 
     @property
     def block_prefixes(self) -> tuple[str, str]:

@@ -1,0 +1,35 @@
+# Everything runs in a virtual environment of its own; the first target that needs it builds it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+BACKEND ?= auto
+
+.PHONY: quickstart test check format lint types docs world
+
+quickstart: $(INSTALLED)
+	$(BIN)/fpo quickstart --backend $(BACKEND)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(INSTALLED)
+	$(BIN)/python -m fpo_cli.docs > docs/cli.md
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
