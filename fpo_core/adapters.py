@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fpo_core.errors import ModelError
@@ -131,22 +132,32 @@ def _config(adapter: Adapter, base_model: str) -> dict[str, Any]:
 def load_adapter(folder: Path) -> Adapter:
     """Read an adapter of ours, PEFT's or mlx-lm's; raises ModelError where it cannot."""
     config = _read_config(folder)
-    if "lora_parameters" in config:
-        parameters = config["lora_parameters"]
-        rank, scale = int(parameters["rank"]), float(parameters["scale"])
-        dropout = float(parameters.get("dropout", 0.0))
-    elif config.get("peft_type") == "LORA":
-        rank, dropout = int(config["r"]), float(config.get("lora_dropout") or 0.0)
-        _refuse_unsupported(folder, config)
-        scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
-    else:
+    try:
+        rank, scale, dropout = _strength(folder, config)
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{folder / CONFIG_FILE} describes neither a PEFT nor an mlx-lm LoRA adapter: "
-            "give a LoRA adapter folder"
-        )
+            f"{folder / CONFIG_FILE} is damaged ({error!r}): give the folder of a LoRA adapter"
+        ) from None
     weights = _read_weights(folder)
     blocks = {int(name.split(".", 1)[0]) for name in weights}
     return Adapter(rank, scale, dropout, int(config.get("num_layers", len(blocks))), weights)
+
+
+def _strength(folder: Path, config: dict[str, Any]) -> tuple[int, float, float]:
+    """Rank, scale and dropout, from whichever library's keys are there."""
+    if "lora_parameters" in config:
+        parameters = config["lora_parameters"]
+        dropout = float(parameters.get("dropout", 0.0))
+        return int(parameters["rank"]), float(parameters["scale"]), dropout
+    if config.get("peft_type") == "LORA":
+        _refuse_unsupported(folder, config)
+        rank, dropout = int(config["r"]), float(config.get("lora_dropout") or 0.0)
+        scale = float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
+        return rank, scale, dropout
+    raise ModelError(
+        f"{folder / CONFIG_FILE} describes neither a PEFT nor an mlx-lm LoRA adapter: "
+        "give a LoRA adapter folder"
+    )
 
 
 def _refuse_unsupported(folder: Path, config: dict[str, Any]) -> None:
@@ -159,7 +170,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ModelError(f"{folder} holds no {CONFIG_FILE}: give the folder of a LoRA adapter")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON ({error}): the adapter is damaged") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is no JSON object: the adapter is damaged")
+    return config
 
 
 def _read_weights(folder: Path) -> dict[str, np.ndarray]:
@@ -167,10 +184,17 @@ def _read_weights(folder: Path) -> dict[str, np.ndarray]:
     for file in (PEFT_FILE, MLX_FILE):
         path = folder / file
         if path.is_file():
-            return dict(_canonical(path, key, value) for key, value in load_file(path).items())
+            return dict(_canonical(path, key, value) for key, value in _load(path).items())
     raise ModelError(
         f"{folder} holds neither {PEFT_FILE} nor {MLX_FILE}: the adapter is incomplete"
     )
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): the adapter is damaged") from None
 
 
 def _canonical(path: Path, key: str, value: np.ndarray) -> tuple[str, np.ndarray]:

@@ -26,13 +26,15 @@ def map_safetensors(path: Path) -> dict[str, np.ndarray]:
             if header_size > path.stat().st_size:
                 raise ValueError("header longer than the file")
             header = json.loads(file.read(header_size))
+        if not isinstance(header, dict):
+            raise ValueError("the header is no table of tensors")
         data = np.memmap(path, np.uint8, "r", offset=8 + header_size)
         header.pop("__metadata__", None)
         arrays = {name: _view(data, entry) for name, entry in header.items()}
         if sum(array.nbytes for array in arrays.values()) != data.nbytes:
             raise ValueError("tensors do not fill the file")
         return arrays
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
         raise StoreError(
             f"{path} cannot be read ({error}): delete the store and build it again"
         ) from None

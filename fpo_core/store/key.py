@@ -10,6 +10,11 @@ from fpo_core.errors import StoreError
 FORMAT = "fpo-reference"
 VERSION = 1
 MANIFEST = "manifest.json"
+COLUMNS = (
+    *("key", "logps", "lengths", "feature_lengths", "nonzeros"),
+    *("offsets", "indices", "values"),
+)
+"""The arrays of a shard."""
 
 
 @dataclass(frozen=True)

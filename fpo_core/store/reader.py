@@ -11,7 +11,7 @@ import numpy as np
 from fpo_core.errors import StoreError
 from fpo_core.mapped import map_safetensors
 from fpo_core.scoring import ReferenceBatch
-from fpo_core.store.key import FORMAT, MANIFEST, VERSION, StoreKey
+from fpo_core.store.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,7 @@ class ReferenceStore:
     def open(cls, folder: Path) -> "ReferenceStore":
         """Open a store; raises StoreError where it is absent, damaged or of another version."""
         manifest = _read_manifest(folder)
-        shards = [map_safetensors(folder / shard["file"]) for shard in manifest["shards"]]
-        for shard, entry in zip(shards, manifest["shards"], strict=True):
-            if len(shard["key"]) != entry["rows"]:
-                raise StoreError(
-                    f"{folder / entry['file']} has {len(shard['key'])} rows, the manifest says "
-                    f"{entry['rows']}: delete the store and build it again"
-                )
+        shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
         index = {
             row.tobytes(): (number, i)
             for number, shard in enumerate(shards)
@@ -88,19 +82,41 @@ class ReferenceStore:
         return self.shards[number], row
 
 
+def _open_shard(path: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
+    shard = map_safetensors(path)
+    missing = [name for name in COLUMNS if name not in shard]
+    if missing:
+        raise StoreError(f"{path} lacks {missing[0]}: delete the store and build it again")
+    if len(shard["key"]) != entry["rows"]:
+        raise StoreError(
+            f"{path} has {len(shard['key'])} rows, the manifest says {entry['rows']}: "
+            "delete the store and build it again"
+        )
+    return shard
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise StoreError(f"{folder} holds no reference store: build one with `fpo reference`")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError("a list or a bare value")
     except ValueError as error:
         raise StoreError(
-            f"{path} is not JSON ({error}): delete the store and build it again"
+            f"{path} is not a JSON object ({error}): delete the store and build it again"
         ) from None
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise StoreError(
             f"{path} says format {manifest.get('format')!r} version {manifest.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}: build the store again"
         )
+    try:
+        StoreKey(**manifest["key"])
+        [(entry["file"], entry["rows"]) for entry in manifest["shards"]]
+    except (KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is incomplete ({error}): delete the store and build it again"
+        ) from None
     return manifest

@@ -1,0 +1,16 @@
+"""Fixtures for every test, and what must happen before a framework is imported."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from fpo_mlx.fast_blas import load_fast_blas
+
+load_fast_blas()  # before any test module imports mlx: a suite of minutes instead of an hour
+
+from hypothesis import settings
+
+settings.register_profile("fpo", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("fpo")
