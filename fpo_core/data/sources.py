@@ -80,7 +80,7 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
         return {"train": _open_file(path)}
     if path.is_dir():
         return _open_folder(path)
-    if path.suffix.lower() in READERS or config.data.startswith((".", "/", "~")):
+    if path.suffix.lower() in READERS or looks_local(config.data):
         raise DataError(f"data is {config.data!r}, but there is no such file or folder")
     return _open_hub(config.data)
 
@@ -91,6 +91,12 @@ def read_pairs(config: DataConfig) -> dict[str, Iterable[Pair]]:
     Raises DataError, here or while iterating, naming file, row and column, and what to do.
     """
     return {split: source for split, source in open_sources(config).items()}
+
+
+def looks_local(name: str) -> bool:
+    """Whether a name that is no file was meant as one: spelt as a path, or in a folder."""
+    parent = Path(name).parent
+    return name.startswith((".", "/", "~")) or (parent != Path(".") and parent.is_dir())
 
 
 def _open_file(path: Path) -> FileSource:

@@ -16,7 +16,7 @@ def in_holdout(pair: Pair, fraction: float, seed: int) -> bool:
     pairs added later move none of those that were there. An implicit prompt is whatever a pair's
     own sides have in common, so keep prompts explicit where several pairs share one.
     """
-    prompt = json.dumps(pair.split()[0], ensure_ascii=False, sort_keys=True, default=str)
+    prompt = json.dumps(pair.split()[0], sort_keys=True, default=str)
     digest = hashlib.blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
 

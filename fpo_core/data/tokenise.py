@@ -16,6 +16,7 @@ from fpo_core.data.report import SplitReport
 from fpo_core.data.rows import Packed, pack
 from fpo_core.data.tokenizer import Tokenizer, leading_ids, render, special_ids
 from fpo_core.data.truncate import Budget, Ids
+from fpo_core.errors import DataError
 
 Sides = tuple[Ids, Ids, Ids]
 """(prompt, chosen completion, rejected completion) as token ids."""
@@ -40,7 +41,10 @@ class PairTokeniser:
         Raises DataError, naming the row, where the chat template refuses one.
         """
         report = SplitReport(read=len(pairs))
-        ids = self._encode(list(chain.from_iterable(self._texts(pair) for pair in pairs)))
+        texts = list(chain.from_iterable(self._texts(pair) for pair in pairs))
+        for i, text in enumerate(texts):
+            _check_unicode(text, pairs[i // 3].where)
+        ids = self._encode(texts)
         kept = []
         for i, pair in enumerate(pairs):
             prompt, chosen, rejected = ids[3 * i : 3 * i + 3]
@@ -141,6 +145,14 @@ def _problem(prompt: Ids, chosen: Ids, rejected: Ids) -> str | None:
     if not len(chosen) or not len(rejected):
         return "empty"
     return None if len(prompt) else "no_prompt"
+
+
+def _check_unicode(text: str, where: str) -> None:
+    """JSON can hold half of a surrogate pair, which is no character: a tokenizer cannot take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: the text is not valid Unicode ({error}): fix the row") from None
 
 
 def common_prefix(a: Ids, b: Ids) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.data.pairs import Message
+from fpo_core.data.sources import looks_local
 from fpo_core.errors import DataError, ModelError
 
 Tokenizer = Any
@@ -26,7 +27,7 @@ def load_tokenizer(
     folder = Path(model).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"model is {model!r}, a file; expected a folder or a hub name")
-    if not folder.exists() and model.startswith((".", "/", "~")):
+    if not folder.exists() and looks_local(model):
         raise ModelError(f"model is {model!r}, but there is no such folder")
     from transformers import AutoTokenizer
 
@@ -46,12 +47,12 @@ def _why_not(model: str, is_folder: bool, error: Exception) -> str:
         return f"the folder {model} holds no tokenizer: expected tokenizer.json beside the model"
     if "trust_remote_code" in text:
         return f"the tokenizer of {model} brings its own code: read it, then --trust-remote-code"
-    if "gated" in text.lower() or "401" in text or "403" in text:
+    if "gated repo" in text:
         return f"{model} is gated on the hub: accept its licence there and log in (hf auth login)"
+    if not is_folder and "not a valid model identifier" in text:
+        return f"{model} is no local folder and no public model on the hub: check the name"
     if not is_folder and ("connect" in text.lower() or "offline" in text.lower()):
         return f"{model} is no local folder, and the hub cannot be reached: check name and network"
-    if not is_folder and ("404" in text or "not a valid model identifier" in text):
-        return f"{model} is neither a local folder nor a model on the hub: check the name"
     reason = text.split(". ")[0] or type(error).__name__
     return f"the tokenizer of {model} cannot be loaded: {reason}"
 

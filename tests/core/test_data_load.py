@@ -221,8 +221,9 @@ def test_special_ids():
 
 
 def test_load_tokenizer_says_what_is_wrong(tmp_path):
-    with pytest.raises(ModelError, match="no such folder"):
-        load_tokenizer("./nowhere")
+    for name in ("./nowhere", "tests/nowhere"):
+        with pytest.raises(ModelError, match="no such folder"):
+            load_tokenizer(name)
     with pytest.raises(ModelError, match=r"holds no tokenizer: expected tokenizer\.json"):
         load_tokenizer(str(tmp_path))
     (tmp_path / "file").write_text("")
@@ -235,7 +236,10 @@ def test_load_tokenizer_says_what_is_wrong(tmp_path):
     [
         ("You are trying to access a gated repo.\nMake sure", "is gated on the hub"),
         ("We couldn't connect to 'https://huggingface.co'", "hub cannot be reached"),
-        ("x is not a local folder and is not a valid model identifier", "neither a local folder"),
+        (
+            "x is not a local folder and is not a valid model identifier",
+            "no local folder and no public model",
+        ),
         ("Please pass `trust_remote_code=True`", "brings its own code"),
         ("Something. Else", "cannot be loaded: Something$"),
     ],

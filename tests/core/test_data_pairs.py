@@ -99,8 +99,9 @@ def test_hub_failure_is_one_sentence(monkeypatch):
 
 
 def test_missing_file_and_folder_without_train(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere\.jsonl.*no such file"):
-        read_pairs(DataConfig(data="nowhere.jsonl"))
+    for name in ("nowhere.jsonl", "./nowhere", str(tmp_path / "nowhere"), "tests/nowhere"):
+        with pytest.raises(DataError, match=r"nowhere.*no such file"):
+            read_pairs(DataConfig(data=name))
     write_jsonl(tmp_path / "pairs.jsonl", [ROW])
     with pytest.raises(DataError, match=r"holds pairs\.jsonl, expected train\.jsonl"):
         read_pairs(DataConfig(data=str(tmp_path)))

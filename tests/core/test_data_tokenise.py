@@ -145,6 +145,11 @@ def test_a_template_that_refuses_names_the_row():
         tokenise(talk(), picky)
 
 
+def test_text_that_is_no_unicode_names_the_row():
+    with pytest.raises(DataError, match=r"line 5: the text is not valid Unicode.*surrogates"):
+        tokenise({"prompt": "a", "chosen": "\ud800", "rejected": "b"})
+
+
 @pytest.mark.parametrize(
     ("row", "issue"),
     [
