@@ -31,8 +31,8 @@ def check_fit(meta: SaeMeta, config: Mapping[str, Any], hook: Hook | None = None
     width, what = _width(config, hook)
     if width is not None and width != meta.d_in:
         raise SaeError(
-            f"the autoencoder has d_in {meta.d_in} (made for {meta.model_name or 'an unnamed model'}"
-            f"), and the model's {what} at {hook} is {width}: use an autoencoder of this model"
+            f"the autoencoder has d_in {meta.d_in} (for {meta.model_name or 'an unnamed model'}), "
+            f"and the model's {what} at {hook} is {width}: use an autoencoder of this model"
         )
     return hook
 

@@ -55,9 +55,9 @@ class SaeMeta:
                 "configuration of the autoencoder"
             )
         has_k = self.architecture in ("topk", "abstopk")
-        if has_k and (self.k is None or not 1 <= self.k <= self.d_sae):
+        if has_k and (type(self.k) is not int or not 1 <= self.k <= self.d_sae):
             raise SaeError(
-                f"k is {self.k}, expected 1 to d_sae = {self.d_sae}: give the k it was trained with"
+                f"k is {self.k!r}, expected 1 to d_sae = {self.d_sae}: give the k it was trained with"
             )
         if not has_k and self.k is not None:
             raise SaeError(f"k is {self.k} for architecture {self.architecture}: remove it")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fpo_convert.detect import read_source
 from fpo_convert.fold import canonical_meta, plans
 from fpo_convert.source import Options, Source
@@ -89,7 +91,8 @@ def convert_sae(
         raise SaeError(
             f"{path} is a folder, expected a file name: give --out {path}/sae.safetensors"
         )
-    with ThreadPoolExecutor(1) as pool:
+    # Numbers that are not finite are refused when written, so NumPy need not warn of them before.
+    with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):
         sha = pool.submit(_sha256, found.where)
         comparison = _write(
             path, found, origin, sha, dtype=dtype, encoder_only=encoder_only, verify=verify

@@ -54,7 +54,8 @@ class Source:
 
     T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
     norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
-    by it. `already_centred` says that centring is in the weights. Tensors are SAELens's: W_enc (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
+    by it. `already_centred` says that centring is in the weights. Tensors are SAELens's: W_enc
+    (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
     """
 
     format: str

@@ -61,7 +61,7 @@ class ArrayTensor:
         """Rows [start, stop), float16 widened."""
         part = self.array[start:stop] if self.array.ndim else self.array
         wide = np.float32 if part.dtype == np.float16 else part.dtype
-        return np.ascontiguousarray(part, wide)
+        return np.asarray(part, wide, order="C")
 
 
 class WholeTensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fpo_convert.fold import scalar
 from fpo_convert.formats.json_file import mapping, read_json, whole
 from fpo_convert.formats.names import chosen_hook
 from fpo_convert.source import Options, Source
@@ -48,7 +49,7 @@ def read(path: Path, options: Options) -> Source:
     cfg = read_json(config)
     trainer = mapping(cfg.get("trainer"))
     name = trainer.get("dict_class")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         raise SaeError(
             f"{config} has dict_class {name!r}, expected one of {', '.join(_CLASSES)}: use such a "
             "checkpoint"
@@ -83,9 +84,9 @@ def _tensor(name: str, stored: Tensor) -> Tensor:
 
 
 def _check_threshold(path: Path, threshold: Tensor, name: str) -> None:
-    if threshold.shape == () and float(threshold.rows()) < 0:
+    if threshold.shape == () and scalar(threshold) < 0:
         raise SaeError(
-            f"{path}: the {name} has threshold {float(threshold.rows())}, so training never set "
+            f"{path}: the {name} has threshold {scalar(threshold)}, so training never set "
             "it, expected at least 0: use a checkpoint from later in training"
         )
 

@@ -206,11 +206,11 @@ def _decoder_factor(tensors: dict[str, Tensor], cfg: Mapping[str, Any]) -> np.nd
     if "scaling_factor" not in tensors:
         return None
     factor = tensors["scaling_factor"].rows().astype(np.float64)
-    d_sae = tensors["W_enc"].shape[-1] if "W_enc" in tensors else -1
-    if factor.shape != (d_sae,) or not np.isfinite(factor).all():
+    expected = tensors["W_enc"].shape[-1:] if "W_enc" in tensors else ()
+    if factor.shape != expected or not np.isfinite(factor).all():
         raise SaeError(
             f"scaling_factor has shape {factor.shape} or numbers that are not finite, expected "
-            f"({d_sae},): use a sound checkpoint"
+            f"{expected}: use a sound checkpoint"
         )
     ones = np.allclose(factor, 1.0)
     if not ones and not cfg.get("finetuning_scaling_factor"):
