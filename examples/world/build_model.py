@@ -2,8 +2,7 @@
 
 Run: python examples/world/build_model.py --steps 2500
 
-Half of the unrelated texts' information is in facts and sums, so that damage to them shows. The
-shipped unrelated texts are never trained on.
+A quarter of the examples are unrelated texts; the shipped ones are never trained on.
 """
 
 import argparse
@@ -92,7 +91,9 @@ def train(
 ) -> None:
     """AdamW with a linear warm-up of 100 steps and a cosine decay to zero."""
     rng, pad, start = random.Random(args.seed), model.config.pad_token_id, time.time()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=args.weight_decay
+    )
     for step in range(args.steps):
         rate = min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         optimizer.param_groups[0]["lr"] = args.lr * rate
@@ -144,6 +145,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
