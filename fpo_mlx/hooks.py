@@ -24,7 +24,7 @@ class Tap:
         """Whether the place is inside the block, not at its ends."""
         self.value: mx.array | None = None
         """What passed there last, while watching."""
-        self._watching = False
+        self.watching = False
         self._module, self._reads_output = modules[point.path], point.end == "output"
 
     def install(self) -> None:
@@ -32,12 +32,15 @@ class Tap:
         _intercept(self._module, self._reader(self._reads_output))
 
     def watch(self, forward: Callable[[], Any]) -> tuple[Any, mx.array]:
-        """Run `forward`; return its result and the activation of that pass, (n, t, d_in)."""
-        self._watching, self.value = True, None
+        """Run `forward`; return its result and the activation of that pass, (n, t, d_in).
+
+        A watch may lie inside another: a checkpoint watches its block, again when it repeats it.
+        """
+        before, self.watching, self.value = self.watching, True, None
         try:
             result = forward()
         finally:
-            self._watching = False
+            self.watching = before
         value, self.value = self.value, None
         assert value is not None, "no forward pass went through the hook"
         return result, value
@@ -45,7 +48,7 @@ class Tap:
     def _reader(self, output: bool) -> Callable[..., Any]:
         def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
             result = inner(module, x, *args, **kw)
-            if self._watching:
+            if self.watching:
                 self.value = result if output else x
             return result
 
@@ -74,17 +77,22 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
     """
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
-        def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
-            module.update(weights)
-            result = inner(module, x, *args, **kw)
-            inside = None if tap is None or not tap.inside else tap.value
-            return (result,) if inside is None else (result, inside)
+        inside = tap if tap is not None and tap.inside and tap.watching else None
 
-        weights = module.trainable_parameters()
-        result, *tapped = mx.checkpoint(run)(weights, x)
-        module.update(weights)
-        if tapped and tap is not None:
-            tap.value = tapped[0]
+        def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
+            # Backward runs this again, with other arrays and after the outer watch is over.
+            mine = module.trainable_parameters()
+            module.update(weights)
+            try:
+                if inside is None:
+                    return (inner(module, x, *args, **kw),)
+                return inside.watch(lambda: inner(module, x, *args, **kw))
+            finally:
+                module.update(mine)
+
+        result, *tapped = mx.checkpoint(run)(module.trainable_parameters(), x)
+        if inside is not None:
+            inside.value = tapped[0]
         return result
 
     _intercept(block, call)

@@ -10,7 +10,7 @@ from fpo_mlx.fast_blas import load_fast_blas
 
 load_fast_blas()  # before any test module imports mlx: a suite of minutes instead of an hour
 
-from hypothesis import settings
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("fpo", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("fpo")

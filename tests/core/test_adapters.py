@@ -1,4 +1,4 @@
-"""LoRA without a framework: selection, starting weights, and the folder that both libraries open."""
+"""LoRA without a framework: selection, starting weights, and the folder both libraries open."""
 
 import json
 

@@ -1,0 +1,77 @@
+"""What the backend tests do with policies, through the `Policy` protocol alone."""
+
+import dataclasses
+
+import numpy as np
+
+from fpo_core.config import ObjectiveConfig, OptimiserConfig
+from fpo_core.data.batches import Batch
+from fpo_core.scoring import ReferenceBatch
+
+HIDDEN = 32
+UNTRAINED = (5, 6)
+OBJECTIVE = ObjectiveConfig(alpha=2.0, beta=0.5, k=8)
+"""Strong enough that the constraint is a fair part of the gradient."""
+BETA1 = 0.9
+
+
+def reference_of(policy, batch):
+    """What a reference store would hold of this batch, were this policy the frozen model."""
+    scores = policy.score(batch)
+    truncated = None if scores.pooled is None else np.zeros(len(scores.logps), np.float32)
+    return ReferenceBatch(scores.logps, scores.pooled, truncated)
+
+
+def shaken(weights, scale=0.05, seed=0):
+    """Trained weights moved at random, by name, so that policy and reference differ."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: weights[name] + scale * generator.normal(size=weights[name].shape).astype(np.float32)
+        for name in sorted(weights)
+    }
+
+
+def rows_of(batch, pairs):
+    """The positions of these pairs' sequences among a batch's 2b."""
+    return [*pairs, *(batch.pairs + i for i in pairs)]
+
+
+def part(batch, pairs):
+    """Some pairs of a batch, in this order."""
+    rows = rows_of(batch, pairs)
+    arrays = {name: getattr(batch, name)[rows] for name in ("tokens", "prompt_lengths", "lengths")}
+    return Batch(**arrays, rows=batch.rows[list(pairs)])
+
+
+def part_of_reference(reference, batch, pairs):
+    """The stored reference of those pairs."""
+    rows = rows_of(batch, pairs)
+    arrays = {f.name: getattr(reference, f.name) for f in dataclasses.fields(reference)}
+    return ReferenceBatch(**{k: None if v is None else v[rows] for k, v in arrays.items()})
+
+
+def gradients(policy, batches, objective=OBJECTIVE, weight=0.25):
+    """The accumulated gradient by canonical name, read from Adam's first moment after one step."""
+    policy.prepare_training(OptimiserConfig())
+    for batch, reference in batches:
+        policy.accumulate(batch, reference, objective, weight)
+    norm = policy.apply_gradients(0.0, 1e9)
+    state = policy.optimiser_state()
+    assert int(state["step"]) == 1
+    found = {
+        name.removesuffix(".m"): value / (1 - BETA1)
+        for name, value in state.items()
+        if name.endswith(".m")
+    }
+    total = np.sqrt(sum((value.astype(np.float64) ** 2).sum() for value in found.values()))
+    np.testing.assert_allclose(norm, total, rtol=1e-4)
+    assert total > 0
+    return found
+
+
+def difference(found, expected):
+    """‖found − expected‖ / ‖expected‖ over all names."""
+    assert found.keys() == expected.keys()
+    squares = [(((found[n] - expected[n]) ** 2).sum(), (expected[n] ** 2).sum()) for n in expected]
+    apart, size = np.sum(squares, axis=0)
+    return float(np.sqrt(apart / size))
