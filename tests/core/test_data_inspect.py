@@ -27,6 +27,14 @@ def test_segments_are_what_the_mask_says():
     assert first.key == DATA[0].key.hex()
 
 
+def test_the_shortest_row():
+    tiny = TokenisedPairs.from_lists([([A], [C], [D])])
+    kinds = [
+        (s.kind, len(s.ids)) for s in inspect_rows(tiny, fx.word_tokenizer())[0].sides[0].segments
+    ]
+    assert kinds == [("prompt", 1), ("completion", 1), ("padding", 30)]
+
+
 def test_rows_end_with_the_data():
     assert len(inspect_rows(DATA, fx.word_tokenizer(), 5)) == 2
     assert inspect_rows(DATA, fx.word_tokenizer(), 1, start=1)[0].row == 2

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from fpo_core.config import DataConfig
-from fpo_core.data import load_data, load_tokenizer, special_ids
+from fpo_core.data import TokenisedPairs, load_data, load_tokenizer, special_ids
 from fpo_core.data.cache import cache_root
 from fpo_core.data.report import DataReport
 from fpo_core.data.tokenizer import tokenizer_digest
@@ -104,6 +104,17 @@ def test_a_damaged_cache_is_rebuilt(load, name, damage):
     assert again.train.keys() == keys
     assert path.read_bytes() == content
     assert load().report.cached
+
+
+def test_a_cache_short_of_whole_rows_is_rebuilt(load):
+    first = load(talks(20))
+    last = first.train[19]
+    size = sum(len(side) for side in (last.prompt, last.chosen, last.rejected))
+    for name, cut in (("train.tokens", 4 * size), ("train.index", 44)):
+        path = first.folder / name
+        path.write_bytes(path.read_bytes()[:-cut])
+    assert len(TokenisedPairs.open(first.folder, "train")) == 19
+    assert len(load().train) == 20
 
 
 def test_a_failed_build_leaves_nothing(load, tmp_path):

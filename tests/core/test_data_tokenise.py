@@ -102,10 +102,17 @@ def test_thinking_template_is_counted_and_shares_what_it_can():
 
 
 def test_shared_prompt_is_the_minimum_over_both_sides():
-    # The rejected reply happens to begin as the generation prompt does; the chosen one doesn't.
-    sides, report = tokenise(talk(rejected="<think> d"), fx.word_tokenizer(fx.THINKING))
+    # One reply happens to begin as the generation prompt ends; the other doesn't.
+    thinking = fx.word_tokenizer(fx.THINKING)
+    sides, report = tokenise(talk(rejected="<think> d"), thinking)
     assert sides == (ASK, [C, END, NL], [fx.THINK, D, END, NL])
     assert report.issues == {"not_prefix": 1}
+    sides, report = tokenise(talk(chosen="<think> c"), thinking)
+    assert sides == (ASK, [fx.THINK, C, END, NL], [D, E, END, NL])
+    assert report.issues == {"not_prefix": 1}
+    sides, report = tokenise(talk(chosen="<think> c", rejected="<think> d"), thinking)
+    assert sides == ([*ASK, fx.THINK], [C, END, NL], [D, END, NL])
+    assert report.issues == {}
 
 
 def test_a_token_across_the_boundary_belongs_to_the_completion():
