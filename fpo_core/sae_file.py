@@ -16,7 +16,7 @@ import numpy as np
 from fpo_core.errors import SaeError
 
 MAX_HEADER = 100_000_000
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 4 << 20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -51,11 +51,11 @@ class SafetensorsFile:
         row = (entry.end - entry.begin) // max(length, 1)
         with self.path.open("rb") as file:
             file.seek(entry.begin + start * row)
-            data = bytearray((stop - start) * row)
-            if file.readinto(data) != len(data):
+            data = np.empty((stop - start) * row, np.uint8)
+            if file.readinto(data.data) != len(data):
                 raise SaeError(f"{self.path} became shorter while it was read: convert it again")
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        return widen(np.frombuffer(data, _float_code(name, entry, self.path)), entry.dtype).reshape(
+        return widen(data.view(_float_code(name, entry, self.path)), entry.dtype).reshape(
             shape
         )
 

@@ -57,7 +57,7 @@ class SaeMeta:
         has_k = self.architecture in ("topk", "abstopk")
         if has_k and (type(self.k) is not int or not 1 <= self.k <= self.d_sae):
             raise SaeError(
-                f"k is {self.k!r}, expected 1 to d_sae = {self.d_sae}: give the k it was trained with"
+                f"k is {self.k!r}, expected 1 to d_sae = {self.d_sae}: give the k of its training"
             )
         if not has_k and self.k is not None:
             raise SaeError(f"k is {self.k} for architecture {self.architecture}: remove it")

@@ -112,7 +112,8 @@ class _Fold:
         b_dec = self.source.tensors["b_dec"].rows() if self.source.subtract_b_dec else None
         for part, rows in chunks(self.source.tensors["W_enc"]):
             if b_dec is not None and b_dec[part].any():
-                self.offset += b_dec[part].astype(np.float64) @ rows.astype(np.float64)
+                # A chunk has some hundred rows at most, so its own sum may be in float32.
+                self.offset += b_dec[part].astype(rows.dtype) @ rows
             if self.source.whitening is None:
                 yield self._scaled(rows, self.source.scale)
         if self.source.whitening is not None:

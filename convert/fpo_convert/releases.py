@@ -56,15 +56,9 @@ _PATTERNS = (
         "sae-lens",
     ),
     (
-        r"pythia-70m-deduped-(res|mlp|att)-sm/blocks\.(\d+)\.hook_\w+",
+        r"pythia-70m-deduped-(res|mlp|att)-sm/blocks\.(\d+)\.hook_(?:resid_post|mlp_out|attn_out)",
         r"ctigges/pythia-70m-deduped__\1-sm_processed",
         r"\2-\1-sm",
-        "sae-lens",
-    ),
-    (
-        r"gemma-2b-res-jb/(.+)",
-        r"jbloom/Gemma-2b-Residual-Stream-SAEs",
-        r"gemma_2b_\1_16384",
         "sae-lens",
     ),
 )

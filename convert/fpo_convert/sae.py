@@ -123,7 +123,7 @@ def _write(
     comparisons: list[Comparison] = []
 
     def check(written: Path) -> None:
-        comparisons.append(compare(found, load_sae(written, verify=False)))
+        comparisons.append(compare(found, written))
         refuse_if_wrong(comparisons[0], dtype)
 
     write_sae(

@@ -1,15 +1,18 @@
 """Does the canonical file compute what the source computes? Both formulas, on the same inputs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from fpo_convert.fold import decoder_norms, threshold
 from fpo_convert.source import Source
-from fpo_convert.tensors import chunks
+from fpo_convert.tensors import FileTensor, chunks
 from fpo_core import numpy_ops
 from fpo_core.errors import SaeError
-from fpo_core.sae import Sae
+from fpo_core.sae import load_sae
+from fpo_core.sae_encode import transform_input
+from fpo_core.sae_file import open_safetensors
 
 TOKENS = 8
 TOLERANCE = 1e-5
@@ -28,12 +31,21 @@ class Comparison:
     l0: float
 
 
-def compare(source: Source, sae: Sae) -> Comparison:
+def compare(source: Source, written: Path) -> Comparison:
     """Encode random inputs by the source's formula in float64 and by the canonical file."""
     x = sample_inputs(source)
     expected, edge = source_encode(source, x)
-    found = sae.encode(numpy_ops, x.astype(np.float32))
-    return compare_features(expected, edge, found)
+    return compare_features(expected, edge, canonical_encode(written, x.astype(np.float32)))
+
+
+def canonical_encode(path: Path, x: np.ndarray) -> np.ndarray:
+    """`Sae.encode`, with W_enc read by chunks so that it need not fit in memory."""
+    sae = load_sae(path, verify=False)
+    z, _, _ = transform_input(numpy_ops, x, sae.input_transform)
+    projected = np.zeros((len(x), sae.d_sae), np.float32)
+    for part, rows in chunks(FileTensor(open_safetensors(path), "W_enc")):
+        projected += z[:, part] @ rows
+    return sae.activate(numpy_ops, projected)
 
 
 def compare_features(expected: np.ndarray, edge: np.ndarray, found: np.ndarray) -> Comparison:
