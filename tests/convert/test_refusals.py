@@ -1,6 +1,7 @@
 """What is refused: each fault has its own message, and no file is left behind."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -44,6 +45,8 @@ CASES = {
     "architecture": (W, cfg_v6("sparse-tree"), "sparse-tree.*standard"),
     "matching pursuit": (W, cfg_v6("matching_pursuit"), "matching_pursuit"),
     "temporal": (W, cfg_v6("temporal"), "temporal"),
+    "flag": (W, cfg_v6(apply_b_dec_to_input="no"), "apply_b_dec_to_input 'no'"),
+    "rescale flag": (W, cfg_v6("topk", k=2, rescale_acts_by_decoder_norm=2), "true or false"),
     "normalisation": (W, cfg_v6(normalize_activations="odd"), "odd.*layer_norm"),
     "activation": (W, cfg_v6(activation_fn="tanh-relu"), "tanh-relu"),
     "signed": (W, cfg_v6(signed=True), "signed"),
@@ -186,6 +189,13 @@ def test_nothing_there(tmp_path):
 def test_a_folder_as_output(folder, tmp_path):
     with pytest.raises(SaeError, match="is a folder"):
         convert_sae(folder, tmp_path)
+
+
+def test_pt_files_without_torch(tmp_path, monkeypatch):
+    (tmp_path / "layer1.sae.pt").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SaeError, match=r"fpo-mlx\[torch\]"):
+        convert_sae(tmp_path / "layer1.sae.pt", tmp_path / "o", k=1)
 
 
 @pytest.mark.parametrize(

@@ -43,3 +43,11 @@ def positive(path: Path, cfg: Mapping[str, Any], key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
         raise SaeError(f"{path} has {key} {value!r}, expected a positive number: correct it")
     return float(value)
+
+
+def flag(path: Path, cfg: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    """A yes or no of a configuration, `default` where it is absent or null. Raises SaeError."""
+    value = cfg.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise SaeError(f"{path} has {key} {value!r}, expected true or false: correct it")
+    return default if value is None else value

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.fold import scalar
-from fpo_convert.formats.json_file import read_json, whole
+from fpo_convert.formats.json_file import flag, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
 from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
 from fpo_convert.source import Options, Source, Whitening
@@ -60,6 +60,8 @@ def read(folder: Path, options: Options) -> Source:
     hook = _hook(cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
     transcoder = "transcoder" in name
+    subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=True)
+    rescale = flag(folder / CONFIG, cfg, "rescale_acts_by_decoder_norm", default=False)
     d_in, d_sae = (whole(folder / CONFIG, cfg, key) for key in ("d_in", "d_sae"))
     return Source(
         format="sae-lens",
@@ -72,8 +74,8 @@ def read(folder: Path, options: Options) -> Source:
         transform=_transform(cfg),
         scale=scale,
         whitening=whitening,
-        subtract_b_dec=bool(cfg.get("apply_b_dec_to_input", True)) and not transcoder,
-        rescale_by_decoder=bool(cfg.get("rescale_acts_by_decoder_norm", False))
+        subtract_b_dec=subtract and not transcoder,
+        rescale_by_decoder=rescale
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
         centred=is_centred(cfg, hook, options),
         already_centred=cfg.get("fpo_centred") is True,
@@ -116,7 +118,7 @@ def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
         found = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
     elif cfg.get("seqpos_slice") not in (None, [], [None], ()):
         found = f"seqpos_slice {cfg['seqpos_slice']!r}, expected training on every position"
-    elif (cfg.get("normalize_activations") or "none") not in _NORMALISATIONS:
+    elif cfg.get("normalize_activations") not in (*_NORMALISATIONS, None):
         known = ", ".join(_NORMALISATIONS)
         found = f"normalize_activations {cfg['normalize_activations']!r}, expected one of {known}"
     elif cfg.get("reshape_activations", "none") not in ("none", "hook_z", None):
