@@ -1,10 +1,24 @@
 """Sampling completions with transformers."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from fpo_core.policy import Sampling
+
+_NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": None,
+    "typical_p": 1.0,
+    "suppress_tokens": None,
+    "bad_words_ids": None,
+}
+"""Habits that a model's generation_config.json may bring, switched off: we sample the policy."""
 
 
 def generate(
@@ -17,13 +31,12 @@ def generate(
     for row, prompt in enumerate(prompts):
         tokens[row, width - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
         mask[row, width - len(prompt) :] = 1
-    chance = {"do_sample": False}
+    chance: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
         chance = {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "top_k": 0,
         }
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
@@ -33,7 +46,7 @@ def generate(
             max_new_tokens=sampling.max_tokens,
             eos_token_id=list(sampling.stop) or None,
             pad_token_id=0,
-            **chance,
+            **(_NEUTRAL | chance),
         )
     return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
 

@@ -170,14 +170,15 @@ class TorchPolicy:
     def optimiser_state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
         state = self._training_optimiser().state
-        arrays: dict[str, np.ndarray] = {}
-        step = 0
+        arrays: dict[str, np.ndarray] = {"step": np.array(0, np.int64)}
         for name, weight in self._trained.parameters.items():
-            if weight in state:
-                step = int(state[weight]["step"])
-                arrays[f"{name}.m"] = to_numpy(state[weight]["exp_avg"])
-                arrays[f"{name}.v"] = to_numpy(state[weight]["exp_avg_sq"])
-        return arrays | {"step": np.array(step, np.int64)}
+            of_weight = state.get(weight, {})  # empty before the first step
+            for suffix, moment in (("m", "exp_avg"), ("v", "exp_avg_sq")):
+                arrays[f"{name}.{suffix}"] = to_numpy(
+                    of_weight.get(moment, torch.zeros_like(weight))
+                )
+            arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
+        return arrays
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy`."""
