@@ -10,6 +10,7 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
+from fpo_core.model_folder import rope_theta
 
 
 def load_model(
@@ -29,18 +30,12 @@ def load_model(
 
 
 def _rope(folder: Path) -> dict[str, Any]:
-    """`rope_theta` at top level, where mlx-lm looks; transformers 5 nests it.
-
-    Left nested, llama, qwen2 and gemma2 would silently use a default of their own.
-    """
+    """`rope_theta` for the top level, where mlx-lm looks for it."""
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        base = rope_theta(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    nested = settings.get("rope_parameters") or {}
-    if "rope_theta" in settings or "rope_theta" not in nested:
-        return {}
-    return {"rope_theta": nested["rope_theta"]}
+    return {} if base is None else {"rope_theta": base}
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

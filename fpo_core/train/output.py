@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from fpo_core.adapters import Adapter, save_adapter, select_blocks
 from fpo_core.config import TrainConfig
 from fpo_core.files import write_atomically, write_json
-from fpo_core.model_folder import ModelFolder
+from fpo_core.model_folder import ModelFolder, flatten_rope
 from fpo_core.policy import Policy
 
 LOG_FILE = "log.jsonl"
@@ -52,6 +52,7 @@ class RunFolder:
         folder = folder or self.path
         if self.config.fine_tune_type == "full":
             policy.save_model(folder)
+            flatten_rope(folder / "config.json")
             for pattern in TOKENIZER_FILES:
                 for file in self.model.path.glob(pattern):
                     shutil.copy2(file, folder / file.name)
