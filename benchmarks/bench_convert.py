@@ -51,18 +51,21 @@ def make(folder: Path, architecture: str) -> None:
     (folder / "cfg.json").write_text(json.dumps(cfg | KINDS[architecture]))
 
 
-def copy_seconds(source: Path, target: Path) -> float:
-    start = time.perf_counter()
+def copy_seconds(source: Path, target: Path) -> tuple[float, float]:
+    """Wall-clock and processor seconds of `cp`."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(["cp", source, target], check=True)
-    return time.perf_counter() - start
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def finite_seconds(path: Path) -> float:
-    start = time.perf_counter()
+def finite_seconds(path: Path) -> tuple[float, float]:
+    """Wall-clock and processor seconds of looking for numbers that are not finite."""
+    start, cpu = time.perf_counter(), time.process_time()
     data = np.memmap(path, np.float32, offset=path.stat().st_size % 4, mode="r")
     for begin in range(0, len(data), 1 << 21):
         np.isfinite(data[begin : begin + (1 << 21)]).all()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def peak_memory() -> int:
@@ -79,11 +82,15 @@ def child(source: str, target: str, verify: bool) -> None:
     from fpo_convert.sae import convert_sae
 
     before = peak_memory()
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     report = convert_sae(source, target, verify=verify)
-    seconds = time.perf_counter() - start
-    result = {"seconds": seconds, "peak_bytes": peak_memory() - before}
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    result = {"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak_memory() - before}
     print(json.dumps(result | {"relative_difference": report.relative_difference}))
+
+
+def least(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    return min(wall for wall, _ in pairs), min(cpu for _, cpu in pairs)
 
 
 def measure(work: Path, architecture: str, rounds: int) -> dict:
@@ -98,13 +105,15 @@ def measure(work: Path, architecture: str, rounds: int) -> dict:
             command = [sys.executable, __file__, "--child", folder, target, str(int(verify))]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results.append(json.loads(done.stdout))
-    base = min(copies) + min(passes)
-    row = {"bytes": weights.stat().st_size, "cp_s": min(copies), "finite_s": min(passes)}
+    (copy_s, copy_cpu), (pass_s, pass_cpu) = map(least, (copies, passes))
+    row = {"bytes": weights.stat().st_size, "cp_s": copy_s, "cp_cpu_s": copy_cpu}
+    row |= {"finite_s": pass_s, "finite_cpu_s": pass_cpu}
     for verify, name in ((True, "verified"), (False, "unverified")):
         best = min(runs[verify], key=lambda r: r["seconds"])
         row[name] = {
             "seconds": best["seconds"],
-            "times_cp_plus_pass": best["seconds"] / base,
+            "cpu_seconds": min(r["cpu_seconds"] for r in runs[verify]),
+            "times_cp_plus_pass": best["seconds"] / (copy_s + pass_s),
             "peak_over_largest_tensor": max(r["peak_bytes"] for r in runs[verify])
             / (D_IN * D_SAE * 4),
             "relative_difference": best["relative_difference"],

@@ -128,8 +128,8 @@ class _Fold:
 
     def _scaled(self, rows: np.ndarray, factor: float) -> np.ndarray:
         if self.norms is not None:
-            return rows * (self.norms * factor)
-        return rows if factor == 1.0 else rows * np.float64(factor)
+            return _times(rows, self.norms * factor)
+        return rows if factor == 1.0 else _times(rows, np.float64(factor))
 
     def bias(self) -> np.ndarray:
         """The folded b_enc; for gated, that of the gate."""
@@ -152,7 +152,7 @@ class _Fold:
             factor *= source.decoder_factor
         trivial = bool((factor == 1.0).all())
         for part, rows in chunks(source.tensors["W_dec"]):
-            scaled = rows if trivial else rows * factor[part, None]
+            scaled = rows if trivial else _times(rows, factor[part, None])
             yield self._unwhitened(scaled)
 
     def output_bias(self) -> np.ndarray:
@@ -166,6 +166,11 @@ class _Fold:
     def _unwhitened(self, rows: np.ndarray) -> np.ndarray:
         whitening = self.source.whitening
         return rows if whitening is None else rows.astype(np.float64) @ whitening.inverse
+
+
+def _times(rows: np.ndarray, factor: np.ndarray | np.float64) -> np.ndarray:
+    """A float64 product rounded once to the rows' own precision, without a float64 copy."""
+    return np.multiply(rows, factor, out=np.empty_like(rows), casting="same_kind")
 
 
 def scalar(tensor: Tensor) -> float:

@@ -17,7 +17,7 @@ from fpo_convert.source import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
 from fpo_core.sae import check_payload, load_sae
-from fpo_core.sae_file import CHUNK_BYTES, open_safetensors
+from fpo_core.sae_file import open_safetensors
 from fpo_core.sae_meta import SaeMeta, parse_meta
 from fpo_core.sae_write import write_sae
 
@@ -199,8 +199,5 @@ def _report(
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

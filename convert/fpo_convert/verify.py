@@ -32,7 +32,7 @@ class Comparison:
 
 
 def compare(source: Source, written: Path) -> Comparison:
-    """Encode random inputs by the source's formula in float64 and by the canonical file."""
+    """Encode random inputs by the source's formula and by the canonical file."""
     x = sample_inputs(source)
     expected, edge = source_encode(source, x)
     return compare_features(expected, edge, canonical_encode(written, x.astype(np.float32)))
@@ -84,11 +84,12 @@ def sample_inputs(source: Source, tokens: int = TOKENS) -> np.ndarray:
 
 
 def source_encode(source: Source, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The source's own formula in float64: x (t, d_in) -> features and edges (t, d_sae)."""
+    """The source's own formula: x (t, d_in) -> features and edges (t, d_sae)."""
     z = _prepare(source, x)
     projected = np.zeros((len(x), source.d_sae))
     for part, rows in chunks(source.tensors["W_enc"]):
-        projected += z[:, part] @ rows.astype(np.float64)
+        # A chunk's own sum may be in float32; the chunks are added up in float64.
+        projected += z[:, part].astype(rows.dtype) @ rows
     if source.architecture == "gated":
         return _gated(source, projected)
     pre = projected + source.tensors["b_enc"].rows()
