@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, setting
+from fpo_core.settings import Settings, like, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,6 @@ class LoopConfig(Settings):
     steps_per_eval: int | None = setting(
         None, help="Steps between validations; by default ten times in a run.", least=1
     )
-    val_pairs: int = setting(256, help="Validation pairs scored each time.", least=1)
     save_every: int | None = setting(
         None, help="Steps between checkpoints; by default at each validation.", least=1
     )
@@ -192,6 +191,38 @@ class LoopConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasureConfig(Settings):
+    """What is measured on held-out data."""
+
+    val_pairs: int = setting(256, help="Validation pairs scored each time.", least=1)
+    text: str | None = setting(
+        None, help="Texts to take perplexity on: .jsonl with `text`, or one text a line."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Settings):
+    """How completions are drawn."""
+
+    max_tokens: int = setting(64, help="Most tokens of a completion.", least=1)
+    temperature: float = setting(
+        1.0, help="1 samples the model's own distribution, 0 takes the likeliest token.", least=0.0
+    )
+    top_p: float = setting(
+        1.0, help="Sample from the likeliest tokens of this total share.", above=0.0, most=1.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoModelConfig(Settings):
+    """No model runs here."""
+
+    backend: Literal["auto", "mlx", "torch"] = setting(
+        "auto", help="Only checked to be installed: this command runs no model."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReferenceRunConfig(ModelConfig, DataConfig, FeatureConfig, ReferenceConfig):
     """Settings of `fpo reference`."""
 
@@ -206,6 +237,7 @@ class TrainConfig(
     AdapterConfig,
     OptimiserConfig,
     LoopConfig,
+    MeasureConfig,
 ):
     """Settings of `fpo train`."""
 
@@ -216,3 +248,125 @@ class TrainConfig(
                 "sae is not set while alpha is above 0: give --sae FILE (from `fpo convert sae`), "
                 "or --alpha 0 for length-normalised DPO"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig(BackendConfig, ObjectiveConfig):
+    """Settings of `fpo quickstart`."""
+
+    output: str = like(LoopConfig, "output", default="fpo-quickstart")
+    fine_tune_type: Literal["lora", "full"] = like(AdapterConfig, "fine_tune_type")
+    learning_rate: float | None = like(OptimiserConfig, "learning_rate", help="Peak learning rate.")
+    iters: int | None = like(LoopConfig, "iters", help="Optimiser steps.")
+    batch_size: int = like(LoopConfig, "batch_size")
+    samples: int = setting(100, help="Held-out prompts whose completions are judged.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(
+    ModelConfig,
+    DataConfig,
+    FeatureConfig,
+    ObjectiveConfig,
+    ReferenceConfig,
+    MeasureConfig,
+    SamplingConfig,
+):
+    """Settings of `fpo eval`."""
+
+    base: str | None = setting(
+        None, help="The model that --model was trained from, where that was full fine-tuning."
+    )
+    samples: int = setting(
+        16, help="Completions sampled to measure diversity; 0 samples none.", least=0
+    )
+
+    def check(self) -> None:
+        """A model is compared with the one under its adapter, or with another: not both."""
+        if self.adapter is not None and self.base is not None:
+            raise ConfigError(
+                "adapter and base are both set, expected one: an adapter is compared with its own "
+                "model, a fully trained model with --base"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(ModelConfig, SamplingConfig):
+    """Settings of `fpo generate`."""
+
+    prompt: str = setting(help="What to answer or to continue; - reads standard input.")
+    system_prompt: str | None = setting(None, help="A system message before the prompt.")
+    ignore_chat_template: bool = setting(
+        False, help="Continue the prompt as plain text, even where there is a chat template."
+    )
+    samples: int = setting(1, help="How many completions.", least=1)
+
+    def check(self) -> None:
+        """A system message needs a chat template."""
+        if self.system_prompt is not None and self.ignore_chat_template:
+            raise ConfigError(
+                "system_prompt is set while ignore_chat_template is: remove one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(NoModelConfig, DataConfig):
+    """Settings of `fpo data inspect`."""
+
+    model: str = like(ModelConfig, "model", help="Folder or hub name of the model to tokenise for.")
+    revision: str | None = like(ModelConfig, "revision")
+    trust_remote_code: bool = like(ModelConfig, "trust_remote_code")
+    seed: int = like(ModelConfig, "seed", help="Seed of --valid-fraction's choice of prompts.")
+    split: Literal["train", "valid"] = setting("train", help="Which pairs to show.")
+    start: int = setting(0, help="First pair to show, from 0.", least=0)
+    rows: int = setting(1, help="How many pairs to show, padded together as a batch.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(NoModelConfig):
+    """Settings of `fpo convert sae`."""
+
+    source: str = setting(
+        help="Folder or file, user/repo[:path][@revision] of the hub, or SAELens release/sae_id."
+    )
+    out: str = setting(help="The safetensors file to write.")
+    format: str | None = setting(None, help="The source's format, where it is not recognised.")
+    dtype: Literal["float32", "float16", "bfloat16"] = setting(
+        "float32", help="Precision of the two weight matrices in the file."
+    )
+    encoder_only: bool = setting(False, help="Leave the decoder out: FPO does not need it.")
+    verify: bool = setting(
+        True, help="Compare the result with the source's own formula on random inputs."
+    )
+    norm_factor: float | None = setting(
+        None, help="Factor on activations that the autoencoder was trained with.", above=0.0
+    )
+    centre: bool | None = setting(
+        None, help="Whether activations were centred before training, where the source is silent."
+    )
+    k: int | None = setting(None, help="Active features of a top-k autoencoder.", least=1)
+    hook: str | None = setting(
+        None, help="Where the autoencoder reads the model, such as blocks.12.hook_resid_post."
+    )
+    model_name: str | None = setting(None, help="The model that the autoencoder was trained on.")
+    untrained_tokens: tuple[str, ...] | None = setting(
+        None, help="Tokens it was not trained on: bos, eos, pad, special or id:N, comma-separated."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeInfoConfig(NoModelConfig):
+    """Settings of `fpo sae info`."""
+
+    file: str = setting(help="An autoencoder made by `fpo convert sae`.")
+    verify: bool = setting(False, help="Read all weights and compare their hash.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(Settings):
+    """Settings of `fpo doctor`."""
+
+    backend: Literal["auto", "mlx", "torch"] = setting(
+        "auto", help="Look at this backend alone, and fail where it is not installed."
+    )
+    cache: str | None = like(DataConfig, "cache")

@@ -25,6 +25,16 @@ def setting(
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 
+def like(
+    group: "type[Settings]", name: str, *, default: Any = None, help: str | None = None
+) -> Any:
+    """The same field as `name` of another group, perhaps with a default or words of its own."""
+    field = group.__dataclass_fields__[name]
+    words = {} if help is None else {"help": help}
+    chosen = field.default if default is None else default
+    return dataclasses.field(default=chosen, metadata={**field.metadata, **words})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A group of settings; combine groups by inheritance. Constructing one checks every field."""

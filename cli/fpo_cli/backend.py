@@ -6,6 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
+from fpo_cli.quiet import quiet_loading
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig
 from fpo_core.errors import BackendError
 from fpo_core.policy import FeatureTap, Policy
@@ -17,6 +18,11 @@ _PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "peft")}
 def missing_packages(backend: str) -> list[str]:
     """Packages that a backend needs and this environment lacks."""
     return [name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None]
+
+
+def install_command(backend: str) -> str:
+    """How to get a backend."""
+    return _INSTALL[backend]
 
 
 def select_backend(config: BackendConfig) -> str:
@@ -52,6 +58,7 @@ def build_policy(
     grad_checkpoint: bool = False,
 ) -> Policy:
     """The policy of a backend; the framework is imported here and nowhere before."""
+    quiet_loading()
     module = importlib.import_module(f"fpo_{backend}.policy")
     kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
     return getattr(module, kind)(folder, model, adapter, features, grad_checkpoint=grad_checkpoint)

@@ -20,6 +20,9 @@ from fpo_core.policy import FeatureTap, Policy
 from fpo_core.reference import extend_store, missing_pairs, store_key
 from fpo_core.store import ReferenceStore, StoreKey
 
+FROZEN = AdapterConfig(rank=1, num_layers=1)
+"""The least that a policy can have of an adapter, for models that are only read."""
+
 
 @dataclass(frozen=True)
 class Session:

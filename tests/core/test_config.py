@@ -10,6 +10,7 @@ from fpo_core.errors import ConfigError
 from fpo_core.settings import Settings
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
+NEEDED_ELSEWHERE = {"prompt": "p", "source": "s", "out": "o", "file": "f"}
 GROUPS = [
     kind
     for kind in vars(config).values()
@@ -23,7 +24,8 @@ def test_there_is_a_group_for_everything():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_defaults_are_legal_and_every_setting_is_explained(group):
-    needed = {name: value for name, value in NEEDED.items() if name in group.names()}
+    all_needed = NEEDED | NEEDED_ELSEWHERE
+    needed = {name: value for name, value in all_needed.items() if name in group.names()}
     made = group.from_mapping(needed)
     assert group.from_mapping(made.to_mapping()) == made
     for field in dataclasses.fields(group):

@@ -1,0 +1,90 @@
+"""`command`: a function of settings as a command of the app, its options made from the settings."""
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from fpo_cli import options
+from fpo_cli.ui import Ui, to_json
+from fpo_core.config import BackendConfig, NoModelConfig
+from fpo_core.settings import Settings
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+Result = Mapping[str, Any]
+Run = Callable[[SettingsT, Ui], Result]
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    settings: type[SettingsT],
+    *,
+    arguments: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> Callable[[Run[SettingsT]], Run[SettingsT]]:
+    """Add a function to `app` under `name`. What it returns is what --json prints.
+
+    The function's docstring is the help; `arguments` are settings given by position.
+    """
+
+    def decorate(run: Run[SettingsT]) -> Run[SettingsT]:
+        def invoke(**values: Any) -> None:
+            context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
+            given = {name: values[name] for name in values if _was_given(context, name)}
+            _run(run, settings, given, file, Ui(as_json), defaults or {})
+
+        parameters = options.signature(settings, arguments, defaults)
+        invoke.__signature__ = parameters
+        invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
+        invoke.__doc__ = _unwrapped(run.__doc__ or "")
+        app.command(name)(invoke)
+        return run
+
+    return decorate
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring with each paragraph on one line: the help wraps it to the terminal."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _run(
+    run: Run[SettingsT],
+    kind: type[SettingsT],
+    given: Mapping[str, Any],
+    file: Path | None,
+    ui: Ui,
+    defaults: Mapping[str, Any],
+) -> None:
+    from fpo_cli.quiet import quiet
+
+    config, ignored = options.read_settings(kind, given, file, defaults)
+    if ignored:
+        ui.note(f"{file}: of no concern to this command, left aside: {', '.join(ignored)}")
+    _check_installed(config)
+    quiet()
+    real = sys.stdout
+    # A library that prints would otherwise break the promise of one JSON object.
+    with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
+        result = run(config, ui)
+    if ui.json:
+        print(to_json(result), file=real)
+
+
+def _check_installed(config: Settings) -> None:
+    """Refuse a backend that is not there, even where the command would not need it."""
+    if isinstance(config, NoModelConfig) and config.backend != "auto":
+        from fpo_cli.backend import select_backend
+
+        select_backend(BackendConfig(backend=config.backend))

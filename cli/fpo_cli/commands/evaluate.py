@@ -1,0 +1,25 @@
+"""`fpo eval`: how a model stands on held-out pairs, beside the one it came from."""
+
+from typing import Any
+
+import typer
+
+from fpo_cli.command import command
+from fpo_cli.ui import Ui
+from fpo_core.config import EvalConfig
+
+
+def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
+    """Measure a model on held-out pairs, texts and its own samples.
+
+    With --adapter, the adapted model is compared with --model under it. A fully trained --model is
+    compared with --base. Alone, only the model's own numbers are taken.
+    """
+    from fpo_cli.evaluation import run_evaluation
+
+    return {"command": "eval"} | run_evaluation(config, ui)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "eval", EvalConfig)(evaluate)

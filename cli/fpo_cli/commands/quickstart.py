@@ -1,0 +1,32 @@
+"""`fpo quickstart`: the whole road on the world that ships with the package."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fpo_cli.command import command
+from fpo_cli.options import read_yaml
+from fpo_cli.ui import Ui
+from fpo_core.config import QuickstartConfig
+
+SETTINGS = Path(__file__).parents[1] / "quickstart.yaml"
+
+
+def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
+    """Align the embedded tiny model with FPO, end to end, in about a minute.
+
+    Converts the world's autoencoder, builds the reference store, trains, and shows the model
+    before and after. Needs no network. Its settings are those of `fpo train`, in quickstart.yaml.
+    """
+    from fpo_cli.first_run import first_run
+
+    return {"command": "quickstart"} | first_run(config, ui)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    names = {field.name for field in dataclasses.fields(QuickstartConfig)}
+    defaults = {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
+    command(app, "quickstart", QuickstartConfig, defaults=defaults)(quickstart)

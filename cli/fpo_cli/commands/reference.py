@@ -1,0 +1,26 @@
+"""`fpo reference`: phase 1 of FPO, the stored pass of the frozen model."""
+
+from typing import Any
+
+import typer
+
+from fpo_cli.command import command
+from fpo_cli.ui import Ui
+from fpo_core.config import ReferenceRunConfig
+
+
+def reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
+    """Run the frozen model once over all pairs, and store what it says.
+
+    `fpo train` does this by itself where needed; a store made here can be shared between runs.
+    Stopped at any point, the same command goes on from where it was. Without --reference the store
+    lies in the cache, where train and eval find it.
+    """
+    from fpo_cli.phase1 import build_reference
+
+    return {"command": "reference"} | build_reference(config, ui)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "reference", ReferenceRunConfig)(reference)

@@ -1,0 +1,134 @@
+"""What `fpo quickstart` does: a run of `fpo train` on the embedded world, judged by its oracle."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_cli.backend import select_backend
+from fpo_cli.commands.quickstart import SETTINGS
+from fpo_cli.options import read_yaml
+from fpo_cli.plots import draw_curves
+from fpo_cli.training import Checked, Outcome, check_run, run
+from fpo_cli.ui import Ui
+from fpo_cli.world import assets, score
+from fpo_convert.sae import convert_sae
+from fpo_core.config import QuickstartConfig, TrainConfig
+from fpo_core.policy import Sampling
+from fpo_core.train.run_data import spread
+
+SHOWN = 3
+"""Completions printed."""
+TOKENS = 48
+"""Most tokens of a sampled completion: the world's longest reply fits."""
+_ROWS = (
+    ("held-out raw accuracy", "{:.3f}", lambda m: m.evaluation.raw_accuracy.value),
+    ("reward accuracy", "{:.3f}", lambda m: m.evaluation.reward_accuracy.value),
+    ("oracle's score of samples", "{:.3f}", lambda m: m.oracle),
+    ("sequential KL, chosen", "{:.2f}", lambda m: m.evaluation.metrics.get("fpo/kl_chosen")),
+    ("sequential KL, rejected", "{:.2f}", lambda m: m.evaluation.metrics.get("fpo/kl_rejected")),
+    ("D, chosen", "{:.4f}", lambda m: m.evaluation.metrics.get("fpo/d_chosen")),
+    ("D, rejected", "{:.4f}", lambda m: m.evaluation.metrics.get("fpo/d_rejected")),
+    ("entropy of samples, nats", "{:.3f}", lambda m: m.entropy),
+    ("perplexity, unrelated text", "{:.2f}", lambda m: m.perplexity),
+)
+
+
+def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
+    """Convert, build the store, train, measure, draw and show; the mapping that --json prints."""
+    started = time.perf_counter()
+    select_backend(config)
+    output = Path(config.output)
+    settings = train_settings(config)
+    ui.note("converting the autoencoder")
+    convert_sae(assets().sae, settings.sae or "")
+    checked = check_run(settings, ui)
+    outcome = run(
+        checked,
+        ui,
+        samples=config.samples,
+        sampling=Sampling(TOKENS, 1.0, 1.0, config.seed, checked.session.stop),
+        sample_batch=config.samples,
+        judge=lambda prompt, text: score(prompt, text).preferred,
+    )
+    picture = output / "curves.png"
+    draw_curves(outcome.folder.log, picture, f"fpo quickstart, {checked.session.backend}")
+    seconds = time.perf_counter() - started
+    prompts = _prompts(checked, config.samples)
+    result = outcome.to_mapping() | {
+        "backend": checked.session.backend,
+        "seconds": seconds,
+        "calibration": calibrate(),
+        "picture": str(picture),
+        "sae": settings.sae,
+        "prompts": prompts,
+    }
+    _show(ui, outcome, prompts, result)
+    return result
+
+
+def train_settings(config: QuickstartConfig) -> TrainConfig:
+    """quickstart.yaml on the world's files, with what the command was given on top."""
+    output, world = Path(config.output), assets()
+    places = {
+        "model": str(world.model),
+        "data": str(world.pairs),
+        "text": str(world.unrelated),
+        "sae": str(output / "sae.safetensors"),
+        "cache": str(output / "cache"),
+    }
+    given = {k: v for k, v in config.to_mapping().items() if k in TrainConfig.names()}
+    return TrainConfig.from_mapping(read_yaml(SETTINGS) | places | given, str(SETTINGS))
+
+
+def calibrate(size: int = 1024) -> float:
+    """Seconds of one float32 matrix product, the best of five: how fast this machine is now."""
+    a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        np.matmul(a, a)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _prompts(checked: Checked, samples: int) -> list[str]:
+    """The prompts behind the samples, as text."""
+    rows = checked.data.valid or checked.data.train
+    decode = checked.session.tokenizer.decode
+    places = spread(len(rows), samples)
+    return [decode(rows[int(i)].prompt, skip_special_tokens=True) for i in places]
+
+
+def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table("", "before", "after", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, form, read in _ROWS:
+        table.add_row(label, *(_cell(form, read(m)) for m in (outcome.before, outcome.after)))
+    ui.say()
+    ui.say(table)
+    for i, prompt in enumerate(prompts[:SHOWN]):
+        ui.say()
+        ui.say(f"prompt  {_one_line(prompt)}", "bold")
+        ui.say(f"before  {_one_line(outcome.before.completions[i])}")
+        ui.say(f"after   {_one_line(outcome.after.completions[i])}", "green")
+    ui.say()
+    for line in outcome.verdict:
+        ui.say(line)
+    ui.say()
+    ui.say(
+        f"{result['seconds']:.0f} s on {result['backend']} (a 1024² matrix product takes "
+        f"{result['calibration'] * 1000:.0f} ms here); curves in {result['picture']}"
+    )
+
+
+def _cell(form: str, value: float | None) -> str:
+    return "–" if value is None else form.format(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

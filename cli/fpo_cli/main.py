@@ -1,0 +1,72 @@
+"""The command line `fpo`: its commands, and the one place where errors become a line of text."""
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from fpo_cli.commands import (
+    convert,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    quickstart,
+    reference,
+    sae,
+    train,
+)
+from fpo_core.errors import FpoError
+
+COMMANDS = (quickstart, convert, sae, reference, train, evaluate, generate, inspect, doctor)
+
+app = typer.Typer(
+    name="fpo",
+    help="Feature-level constrained Preference Optimization, on MLX and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in COMMANDS:
+    module.add_to(app)
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except FpoError as error:
+        _fail(str(error))
+    except typer.Abort:
+        _fail("interrupted", 130)
+    except OSError as error:
+        _fail(_of_system(error))
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own errors of usage have it
+            raise
+        _fail(_of_usage(error))
+    if code == 130:
+        _fail("interrupted", 130)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, code: int = 2) -> NoReturn:
+    print("fpo: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _of_usage(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    where = f" (see {context.command_path} --help)" if context else ""
+    return error.format_message() + where  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _of_system(error: OSError) -> str:
+    if error.filename is None:
+        raise error
+    return f"{error.filename}: {error.strerror}: check the path, its permissions and free space"
+
+
+if __name__ == "__main__":
+    main()

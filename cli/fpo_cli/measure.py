@@ -1,0 +1,131 @@
+"""How a policy stands: held-out pairs, texts, and its own samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fpo_core.config import ObjectiveConfig
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.evaluate import Evaluation, evaluate, sample
+from fpo_core.policy import Policy, Sampling
+from fpo_core.texts import perplexity
+from fpo_core.train.run_data import RunData, spread
+from fpo_core.verdict import Findings
+
+Judge = Callable[[str, str], float]
+"""Scores a completion of a prompt, both as text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a `Gauge` found; None stands for what it was not asked for."""
+
+    evaluation: Evaluation
+    perplexity: float | None = None
+    entropy: float | None = None
+    """Mean next-token entropy over the policy's own samples, in nats."""
+    sample_length: float | None = None
+    oracle: float | None = None
+    """Mean score of the samples by the judge."""
+    completions: list[str] = field(default_factory=list)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The measurements as JSON values."""
+        values = {k: v for k, v in vars(self).items() if k != "evaluation" and v not in (None, [])}
+        return self.evaluation.to_mapping() | values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gauge:
+    """Takes the same measurements of a policy at several times."""
+
+    data: RunData
+    split: TokenisedPairs
+    objective: ObjectiveConfig
+    pairs: int
+    tokens_per_batch: int
+    tokenizer: Any
+    texts: Sequence[str] = ()
+    text_width: int = 1024
+    samples: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    sample_batch: int = 8
+    judge: Judge | None = None
+
+    def measure(self, policy: Policy, *, kl: bool = False) -> Measured:
+        """Everything at once; `kl` needs the policy's `set_reference` before."""
+        evaluation = evaluate(
+            policy,
+            self.data,
+            self.split,
+            self.objective,
+            pairs=self.pairs,
+            tokens_per_batch=self.tokens_per_batch,
+            kl=kl,
+        )
+        value = self._perplexity(policy) if self.texts else None
+        return Measured(evaluation=evaluation, perplexity=value, **self._sampled(policy))
+
+    def prompts(self) -> list[np.ndarray]:
+        """Prompts spread over the split."""
+        return [self.split[int(i)].prompt for i in spread(len(self.split), self.samples)]
+
+    def _perplexity(self, policy: Policy) -> float:
+        width = self.text_width
+        return perplexity(policy, self.tokenizer, self.texts, self.tokens_per_batch, width)
+
+    def _sampled(self, policy: Policy) -> dict[str, Any]:
+        if not self.samples:
+            return {}
+        prompts = self.prompts()
+        starts = range(0, len(prompts), self.sample_batch)
+        parts = []
+        for start in starts:
+            sampling = replace(self.sampling, seed=self.sampling.seed + start)
+            parts.append(sample(policy, prompts[start : start + self.sample_batch], sampling))
+        texts = [self._text(ids) for part in parts for ids in part.completions]
+        sizes = [part.length * len(part.completions) for part in parts]
+        result: dict[str, Any] = {
+            "entropy": float(np.average([part.entropy for part in parts], weights=sizes)),
+            "sample_length": sum(sizes) / len(prompts),
+            "completions": texts,
+        }
+        if self.judge is not None:
+            pairs = zip(prompts, texts, strict=True)
+            scores = [self.judge(self._text(prompt), text) for prompt, text in pairs]
+            result["oracle"] = float(np.mean(scores))
+        return result
+
+    def _text(self, ids: np.ndarray) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def findings(
+    before: Measured | None,
+    after: Measured,
+    objective: ObjectiveConfig,
+    *,
+    held_out: bool,
+    constraint_ratio: float | None = None,
+) -> Findings:
+    """The numbers that a verdict rests on; without `before` there is nothing to compare with."""
+    metrics = after.evaluation.metrics
+    ratio = metrics.get("fpo/constraint_ratio") if constraint_ratio is None else constraint_ratio
+    return Findings(
+        raw_before=None if before is None else before.evaluation.raw_accuracy.value,
+        raw=after.evaluation.raw_accuracy,
+        reward=None if before is None else after.evaluation.reward_accuracy,
+        reward_chosen=metrics["rewards/chosen"],
+        reward_rejected=metrics["rewards/rejected"],
+        kl_chosen=metrics.get("fpo/kl_chosen"),
+        kl_rejected=metrics.get("fpo/kl_rejected"),
+        d_chosen=metrics.get("fpo/d_chosen"),
+        d_rejected=metrics.get("fpo/d_rejected"),
+        perplexity_before=None if before is None else before.perplexity,
+        perplexity=after.perplexity,
+        alpha=objective.alpha,
+        constraint_ratio=ratio,
+        held_out=held_out,
+    )

@@ -1,0 +1,46 @@
+"""What `fpo reference` does: checks, then the frozen model once over every pair."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from fpo_cli.progress import ProgressDisplay
+from fpo_cli.session import FROZEN, Session, splits_of
+from fpo_cli.stores import shared_store
+from fpo_cli.ui import Ui
+from fpo_core.config import ReferenceRunConfig
+from fpo_core.reference import missing_pairs
+
+
+def build_reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
+    """Build the store, or add what it lacks; the mapping that --json prints."""
+    start = time.perf_counter()
+    session = Session(config)
+    ui.note(f"backend {session.backend}, model {session.model.path}")
+    features = session.features
+    data = session.load_data(config)
+    for line in data.report.lines():
+        ui.note(line)
+    named = config.reference
+    folder = shared_store(session, config.cache) if named is None else Path(named)
+    splits = splits_of(data)
+    missing = sum(map(len, missing_pairs(folder, session.key, splits)))
+    if missing:
+        policy = session.policy(FROZEN)
+        with ProgressDisplay(ui) as display:
+            session.reference(folder, splits, policy, config, display)
+    pairs = sum(map(len, splits))
+    size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+    ui.say(f"{folder}: {pairs} pairs, {missing} of them new, {size / 2**20:.1f} MiB")
+    return {
+        "reference": str(folder),
+        "backend": session.backend,
+        "pairs": pairs,
+        "new_pairs": missing,
+        "bytes": size,
+        "sae": config.sae,
+        "hook": None if features is None else str(features.hook),
+        "key": session.key.to_mapping(),
+        "data": data.report.to_mapping(),
+        "seconds": time.perf_counter() - start,
+    }

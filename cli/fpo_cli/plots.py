@@ -1,0 +1,60 @@
+"""The curves of a run as a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_PANELS = (
+    ("Loss", "−log σ(u)", (("train", "loss", "training"), ("eval", "eval_loss", "validation"))),
+    (
+        "Accuracy on validation pairs",
+        "share of pairs",
+        (("eval", "eval_fpo/raw_accuracy", "raw"), ("eval", "eval_rewards/accuracies", "reward")),
+    ),
+    (
+        "Feature discrepancy",
+        "D (eq. 10)",
+        (("eval", "eval_fpo/d_chosen", "chosen"), ("eval", "eval_fpo/d_rejected", "rejected")),
+    ),
+    (
+        "Rewards",
+        "β (mean log π − mean log π_ref)",
+        (
+            ("eval", "eval_rewards/chosen", "chosen"),
+            ("eval", "eval_rewards/rejected", "rejected"),
+        ),
+    ),
+)
+"""Title, label of the vertical axis, and curves: kind of event, metric, name."""
+_COLOURS = ("#1f6fb4", "#d1495b")
+
+
+def draw_curves(log: Path, out: Path, title: str = "") -> None:
+    """Draw loss, accuracies, D and rewards of a run's JSONL log as a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+    for axis, (name, label, curves) in zip(axes.flat, _PANELS, strict=True):
+        for colour, (kind, metric, curve) in zip(_COLOURS, curves, strict=True):
+            _draw(axis, events, kind, metric, curve, colour)
+        axis.set(title=name, xlabel="step", ylabel=label)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(frameon=False)
+    axes[0, 1].set_ylim(0, 1.05)
+    figure.suptitle(title)
+    figure.savefig(out, dpi=130)
+    plt.close(figure)
+
+
+def _draw(
+    axis: Any, events: list[dict[str, Any]], kind: str, metric: str, name: str, colour: str
+) -> None:
+    points = [(e["step"], e[metric]) for e in events if e["kind"] == kind and metric in e]
+    if points:
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, marker="o", markersize=3, color=colour, label=name)

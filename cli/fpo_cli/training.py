@@ -1,0 +1,155 @@
+"""A whole run, for `fpo train` and `fpo quickstart`: checks, phase 1, phase 2, measurements."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpo_cli.measure import Gauge, Measured, findings
+from fpo_cli.progress import ProgressDisplay
+from fpo_cli.session import Session, splits_of
+from fpo_cli.stores import training_store
+from fpo_cli.ui import Ui
+from fpo_core.adapters import select_blocks
+from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.data.load import PreferenceData
+from fpo_core.errors import ConfigError
+from fpo_core.events import JsonlLog, fan_out
+from fpo_core.feature_setup import check_constrains
+from fpo_core.texts import read_texts
+from fpo_core.train import RunData, TrainResult, train
+from fpo_core.train.output import RunFolder
+from fpo_core.verdict import verdict
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run that may start: whatever can be refused without the model's weights was not."""
+
+    session: Session
+    config: TrainConfig
+    data: PreferenceData
+    store: Path
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went."""
+
+    result: TrainResult
+    before: Measured
+    after: Measured
+    folder: RunFolder
+    store: Path
+    verdict: list[str]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The outcome as JSON values."""
+        return {
+            "output": str(self.folder.path),
+            "reference": str(self.store),
+            "log": str(self.folder.log),
+            "steps": self.result.steps,
+            "skipped": self.result.state.skipped,
+            "best_step": self.result.state.best_step,
+            "num_tokens": self.result.state.num_tokens,
+            "loss_first": self.result.first.get("loss"),
+            "loss_last": self.result.last.get("loss"),
+            "constraint_ratio": self.result.constraint_ratio,
+            "train_seconds": self.result.seconds,
+            "before": self.before.to_mapping(),
+            "after": self.after.to_mapping(),
+            "verdict": self.verdict,
+        }
+
+
+def check_run(config: TrainConfig, ui: Ui) -> Checked:
+    """Refuse what can be refused before weights are loaded or anything is written."""
+    session = Session(config)
+    _check_output(config)
+    ui.note(f"backend {session.backend}, model {session.model.path}")
+    config = _shaped(session, config)
+    select_blocks(session.model.layers, config.num_layers)
+    if session.features is not None and config.alpha > 0:
+        check_constrains(session.features.hook, session.model, config)
+    texts = [] if config.text is None else read_texts(Path(config.text))
+    data = session.load_data(config)
+    for line in data.report.lines():
+        ui.note(line)
+    store = training_store(session, config.reference, config.output, config.cache)
+    return Checked(session, config, data, store, texts)
+
+
+def _check_output(config: TrainConfig) -> None:
+    if Path(config.output).is_file():
+        raise ConfigError(f"output is {config.output}, a file: expected a folder, new or old")
+    if config.adapter is not None and config.fine_tune_type == "full":
+        raise ConfigError(
+            "adapter is set while fine_tune_type is full, expected lora: a full run cannot go on "
+            "from an adapter"
+        )
+
+
+def _shaped(session: Session, config: TrainConfig) -> TrainConfig:
+    """The configuration with rank, scale and modules of the adapter that the run starts from."""
+    shape = session.adapter_config(config)
+    return dataclasses.replace(config, **{n: getattr(shape, n) for n in AdapterConfig.names()})
+
+
+def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
+    """Phase 1, phase 2, and the same measurements before and after."""
+    config, session, data = checked.config, checked.session, checked.data
+    policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
+    with ProgressDisplay(ui) as display:
+        store = session.reference(checked.store, splits_of(data), policy, config, display)
+        folder = RunFolder(Path(config.output), session.model, config)
+        folder.begin()
+        tap = session.features
+        run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
+        gauge = make_gauge(checked, run_data, gauge_options)
+        start = policy.trained()
+        ui.note("measuring the start")
+        before = _at_the_reference(gauge.measure(policy))
+        result = train(policy, run_data, config, folder, fan_out(JsonlLog(folder.log), display))
+        ui.note("measuring the end" + _kl_cost(config, start))
+        policy.set_reference(start)
+        after = gauge.measure(policy, kl=True)
+    found = findings(
+        before,
+        after,
+        config,
+        held_out=data.valid is not None,
+        constraint_ratio=result.constraint_ratio,
+    )
+    return Outcome(result, before, after, folder, checked.store, verdict(found))
+
+
+def _at_the_reference(measured: Measured) -> Measured:
+    """The start is the reference itself: its KL is 0 and need not be measured."""
+    measured.evaluation.metrics.update({"fpo/kl_chosen": 0.0, "fpo/kl_rejected": 0.0})
+    return measured
+
+
+def make_gauge(checked: Checked, run_data: RunData, options: dict[str, Any]) -> Gauge:
+    """The measurements of a run: its validation pairs, or training pairs where there are none."""
+    config = checked.config
+    return Gauge(
+        data=run_data,
+        split=run_data.train if run_data.valid is None else run_data.valid,
+        objective=config,
+        pairs=config.val_pairs,
+        tokens_per_batch=config.tokens_per_batch,
+        tokenizer=checked.session.tokenizer,
+        texts=checked.texts,
+        text_width=config.max_seq_length,
+        **options,
+    )
+
+
+def _kl_cost(config: TrainConfig, start: dict[str, Any]) -> str:
+    """Full fine-tuning has no adapter to switch off: the start is a copy of what was trained."""
+    if config.fine_tune_type != "full":
+        return ""
+    size = sum(weight.nbytes for weight in start.values()) / 2**20
+    return f" (sequential KL holds one extra copy of the trained weights, {size:.0f} MiB)"
