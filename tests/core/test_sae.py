@@ -190,6 +190,8 @@ def test_files_keep_everything(tmp_path, dtype, rtol):
 
 def test_bfloat16_rounds_as_torch_does(tmp_path):
     sae = make()
+    # Half-way between two bfloat16 numbers, from either side of the even one.
+    sae.W_enc.flat[:3] = np.uint32([0x3F808000, 0x3F818000, 0xBF828000]).view(np.float32)
     found = load_sae(save(sae, tmp_path / "sae", "BF16"))
     expected = torch.from_numpy(sae.W_enc).bfloat16().float().numpy()
     np.testing.assert_array_equal(found.W_enc, expected)

@@ -2,10 +2,9 @@
 
 Run it with a Python that has sae-lens; CI reads the files alone. Each case is a folder with the
 checkpoint as SAELens saves it and golden.npz: inputs `x` (float32), `features` of SAELens's own
-encoder run in float64 on upcast weights, and `options` for the converter as JSON.
+encoder run in float64 on upcast weights, and their `reconstruction` unless it is a transcoder.
 """
 
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -32,15 +31,12 @@ def activations(seed: int, count: int = TOKENS) -> torch.Tensor:
     return torch.randn(count, D_IN, generator=generator) @ basis + 0.5
 
 
-def save_golden(folder: Path, x: torch.Tensor, encode, options: dict | None = None) -> None:
+def save_golden(folder: Path, x: torch.Tensor, encode, decode) -> None:
     with torch.no_grad():
-        features = encode(x.double())
-    np.savez_compressed(
-        folder / "golden.npz",
-        x=x.numpy(),
-        features=features.numpy(),
-        options=np.array(json.dumps(options or {})),
-    )
+        arrays = {"x": x.numpy(), "features": encode(x.double())}
+        if "transcoder" not in folder.name:
+            arrays["reconstruction"] = decode(arrays["features"]).numpy()
+    np.savez_compressed(folder / "golden.npz", **arrays)
 
 
 def clean(name: str) -> Path:
@@ -68,7 +64,7 @@ def inference_case(architecture: str, name: str, seed: int, **settings) -> None:
     sae.save_model(folder)
     wide = SAE.load_from_disk(folder, dtype="float64")
     wide.turn_off_forward_pass_hook_z_reshaping()
-    save_golden(folder, activations(seed), wide.encode)
+    save_golden(folder, activations(seed), wide.encode, wide.decode)
 
 
 def grid() -> None:
@@ -165,7 +161,7 @@ def final_saves() -> None:
             folder = clean(f"final-{architecture}-{norm}")
             sae.save_inference_model(folder)
             wide = SAE.load_from_disk(folder, dtype="float64")
-            save_golden(folder, activations(7), wide.encode)
+            save_golden(folder, activations(7), wide.encode, wide.decode)
 
 
 def raw_checkpoints() -> None:
@@ -188,7 +184,7 @@ def raw_checkpoints() -> None:
             folder = clean(f"raw-{architecture}-{norm}")
             sae.save_model(folder)
             scaler.save(str(folder / "activation_scaler.json"))
-            save_golden(folder, activations(7), raw_encoder(sae, scaler))
+            save_golden(folder, activations(7), raw_encoder(sae, scaler), raw_decoder(sae, scaler))
 
 
 def raw_encoder(sae, scaler: ActivationScaler):
@@ -208,6 +204,19 @@ def raw_encoder(sae, scaler: ActivationScaler):
         return hidden.relu() * (hidden > sae.topk_threshold)
 
     return encode
+
+
+def raw_decoder(sae, scaler: ActivationScaler):
+    """The training decoder, and the scaling undone."""
+
+    def decode(features: torch.Tensor) -> torch.Tensor:
+        x = sae.decode(features)
+        if scaler.whitening is not None:
+            white = scaler.whitening
+            x = x @ white.inverse_matrix.double() + white.mean.double()
+        return x / scaler.scaling_factor if scaler.scaling_factor is not None else x
+
+    return decode
 
 
 def check_files() -> None:
