@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Matrices here are tiny: threads that wait for each other by spinning cost ten times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from fpo_mlx.fast_blas import load_fast_blas
 

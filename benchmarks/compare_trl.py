@@ -1,0 +1,185 @@
+"""FPO at α = 0 beside TRL's `sigmoid_norm`: the same batch, model and reference, by running both.
+
+TRL builds the batch (its tokenisation of the quickstart's pairs) and computes its loss through
+`DPOTrainer.compute_loss`. Our torch policy gets the same token ids and masks. Losses and gradients
+of fully trained weights must agree within 1e-5, relative. Exit status 1 where they do not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from trl import DPOConfig, DPOTrainer
+
+from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
+from fpo_core.data.batches import Batch
+from fpo_core.metrics import pair_losses
+from fpo_core.scoring import ReferenceBatch
+from fpo_torch.policy import TorchPolicy
+
+ROOT = Path(__file__).resolve().parents[1]
+WORLD = ROOT / "cli" / "fpo_cli" / "world" / "data"
+RESULT = ROOT / "benchmarks" / "results" / "compare_trl.json"
+BOUND = 1e-5
+PACKAGES = ("trl", "torch", "transformers", "peft", "numpy")
+
+
+def random_llama(vocab: int) -> LlamaForCausalLM:
+    """A small Llama with weights large enough to have opinions on every token."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.15,
+        bos_token_id=1,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+def shaken(model: LlamaForCausalLM, scale: float) -> LlamaForCausalLM:
+    """The same model with every weight moved a little: a policy some way from its reference."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(scale * torch.randn_like(weight))
+    return model
+
+
+def trl_trainer(folder: Path, policy: Path, beta: float, pairs: int, scratch: Path) -> DPOTrainer:
+    lines = (WORLD / "pairs" / "valid.jsonl").read_text(encoding="utf-8").splitlines()
+    arguments = DPOConfig(
+        output_dir=str(scratch / "trl"),
+        loss_type="sigmoid_norm",
+        beta=beta,
+        per_device_train_batch_size=pairs,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to=[],
+        max_length=None,
+    )
+    return DPOTrainer(
+        model=LlamaForCausalLM.from_pretrained(policy),
+        ref_model=LlamaForCausalLM.from_pretrained(folder),
+        args=arguments,
+        train_dataset=Dataset.from_list([json.loads(line) for line in lines[:pairs]]),
+        processing_class=AutoTokenizer.from_pretrained(WORLD / "model"),
+    )
+
+
+def run_trl(trainer: DPOTrainer) -> tuple[float, dict[str, np.ndarray], dict[str, torch.Tensor]]:
+    """TRL's loss, its gradient by name, and the batch that it made."""
+    inputs = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, inputs)
+    loss.backward()
+    gradient = {n: w.grad.numpy() for n, w in trainer.model.named_parameters()}
+    return float(loss.detach()), gradient, inputs
+
+
+def our_batch(inputs: dict[str, torch.Tensor]) -> Batch:
+    """TRL's padded tensors as a `Batch`: prompts end where its completion mask begins."""
+    completion = inputs["completion_mask"].numpy()
+    return Batch(
+        tokens=inputs["input_ids"].numpy().astype(np.int32),
+        prompt_lengths=completion.argmax(1).astype(np.int32),
+        lengths=inputs["attention_mask"].numpy().sum(1).astype(np.int32),
+        rows=np.arange(len(completion) // 2),
+    )
+
+
+def run_ours(
+    folder: Path, policy: Path, beta: float, batch: Batch
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Our loss and gradient, which is read from Adam's first moment: 0.1·g after one step."""
+    settings = ModelConfig(model=str(folder), device="cpu", dtype="float32")
+    ours = TorchPolicy(folder, settings, AdapterConfig(fine_tune_type="full"))
+    reference = ReferenceBatch(ours.score(batch).logps)
+    ours.load_trained(
+        {n: w.numpy() for n, w in LlamaForCausalLM.from_pretrained(policy).state_dict().items()}
+    )
+    objective = ObjectiveConfig(alpha=0.0, beta=beta)
+    ours.prepare_training(OptimiserConfig())
+    scores = ours.accumulate(batch, reference, objective, 1 / batch.pairs)
+    ours.apply_gradients(0.0, 1e9)
+    state = ours.optimiser_state()
+    gradient = {n.removesuffix(".m"): g / 0.1 for n, g in state.items() if n.endswith(".m")}
+    return float(pair_losses(scores, np.asarray(reference.logps), objective).mean()), gradient
+
+
+def relative(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """‖found − expected‖ / ‖expected‖ over all weights."""
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    apart = sum(((found[n] - expected[n]) ** 2).sum() for n in expected)
+    return float(np.sqrt(apart / sum((g**2).sum() for g in expected.values())))
+
+
+def compare(beta: float, pairs: int) -> dict[str, Any]:
+    """One comparison in a scratch folder."""
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        folder, policy = scratch / "base", scratch / "policy"
+        model = random_llama(json.loads((WORLD / "model/config.json").read_text())["vocab_size"])
+        model.save_pretrained(folder)
+        shaken(model, 0.02).save_pretrained(policy)
+        trl_loss, trl_gradient, inputs = run_trl(trl_trainer(folder, policy, beta, pairs, scratch))
+        batch = our_batch(inputs)
+        if not (batch.completion_mask() == inputs["completion_mask"].numpy()).all():
+            raise SystemExit("TRL's completion mask is not one run of ones: nothing to compare")
+        loss, gradient = run_ours(folder, policy, beta, batch)
+    return {
+        "beta": beta,
+        "pairs": batch.pairs,
+        "completion_lengths": batch.completion_lengths().tolist(),
+        "trl_loss": trl_loss,
+        "fpo_loss": loss,
+        "loss_difference": abs(loss / trl_loss - 1),
+        "gradient_difference": relative(gradient, trl_gradient),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=8)
+    pairs = parser.parse_args().pairs
+    runs = [compare(beta, pairs) for beta in (0.1, 2.0, 10.0)]
+    for run in runs:
+        print(
+            f"beta {run['beta']:<5} TRL {run['trl_loss']:.8f}  FPO {run['fpo_loss']:.8f}  relative "
+            f"difference: loss {run['loss_difference']:.1e}, "
+            f"gradient {run['gradient_difference']:.1e}"
+        )
+    passed = all(max(r["loss_difference"], r["gradient_difference"]) < BOUND for r in runs)
+    result = {
+        "command": "PYTHONPATH=. python benchmarks/compare_trl.py",
+        "bound": BOUND,
+        "passed": passed,
+        "runs": runs,
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    sys.exit(0 if passed else 1)
+
+
+if __name__ == "__main__":
+    main()
