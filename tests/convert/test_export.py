@@ -8,6 +8,7 @@ import pytest
 
 from fpo_convert.export import export_sae_lens
 from fpo_convert.sae import convert_sae, sae_info
+from fpo_convert.verify import Comparison, compare_features, refuse_if_wrong
 from fpo_core.errors import SaeError
 from fpo_core.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
@@ -69,3 +70,21 @@ def test_the_report_and_info_are_json(tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["untrained_tokens"] == ["bos", "id:7"]
     info = json.loads(json.dumps(sae_info(tmp_path / "a")))
     assert info["payload_sha256"] == report.payload_sha256
+
+
+def test_verification_counts_what_rounding_cannot_explain():
+    expected = np.array([[1.0, 0.0, 2.0, 0.0]])
+    edge = np.array([[0.4, 1e-6, 0.5, 0.3]])
+    found = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
+    result = compare_features(expected, edge, found)
+    assert (result.flips, result.unexplained_flips, result.l0) == (2, 1, 2.0)
+    assert result.relative_difference == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize(("gap", "flips"), [(0.01, 0), (0.0, 1), (float("nan"), 0)])
+def test_a_wrong_conversion_is_refused(gap, flips):
+    wrong = Comparison(gap, flips, flips, 1.0)
+    with pytest.raises(SaeError, match="differs from its source"):
+        refuse_if_wrong(wrong, "float32")
+    refuse_if_wrong(wrong, "bfloat16")
+    refuse_if_wrong(Comparison(1e-6, 2, 0, 1.0), "float32")

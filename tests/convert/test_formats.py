@@ -274,7 +274,7 @@ def test_pickled_objects_are_never_loaded(tmp_path):
         convert_sae(file, tmp_path / "o", k=1)
     assert not (tmp_path / "planted").exists()
     (tmp_path / "sae.pkl.gz").write_bytes(b"x")
-    with pytest.raises(SaeError, match="pickle"):
+    with pytest.raises(SaeError, match="is a pickle"):
         convert_sae(tmp_path / "sae.pkl.gz", tmp_path / "o")
 
 
