@@ -54,7 +54,10 @@ class DataConfig(Settings):
         1024, help="Token budget of prompt and completion together.", least=8
     )
     max_prompt_length: int | None = setting(
-        None, help="Token budget of the prompt alone; by default half of max_seq_length.", least=1
+        None,
+        help="Hard cap on the prompt; by default it is cut only where the pair is too long, and "
+        "never below half of max_seq_length.",
+        least=1,
     )
     strict: bool = setting(False, help="Refuse data with any row that would be dropped or changed.")
     max_rows: int | None = setting(None, help="Use only the first rows of each split.", least=1)
