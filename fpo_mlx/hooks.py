@@ -55,6 +55,31 @@ class Tap:
         return call
 
 
+class ColumnCut:
+    """Keeps some columns of what a model's body hands to its head, so the head computes no others.
+
+    What stands between body and head (a tied embedding, a soft cap) stays the model's own.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        self._columns: slice | None = None
+        _intercept(body, self._call)
+
+    def during(self, columns: slice, forward: Callable[[], mx.array]) -> mx.array:
+        """Run `forward` with the head on these columns alone: (n, t, v) -> (n, columns, v)."""
+        self._columns = columns
+        try:
+            return forward()
+        finally:
+            self._columns = None
+
+    def _call(
+        self, inner: Callable[..., Any], module: nn.Module, *args: Any, **kw: Any
+    ) -> mx.array:
+        result = inner(module, *args, **kw)
+        return result if self._columns is None else result[:, self._columns]
+
+
 def tap_and_checkpoint(stack: list[nn.Module], hook: Hook | None, checkpoint: bool) -> Tap | None:
     """Tap the hook's block, where there is one, and checkpoint every block, where asked.
 

@@ -44,7 +44,7 @@ def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
     The list itself, not a property's copy, so blocks can be replaced. Raises ModelError where
     there is none.
     """
-    count = len(model.layers)
+    count = len(model.layers)  # pyright: ignore[reportArgumentType]
     for path, module in [("", model), *model.named_modules()]:
         for name, value in module.items():
             is_stack = isinstance(value, list) and len(value) == count
@@ -54,6 +54,17 @@ def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
         f"no stack of {count} blocks was found in this {type(model).__module__}: expected a model "
         "with a standard list of transformer blocks"
     )
+
+
+def body_of(model: nn.Module, stack_path: str) -> nn.Module:
+    """The part that holds the blocks and the final norm, below the head; ModelError for none."""
+    parent = stack_path.rpartition(".")[0]
+    if not parent:
+        raise ModelError(
+            f"the blocks of this {type(model).__module__} lie beside its head: expected a model "
+            "whose body is a module of its own"
+        )
+    return dict(model.named_modules())[parent]
 
 
 def hidden_size(block: nn.Module) -> int:

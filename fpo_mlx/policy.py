@@ -19,8 +19,8 @@ from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
 from fpo_mlx import device as devices
 from fpo_mlx import ops
 from fpo_mlx.generate import generate
-from fpo_mlx.hooks import tap_and_checkpoint
-from fpo_mlx.models import find_blocks, hidden_size, load_model
+from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
+from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
 from fpo_mlx.trained import Weights, select_trained
 
 
@@ -49,6 +49,7 @@ class MlxPolicy:
         self._features = features
         self._sae = None if features is None else features.sae.to(ops, mx.zeros(0), decoder=False)
         self._tap = tap_and_checkpoint(stack, features and features.hook, grad_checkpoint)
+        self._cut = ColumnCut(body_of(self.model, self.stack_path))
         self._gradients: Weights | None = None
         self._reference: Weights | None = None
         self._optimiser: optimizers.AdamW | None = None
@@ -116,10 +117,14 @@ class MlxPolicy:
         Padding is on the right of a causal model, so it needs no attention mask.
         """
         tokens = mx.array(batch.tokens)
+
+        def run() -> mx.array:
+            return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
+
         if self._tap is None:
-            return self.model(tokens)[:, start - 1 : -1], None
-        logits, hidden = self._tap.watch(lambda: self.model(tokens))
-        return logits[:, start - 1 : -1], hidden[:, start:]
+            return run(), None
+        logits, hidden = self._tap.watch(run)
+        return logits, hidden[:, start:]
 
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
@@ -157,7 +162,7 @@ class MlxPolicy:
         if self._gradients is None:
             raise RuntimeError("no gradient was accumulated")
         clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
-        norm = float(total.item())
+        norm = float(np.asarray(total))
         if np.isfinite(norm):
             optimiser.learning_rate = learning_rate
             updated = optimiser.apply_gradients(clipped, self._trained.get())
@@ -223,7 +228,8 @@ class MlxPolicy:
 
 
 def _count(model: nn.Module) -> int:
-    return sum(weight.size for _, weight in tree_flatten(model.parameters()))
+    leaves = (weight for _, weight in tree_flatten(model.parameters()))
+    return sum(weight.size for weight in leaves if isinstance(weight, mx.array))
 
 
 def _fields(scores: Scores) -> Weights:
