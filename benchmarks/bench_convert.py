@@ -2,12 +2,16 @@
 
     python benchmarks/bench_convert.py [--mutations 10000] [--out benchmarks/results/convert.json]
 
+Timings mean little on a busy machine: `load` above `cpus` says that it was one, and processor seconds
+are given beside wall-clock ones.
+
 Bars: seconds ≤ 3 × (cp + one finiteness pass), peak memory ≤ 1.3 × the largest tensor above the
 interpreter's own, every mutated file refused or equal.
 """
 
 import argparse
 import json
+import os
 import platform
 import resource
 import shutil
@@ -135,7 +139,7 @@ def main() -> None:
     from tests.convert.mutations import Fuzzer
 
     results: dict = {"d_in": D_IN, "d_sae": D_SAE, "python": platform.python_version()}
-    results["numpy"] = np.__version__
+    results |= {"numpy": np.__version__, "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as name:
         for architecture in KINDS:
             results[architecture] = measure(Path(name), architecture, args.rounds)
