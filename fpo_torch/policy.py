@@ -47,7 +47,9 @@ class TorchPolicy:
         self._sae = features and features.sae.to(ops, probe, decoder=False)
         parameters = sum(weight.numel() for weight in self.base.parameters())
         if grad_checkpoint:
-            self.base.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers 5.23 renamed it; the old name goes in 6.
+            new = getattr(self.base, "activation_checkpointing_enable", None)
+            (new or self.base.gradient_checkpointing_enable)({"use_reentrant": False})
             self.base.enable_input_require_grads()
         self.model, self._trained = select_trained(self.base, adapter, model.seed)
         self._reference: dict[str, Tensor] | None = None
