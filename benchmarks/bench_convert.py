@@ -2,8 +2,8 @@
 
     python benchmarks/bench_convert.py [--mutations 10000] [--out benchmarks/results/convert.json]
 
-Timings mean little on a busy machine: `load` above `cpus` says that it was one, and processor seconds
-are given beside wall-clock ones.
+Timings mean little on a busy machine: `load` above `cpus` says that it was one; processor seconds
+are beside wall-clock ones.
 
 Bars: seconds ≤ 3 × (cp + one finiteness pass), peak memory ≤ 1.3 × the largest tensor above the
 interpreter's own, every mutated file refused or equal.
