@@ -258,7 +258,6 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
     """Settings of `fpo quickstart`."""
 
     output: str = like(LoopConfig, "output", default="fpo-quickstart")
-    fine_tune_type: Literal["lora", "full"] = like(AdapterConfig, "fine_tune_type")
     learning_rate: float | None = like(OptimiserConfig, "learning_rate", help="Peak learning rate.")
     iters: int | None = like(LoopConfig, "iters", help="Optimiser steps.")
     batch_size: int = like(LoopConfig, "batch_size")

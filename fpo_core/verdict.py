@@ -77,7 +77,9 @@ def verdict(found: Findings) -> list[str]:
 
 def _learned(found: Findings) -> str:
     assert found.reward is not None
-    word = "yes" if found.learned else "no, the wrong way" if found.reward.high < 0.5 else "unclear"
+    word = "no, the wrong way" if found.reward.high < 0.5 else "unclear"
+    if found.learned:
+        word = "yes" if found.raw.low > 0.5 else "in part"
     before = "" if found.raw_before is None else f"{found.raw_before:.3f} → "
     where = "held-out pairs" if found.held_out else "training pairs: none were held out"
     return (
@@ -94,9 +96,13 @@ def _drifted(found: Findings) -> str:
         parts.append(f"D {found.d_chosen:.3g} chosen, {found.d_rejected:.3g} rejected")
     if found.text_rise is not None:
         before, after = found.perplexity_before, found.perplexity
-        parts.append(f"perplexity {before:.2f} → {after:.2f} ({found.text_rise:+.1%})")
+        parts.append(f"perplexity {before:.4g} → {after:.4g} ({_change(found.text_rise)})")
     word = "far" if found.drifted_far else "within bounds" if parts else "not measured"
     return f"Drifted? {word}: {'; '.join(parts)}." if parts else f"Drifted? {word}."
+
+
+def _change(rise: float) -> str:
+    return f"{rise:+.1%}" if rise < 1 else f"{rise + 1:.3g} times"
 
 
 def _constraint(found: Findings) -> str:
@@ -135,7 +141,11 @@ def _advice(found: Findings) -> str:
         (not found.learned, "train longer (--epochs), or raise --learning-rate."),
         (
             found.drifted_far,
-            "raise --alpha or --beta, or take fewer steps, to stay nearer the reference.",
+            "lower --learning-rate or take fewer steps, or raise --alpha or --beta, to stay near.",
+        ),
+        (
+            found.raw.low <= 0.5,
+            "raw accuracy is still near chance: train longer, or raise --learning-rate.",
         ),
         (
             ratio is not None and ratio < WEAK,

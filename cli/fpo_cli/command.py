@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,19 @@ from fpo_core.settings import Settings
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Result = Mapping[str, Any]
 Run = Callable[[SettingsT, Ui], Result]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A command as docs/cli.md tells of it."""
+
+    path: str
+    help: str
+    options: list[options.Described]
+
+
+COMMANDS: list[Registered] = []
+"""Every command, in the order in which they were added."""
 
 
 def command(
@@ -38,10 +52,13 @@ def command(
             given = {name: values[name] for name in values if _was_given(context, name)}
             _run(run, settings, given, file, Ui(as_json), defaults or {})
 
-        parameters = options.signature(settings, arguments, defaults)
+        described = options.describe(settings, arguments, defaults)
+        parameters = options.signature(described)
         invoke.__signature__ = parameters
         invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
         invoke.__doc__ = _unwrapped(run.__doc__ or "")
+        group = "" if app.info.name == "fpo" else f"{app.info.name} "
+        COMMANDS.append(Registered(f"fpo {group}{name}", invoke.__doc__, described))
         app.command(name)(invoke)
         return run
 

@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fpo_cli.backend import install_command, missing_packages, select_backend
+from fpo_cli.backend import install_command, lend_blas, missing_packages, select_backend
 from fpo_core import __version__
 from fpo_core.config import BackendConfig, DoctorConfig
 from fpo_core.data.cache import cache_root
@@ -66,6 +66,7 @@ def _backend(name: str) -> dict[str, Any]:
 
 
 def _mlx() -> dict[str, Any]:
+    lent = lend_blas()
     mx = importlib.import_module("mlx.core")
     gpu = mx.is_available(mx.gpu)
     found: dict[str, Any] = {"devices": ["gpu", "cpu"] if gpu else ["cpu"]}
@@ -75,10 +76,15 @@ def _mlx() -> dict[str, Any]:
     mx.eval(a)
     gflops = _gflops(lambda: mx.eval(a @ a))
     found["cpu_gflops"] = gflops
-    if sys.platform == "linux" and gflops < SLOW_GFLOPS:
+    if lent is not None:
+        found["note"] = (
+            "MLX's Linux build multiplies matrices with the reference BLAS; here torch's is lent "
+            "to it (FPO_FAST_BLAS=0 switches that off)"
+        )
+    elif sys.platform == "linux" and gflops < SLOW_GFLOPS:
         found["note"] = (
             "MLX's Linux build multiplies matrices with the reference BLAS: right, but slow. "
-            "Calling fpo_mlx.fast_blas.load_fast_blas() before mlx is imported lends it torch's"
+            f"With torch installed beside it, its BLAS is lent: {install_command('torch')}"
         )
     return found
 

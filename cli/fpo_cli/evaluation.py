@@ -12,6 +12,7 @@ from fpo_cli.measure import Gauge, findings
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import FROZEN, Session
 from fpo_cli.stores import evaluation_store
+from fpo_cli.training import announce
 from fpo_cli.ui import Ui
 from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.policy import Policy, Sampling
@@ -38,17 +39,15 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     session = compared.reference
-    ui.note(f"backend {session.backend}, model {session.model.path}")
     texts = [] if config.text is None else read_texts(Path(config.text))
     tap = session.features
     data = session.load_data(config)
-    for line in data.report.lines():
-        ui.note(line)
     split = data.train if data.valid is None else data.valid
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
-    folder = evaluation_store(session, config.reference, near, config.cache)
+    folder = evaluation_store(session, config.reference, near, config.cache, split)
     weights = _weights(compared)
-    policy = _reference_policy(compared)
+    policy = _policy(session, compared.shape)
+    announce(ui, session, data.report)
     with ProgressDisplay(ui) as display:
         store = session.reference(folder, [split], policy, config, display)
     gauge = Gauge(
@@ -109,10 +108,6 @@ def _weights(compared: Compared) -> Weights | None:
     if compared.tuned.start_adapter is not None:
         return compared.tuned.start_adapter.weights
     return _policy(compared.tuned, compared.shape).trained()
-
-
-def _reference_policy(compared: Compared) -> Policy:
-    return _policy(compared.reference, compared.shape)
 
 
 def _policy(session: Session, shape: AdapterConfig) -> Policy:

@@ -41,9 +41,8 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     select_backend(config)
     output = Path(config.output)
     settings = train_settings(config)
-    ui.note("converting the autoencoder")
     convert_sae(assets().sae, settings.sae or "")
-    checked = check_run(settings, ui)
+    checked = check_run(settings)
     outcome = run(
         checked,
         ui,

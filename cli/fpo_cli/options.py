@@ -1,10 +1,11 @@
 """Options of a command from its settings class, and settings from command line and YAML."""
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,55 +17,85 @@ from fpo_core.settings import Settings, SettingsT
 ALIASES = {"max_seq_length": ("--max-length",), "temperature": ("--temp",), "prompt": ("-p",)}
 """Other spellings of an option."""
 _EXCLUSIVE = (("epochs", "iters"), ("iters", "epochs"))
-_CONTEXT, _FILE, _JSON = "context", "config_file", "as_json"
 
 
-def signature(
+@dataclass(frozen=True)
+class Described:
+    """A setting as an option, or as a positional argument."""
+
+    name: str
+    hint: Any
+    """The type that is parsed: without None, and a list as one comma-separated text."""
+    spellings: tuple[str, ...]
+    default: Any
+    help: str
+    panel: str
+    positional: bool
+
+    def parameter(self) -> inspect.Parameter:
+        """What Typer reads. It may stay away, since a YAML file may hold it."""
+        if self.positional:
+            metavar = self.name.upper()
+            info = typer.Argument(metavar=metavar, help=_escaped(self.help), show_default=False)
+        else:
+            text = _escaped(self.help)
+            info = typer.Option(*self.spellings, help=text, rich_help_panel=self.panel)
+        return _keyword(self.name, Annotated[self.hint | None, info], self.default)
+
+
+def describe(
     kind: type[Settings], arguments: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
-) -> inspect.Signature:
-    """What Typer reads: an option per setting, those named in `arguments` as positional ones.
+) -> list[Described]:
+    """The options of a settings class: the command's own, then group by group as it names them.
 
-    `defaults` stand in for the class's own in the help and where nothing is given. `--config` and
-    `--json` come last. Every option may stay away, since a YAML file may hold it.
+    Settings named in `arguments` are positional; `defaults` stand in for the class's own.
     """
     hints = typing.get_type_hints(kind)
-    shown = {} if defaults is None else defaults
-    listed = sorted(fields(kind), key=lambda field: _group_position(kind, field.name))
-    settings = [
-        _parameter(kind, field, hints[field.name], field.name in arguments, shown)
+    listed = sorted(fields(kind), key=lambda field: kind.__mro__.index(_group(kind, field.name)))
+    return [
+        _described(kind, field, hints[field.name], field.name in arguments, defaults or {})
         for field in listed
     ]
-    return inspect.Signature([_keyword(_CONTEXT, typer.Context), *settings, *_common()])
 
 
-def _parameter(
+def _described(
     kind: type[Settings],
     field: Field[Any],
     hint: Any,
     positional: bool,
     defaults: Mapping[str, Any],
-) -> inspect.Parameter:
-    needed = field.default is MISSING and field.name not in defaults
-    help_text = field.metadata["help"] + (" Required." if needed else "")
-    default = None if needed else defaults.get(field.name, field.default)
-    if positional:
-        metavar = field.name.upper()
-        info = typer.Argument(metavar=metavar, help=help_text, show_default=False)
-    else:
-        info = typer.Option(
-            *_spellings(field.name, _plain(hint)),
-            help=help_text,
-            rich_help_panel=panel(_group(kind, field.name)),
-        )
-    return _keyword(field.name, Annotated[_plain(hint) | None, info], default)
+) -> Described:
+    default = defaults.get(field.name, field.default)
+    needed = default is MISSING
+    hint = _plain(hint)
+    return Described(
+        name=field.name,
+        hint=hint,
+        spellings=_spellings(field.name, hint),
+        default=None if needed else default,
+        help=field.metadata["help"] + (" Required." if needed else ""),
+        panel=_panel(_group(kind, field.name)),
+        positional=positional,
+    )
+
+
+def signature(described: Iterable[Described]) -> inspect.Signature:
+    """What Typer reads of a command: its options, then `--config` and `--json`."""
+    settings = [option.parameter() for option in described]
+    return inspect.Signature([_keyword("context", typer.Context), *settings, *_common()])
+
+
+def _escaped(text: str) -> str:
+    """Square brackets that rich would take for markup, made plain."""
+    return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
 
 
 def _common() -> list[inspect.Parameter]:
     config = typer.Option("--config", "-c", metavar="FILE", help="YAML file of these options.")
     json = typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")
     return [
-        _keyword(_FILE, Annotated[Path | None, config], None),
-        _keyword(_JSON, Annotated[bool, json], False),
+        _keyword("config_file", Annotated[Path | None, config], None),
+        _keyword("as_json", Annotated[bool, json], False),
     ]
 
 
@@ -73,15 +104,14 @@ def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty)
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
-def _spellings(name: str, hint: Any) -> list[str]:
+def _spellings(name: str, hint: Any) -> tuple[str, ...]:
     option = "--" + name.replace("_", "-")
     if hint is bool:
         option += f"/--no-{name.replace('_', '-')}"
-    return [option, *ALIASES.get(name, ())]
+    return (option, *ALIASES.get(name, ()))
 
 
 def _plain(hint: Any) -> Any:
-    """The type that Typer parses: without None, and a list as one comma-separated text."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(option for option in typing.get_args(hint) if option is not type(None))
     return str if typing.get_origin(hint) is tuple else hint
@@ -92,12 +122,7 @@ def _group(kind: type[Settings], name: str) -> type[Settings]:
     return next(group for group in kind.__mro__ if name in vars(group).get("__annotations__", {}))
 
 
-def _group_position(kind: type[Settings], name: str) -> int:
-    """A command's own options first, then its groups in the order that it names them."""
-    return kind.__mro__.index(_group(kind, name))
-
-
-def panel(group: type[Settings]) -> str:
+def _panel(group: type[Settings]) -> str:
     """The title over a group's options in the help: its docstring, or plain for a command's own."""
     words = (group.__doc__ or "").strip().split("\n")[0].rstrip(".")
     return "Options" if words.startswith("Settings of") else words

@@ -7,6 +7,7 @@ from typing import Any
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import FROZEN, Session, splits_of
 from fpo_cli.stores import shared_store
+from fpo_cli.training import announce
 from fpo_cli.ui import Ui
 from fpo_core.config import ReferenceRunConfig
 from fpo_core.reference import missing_pairs
@@ -16,17 +17,16 @@ def build_reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
     """Build the store, or add what it lacks; the mapping that --json prints."""
     start = time.perf_counter()
     session = Session(config)
-    ui.note(f"backend {session.backend}, model {session.model.path}")
+    _ = session.backend
     features = session.features
     data = session.load_data(config)
-    for line in data.report.lines():
-        ui.note(line)
     named = config.reference
     folder = shared_store(session, config.cache) if named is None else Path(named)
     splits = splits_of(data)
     missing = sum(map(len, missing_pairs(folder, session.key, splits)))
     if missing:
         policy = session.policy(FROZEN)
+        announce(ui, session, data.report)
         with ProgressDisplay(ui) as display:
             session.reference(folder, splits, policy, config, display)
     pairs = sum(map(len, splits))

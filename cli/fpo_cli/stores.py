@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fpo_cli.session import Session
 from fpo_core.data.cache import cache_root
+from fpo_core.data.rows import TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.store import ReferenceStore
 
@@ -38,21 +39,28 @@ def training_store(session: Session, named: str | None, output: str, cache: str 
 
 
 def evaluation_store(
-    session: Session, named: str | None, near: Iterable[Path], cache: str | None
+    session: Session,
+    named: str | None,
+    near: Iterable[Path],
+    cache: str | None,
+    split: TokenisedPairs,
 ) -> Path:
-    """The named folder; else the first store in folders `near` that fits; else the cache's."""
+    """The named folder; else one in folders `near` that holds the split; else the cache's."""
     if named is not None:
+        if ReferenceStore.exists(Path(named)):
+            session.key.check(ReferenceStore.open(Path(named)).key, Path(named))
         return Path(named)
     for folder in near:
-        if _fits(session, folder / FOLDER):
+        if _holds(session, folder / FOLDER, split):
             return folder / FOLDER
     return shared_store(session, cache)
 
 
-def _fits(session: Session, folder: Path) -> bool:
+def _holds(session: Session, folder: Path, split: TokenisedPairs) -> bool:
+    """Whether nothing need be added: a run's own store is read by others, never changed."""
     try:
-        session.key.check(ReferenceStore.open(folder).key, folder)
+        store = ReferenceStore.open(folder)
+        session.key.check(store.key, folder)
     except StoreError:
         return False
-    # Rows may be added, and those need the autoencoder that the others were made with.
-    return True
+    return not store.missing(split.keys())

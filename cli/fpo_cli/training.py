@@ -13,6 +13,7 @@ from fpo_cli.ui import Ui
 from fpo_core.adapters import select_blocks
 from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
+from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
@@ -64,21 +65,26 @@ class Outcome:
         }
 
 
-def check_run(config: TrainConfig, ui: Ui) -> Checked:
+def check_run(config: TrainConfig) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
+    _ = session.backend
     _check_output(config)
-    ui.note(f"backend {session.backend}, model {session.model.path}")
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
     if session.features is not None and config.alpha > 0:
         check_constrains(session.features.hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
-    for line in data.report.lines():
-        ui.note(line)
     store = training_store(session, config.reference, config.output, config.cache)
     return Checked(session, config, data, store, texts)
+
+
+def announce(ui: Ui, session: Session, report: DataReport) -> None:
+    """What a command works on, once nothing is left that could be refused."""
+    ui.note(f"{session.backend}, {session.model.name}")
+    for line in report.lines():
+        ui.note(line)
 
 
 def _check_output(config: TrainConfig) -> None:
@@ -101,6 +107,7 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
     """Phase 1, phase 2, and the same measurements before and after."""
     config, session, data = checked.config, checked.session, checked.data
     policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
+    announce(ui, session, data.report)
     with ProgressDisplay(ui) as display:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)

@@ -44,6 +44,6 @@ def convert_sae(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    group = typer.Typer(help="Convert what others published.", no_args_is_help=True)
+    group = typer.Typer(name="convert", help="Convert what others published.", no_args_is_help=True)
     command(group, "sae", ConvertConfig, arguments=("source",))(convert_sae)
-    app.add_typer(group, name="convert")
+    app.add_typer(group)

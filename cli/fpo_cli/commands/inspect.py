@@ -40,6 +40,6 @@ def inspect_data(config: InspectConfig, ui: Ui) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    group = typer.Typer(help="Look at preference data.", no_args_is_help=True)
+    group = typer.Typer(name="data", help="Look at preference data.", no_args_is_help=True)
     command(group, "inspect", InspectConfig)(inspect_data)
-    app.add_typer(group, name="data")
+    app.add_typer(group)

@@ -30,6 +30,6 @@ def _shown(value: Any) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    group = typer.Typer(help="Look at autoencoders.", no_args_is_help=True)
+    group = typer.Typer(name="sae", help="Look at autoencoders.", no_args_is_help=True)
     command(group, "info", SaeInfoConfig, arguments=("file",))(sae_info)
-    app.add_typer(group, name="sae")
+    app.add_typer(group)

@@ -17,7 +17,7 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     """
     from fpo_cli.training import check_run, run
 
-    outcome = run(check_run(config, ui), ui)
+    outcome = run(check_run(config), ui)
     for line in outcome.verdict:
         ui.say(line)
     return {"command": "train"} | outcome.to_mapping()
