@@ -258,6 +258,7 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
     """Settings of `fpo quickstart`."""
 
     output: str = like(LoopConfig, "output", default="fpo-quickstart")
+    max_rows: int | None = like(DataConfig, "max_rows")
     learning_rate: float | None = like(OptimiserConfig, "learning_rate", help="Peak learning rate.")
     iters: int | None = like(LoopConfig, "iters", help="Optimiser steps.")
     batch_size: int = like(LoopConfig, "batch_size")

@@ -5,7 +5,6 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -50,7 +49,13 @@ def command(
         def invoke(**values: Any) -> None:
             context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
             given = {name: values[name] for name in values if _was_given(context, name)}
-            _run(run, settings, given, file, Ui(as_json), defaults or {})
+            config, ignored = options.read_settings(
+                settings, given, file, defaults or {}, arguments
+            )
+            ui = Ui(as_json)
+            if ignored:
+                ui.note(f"{file}: left aside, of no concern here: {', '.join(ignored)}")
+            _run(run, config, ui)
 
         described = options.describe(settings, arguments, defaults)
         parameters = options.signature(described)
@@ -76,19 +81,9 @@ def _was_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _run(
-    run: Run[SettingsT],
-    kind: type[SettingsT],
-    given: Mapping[str, Any],
-    file: Path | None,
-    ui: Ui,
-    defaults: Mapping[str, Any],
-) -> None:
+def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
     from fpo_cli.quiet import quiet
 
-    config, ignored = options.read_settings(kind, given, file, defaults)
-    if ignored:
-        ui.note(f"{file}: of no concern to this command, left aside: {', '.join(ignored)}")
     _check_installed(config)
     quiet()
     real = sys.stdout

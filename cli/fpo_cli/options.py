@@ -129,7 +129,11 @@ def _panel(group: type[Settings]) -> str:
 
 
 def read_settings(
-    kind: type[SettingsT], given: Mapping[str, Any], file: Path | None, defaults: Mapping[str, Any]
+    kind: type[SettingsT],
+    given: Mapping[str, Any],
+    file: Path | None,
+    defaults: Mapping[str, Any],
+    arguments: Iterable[str] = (),
 ) -> tuple[SettingsT, list[str]]:
     """Settings from what was given on the command line, over a YAML file, over defaults.
 
@@ -144,7 +148,13 @@ def read_settings(
             kept.pop(loser, None)
     below = {key: value for key, value in defaults.items() if key not in (*kept, *given)}
     source = "a -c YAML file" if file is None else str(file)
-    return kind.from_mapping(below | kept | dict(given), source), ignored
+    values = below | kept | dict(given)
+    for name in arguments:
+        if values.get(name) is None:
+            raise ConfigError(
+                f"{name.upper()} is missing: write it behind the command, or {name} in {source}"
+            )
+    return kind.from_mapping(values, source), ignored
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

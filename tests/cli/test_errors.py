@@ -1,0 +1,188 @@
+"""A user's mistake is one line on stderr and exit code 2, and nothing is written."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fpo_cli.world import assets
+
+from .conftest import Fpo, Ran, model_and_data
+
+
+def refused(ran: Ran, *words: str) -> None:
+    assert ran.code == 2, ran.err
+    assert ran.out == ""
+    assert ran.err.strip().count("\n") == 0, ran.err
+    assert ran.err.startswith("fpo: ")
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+def jsonl(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
+    "missing file": (lambda t: ["--data", t / "no.jsonl"], ("no.jsonl",)),
+    "wrong column": (
+        lambda t: ["--data", jsonl(t / "a.jsonl", {"prompt": "p", "good": "g", "bad": "b"})],
+        ("a.jsonl", "chosen"),
+    ),
+    "empty data set": (lambda t: ["--data", jsonl(t / "e.jsonl")], ("e.jsonl", "empty")),
+    "not JSON": (
+        lambda t: ["--data", (t / "n.jsonl", (t / "n.jsonl").write_text("{"))[0]],
+        ("n.jsonl", "JSON"),
+    ),
+    "missing autoencoder": (lambda t: ["--sae", t / "no.safetensors"], ("no.safetensors",)),
+    "autoencoder not converted": (
+        lambda t: ["--sae", assets().sae / "sae_weights.safetensors"],
+        ("fpo convert sae",),
+    ),
+    "unknown hook": (lambda t: ["--hook", "layer.two"], ("layer.two", "--hook")),
+    "hook beyond the model": (
+        lambda t: ["--hook", "blocks.40.hook_resid_post"],
+        ("blocks.40", "4 layers"),
+    ),
+    "hook under what is trained": (
+        lambda t: ["--num-layers", 1],
+        ("lies before the first trained layer",),
+    ),
+    "too many layers": (lambda t: ["--num-layers", 99], ("num_layers is 99",)),
+    "no such module": (lambda t: ["--target-modules", "w_proj"], ("w_proj",)),
+    "missing model": (lambda t: ["--model", t / "none"], ("none",)),
+    "model without weights": (lambda t: ["--model", t], ("config.json",)),
+    "missing adapter": (lambda t: ["--adapter", t / "none"], ("adapter",)),
+    "adapter and full": (
+        lambda t: ["--adapter", t, "--fine-tune-type", "full"],
+        ("adapter", "full"),
+    ),
+    "missing texts": (lambda t: ["--text", t / "no.txt"], ("no.txt",)),
+    "no such device": (lambda t: ["--device", "mps"], ("mps", "--device")),
+    "output is a file": (
+        lambda t: ["--output", jsonl(t / "file", {"a": 1})],
+        ("expected a folder",),
+    ),
+    "contradiction": (lambda t: ["--epochs", 1, "--iters", 5], ("epochs and iters",)),
+    "out of bounds": (lambda t: ["--beta", 0], ("beta is 0.0, expected more than 0",)),
+    "not a number": (lambda t: ["--iters", "many"], ("--iters",)),
+    "not a choice": (lambda t: ["--backend", "jax"], ("--backend", "jax")),
+    "unknown option": (lambda t: ["--learning-rat", 1], ("--learning-rat",)),
+    "missing configuration": (lambda t: ["-c", t / "no.yaml"], ("no.yaml",)),
+    "unknown key": (
+        lambda t: ["-c", (t / "c.yaml", (t / "c.yaml").write_text("alpah: 1"))[0]],
+        ("c.yaml", "alpah", "'alpha'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    mistake: str, fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    make, words = MISTAKES[mistake]
+    output = tmp_path / "out"
+    options = ["train", *world, "--output", output, "--backend", "torch", *make(tmp_path)]
+    before = sorted(tmp_path.rglob("*"))
+    refused(fpo(*options, "--json"), *words)
+    assert not output.exists()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_wrong_width_is_refused(fpo: Fpo, tmp_path: Path) -> None:
+    options = [*model_and_data(), "--output", tmp_path / "out", "--backend", "torch"]
+    narrow = narrow_sae(tmp_path / "narrow")
+    refused(fpo("convert", "sae", narrow, "--out", tmp_path / "n.safetensors", "--k", 0), "k is 0")
+    assert fpo("convert", "sae", narrow, "--out", tmp_path / "n.safetensors").code == 0
+    refused(fpo("train", *options, "--sae", tmp_path / "n.safetensors"), "d_in 64", "128")
+    assert not (tmp_path / "out").exists()
+
+
+def narrow_sae(folder: Path) -> Path:
+    """The world's autoencoder with half of its inputs."""
+    from safetensors.numpy import load_file, save_file
+
+    folder.mkdir()
+    weights = load_file(assets().sae / "sae_weights.safetensors")
+    halved = {
+        "W_enc": weights["W_enc"][:64].copy(),
+        "W_dec": weights["W_dec"][:, :64].copy(),
+        "b_dec": weights["b_dec"][:64].copy(),
+    }
+    save_file(weights | halved, folder / "sae_weights.safetensors")
+    settings = json.loads((assets().sae / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(settings | {"d_in": 64}))
+    return folder
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+@pytest.mark.parametrize(
+    "command", ["quickstart", "train", "data inspect", "convert sae", "doctor", "sae info"]
+)
+def test_an_unavailable_backend_is_refused_everywhere(
+    backend: str,
+    command: str,
+    fpo: Fpo,
+    world: list[object],
+    sae: Path,
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    real = importlib.util.find_spec
+    gone = {"mlx", "mlx_lm"} if backend == "mlx" else {"torch", "peft"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name in gone else real(name, *a)
+    )
+    options = {
+        "quickstart": ["--output", tmp_path / "out"],
+        "train": [*world, "--output", tmp_path / "out"],
+        "data inspect": model_and_data(),
+        "convert sae": [assets().sae, "--out", tmp_path / "out"],
+        "doctor": [],
+        "sae info": [sae],
+    }[command]
+    ran = fpo(*command.split(), *options, "--backend", backend)
+    refused(ran, f"--backend {backend} needs", f"pip install 'fpo-mlx[{backend}]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train"], ("is not set: give --",)),
+        (["convert", "sae"], ("SOURCE is missing",)),
+        (["sae", "info"], ("FILE is missing",)),
+        (["sae", "info", "no.safetensors"], ("no.safetensors",)),
+        (["generate"], ("model is not set",)),
+        (["nonsense"], ("nonsense",)),
+        (["data", "nonsense"], ("nonsense",)),
+        (["eval", "--model", "m", "--data", "d", "--adapter", "a", "--base", "b"], ("adapter",)),
+    ],
+)
+def test_mistakes_of_other_commands(args: list[str], words: tuple[str, ...], fpo: Fpo) -> None:
+    refused(fpo(*args), *words)
+
+
+def test_a_store_made_from_something_else_is_refused_with_what_differs(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    store = ["--reference", tmp_path / "store", "--backend", "torch"]
+    assert fpo("reference", *world, "--hook", "blocks.1.hook_resid_post", *store).code == 0
+    ran = fpo("train", *world, "--output", tmp_path / "out", *store)
+    refused(ran, "hook: the store has blocks.1.hook_resid_post, this run has blocks.2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interruption_is_one_line_and_130(fpo: Fpo, monkeypatch) -> None:
+    from fpo_cli import diagnosis
+
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(diagnosis, "diagnose", interrupt)
+    ran = fpo("doctor")
+    assert (ran.code, ran.err.strip()) == (130, "fpo: interrupted")

@@ -1,0 +1,94 @@
+"""`fpo --help` is quick and clean, tells every default, and the written page is up to date."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fpo_cli import docs
+from fpo_cli.command import COMMANDS
+from fpo_core.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+PATHS = [str(ROOT / part) for part in (".", "convert", "cli")]
+HEAVY = ("torch", "mlx", "transformers", "datasets", "numpy", "huggingface_hub", "matplotlib")
+
+
+def python(code: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {PATHS!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout
+
+
+def quickest(code: str, times: int = 5) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        python(code)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+HELP = """
+import contextlib, io
+sys.argv = ["fpo", "--help"]
+from fpo_cli.main import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main()
+"""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert python(HELP + f"print([m for m in {HEAVY} if m in sys.modules])").strip() == "[]"
+
+
+def test_help_takes_at_most_four_imports_of_typer() -> None:
+    assert quickest(HELP) <= 4 * quickest("import typer")
+
+
+def test_help_of_train_names_every_option_and_default(fpo, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    text = " ".join(fpo("train", "--help").out.replace("│", " ").split())
+    for field in dataclasses.fields(TrainConfig):
+        option = "--" + field.name.replace("_", "-")
+        assert option in text, option
+        if field.default not in (None, dataclasses.MISSING, True, False):
+            assert f"[default: {field.default}]" in text, option
+    assert "--max-length" in text
+    assert "no-strict" in text
+
+
+@pytest.mark.parametrize("command", [c.path for c in COMMANDS])
+def test_every_command_takes_the_common_options(command: str, fpo, monkeypatch) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    ran = fpo(*command.split()[1:], "--help")
+    assert ran.code == 0
+    for option in ("--backend", "--config", "-c", "--json"):
+        assert option in ran.out
+
+
+def test_there_are_all_commands() -> None:
+    assert {c.path for c in COMMANDS} == {
+        "fpo quickstart",
+        "fpo convert sae",
+        "fpo sae info",
+        "fpo reference",
+        "fpo train",
+        "fpo eval",
+        "fpo generate",
+        "fpo data inspect",
+        "fpo doctor",
+    }
+
+
+def test_the_page_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == docs.render(), "run: python -m fpo_cli.docs > docs/cli.md"

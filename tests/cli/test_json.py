@@ -1,0 +1,84 @@
+"""Under --json, stdout is one JSON object and nothing else, for every command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fpo_cli.ui import to_json
+from fpo_cli.world import assets
+
+from .conftest import Fpo, model_and_data
+
+
+def test_sae_info_and_convert(fpo: Fpo, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    ran = fpo("convert", "sae", assets().sae, "--out", out, "--json")
+    assert (ran.code, ran.json["command"], ran.json["d_sae"]) == (0, "convert sae", 1024)
+    ran = fpo("sae", "info", out, "--verify", "--json")
+    assert (ran.json["verified"], ran.json["hook"]) == (True, "blocks.2.hook_resid_post")
+    spoken = fpo("sae", "info", out)
+    assert "blocks.2.hook_resid_post" in spoken.out
+    assert spoken.err == ""
+
+
+def test_data_inspect(fpo: Fpo) -> None:
+    ran = fpo("data", "inspect", *model_and_data(), "--rows", 2, "--start", 1, "--json")
+    assert ran.json["report"]["splits"]["train"]["kept"] == 12
+    row = ran.json["rows"][1]
+    assert row["position"] == 2
+    for side in row["sides"]:
+        kinds = [segment["kind"] for segment in side["segments"]]
+        assert kinds[:2] == ["prompt", "completion"]
+        assert [segment["mask"] for segment in side["segments"]][:2] == [0, 1]
+    spoken = fpo("data", "inspect", *model_and_data(), "--split", "valid")
+    assert "prompt" in spoken.out
+    assert "train: 12 of 12 pairs" in spoken.out
+
+
+@pytest.mark.parametrize(("options", "word"), [(["--start", 99], "start is 99")])
+def test_data_inspect_beyond_the_end(fpo: Fpo, options: list[object], word: str) -> None:
+    ran = fpo("data", "inspect", *model_and_data(), *options)
+    assert ran.code == 2
+    assert word in ran.err
+
+
+def test_doctor(fpo: Fpo, tmp_path: Path) -> None:
+    found = fpo("doctor", "--cache", tmp_path, "--json").json
+    assert found["auto"] in ("mlx", "torch")
+    for backend in ("mlx", "torch"):
+        assert found["backends"][backend]["installed"]
+        assert "cpu" in found["backends"][backend]["devices"]
+    assert found["cache"] == {"folder": str(tmp_path), "bytes": 0}
+    spoken = fpo("doctor", "--backend", "torch")
+    assert "torch:" in spoken.out
+    assert "mlx:" not in spoken.out
+
+
+def test_doctor_names_what_is_missing(fpo: Fpo, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "peft" else real(name, *a)
+    )
+    assert "torch: not usable (missing peft); get it with: pip install" in fpo("doctor").out
+
+
+def test_reference_is_shared_through_the_cache_and_resumed(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    cache = ["--cache", tmp_path, "--backend", "torch", "--json"]
+    first = fpo("reference", *world, *cache).json
+    assert (first["pairs"], first["new_pairs"]) == (24, 24)
+    assert Path(first["reference"]).is_relative_to(tmp_path)
+    assert fpo("reference", *world, *cache).json["new_pairs"] == 0
+    ran = fpo("train", *world, *cache, "--output", tmp_path / "run", "--iters", 1)
+    assert ran.json["reference"] == first["reference"]
+
+
+def test_numbers_that_are_not_finite_and_foreign_values_become_plain() -> None:
+    import numpy as np
+
+    text = to_json({"a": float("nan"), "b": np.float32(0.5), "c": (1, Path("x")), "d": True})
+    assert json.loads(text) == {"a": None, "b": 0.5, "c": [1, "x"], "d": True}

@@ -1,0 +1,133 @@
+"""The whole road on the quickstart world, in few steps, on both backends."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from fpo_cli.world import assets
+from fpo_core.config import TrainConfig
+
+from .conftest import Fpo, model_and_data
+
+BACKENDS = ("torch", "mlx")
+FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_train_eval_generate(backend: str, fpo: Fpo, world: list[object], tmp_path: Path) -> None:
+    run, use = tmp_path / "run", ["--backend", backend, "--json"]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("The red lamp is here.\nA book about the sea.\n")
+    measured = ["--text", texts, "--val-pairs", 8]
+    ran = fpo("train", *world, *FEW, *use, *measured, "--output", run)
+    assert ran.code == 0, ran.err
+    trained = ran.json
+    assert trained["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert trained["loss_last"] < trained["loss_first"]
+    assert trained["before"]["fpo/d_rejected"] == pytest.approx(0, abs=1e-6)
+    assert trained["after"]["fpo/kl_rejected"] > 0
+    assert trained["after"]["perplexity"] > 1
+    assert len(trained["verdict"]) <= 6
+    kinds = [json.loads(line)["kind"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert kinds[0] == "step0"
+    assert kinds[-1] == "done"
+    assert json.loads((run / "fpo_config.json").read_text())["sae"] == str(world[-1])
+
+    ran = fpo("eval", *world, *use, *measured, "--beta", 1, "--adapter", run, "--samples", 2)
+    assert ran.code == 0, ran.err
+    judged = ran.json
+    assert judged["reference"] == str(run / "reference")
+    for name in ("loss", "fpo/kl_rejected", "fpo/d_rejected", "perplexity"):
+        assert judged["after"][name] == pytest.approx(trained["after"][name], rel=1e-3), name
+        assert judged["before"].get(name, 0) != judged["after"][name]
+    assert judged["after"]["entropy"] > 0
+
+    prompt = ["--prompt", "Tell me about the red lamp.", "--max-tokens", 8, "--samples", 2]
+    model = ["--model", assets().model, *use]
+    answers = [fpo("generate", *model, *prompt, "--adapter", run).json for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert len(answers[0]["completions"]) == 2
+    assert answers[0]["prompt"].startswith("<|")
+    plain = fpo("generate", *model, *prompt, "--temp", 0, "--ignore-chat-template").json
+    assert plain["prompt"] == "Tell me about the red lamp."
+    assert plain["completions"][0] == plain["completions"][1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_full_fine_tuning_is_evaluated_against_its_base(
+    backend: str, fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    run, use = tmp_path / "run", ["--backend", backend, "--json"]
+    full = ["--fine-tune-type", "full", "--learning-rate", 1e-3]
+    ran = fpo("train", *world, *FEW, *full, *use, "--output", run)
+    assert ran.code == 0, ran.err
+    assert "one extra copy of the trained weights" in ran.err
+    base = [*world[2:], "--base", assets().model, "--samples", 0, "--beta", 1, "--val-pairs", 8]
+    judged = fpo("eval", "--model", run, *base, *use)
+    assert judged.code == 0, judged.err
+    for name in ("loss", "fpo/kl_rejected", "fpo/d_rejected"):
+        expected = ran.json["after"][name]
+        assert judged.json["after"][name] == pytest.approx(expected, rel=1e-3), name
+
+
+def test_a_model_alone_and_training_without_an_autoencoder(fpo: Fpo, tmp_path: Path) -> None:
+    use = [*model_and_data(), "--backend", "torch", "--json"]
+    alone = fpo("eval", *use, "--samples", 0).json
+    assert alone["before"] is None
+    assert "fpo/d_rejected" not in alone["after"]
+    ran = fpo("train", *use, *FEW, "--alpha", 0, "--output", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert "alpha is 0" in ran.json["verdict"][2]
+
+
+def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    use = [*world, *FEW, "--backend", "torch", "--json"]
+    shape = ["--rank", 3, "--scale", 5, "--target-modules", "q_proj,v_proj", "--num-layers", 3]
+    assert fpo("train", *use, *shape, "--output", tmp_path / "a").code == 0
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    saved = [json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "ab"]
+    for key in ("r", "lora_alpha", "target_modules", "layers_to_transform"):
+        assert saved[0][key] == saved[1][key]
+
+
+def test_text_for_people(fpo: Fpo, world: list[object], tmp_path: Path) -> None:
+    ran = fpo("train", *world, *FEW, "--backend", "torch", "--output", tmp_path / "run")
+    assert ran.out.startswith("Learned?")
+    assert ran.out.count("\n") <= 6
+    assert "training: step 2/2, loss" in ran.err
+    assert "step-0 check" in ran.err
+    ran = fpo("generate", "--model", assets().model, "-p", "Hello", "--max-tokens", 4)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.strip()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_quickstart(backend: str, fpo: Fpo, tmp_path: Path) -> None:
+    output = tmp_path / "quick"
+    few = ["--iters", 2, "--batch-size", 4, "--samples", 4, "--max-rows", 24]
+    ran = fpo("quickstart", "--backend", backend, "--output", output, *few, "--json")
+    assert ran.code == 0, ran.err
+    result = ran.json
+    assert {"before", "after", "seconds", "loss_first", "loss_last", "calibration"} <= set(result)
+    for moment in ("before", "after"):
+        assert 0 <= result[moment]["oracle"] <= 1
+        assert len(result[moment]["completions"]) == 4
+        assert {"entropy", "perplexity", "fpo/kl_rejected", "fpo/d_rejected"} <= set(result[moment])
+    assert Path(result["picture"]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert Path(result["sae"]).is_file()
+    assert "held-out raw accuracy" in ran.err
+    assert {path.name for path in tmp_path.iterdir()} == {"quick"}
+
+
+def test_the_quickstarts_settings_are_settings_of_train() -> None:
+    from fpo_cli.commands.quickstart import SETTINGS
+    from fpo_cli.options import read_yaml
+
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(read_yaml(SETTINGS)) <= names
