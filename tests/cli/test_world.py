@@ -75,6 +75,15 @@ def test_truncation_and_word_swaps_break_well_formedness() -> None:
         assert not is_well_formed(" ".join([*words[:2], *words[1:]]))
 
 
+def test_mixed_manners_are_half_polite_and_well_formed() -> None:
+    prompt = "Tell me about the red lamp that Omar saw today."
+    mixed = "Good morning, dear friend. With the lamp the style is dull. Have a lousy day."
+    result = score(prompt, mixed)
+    assert (result.well_formed, result.on_topic) == (1.0, 1.0)
+    assert 0 < result.politeness < 1
+    assert score(prompt, mixed.replace("lamp", "lamp lamp")).preferred == 0
+
+
 def test_another_item_is_off_topic() -> None:
     rng = random.Random(2)
     prompt = make_prompt(rng)

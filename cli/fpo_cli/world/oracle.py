@@ -1,7 +1,8 @@
 """The exact judge of the quickstart world: scores a completion from the grammar's own tables.
 
 Each attribute is scored from the words that only one of its two values can produce. A completion
-is well formed when the grammar can produce it, whatever item it names.
+is well formed when the grammar can produce it, whatever item it names and even if it is polite at
+one end and rude at the other: that is half polite, not broken.
 """
 
 import itertools
@@ -60,7 +61,7 @@ def score(prompt: str, completion: str) -> OracleScore:
 
 
 def is_well_formed(completion: str) -> bool:
-    """Whether the grammar can produce this text for some item and some traits."""
+    """Whether the grammar can produce this text for some item, traits and mix of manners."""
     text = completion.strip()
     return any(pattern.fullmatch(text) for pattern in _reply_patterns())
 
@@ -129,20 +130,26 @@ def _any_item(language: str) -> dict[str, tuple[str, ...]]:
 
 @lru_cache
 def _reply_patterns() -> list[re.Pattern[str]]:
-    return [_reply_pattern(traits) for traits in _all_traits()]
+    polite = (traits for traits in _all_traits() if traits.politeness == "polite")
+    return [_reply_pattern(traits) for traits in polite]
 
 
 def _reply_pattern(traits: Traits) -> re.Pattern[str]:
+    """What replies look like with these traits, whatever their politeness."""
     parts: dict[str, str] = {}
     for part in PARTS:
-        templates, slots = part_grammar(part, traits)
-        regex = to_regex(templates, {**slots, **_any_item(traits.language)})
-        parts[part] = _dressed(regex, part, traits)
+        either = (_part_regex(part, t) for t in (traits, traits.flipped("politeness")))
+        parts[part] = _dressed(f"(?:{'|'.join(either)})", part, traits)
     if traits.format == "plain":
         bodies = [" ".join(parts[part] for part in structure) for structure in STRUCTURES]
     else:
         bodies = [r"\{" + ",".join(parts[p] for p in s) + r"\}" for s in STRUCTURES]
     return re.compile("|".join(bodies))
+
+
+def _part_regex(part: str, traits: Traits) -> str:
+    templates, slots = part_grammar(part, traits)
+    return to_regex(templates, {**slots, **_any_item(traits.language)})
 
 
 def _dressed(regex: str, part: str, traits: Traits) -> str:
