@@ -75,6 +75,11 @@ class FeatureConfig(Settings):
         None, help="Where the autoencoder reads the model; by default as its file says."
     )
 
+    def check(self) -> None:
+        """A hook is nothing without what reads it."""
+        if self.hook is not None and self.sae is None:
+            raise ConfigError("hook is set while sae is not: give --sae FILE too, or leave it out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig(Settings):

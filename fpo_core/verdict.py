@@ -11,7 +11,7 @@ STRONG = 1.0
 WORSE_TEXT = 0.10
 """Relative rise of perplexity that counts as harm."""
 FAR = 0.5
-"""Sequential KL per completion token, in nats, from which on a policy writes otherwise."""
+"""Sequential KL per chosen token, in nats, from which on a policy writes quite otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)

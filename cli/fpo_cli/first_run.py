@@ -10,7 +10,7 @@ from fpo_cli.backend import select_backend
 from fpo_cli.commands.quickstart import SETTINGS
 from fpo_cli.options import read_yaml
 from fpo_cli.plots import draw_curves
-from fpo_cli.training import Checked, Outcome, check_run, run
+from fpo_cli.training import Checked, Outcome, check_folder, check_run, run
 from fpo_cli.ui import Ui
 from fpo_cli.world import assets, score
 from fpo_convert.sae import convert_sae
@@ -39,6 +39,7 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     """Convert, build the store, train, measure, draw and show; the mapping that --json prints."""
     started = time.perf_counter()
     select_backend(config)
+    check_folder(config.output)
     output = Path(config.output)
     settings = train_settings(config)
     convert_sae(assets().sae, settings.sae or "")

@@ -35,7 +35,7 @@ for module in COMMANDS:
 def main() -> NoReturn:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="fpo", standalone_mode=False)
     except FpoError as error:
         _fail(str(error))
     except typer.Abort:
@@ -45,6 +45,8 @@ def main() -> NoReturn:
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own errors of usage have it
             raise
+        if not str(error):  # no command was given, and the help was shown
+            sys.exit(2)
         _fail(_of_usage(error))
     if code == 130:
         _fail("interrupted", 130)

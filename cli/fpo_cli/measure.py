@@ -23,6 +23,8 @@ class Measured:
     """What a `Gauge` found; None stands for what it was not asked for."""
 
     evaluation: Evaluation
+    chosen_tokens: float
+    """Mean |y| of the chosen completions."""
     perplexity: float | None = None
     entropy: float | None = None
     """Mean next-token entropy over the policy's own samples, in nats."""
@@ -66,7 +68,13 @@ class Gauge:
             kl=kl,
         )
         value = self._perplexity(policy) if self.texts else None
-        return Measured(evaluation=evaluation, perplexity=value, **self._sampled(policy))
+        rows = spread(len(self.split), self.pairs)
+        return Measured(
+            evaluation=evaluation,
+            chosen_tokens=float(np.mean([len(self.split[int(row)].chosen) for row in rows])),
+            perplexity=value,
+            **self._sampled(policy),
+        )
 
     def prompts(self) -> list[np.ndarray]:
         """Prompts spread over the split."""
@@ -113,13 +121,15 @@ def findings(
     """The numbers that a verdict rests on; without `before` there is nothing to compare with."""
     metrics = after.evaluation.metrics
     ratio = metrics.get("fpo/constraint_ratio") if constraint_ratio is None else constraint_ratio
+    kl_chosen = metrics.get("fpo/kl_chosen")
     return Findings(
         raw_before=None if before is None else before.evaluation.raw_accuracy.value,
         raw=after.evaluation.raw_accuracy,
         reward=None if before is None else after.evaluation.reward_accuracy,
         reward_chosen=metrics["rewards/chosen"],
         reward_rejected=metrics["rewards/rejected"],
-        kl_chosen=metrics.get("fpo/kl_chosen"),
+        kl_chosen=kl_chosen,
+        kl_per_token=None if kl_chosen is None else kl_chosen / after.chosen_tokens,
         kl_rejected=metrics.get("fpo/kl_rejected"),
         d_chosen=metrics.get("fpo/d_chosen"),
         d_rejected=metrics.get("fpo/d_rejected"),

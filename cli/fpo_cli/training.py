@@ -1,6 +1,7 @@
 """A whole run, for `fpo train` and `fpo quickstart`: checks, phase 1, phase 2, measurements."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def check_run(config: TrainConfig) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
     _ = session.backend
-    _check_output(config)
+    check_folder(config.output)
+    _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
     if session.features is not None and config.alpha > 0:
@@ -87,9 +89,17 @@ def announce(ui: Ui, session: Session, report: DataReport) -> None:
         ui.note(line)
 
 
-def _check_output(config: TrainConfig) -> None:
-    if Path(config.output).is_file():
-        raise ConfigError(f"output is {config.output}, a file: expected a folder, new or old")
+def check_folder(output: str) -> None:
+    """Raise ConfigError where no folder can be made or written at `output`."""
+    path = Path(output)
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"output is {output}, but {nearest} is a file: expected a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"output is {output}, but {nearest} cannot be written: choose another")
+
+
+def _check_start(config: TrainConfig) -> None:
     if config.adapter is not None and config.fine_tune_type == "full":
         raise ConfigError(
             "adapter is set while fine_tune_type is full, expected lora: a full run cannot go on "
@@ -100,6 +110,13 @@ def _check_output(config: TrainConfig) -> None:
 def _shaped(session: Session, config: TrainConfig) -> TrainConfig:
     """The configuration with rank, scale and modules of the adapter that the run starts from."""
     shape = session.adapter_config(config)
+    for name in ("rank", "scale", "num_layers"):
+        wanted, there = getattr(config, name), getattr(shape, name)
+        if wanted not in (there, getattr(AdapterConfig(), name)):
+            raise ConfigError(
+                f"{name} is {wanted}, but the adapter {config.adapter} has {there}, and the run "
+                f"starts from it: leave {name} out"
+            )
     return dataclasses.replace(config, **{n: getattr(shape, n) for n in AdapterConfig.names()})
 
 

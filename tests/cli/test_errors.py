@@ -67,6 +67,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         lambda t: ["--output", jsonl(t / "file", {"a": 1})],
         ("expected a folder",),
     ),
+    "output under a file": (
+        lambda t: ["--output", jsonl(t / "file", {"a": 1}) / "run"],
+        ("file is a file",),
+    ),
     "contradiction": (lambda t: ["--epochs", 1, "--iters", 5], ("epochs and iters",)),
     "out of bounds": (lambda t: ["--beta", 0], ("beta is 0.0, expected more than 0",)),
     "not a number": (lambda t: ["--iters", "many"], ("--iters",)),
@@ -91,6 +95,17 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
     refused(fpo(*options, "--json"), *words)
     assert not output.exists()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_quickstart_refuses_a_file_for_its_folder(fpo: Fpo, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "file", {"a": 1})
+    refused(fpo("quickstart", "--output", file), "file is a file")
+
+
+def test_no_command_shows_the_help_and_fails(fpo: Fpo) -> None:
+    ran = fpo()
+    assert (ran.code, ran.err) == (2, "")
+    assert "quickstart" in ran.out
 
 
 def test_a_wrong_width_is_refused(fpo: Fpo, tmp_path: Path) -> None:
@@ -158,7 +173,7 @@ def test_an_unavailable_backend_is_refused_everywhere(
         (["sae", "info"], ("FILE is missing",)),
         (["sae", "info", "no.safetensors"], ("no.safetensors",)),
         (["generate"], ("model is not set",)),
-        (["nonsense"], ("nonsense",)),
+        (["nonsense"], ("nonsense", "(see fpo --help)")),
         (["data", "nonsense"], ("nonsense",)),
         (["eval", "--model", "m", "--data", "d", "--adapter", "a", "--base", "b"], ("adapter",)),
     ],

@@ -94,6 +94,9 @@ def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
     saved = [json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "ab"]
     for key in ("r", "lora_alpha", "target_modules", "layers_to_transform"):
         assert saved[0][key] == saved[1][key]
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--rank", 4, "--output", tmp_path / "c")
+    assert ran.code == 2
+    assert "rank is 4" in ran.err
 
 
 def test_text_for_people(fpo: Fpo, world: list[object], tmp_path: Path) -> None:

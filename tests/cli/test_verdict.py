@@ -47,6 +47,7 @@ def test_a_good_run() -> None:
         ({"reward": Share.of(0.1, 50)}, 0, "no, the wrong way", "may be swapped"),
         ({"raw": Share.of(0.5, 50)}, 0, "in part", "near chance"),
         ({"perplexity": 12.0}, 1, "far", "lower --learning-rate"),
+        ({"kl_per_token": 0.8}, 1, "far", "lower --learning-rate"),
         ({"perplexity": 2000.0}, 1, "200 times", "lower --learning-rate"),
         ({"constraint_ratio": 0.001}, 2, "hardly", "raise --alpha"),
         ({"reward_chosen": -0.1}, 3, "yes", "lose likelihood"),
