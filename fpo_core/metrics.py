@@ -9,6 +9,9 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.objectives import fpo_terms, preference_loss
 from fpo_core.scores import Scores, chosen, rejected
 
+WEAK_CONSTRAINT = 0.01
+"""Median of `fpo/constraint_ratio` under which the constraint is as good as absent."""
+
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""
 

@@ -55,9 +55,7 @@ class SafetensorsFile:
             if file.readinto(data.data) != len(data):
                 raise SaeError(f"{self.path} became shorter while it was read: convert it again")
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        return widen(data.view(_float_code(name, entry, self.path)), entry.dtype).reshape(
-            shape
-        )
+        return widen(data.view(_float_code(name, entry, self.path)), entry.dtype).reshape(shape)
 
     def mapped(self, name: str, pages: mmap.mmap) -> np.ndarray:
         """The tensor over `pages`: a view for F32 and F64, else a widened float32 copy."""

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from fpo_core.evaluate import Share
+from fpo_core.metrics import WEAK_CONSTRAINT
 
-WEAK = 0.01
-"""Constraint ratio under which the constraint is as good as absent."""
 STRONG = 1.0
 """Constraint ratio above which the constraint outweighs the preference."""
 WORSE_TEXT = 0.10
@@ -112,7 +111,11 @@ def _constraint(found: Findings) -> str:
         return "Constraint active? not measured."
     ratio = found.constraint_ratio
     word = (
-        "hardly" if ratio < WEAK else "yes, it outweighs the preference" if ratio > STRONG else ""
+        "hardly"
+        if ratio < WEAK_CONSTRAINT
+        else "yes, it outweighs the preference"
+        if ratio > STRONG
+        else ""
     )
     return f"Constraint active? {word or 'yes'}: α·D is {ratio:.2g} of the preference margin."
 
@@ -148,7 +151,7 @@ def _advice(found: Findings) -> str:
             "raw accuracy is still near chance: train longer, or raise --learning-rate.",
         ),
         (
-            ratio is not None and ratio < WEAK,
+            ratio is not None and ratio < WEAK_CONSTRAINT,
             "raise --alpha, or use --normalize-d, for the constraint to take part.",
         ),
         (

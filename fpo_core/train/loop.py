@@ -11,7 +11,7 @@ import numpy as np
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.events import Event, Sink
-from fpo_core.metrics import preference_metrics
+from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
 from fpo_core.train.output import RunFolder, RunState
@@ -19,9 +19,6 @@ from fpo_core.train.run_data import RunData
 from fpo_core.train.schedule import RowPlan, learning_rate, warmup_steps
 from fpo_core.train.step0 import check_step0
 from fpo_core.train.validate import validate
-
-WEAK_CONSTRAINT = 0.01
-"""Median of `fpo/constraint_ratio` under which the constraint is as good as absent."""
 
 
 @dataclass(frozen=True)

@@ -101,13 +101,30 @@ def part_grammar(
 
 def make_reply(rng: random.Random, item: int, traits: Traits) -> str:
     """A random reply about the item with exactly these traits."""
+    return render(make_phrases(rng, item, traits), traits)
+
+
+def make_phrases(rng: random.Random, item: int, traits: Traits) -> dict[str, str]:
+    """The phrases of a random reply, by part, in the order of the reply."""
     structure = STRUCTURES[int(rng.random() * len(STRUCTURES))]
-    named = item_slots(item, traits.language)
-    phrases: dict[str, str] = {}
-    for part in structure:
-        templates, slots = part_grammar(part, traits)
-        phrases[part] = expand(rng, pick(rng, templates), {**slots, **named})
-    return render(phrases, traits)
+    return {part: _phrase(rng, part, item, traits) for part in structure}
+
+
+def rewrite(
+    rng: random.Random, item: int, phrases: Mapping[str, str], old: Traits, new: Traits
+) -> dict[str, str]:
+    """The same reply under other traits: parts that the change does not touch keep their words."""
+    return {
+        part: phrase
+        if part_grammar(part, old) == part_grammar(part, new)
+        else _phrase(rng, part, item, new)
+        for part, phrase in phrases.items()
+    }
+
+
+def _phrase(rng: random.Random, part: str, item: int, traits: Traits) -> str:
+    templates, slots = part_grammar(part, traits)
+    return expand(rng, pick(rng, templates), {**slots, **item_slots(item, traits.language)})
 
 
 def render(phrases: Mapping[str, str], traits: Traits) -> str:

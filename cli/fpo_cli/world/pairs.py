@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from fpo_cli.world.grammar import ATTRIBUTES, Prompt, make_prompt, make_reply, random_traits
+from fpo_cli.world.grammar import (
+    ATTRIBUTES,
+    Prompt,
+    make_phrases,
+    make_prompt,
+    make_reply,
+    random_traits,
+    render,
+    rewrite,
+)
 from fpo_cli.world.unrelated import make_unrelated
 
 Row = dict[str, Any]
@@ -36,10 +45,9 @@ def make_pairs(
     """`n` pairs whose replies differ in `attribute`, each with a prompt of its own.
 
     `prefer` is the chosen side's value, by default the second in `ATTRIBUTES`. The other
-    attributes are random and the same on both sides, or drawn apart for each with `vary_others`.
-    The words are always drawn apart: replies that share theirs leave the shared words without a
-    gradient, and training then breaks them. `avoid` holds prompts not to use, such as those of
-    another split.
+    attributes are random and the same on both sides, which then also share the phrases that do not
+    depend on `attribute`; with `vary_others` each side is drawn apart. `avoid` holds prompts not to
+    use, such as those of another split.
     """
     if attribute not in ATTRIBUTES:
         raise ValueError(f"Unknown attribute {attribute!r}; choose one of {', '.join(ATTRIBUTES)}.")
@@ -53,9 +61,13 @@ def make_pairs(
         def draw(item: int = prompt.item) -> tuple[str, str]:
             traits = random_traits(rng, **{attribute: prefer})
             other = traits.flipped(attribute)
+            phrases = make_phrases(rng, item, traits)
             if vary_others:
                 other = random_traits(rng, **{attribute: getattr(other, attribute)})
-            return make_reply(rng, item, traits), make_reply(rng, item, other)
+                return render(phrases, traits), make_reply(rng, item, other)
+            return render(phrases, traits), render(
+                rewrite(rng, item, phrases, traits, other), other
+            )
 
         chosen, rejected = _matched(draw, surplus)
         surplus += length(chosen) - length(rejected)
@@ -67,7 +79,7 @@ def _matched(draw: Callable[[], tuple[str, str]], surplus: int) -> tuple[str, st
     """A pair that leaves the chosen side's total length no further ahead, or behind, than it was.
 
     Drawing again until then keeps the two sides' lengths equal on average. The draws are bounded,
-    because JSON is nearly always the longer of two replies.
+    because of two replies with the same phrases JSON is always the longer.
     """
     for _ in range(20):
         chosen, rejected = draw()
