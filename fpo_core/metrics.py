@@ -6,7 +6,7 @@ import numpy as np
 
 from fpo_core import numpy_ops
 from fpo_core.config import ObjectiveConfig
-from fpo_core.objectives import fpo_terms, preference_loss
+from fpo_core.objectives import fpo_losses, fpo_terms, preference_loss
 from fpo_core.scores import Scores, chosen, rejected
 
 WEAK_CONSTRAINT = 0.01
@@ -18,10 +18,8 @@ Z_95 = 1.959964
 
 def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
     """−log σ(u) of each pair, (b,), in float64."""
-    terms = fpo_terms(
-        numpy_ops, scores.astype(np.float64), reference_logps.astype(np.float64), config
-    )
-    return preference_loss(numpy_ops, terms)
+    logps = reference_logps.astype(np.float64)
+    return fpo_losses(numpy_ops, scores.astype(np.float64), logps, config)
 
 
 def preference_metrics(

@@ -48,6 +48,11 @@ def _constraint(xp: Ops, scores: Scores, config: ObjectiveConfig, like: Array) -
     return config.alpha * config.beta * (rejected(scores.d) - d_chosen)
 
 
+def fpo_losses(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:
+    """FPO's loss per pair: scores of b pairs, (2b,) reference logps -> (b,), nats (eq. 11)."""
+    return preference_loss(xp, fpo_terms(xp, scores, reference_logps, config))
+
+
 def preference_loss(xp: Ops, terms: Terms) -> Array:
     """−log σ(u) per pair: (b,) -> (b,), in nats; log 2 where policy and reference agree (eq. 8)."""
     return -xp.log_sigmoid(terms.logits())

@@ -12,7 +12,7 @@ from mlx_lm import utils
 
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
-from fpo_core.objectives import fpo_terms, preference_loss
+from fpo_core.objectives import fpo_losses
 from fpo_core.policy import FeatureTap, PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
@@ -135,7 +135,7 @@ class MlxPolicy:
             with self._trained.swapped(weights):
                 scores = self._score(batch, reference, objective)
             logps = ops.asarray(reference.logps, scores.logps)
-            losses = preference_loss(ops, fpo_terms(ops, scores, logps, objective))
+            losses = fpo_losses(ops, scores, logps, objective)
             return losses.sum() * weight, _fields(scores)
 
         self.model.train()
