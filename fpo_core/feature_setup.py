@@ -6,8 +6,8 @@ from typing import Any
 from fpo_core.adapters import select_blocks
 from fpo_core.config import AdapterConfig, FeatureConfig
 from fpo_core.errors import SaeError
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.model_folder import ModelFolder
-from fpo_core.policy import FeatureTap
 from fpo_core.sae import load_sae
 from fpo_core.sae_fit import check_fit
 from fpo_core.sae_hook import Hook

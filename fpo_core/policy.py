@@ -8,8 +8,6 @@ import numpy as np
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
-from fpo_core.sae import Sae
-from fpo_core.sae_hook import Hook
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
 
@@ -26,16 +24,6 @@ class PolicyInfo:
     hidden_size: int
     parameters: int
     trained_parameters: int
-
-
-@dataclass(frozen=True)
-class FeatureTap:
-    """An autoencoder where it reads the model."""
-
-    sae: Sae
-    hook: Hook
-    untrained: tuple[int, ...]
-    """Token ids that it was not trained on, which pooled features leave out."""
 
 
 @dataclass(frozen=True)

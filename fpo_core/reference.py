@@ -14,7 +14,8 @@ from fpo_core.data.rows import TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
 from fpo_core.feature_setup import describe_pooling
-from fpo_core.policy import FeatureTap, Policy
+from fpo_core.feature_tap import FeatureTap
+from fpo_core.policy import Policy
 from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
 
 
@@ -31,10 +32,21 @@ def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs])
 
     Raises StoreError where a store is there but was made from something else.
     """
+    return _missing(_open(folder, key), splits)
+
+
+def _open(folder: Path, key: StoreKey) -> ReferenceStore | None:
+    """The store, where it is begun; StoreError where it was made from something else."""
     if not ReferenceStore.exists(folder):
-        return [list(range(len(split))) for split in splits]
+        return None
     store = ReferenceStore.open(folder)
     key.check(store.key, folder)
+    return store
+
+
+def _missing(store: ReferenceStore | None, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
+    if store is None:
+        return [list(range(len(split))) for split in splits]
     return [store.missing(split.keys()) for split in splits]
 
 
@@ -51,8 +63,11 @@ def extend_store(
     Stopped at any point, a later call goes on from the last whole shard. A store that is extended
     keeps the cap and precision that it was begun with.
     """
-    missing = missing_pairs(folder, key, splits)
-    writer = _writer(folder, key, policy, config)
+    store = _open(folder, key)
+    missing = _missing(store, splits)
+    if store is not None and not any(missing):
+        return store
+    writer = _writer(folder, store, key, policy, config)
     progress = _Progress(sum(map(len, missing)), emit)
     for split, positions in zip(splits, missing, strict=True):
         _score_split(policy, split, positions, config.tokens_per_batch, writer, progress)
@@ -60,8 +75,14 @@ def extend_store(
     return ReferenceStore.open(folder)
 
 
-def _writer(folder: Path, key: StoreKey, policy: Policy, config: ReferenceConfig) -> StoreWriter:
-    begun = ReferenceStore.open(folder).manifest if ReferenceStore.exists(folder) else None
+def _writer(
+    folder: Path,
+    store: ReferenceStore | None,
+    key: StoreKey,
+    policy: Policy,
+    config: ReferenceConfig,
+) -> StoreWriter:
+    begun = None if store is None else store.manifest
     if begun is not None and begun["key"]["sae"] is not None and key.sae is None:
         raise StoreError(
             f"the reference store {folder} holds features and lacks some pairs, which a run "

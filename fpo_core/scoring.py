@@ -1,7 +1,7 @@
 """From a model's dense outputs to `Scores`: the plain path, the same lines for every framework."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,14 @@ import numpy as np
 from fpo_core import logps
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.features import discrepancy, pool, top_mask
 from fpo_core.ops import Array, Ops
 from fpo_core.sae import Sae
 from fpo_core.scores import Scores
+
+Forward = Callable[[Batch, int], tuple[Array, Array | None]]
+"""A batch and a first column -> predictions of, and activations on, the tokens from there on."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,36 @@ class ReferenceBatch:
                 for name, array in arrays.items()
             }
         )
+
+
+def score_batch(
+    xp: Ops,
+    forward: Forward,
+    batch: Batch,
+    features: FeatureTap | None,
+    *,
+    reference: ReferenceBatch | None = None,
+    objective: ObjectiveConfig | None = None,
+    reference_forward: Forward | None = None,
+    entropy: bool = False,
+) -> Scores:
+    """Run a model over a batch of b pairs and score it; see `score`.
+
+    `features` holds arrays of the framework. `reference_forward` is the reference's own pass,
+    wanted for KL and run first.
+    """
+    targets, start = Targets.of(batch, () if features is None else features.untrained)
+    frozen = None if reference_forward is None else reference_forward(batch, start)[0]
+    logits, hidden = forward(batch, start)
+    return score(
+        xp,
+        Outputs(logits, hidden, frozen),
+        targets.astype(xp, logits),
+        sae=None if features is None else features.sae,
+        reference=None if reference is None else reference.astype(xp, logits),
+        objective=objective,
+        entropy=entropy,
+    )
 
 
 def score(

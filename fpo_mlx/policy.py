@@ -6,21 +6,23 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from mlx import nn, optimizers
+from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.objectives import fpo_losses
-from fpo_core.policy import FeatureTap, PolicyInfo, Sampling
+from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
-from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
+from fpo_core.scoring import ReferenceBatch, score_batch
 from fpo_mlx import device as devices
 from fpo_mlx import ops
 from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
 from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
+from fpo_mlx.optimiser import Optimiser
 from fpo_mlx.trained import Weights, select_trained
 
 
@@ -46,13 +48,11 @@ class MlxPolicy:
         size = hidden_size(stack[0])
         parameters = _count(self.model)
         self._trained = select_trained(self.model, stack, adapter, model.seed, dtype)
-        self._features = features
-        self._sae = None if features is None else features.sae.to(ops, mx.zeros(0), decoder=False)
+        self._features = features and features.to(ops, mx.zeros(0))
         self._tap = tap_and_checkpoint(stack, features and features.hook, grad_checkpoint)
         self._cut = ColumnCut(body_of(self.model, self.stack_path))
-        self._gradients: Weights | None = None
         self._reference: Weights | None = None
-        self._optimiser: optimizers.AdamW | None = None
+        self._optimiser: Optimiser | None = None
         quantisation = self._settings.get("quantization")
         self.info = PolicyInfo(
             backend="mlx",
@@ -76,40 +76,27 @@ class MlxPolicy:
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.policy.Policy`."""
-        reference_logits = self._reference_logits(batch) if kl else None
         with self._trained.swapped():
-            scores = self._score(batch, reference, objective, reference_logits, entropy)
+            scores = score_batch(
+                ops,
+                self._forward,
+                batch,
+                self._features,
+                reference=reference,
+                objective=objective,
+                reference_forward=self._reference_forward if kl else None,
+                entropy=entropy,
+            )
             mx.eval(_fields(scores))
         return _to_numpy(scores)
 
-    def _reference_logits(self, batch: Batch) -> mx.array:
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, None]:
         if self._reference is None:
             raise RuntimeError("score(kl=True) needs set_reference first")
         with self._trained.swapped(self._reference):
-            logits, _ = self._forward(batch, Targets.of(batch, ())[1])
+            logits, _ = self._forward(batch, start)
             mx.eval(logits)
-        return logits
-
-    def _score(
-        self,
-        batch: Batch,
-        reference: ReferenceBatch | None,
-        objective: ObjectiveConfig | None,
-        reference_logits: mx.array | None = None,
-        entropy: bool = False,
-    ) -> Scores:
-        untrained = () if self._features is None else self._features.untrained
-        targets, start = Targets.of(batch, untrained)
-        logits, hidden = self._forward(batch, start)
-        return score(
-            ops,
-            Outputs(logits, hidden, reference_logits),
-            targets.astype(ops, logits),
-            sae=self._sae,
-            reference=None if reference is None else reference.astype(ops, logits),
-            objective=objective,
-            entropy=entropy,
-        )
+        return logits, None
 
     def _forward(self, batch: Batch, start: int) -> tuple[mx.array, mx.array | None]:
         """Predictions of, and activations on, the tokens from column `start` on.
@@ -133,7 +120,14 @@ class MlxPolicy:
 
         def loss(weights: Weights) -> tuple[mx.array, Weights]:
             with self._trained.swapped(weights):
-                scores = self._score(batch, reference, objective)
+                scores = score_batch(
+                    ops,
+                    self._forward,
+                    batch,
+                    self._features,
+                    reference=reference,
+                    objective=objective,
+                )
             logps = ops.asarray(reference.logps, scores.logps)
             losses = fpo_losses(ops, scores, logps, objective)
             return losses.sum() * weight, _fields(scores)
@@ -143,37 +137,21 @@ class MlxPolicy:
             (_, fields), gradients = mx.value_and_grad(loss)(self._trained.get())
         finally:
             self.model.eval()
-        if self._gradients is not None:
-            gradients = {name: self._gradients[name] + grad for name, grad in gradients.items()}
-        self._gradients = gradients
-        mx.eval(fields, gradients)
+        self._training().add_gradients(gradients)
+        mx.eval(fields)
         return _to_numpy(Scores(**fields))
 
     def prepare_training(self, config: OptimiserConfig) -> None:
         """See `fpo_core.policy.Policy`."""
-        self._optimiser = optimizers.AdamW(
-            0.0, weight_decay=config.weight_decay, bias_correction=True
-        )
-        self._optimiser.init(self._trained.get())
+        self._optimiser = Optimiser(self._trained, config)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy`."""
-        optimiser = self._training_optimiser()
-        if self._gradients is None:
-            raise RuntimeError("no gradient was accumulated")
-        clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
-        norm = float(np.asarray(total))
-        if np.isfinite(norm):
-            optimiser.learning_rate = learning_rate
-            updated = optimiser.apply_gradients(clipped, self._trained.get())
-            self._trained.put(updated)
-            mx.eval(updated, optimiser.state)
-        self.drop_gradients()
-        return norm
+        return self._training().step(learning_rate, max_norm)
 
     def drop_gradients(self) -> None:
         """See `fpo_core.policy.Policy`."""
-        self._gradients = None
+        self._training().drop_gradients()
 
     def trained(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
@@ -185,22 +163,11 @@ class MlxPolicy:
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
-        state = self._training_optimiser().state
-        arrays = {"step": np.array(state["step"].item(), np.int64)}
-        for moment in ("m", "v"):
-            values = {name: state[name][moment] for name in self._trained.get()}
-            canonical = self._trained.to_canonical(values)
-            arrays |= {f"{name}.{moment}": value for name, value in canonical.items()}
-        return arrays
+        return self._training().state()
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy`."""
-        optimiser = self._training_optimiser()
-        optimiser.state["step"] = mx.array(int(state["step"]), mx.uint64)
-        for moment in ("m", "v"):
-            values = {name: state[f"{name}.{moment}"] for name in self._trained.get()}
-            for name, value in self._trained.to_mlx(values).items():
-                optimiser.state[name][moment] = value
+        self._training().load_state(state)
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
         """See `fpo_core.policy.Policy`."""
@@ -221,7 +188,7 @@ class MlxPolicy:
         """See `fpo_core.policy.Policy`."""
         return mx.get_peak_memory()
 
-    def _training_optimiser(self) -> optimizers.AdamW:
+    def _training(self) -> Optimiser:
         if self._optimiser is None:
             raise RuntimeError("call prepare_training first")
         return self._optimiser

@@ -4,19 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.objectives import fpo_losses
-from fpo_core.policy import FeatureTap, PolicyInfo, Sampling
+from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
-from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
+from fpo_core.scoring import ReferenceBatch, score_batch
 from fpo_torch import device as devices
 from fpo_torch import ops
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
 from fpo_torch.models import find_blocks, load_model
+from fpo_torch.optimiser import Optimiser
 from fpo_torch.trained import select_trained, to_numpy
 
 
@@ -41,10 +43,8 @@ class TorchPolicy:
         self.base.to(self.device)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(model.seed)
         self.stack_path, stack = find_blocks(self.base)
-        self._features = features
         self._tap = features and Tap(stack[features.hook.layer], features.hook.site)
-        probe = torch.empty(0, device=self.device)
-        self._sae = features and features.sae.to(ops, probe, decoder=False)
+        self._features = features and features.to(ops, torch.empty(0, device=self.device))
         parameters = sum(weight.numel() for weight in self.base.parameters())
         if grad_checkpoint:
             # transformers 5.23 renamed it; the old name goes in 6.
@@ -53,7 +53,7 @@ class TorchPolicy:
             self.base.enable_input_require_grads()
         self.model, self._trained = select_trained(self.base, adapter, model.seed)
         self._reference: dict[str, Tensor] | None = None
-        self._optimiser: torch.optim.AdamW | None = None
+        self._optimiser: Optimiser | None = None
         self.info = PolicyInfo(
             backend="torch",
             device=str(self.device),
@@ -77,36 +77,22 @@ class TorchPolicy:
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.policy.Policy`."""
-        reference_logits = self._reference_logits(batch) if kl else None
-        scores = self._score(batch, reference, objective, reference_logits, entropy)
-        return scores.map(to_numpy)
+        return score_batch(
+            ops,
+            self._forward,
+            batch,
+            self._features,
+            reference=reference,
+            objective=objective,
+            reference_forward=self._reference_forward if kl else None,
+            entropy=entropy,
+        ).map(to_numpy)
 
-    def _reference_logits(self, batch: Batch) -> Tensor:
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, None]:
         if self._reference is None:
             raise RuntimeError("score(kl=True) needs set_reference first")
         with self._trained.swapped(self._reference):
-            return self._forward(batch, Targets.of(batch, ())[1])[0]
-
-    def _score(
-        self,
-        batch: Batch,
-        reference: ReferenceBatch | None,
-        objective: ObjectiveConfig | None,
-        reference_logits: Tensor | None = None,
-        entropy: bool = False,
-    ) -> Scores:
-        untrained = () if self._features is None else self._features.untrained
-        targets, start = Targets.of(batch, untrained)
-        logits, hidden = self._forward(batch, start)
-        return score(
-            ops,
-            Outputs(logits, hidden, reference_logits),
-            targets.astype(ops, logits),
-            sae=self._sae,
-            reference=None if reference is None else reference.astype(ops, logits),
-            objective=objective,
-            entropy=entropy,
-        )
+            return self._forward(batch, start)[0], None
 
     def _forward(self, batch: Batch, start: int) -> tuple[Tensor, Tensor | None]:
         """Predictions of, and activations on, the tokens from column `start` on.
@@ -131,7 +117,14 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         self.model.train()
         try:
-            scores = self._score(batch, reference, objective)
+            scores = score_batch(
+                ops,
+                self._forward,
+                batch,
+                self._features,
+                reference=reference,
+                objective=objective,
+            )
             logps = ops.asarray(reference.logps, scores.logps)
             losses = fpo_losses(ops, scores, logps, objective)
             (losses.sum() * weight).backward()
@@ -141,25 +134,15 @@ class TorchPolicy:
 
     def prepare_training(self, config: OptimiserConfig) -> None:
         """See `fpo_core.policy.Policy`."""
-        self._optimiser = torch.optim.AdamW(
-            self._trained.parameters.values(), lr=0.0, weight_decay=config.weight_decay
-        )
+        self._optimiser = Optimiser(self._trained, config)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy`."""
-        optimiser = self._training_optimiser()
-        norm = float(nn.utils.clip_grad_norm_(list(self._trained.parameters.values()), max_norm))
-        if np.isfinite(norm):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
-            optimiser.step()
-        self.drop_gradients()
-        return norm
+        return self._training().step(learning_rate, max_norm)
 
     def drop_gradients(self) -> None:
         """See `fpo_core.policy.Policy`."""
-        for weight in self._trained.parameters.values():
-            weight.grad = None
+        self._training().drop_gradients()
 
     def trained(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
@@ -171,27 +154,11 @@ class TorchPolicy:
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy`."""
-        state = self._training_optimiser().state
-        arrays: dict[str, np.ndarray] = {"step": np.array(0, np.int64)}
-        for name, weight in self._trained.parameters.items():
-            of_weight = state.get(weight, {})  # empty before the first step
-            for suffix, moment in (("m", "exp_avg"), ("v", "exp_avg_sq")):
-                arrays[f"{name}.{suffix}"] = to_numpy(
-                    of_weight.get(moment, torch.zeros_like(weight))
-                )
-            arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
-        return arrays
+        return self._training().state()
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy`."""
-        optimiser = self._training_optimiser()
-        for name, weight in self._trained.parameters.items():
-            if f"{name}.m" in state:
-                optimiser.state[weight] = {
-                    "step": torch.tensor(float(state["step"])),
-                    "exp_avg": torch.from_numpy(state[f"{name}.m"]).to(weight.device),
-                    "exp_avg_sq": torch.from_numpy(state[f"{name}.v"]).to(weight.device),
-                }
+        self._training().load_state(state)
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
         """See `fpo_core.policy.Policy`."""
@@ -210,7 +177,7 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         return devices.peak_memory(self.device)
 
-    def _training_optimiser(self) -> torch.optim.AdamW:
+    def _training(self) -> Optimiser:
         if self._optimiser is None:
             raise RuntimeError("call prepare_training first")
         return self._optimiser

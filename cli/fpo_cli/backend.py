@@ -10,7 +10,8 @@ from pathlib import Path
 from fpo_cli.quiet import quiet_loading
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig
 from fpo_core.errors import BackendError
-from fpo_core.policy import FeatureTap, Policy
+from fpo_core.feature_tap import FeatureTap
+from fpo_core.policy import Policy
 
 _INSTALL = {"mlx": "pip install 'fpo-mlx[mlx]'", "torch": "pip install 'fpo-mlx[torch]'"}
 _PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "peft")}

@@ -14,10 +14,11 @@ from fpo_core.data.rows import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink
 from fpo_core.feature_setup import load_features, special_roles
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.files import sampled_sha256
 from fpo_core.model_folder import ModelFolder
-from fpo_core.policy import FeatureTap, Policy
-from fpo_core.reference import extend_store, missing_pairs, store_key
+from fpo_core.policy import Policy
+from fpo_core.reference import extend_store, store_key
 from fpo_core.store import ReferenceStore, StoreKey
 
 FROZEN = AdapterConfig(rank=1, num_layers=1)
@@ -114,8 +115,6 @@ class Session:
         emit: Sink,
     ) -> ReferenceStore:
         """The store at `folder`, extended by what it lacks of the splits."""
-        if ReferenceStore.exists(folder) and not any(missing_pairs(folder, self.key, splits)):
-            return ReferenceStore.open(folder)
         return extend_store(folder, self.key, policy, splits, config, emit)
 
 

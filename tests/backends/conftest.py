@@ -9,7 +9,7 @@ import pytest
 from fpo_convert.sae import convert_sae
 from fpo_core.config import AdapterConfig, DataConfig, ModelConfig
 from fpo_core.data import load_data, load_tokenizer
-from fpo_core.policy import FeatureTap
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.sae import load_sae
 from fpo_core.sae_hook import Hook
 from tests.backends.support import HIDDEN, UNTRAINED

@@ -236,6 +236,7 @@ def test_dropped_gradients_are_gone(backend, make_policy):
 
 def test_dropout_is_on_in_a_step(backend, make_policy):
     policy = make_policy(backend, dropout=0.5)
+    policy.prepare_training(OptimiserConfig())
     batch, reference = start_of(policy)
     first = policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     second = policy.accumulate(batch, reference, OBJECTIVE, 0.25)
@@ -269,6 +270,7 @@ def test_small_steps_of_full_training_in_half_precision_are_not_lost(
 
 def test_metrics_of_a_step_are_those_of_its_scores(backend, make_policy):
     policy = make_policy(backend)
+    policy.prepare_training(OptimiserConfig())
     batch, reference = start_of(policy)
     scores = policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     found = preference_metrics(scores, reference.logps, OBJECTIVE)
