@@ -377,4 +377,10 @@ class DoctorConfig(Settings):
     backend: Literal["auto", "mlx", "torch"] = setting(
         "auto", help="Look at this backend alone, and fail where it is not installed."
     )
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(
+        BackendConfig, "device", help="Device of the self-test."
+    )
+    self_test: bool = setting(
+        False, help="Replay golden values, a gradient and three training steps on the device."
+    )
     cache: str | None = like(DataConfig, "cache")

@@ -1,5 +1,7 @@
 """The one family of errors that a user can cause; the command line prints each as a single line."""
 
+from typing import Any
+
 
 class FpoError(Exception):
     """A user's mistake or a limit of their set-up: what was found, expected, and to be done."""
@@ -31,3 +33,11 @@ class BackendError(FpoError):
 
 class TrainingError(FpoError):
     """A run cannot start or go on."""
+
+
+class SelfTestError(FpoError):
+    """A backend computes something else than it should; `report` says what was checked."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report

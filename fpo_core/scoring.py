@@ -144,9 +144,9 @@ def score(
     if sae is None or outputs.hidden is None:
         return scores
     pooled = pool(xp, sae.encode(xp, outputs.hidden), targets.feature_mask)
-    features = dataclasses.replace(
-        scores, pooled=pooled, feature_lengths=targets.feature_mask.sum(1)
-    )
+    # Spelt unlike the count in `pool`: MLX 0.32 fails to compile an output that it finds twice.
+    count = xp.as_float(targets.feature_mask > 0).sum(1)
+    features = dataclasses.replace(scores, pooled=pooled, feature_lengths=count)
     if reference is None or reference.pooled is None or objective is None:
         return features
     return _with_discrepancy(xp, features, reference, objective)

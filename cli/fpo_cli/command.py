@@ -12,6 +12,7 @@ import typer
 from fpo_cli import options
 from fpo_cli.ui import Ui, to_json
 from fpo_core.config import BackendConfig, NoModelConfig
+from fpo_core.errors import SelfTestError
 from fpo_core.settings import Settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -89,9 +90,14 @@ def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
     real = sys.stdout
     # A library that prints would otherwise break the promise of one JSON object.
     with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
-        result = run(config, ui)
+        try:
+            result, failed = run(config, ui), None
+        except SelfTestError as error:
+            result, failed = error.report, error
     if ui.json:
         print(to_json(result), file=real)
+    if failed is not None:
+        raise failed
 
 
 def _check_installed(config: Settings) -> None:

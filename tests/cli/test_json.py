@@ -55,6 +55,32 @@ def test_doctor(fpo: Fpo, tmp_path: Path) -> None:
     assert "mlx:" not in spoken.out
 
 
+def test_doctor_tests_itself(fpo: Fpo) -> None:
+    ran = fpo("doctor", "--self-test", "--json")
+    assert ran.code == 0
+    for name in ("mlx", "torch"):
+        report = ran.json["self_test"][name]
+        assert report["passed"]
+        assert len(report["checks"]) == 30
+
+
+def test_a_failed_self_test_reports_and_exits_with_2(
+    fpo: Fpo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from fpo_core import selftest
+
+    content = json.loads(selftest.GOLDEN.read_text())
+    content["expected"]["topk"]["losses"][0] *= 1.001
+    altered = tmp_path / "golden.json"
+    altered.write_text(json.dumps(content))
+    monkeypatch.setattr(selftest, "GOLDEN", altered)
+    ran = fpo("doctor", "--self-test", "--backend", "torch", "--json")
+    assert ran.code == 2
+    assert not ran.json["self_test"]["torch"]["passed"]
+    assert "FAILED topk losses" in ran.err
+    assert "self-test of torch failed" in ran.err.splitlines()[-1]
+
+
 def test_doctor_names_what_is_missing(fpo: Fpo, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
