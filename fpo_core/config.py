@@ -183,6 +183,9 @@ class LoopConfig(Settings):
     save_every: int | None = setting(
         None, help="Steps between checkpoints; by default at each validation.", least=1
     )
+    report_to: tuple[str, ...] | None = setting(
+        None, help="Trackers that get the metrics too: tensorboard, wandb, comma-separated."
+    )
     nonfinite_limit: int = setting(
         5, help="Steps in a row with a non-finite loss or gradient that end the run.", least=1
     )

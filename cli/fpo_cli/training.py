@@ -10,6 +10,7 @@ from fpo_cli.measure import Gauge, Measured, findings
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import Session, splits_of
 from fpo_cli.stores import training_store
+from fpo_cli.trackers import check_trackers, open_trackers
 from fpo_cli.ui import Ui
 from fpo_core.adapters import select_blocks
 from fpo_core.config import AdapterConfig, TrainConfig
@@ -71,6 +72,7 @@ def check_run(config: TrainConfig) -> Checked:
     session = Session(config)
     _ = session.backend
     check_folder(config.output)
+    check_trackers(config)
     _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
@@ -135,7 +137,9 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         start = policy.trained()
         ui.note("measuring the start")
         before = _at_the_reference(gauge.measure(policy))
-        result = train(policy, run_data, config, folder, fan_out(JsonlLog(folder.log), display))
+        with open_trackers(config) as trackers:
+            emit = fan_out(JsonlLog(folder.log), display, *trackers)
+            result = train(policy, run_data, config, folder, emit)
         ui.note("measuring the end" + _kl_cost(config, start))
         policy.set_reference(start)
         after = gauge.measure(policy, kl=True)
