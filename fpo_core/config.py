@@ -374,6 +374,14 @@ class SaeInfoConfig(NoModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaeListConfig(NoModelConfig):
+    """Settings of `fpo sae list`."""
+
+    model: str = like(ModelConfig, "model", help="Hub name or folder of the model to align.")
+    num_layers: int = like(AdapterConfig, "num_layers")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig(Settings):
     """Settings of `fpo doctor`."""
 

@@ -1,4 +1,4 @@
-"""`fpo sae info`: what an autoencoder file says about itself."""
+"""`fpo sae`: what an autoencoder file says about itself, and which are published for a model."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import typer
 
 from fpo_cli.command import command
 from fpo_cli.ui import Ui
-from fpo_core.config import SaeInfoConfig
+from fpo_core.config import SaeInfoConfig, SaeListConfig
 
 
 def sae_info(config: SaeInfoConfig, ui: Ui) -> dict[str, Any]:
@@ -18,6 +18,33 @@ def sae_info(config: SaeInfoConfig, ui: Ui) -> dict[str, Any]:
     for name, value in info.items():
         ui.say(f"{name:<{width}}  {_shown(value)}")
     return {"command": "sae info"} | info
+
+
+def sae_list(config: SaeListConfig, ui: Ui) -> dict[str, Any]:
+    """Show published autoencoders that fit a model, the recommended one first.
+
+    Pass a source to `fpo convert sae`. Recommended is the deepest residual one that reads what the
+    trained blocks write.
+    """
+    from dataclasses import asdict
+
+    from fpo_convert.published import list_saes
+
+    found = list_saes(config.model, config.num_layers)
+    ui.say("   layer  site        d_sae   L0      encoder   source")
+    for sae in found.saes:
+        mark, size = "→" if sae.recommended else " ", f"{sae.encoder_bytes / 2**20:.0f} MiB"
+        ui.say(
+            f"{mark}  {sae.layer:<5}  {sae.site:<10}  {sae.width:<6}  {sae.l0:<6}  {size:<8}  "
+            f"{sae.source}"
+        )
+    if not found.exact:
+        ui.warn(
+            f"{config.model} has the shape of {found.trained_on}, on which these were trained: "
+            "check the fit with `fpo sae check`"
+        )
+    saes = [asdict(sae) for sae in found.saes]
+    return {"command": "sae list", "trained_on": found.trained_on, "saes": saes}
 
 
 def _shown(value: Any) -> str:
@@ -32,4 +59,5 @@ def add_to(app: typer.Typer) -> None:
     """Register the command."""
     group = typer.Typer(name="sae", help="Look at autoencoders.", no_args_is_help=True)
     command(group, "info", SaeInfoConfig, arguments=("file",))(sae_info)
+    command(group, "list", SaeListConfig)(sae_list)
     app.add_typer(group)
