@@ -181,7 +181,17 @@ class LoopConfig(Settings):
         None, help="Steps between validations; by default ten times in a run.", least=1
     )
     save_every: int | None = setting(
-        None, help="Steps between checkpoints; by default at each validation.", least=1
+        None,
+        help="Steps between checkpoints; by default at each validation. The best validation so far "
+        "always makes one.",
+        least=1,
+    )
+    save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
+    resume: bool = setting(
+        False, help="Go on from the newest checkpoint in --output, given the same settings."
+    )
+    allow_change: tuple[str, ...] | None = setting(
+        None, help="Settings that may differ from the checkpoint's under --resume, comma-separated."
     )
     report_to: tuple[str, ...] | None = setting(
         None, help="Trackers that get the metrics too: tensorboard, wandb, comma-separated."
@@ -194,11 +204,22 @@ class LoopConfig(Settings):
     )
 
     def check(self) -> None:
-        """Length is given in epochs or in steps."""
+        """Length is given in epochs or in steps; changes are allowed to a run that goes on."""
         if self.epochs is not None and self.iters is not None:
             raise ConfigError(
                 "epochs and iters are both set, expected one of them: remove the other"
             )
+        if self.allow_change and not self.resume:
+            raise ConfigError("allow_change is set while resume is not: give --resume too")
+        unknown = sorted(self.allowed_changes() - {*self.names()})
+        if unknown:
+            raise ConfigError(
+                f"allow_change names {unknown[0]!r}, expected settings, such as learning_rate"
+            )
+
+    def allowed_changes(self) -> set[str]:
+        """Settings that may differ from a checkpoint's."""
+        return {name.replace("-", "_") for name in self.allow_change or ()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,13 @@
 """The one family of errors that a user can cause; the command line prints each as a single line."""
 
+from pathlib import Path
 from typing import Any
 
 
 class FpoError(Exception):
     """A user's mistake or a limit of their set-up: what was found, expected, and to be done."""
+
+    exit_code = 2
 
 
 class ConfigError(FpoError):
@@ -41,3 +44,22 @@ class SelfTestError(FpoError):
     def __init__(self, message: str, report: dict[str, Any]) -> None:
         super().__init__(message)
         self.report = report
+
+
+class WriteError(FpoError):
+    """A file cannot be written: the disk is full, or the folder is not ours to write."""
+
+    def __init__(self, path: Path, reason: str, then: str = "") -> None:
+        super().__init__(
+            f"{path} cannot be written ({reason}): free some space, or check the folder's "
+            f"permissions{then and '; '}{then}"
+        )
+        self.path, self.reason = path, reason
+
+
+class StoppedError(TrainingError):
+    """A run was asked to stop, and did so with a checkpoint."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal

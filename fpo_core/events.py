@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from fpo_core.files import writing
+
 Kind = Literal["reference", "step0", "train", "eval", "skipped", "checkpoint", "warning", "done"]
 
 
@@ -42,5 +44,5 @@ class JsonlLog:
     def __call__(self, event: Event) -> None:
         """Write one line."""
         line = {"kind": event.kind, "step": event.step} | event.values
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

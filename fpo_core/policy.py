@@ -63,6 +63,10 @@ class Policy(Protocol):
         """Make the optimiser."""
         ...
 
+    def seed(self, number: int) -> None:
+        """Set the framework's random state, which dropout draws from; 0 ≤ number < 2⁶³."""
+        ...
+
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:

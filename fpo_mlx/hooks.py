@@ -103,9 +103,12 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = tap if tap is not None and tap.inside and tap.watching else None
+        high, low = (int(part) for part in mx.random.state[0].tolist())
 
         def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
-            # Backward runs this again, with other arrays and after the outer watch is over.
+            # Backward runs this again, with other arrays and after the outer watch is over. The
+            # state that dropout draws from is the one thing MLX does not put back by itself.
+            mx.random.seed(high << 32 | low)
             mine = module.trainable_parameters()
             module.update(weights)
             try:

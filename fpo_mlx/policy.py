@@ -113,6 +113,10 @@ class MlxPolicy:
         logits, hidden = self._tap.watch(run)
         return logits, hidden[:, start:]
 
+    def seed(self, number: int) -> None:
+        """See `fpo_core.policy.Policy`."""
+        mx.random.seed(number)
+
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:

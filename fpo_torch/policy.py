@@ -111,6 +111,10 @@ class TorchPolicy:
         logits, hidden = self._tap.watch(run)
         return logits, hidden[:, start:]
 
+    def seed(self, number: int) -> None:
+        """See `fpo_core.policy.Policy`."""
+        torch.manual_seed(number)
+
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:

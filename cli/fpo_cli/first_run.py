@@ -1,5 +1,6 @@
 """What `fpo quickstart` does: a run of `fpo train` on the embedded world, judged by its oracle."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from fpo_cli.ui import Ui
 from fpo_cli.world import assets, score
 from fpo_convert.sae import convert_sae
 from fpo_core.config import QuickstartConfig, TrainConfig
+from fpo_core.files import remove_folder
 from fpo_core.policy import Sampling
+from fpo_core.train.output import CONFIG_FILE, checkpoints_in
 from fpo_core.train.run_data import spread
 
 SHOWN = 3
@@ -42,8 +45,9 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     check_folder(config.output)
     output = Path(config.output)
     settings = train_settings(config)
+    _make_room(output, settings)
     convert_sae(assets().sae, settings.sae or "")
-    checked = check_run(settings)
+    checked = check_run(settings, ui)
     outcome = run(
         checked,
         ui,
@@ -66,6 +70,17 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     }
     _show(ui, outcome, prompts, result)
     return result
+
+
+def _make_room(output: Path, settings: TrainConfig) -> None:
+    """An earlier quickstart gives way to this one; a run of the user's own does not."""
+    checkpoints = checkpoints_in(output).folder
+    try:
+        before = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if before.get("data") == settings.data and checkpoints.exists():
+        remove_folder(checkpoints)
 
 
 def train_settings(config: QuickstartConfig) -> TrainConfig:

@@ -37,7 +37,7 @@ def main() -> NoReturn:
     try:
         code = app(prog_name="fpo", standalone_mode=False)
     except FpoError as error:
-        _fail(str(error))
+        _fail(str(error), error.exit_code)
     except typer.Abort:
         _fail("interrupted", 130)
     except OSError as error:

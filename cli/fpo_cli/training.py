@@ -9,6 +9,7 @@ from typing import Any
 from fpo_cli.measure import Gauge, Measured, findings
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import Session, splits_of
+from fpo_cli.signals import stop_signals
 from fpo_cli.stores import training_store
 from fpo_cli.trackers import check_trackers, open_trackers
 from fpo_cli.ui import Ui
@@ -21,7 +22,11 @@ from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData, TrainResult, train
+from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.output import RunFolder
+from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
+from fpo_core.train.run_data import fingerprints
+from fpo_core.train.schedule import RowPlan
 from fpo_core.verdict import verdict
 
 
@@ -34,6 +39,8 @@ class Checked:
     data: PreferenceData
     store: Path
     texts: list[str]
+    checkpoint: Checkpoint | None
+    """Where the run goes on; None where it begins."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +64,23 @@ class Outcome:
             "skipped": self.result.state.skipped,
             "best_step": self.result.state.best_step,
             "num_tokens": self.result.state.num_tokens,
-            "loss_first": self.result.first.get("loss"),
-            "loss_last": self.result.last.get("loss"),
-            "constraint_ratio": self.result.constraint_ratio,
-            "train_seconds": self.result.seconds,
+            "loss_first": self.result.state.first.get("loss"),
+            "loss_last": self.result.state.last.get("loss"),
+            "constraint_ratio": self.result.state.constraint_ratio,
+            "train_seconds": self.result.state.seconds,
             "before": self.before.to_mapping(),
             "after": self.after.to_mapping(),
             "verdict": self.verdict,
         }
 
 
-def check_run(config: TrainConfig) -> Checked:
+def check_run(config: TrainConfig, ui: Ui) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
     _ = session.backend
     check_folder(config.output)
     check_trackers(config)
+    checkpoint = find_checkpoint(config, ui.warn)
     _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
@@ -81,7 +89,13 @@ def check_run(config: TrainConfig) -> Checked:
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
     store = training_store(session, config.reference, config.output, config.cache)
-    return Checked(session, config, data, store, texts)
+    if checkpoint is not None:
+        found = fingerprints(
+            session.key, data.train, data.valid, features=session.features is not None
+        )
+        check_unchanged(checkpoint, config, found)
+        check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+    return Checked(session, config, data, store, texts, checkpoint)
 
 
 def announce(ui: Ui, session: Session, report: DataReport) -> None:
@@ -127,19 +141,23 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
     config, session, data = checked.config, checked.session, checked.data
     policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
     announce(ui, session, data.report)
+    checkpoint = checked.checkpoint
     with ProgressDisplay(ui) as display:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)
-        folder.begin()
+        if checkpoint is None:
+            folder.begin()
         tap = session.features
         run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
         ui.note("measuring the start")
         before = _at_the_reference(gauge.measure(policy))
-        with open_trackers(config) as trackers:
+        if checkpoint is not None:
+            ui.note(f"going on after step {checkpoint.state.step}")
+        with open_trackers(config) as trackers, stop_signals(ui) as stop:
             emit = fan_out(JsonlLog(folder.log), display, *trackers)
-            result = train(policy, run_data, config, folder, emit)
+            result = train(policy, run_data, config, folder, emit, checkpoint=checkpoint, stop=stop)
         ui.note("measuring the end" + _kl_cost(config, start))
         policy.set_reference(start)
         after = gauge.measure(policy, kl=True)
@@ -148,7 +166,7 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         after,
         config,
         held_out=data.valid is not None,
-        constraint_ratio=result.constraint_ratio,
+        constraint_ratio=result.state.constraint_ratio,
     )
     return Outcome(result, before, after, folder, checked.store, verdict(found))
 

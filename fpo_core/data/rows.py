@@ -130,6 +130,10 @@ class TokenisedPairs(Sequence[TokenisedPair]):
             raise DataError(f"{folder}: tokenised rows of {split} are damaged: delete the folder")
         return pairs
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the pairs' keys in order: it changes with any token, mask or place."""
+        return hashlib.sha256(np.ascontiguousarray(self._index["key"]).tobytes()).hexdigest()
+
     @classmethod
     def from_lists(
         cls, pairs: Iterable[tuple[Sequence[int], Sequence[int], Sequence[int]]]

@@ -1,24 +1,28 @@
 """The training loop."""
 
-import dataclasses
 import math
-import statistics
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from fpo_core.config import TrainConfig
-from fpo_core.errors import TrainingError
+from fpo_core.errors import StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
 from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
-from fpo_core.train.output import RunFolder, RunState
+from fpo_core.train.checkpoints import Checkpoint, Origin
+from fpo_core.train.output import RunFolder
+from fpo_core.train.resume import check_machine
 from fpo_core.train.run_data import RunData
-from fpo_core.train.schedule import RowPlan, learning_rate, warmup_steps
+from fpo_core.train.schedule import RowPlan, dropout_seed, learning_rate, warmup_steps
+from fpo_core.train.state import RunState, Stopwatch, Window
 from fpo_core.train.step0 import check_step0
 from fpo_core.train.validate import validate
+
+StopAsked = Callable[[], int | None]
+"""The number of the signal that asks the run to stop, once there is one."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +31,31 @@ class TrainResult:
 
     state: RunState
     steps: int
-    first: dict[str, float]
-    """Metrics of the first step."""
-    last: dict[str, float]
-    """Metrics of the last report."""
-    evals: list[tuple[int, dict[str, float]]]
-    """Validation metrics by step, step 0 among them."""
-    seconds: float
-    constraint_ratio: float | None
-    """Median after the warm-up; None without an autoencoder."""
 
 
 def train(
-    policy: Policy, data: RunData, config: TrainConfig, folder: RunFolder, emit: Sink
+    policy: Policy,
+    data: RunData,
+    config: TrainConfig,
+    folder: RunFolder,
+    emit: Sink,
+    *,
+    checkpoint: Checkpoint | None = None,
+    stop: StopAsked = lambda: None,
 ) -> TrainResult:
-    """Run phase 2 from a fresh policy to the end; results and checkpoints lie in `folder`.
+    """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
-    Raises StoreError where the stored reference does not fit the policy, TrainingError where
-    losses or gradients stay non-finite.
+    Results and checkpoints lie in `folder`. Raises StoreError where the stored reference does not
+    fit the policy, TrainingError where losses or gradients stay non-finite, WriteError where the
+    disk is full, and StoppedError, with a checkpoint saved, after a step during which `stop` spoke.
     """
-    return _Run(policy, data, config, folder, emit).run()
+    run = _Run(policy, data, config, folder, emit)
+    try:
+        run.begin() if checkpoint is None else run.go_on(checkpoint)
+        run.to_the_end(stop)
+    except WriteError as error:
+        raise WriteError(error.path, error.reason, run.way_on()) from None
+    return TrainResult(run.state, run.plan.steps)
 
 
 class _Run:
@@ -58,46 +67,78 @@ class _Run:
         self.plan = RowPlan.of(data.train.lengths(), config)
         self.eval_every = config.steps_per_eval or max(1, self.plan.steps // 10)
         self.save_every = config.save_every or self.eval_every
+        self.origin = Origin(config.to_mapping(), data.fingerprints(), Origin.made_by(policy.info))
         self.state = RunState()
-        self.window = _Window()
-        self.evals: list[tuple[int, dict[str, float]]] = []
-        self.first: dict[str, float] = {}
-        self.last: dict[str, float] = {}
-        self.ratios: list[float] = []
-        self.nonfinite_in_a_row = 0
+        self.watch = Stopwatch()
 
-    def run(self) -> TrainResult:
-        start = time.monotonic()
+    def begin(self) -> None:
+        """What comes before step 1."""
         check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config)
         self._validate()
-        for step in range(1, self.plan.steps + 1):
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Stand where the checkpoint was made, the log and `best/` included."""
+        check_machine(checkpoint, self.config, self.policy.info)
+        self.policy.prepare_training(self.config)
+        checkpoint.load_into(self.policy)
+        self.state = checkpoint.state
+        self.folder.go_on(checkpoint)
+        self.emit(Event("checkpoint", self.state.step))  # the log was cut in front of this line
+        self._restore_best()
+
+    def _restore_best(self) -> None:
+        """A best result is written after its own checkpoint, so that checkpoint can mend it."""
+        state = self.state
+        if self.folder.best_step() == state.best_step:
+            return
+        if state.best_step == state.step:
+            self.folder.save_best(self.policy, state)
+            return
+        self.folder.drop_best()
+        text = f"best/ no longer holds the best result (step {state.best_step}): the next fills it"
+        state.best_step = state.best_loss = None
+        self.emit(Event("warning", state.step, {"message": text}))
+
+    def to_the_end(self, stop: StopAsked) -> None:
+        """Every step that is left, then the result."""
+        for step in range(self.state.step + 1, self.plan.steps + 1):
             self._step(step)
             ended = step == self.plan.steps
             if ended or step % self.config.steps_per_report == 0 or step == 1:
                 self._report()
-            if ended or step % self.eval_every == 0:
-                self._validate()
-            if ended or step % self.save_every == 0:
-                self._save()
+            improved = (ended or step % self.eval_every == 0) and self._validate()
+            asked = stop()
+            if ended or improved or asked or step % self.save_every == 0:
+                self._save(improved=improved)
+            if asked and not ended:
+                raise StoppedError(f"stopped after step {step}: {self.way_on()}", asked)
         self.folder.save_result(self.policy)
-        ratio = statistics.median(self.ratios) if self.ratios else None
-        self._warn_of_weak_constraint(ratio)
-        seconds = time.monotonic() - start
-        self.emit(Event("done", self.state.step, {"seconds": seconds}))
-        return TrainResult(
-            self.state, self.plan.steps, self.first, self.last, self.evals, seconds, ratio
+        self._warn_of_weak_constraint(self.state.constraint_ratio)
+        self._clock()
+        self.emit(Event("done", self.state.step, {"seconds": self.state.seconds}))
+
+    def way_on(self) -> str:
+        """What to do after an untimely end."""
+        saved = self.folder.checkpoints.steps()
+        if not saved:
+            return "there is no checkpoint yet: begin again"
+        return (
+            f"the checkpoint of step {saved[-1]} of {self.plan.steps} is whole: "
+            "the same command with --resume goes on from it"
         )
 
     def _step(self, step: int) -> None:
         """One optimiser step over a window of batches; skipped where anything is not finite."""
+        self._clock()
         batches = self.plan.batches(step)
         pairs = sum(map(len, batches))
         parts: list[Scores] = []
         logps: list[np.ndarray] = []
         tokens = 0
-        for rows in batches:
+        for part, rows in enumerate(batches):
             batch, reference = self.data.batch(self.data.train, rows)
+            self.policy.seed(dropout_seed(self.config.seed, step, part))
             scores = self.policy.accumulate(batch, reference, self.config, 1 / pairs)
             parts.append(scores.without_pooled())
             logps.append(np.asarray(reference.logps).reshape(2, -1))
@@ -111,44 +152,53 @@ class _Run:
         else:
             norm = math.nan
             self.policy.drop_gradients()
-        self.state = dataclasses.replace(
-            self.state, step=step, num_tokens=self.state.num_tokens + tokens
-        )
+        self.state.step = step
+        self.state.num_tokens += tokens
+        seconds = self._clock()
         if not math.isfinite(norm):
             self._skip(values["loss"], norm)
             return
-        self.nonfinite_in_a_row = 0
+        self.state.nonfinite_in_a_row = 0
         values |= {"grad_norm": norm, "learning_rate": rate}
-        self.window.add(values, tokens)
+        self.state.window.add(values, tokens, seconds)
         if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in values:
-            self.ratios.append(values["fpo/constraint_ratio"])
+            self.state.ratios.append(values["fpo/constraint_ratio"])
+
+    def _clock(self) -> float:
+        """Add the time since the last call to the run's; return it."""
+        passed = self.watch.lap()
+        self.state.seconds += passed
+        return passed
 
     def _skip(self, loss: float, norm: float) -> None:
-        self.nonfinite_in_a_row += 1
-        self.state = dataclasses.replace(self.state, skipped=self.state.skipped + 1)
-        self.emit(Event("skipped", self.state.step, {"loss": str(loss), "grad_norm": str(norm)}))
-        if self.nonfinite_in_a_row >= self.config.nonfinite_limit:
+        state = self.state
+        state.nonfinite_in_a_row += 1
+        state.skipped += 1
+        self.emit(Event("skipped", state.step, {"loss": str(loss), "grad_norm": str(norm)}))
+        if state.nonfinite_in_a_row >= self.config.nonfinite_limit:
             raise TrainingError(
-                f"loss or gradient was not finite {self.nonfinite_in_a_row} steps in a row, up to "
-                f"step {self.state.step}: lower --learning-rate or use --dtype float32; the last "
-                f"checkpoint lies in {self.folder.path / 'checkpoints'}"
+                f"loss or gradient was not finite {state.nonfinite_in_a_row} steps in a row, up to "
+                f"step {state.step}: lower --learning-rate or use --dtype float32; the last "
+                f"checkpoint lies in {self.folder.checkpoints.folder}"
             )
 
     def _report(self) -> None:
-        values = self.window.means() | {
-            "epoch": self.plan.epoch(self.state.step),
-            "num_tokens": self.state.num_tokens,
-            "skipped": self.state.skipped,
+        state = self.state
+        values = state.window.means() | {
+            "epoch": self.plan.epoch(state.step),
+            "num_tokens": state.num_tokens,
+            "skipped": state.skipped,
             "peak_memory": self.policy.peak_memory(),
             "steps": self.plan.steps,
         }
-        self.window = _Window()
-        self.emit(Event("train", self.state.step, values))
+        state.window = Window()
+        self.emit(Event("train", state.step, values))
         if "loss" in values:
-            self.last = values
-            self.first = self.first or values
+            state.last = values
+            state.first = state.first or values
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Score the validation pairs; whether they are the best so far."""
         values = validate(
             self.policy,
             self.data,
@@ -157,17 +207,23 @@ class _Run:
             tokens_per_batch=self.config.tokens_per_batch,
         )
         if not values:
-            return
-        self.evals.append((self.state.step, values))
-        self.emit(Event("eval", self.state.step, values))
-        loss, best = values["eval_loss"], self.state.best_loss
-        if self.state.step and math.isfinite(loss) and (best is None or loss < best):
-            self.state = dataclasses.replace(self.state, best_loss=loss, best_step=self.state.step)
-            self.folder.save_best(self.policy)
+            return False
+        state = self.state
+        state.evals.append((state.step, values))
+        self.emit(Event("eval", state.step, values))
+        loss, best = values["eval_loss"], state.best_loss
+        if not state.step or not math.isfinite(loss) or (best is not None and loss >= best):
+            return False
+        state.best_loss, state.best_step = loss, state.step
+        return True
 
-    def _save(self) -> None:
-        self.folder.save_checkpoint(self.policy, self.state)
+    def _save(self, *, improved: bool) -> None:
+        """Save a checkpoint and then, where validation `improved`, the best result."""
+        self._clock()
+        self.folder.save_checkpoint(self.policy, self.state, self.origin)
         self.emit(Event("checkpoint", self.state.step))
+        if improved:
+            self.folder.save_best(self.policy, self.state)
 
     def _warn_of_weak_constraint(self, ratio: float | None) -> None:
         if self.config.alpha > 0 and ratio is not None and ratio < WEAK_CONSTRAINT:
@@ -176,28 +232,3 @@ class _Run:
                 "raise --alpha, or use --normalize-d"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
-
-
-@dataclass
-class _Window:
-    """Means over the steps since the last report."""
-
-    values: list[dict[str, float]] = field(default_factory=list)
-    tokens: int = 0
-    start: float = field(default_factory=time.monotonic)
-
-    def add(self, values: dict[str, float], tokens: int) -> None:
-        self.values.append(values)
-        self.tokens += tokens
-
-    def means(self) -> dict[str, float]:
-        if not self.values:
-            return {}
-        names = self.values[0]
-        means = {name: float(np.mean([v[name] for v in self.values])) for name in names}
-        elapsed = max(time.monotonic() - self.start, 1e-9)
-        return means | {
-            "learning_rate": self.values[-1]["learning_rate"],
-            "tokens_per_second": self.tokens / elapsed,
-            "seconds_per_step": elapsed / len(self.values),
-        }

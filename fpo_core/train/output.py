@@ -1,36 +1,35 @@
 """What a run leaves in its output folder."""
 
+import json
+import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors.numpy import save_file
 
 from fpo_core.adapters import Adapter, save_adapter, select_blocks
 from fpo_core.config import TrainConfig
-from fpo_core.files import write_atomically, write_json
+from fpo_core.files import (
+    remove_folder,
+    remove_leftovers,
+    sync,
+    write_folder,
+    write_into_folder,
+    write_json,
+)
 from fpo_core.model_folder import ModelFolder, flatten_rope
 from fpo_core.policy import Policy
+from fpo_core.train.checkpoints import Checkpoint, Checkpoints, Origin
+from fpo_core.train.state import RunState
 
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "fpo_config.json"
+BEST, BEST_FILE = "best", "fpo_best.json"
 TOKENIZER_FILES = ("*token*", "*.jinja", "vocab*", "merges*", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
-class RunState:
-    """Where a run stands, beside its weights."""
-
-    step: int = 0
-    num_tokens: int = 0
-    skipped: int = 0
-    best_loss: float | None = None
-    best_step: int | None = None
-
-
-@dataclass(frozen=True)
 class RunFolder:
-    """The output folder: the trained result at its top, `best/`, `checkpoints/last/`, the log."""
+    """The output folder: the trained result at its top, `best/`, `checkpoints/`, the log."""
 
     path: Path
     model: ModelFolder
@@ -41,15 +40,31 @@ class RunFolder:
         """The metrics, one JSON object a line."""
         return self.path / LOG_FILE
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What the run can go on from."""
+        return checkpoints_in(self.path, self.config.save_total_limit)
+
     def begin(self) -> None:
         """Make the folder and write the settings; a log of an earlier run is replaced."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.log.unlink(missing_ok=True)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
 
-    def save_result(self, policy: Policy, folder: Path | None = None) -> None:
-        """Write the adapter, or the whole model with its tokenizer, to the top or to `folder`."""
-        folder = folder or self.path
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Take back what was written after the checkpoint; write the settings in use now."""
+        for folder in (self.path, self.checkpoints.folder):
+            remove_leftovers(folder)
+        if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
+            os.truncate(self.log, checkpoint.log_bytes)
+        write_json(self.path / CONFIG_FILE, self.config.to_mapping())
+
+    def save_result(self, policy: Policy) -> None:
+        """Write the trained adapter or model to the top of the folder."""
+        write_into_folder(self.path, lambda folder: self._write_result(policy, folder))
+
+    def _write_result(self, policy: Policy, folder: Path) -> None:
+        """The adapter, or the whole model with its tokenizer."""
         if self.config.fine_tune_type == "full":
             policy.save_model(folder)
             flatten_rope(folder / "config.json")
@@ -73,20 +88,46 @@ class RunFolder:
             mlx_prefix=mlx_prefix,
         )
 
-    def save_best(self, policy: Policy) -> None:
-        """Keep this as the best result so far."""
-        self.save_result(policy, self.path / "best")
+    def save_best(self, policy: Policy, state: RunState) -> None:
+        """Keep this as the best result so far; its checkpoint was saved before."""
 
-    def save_checkpoint(self, policy: Policy, state: RunState) -> None:
-        """Write weights, optimiser and state to `checkpoints/last`; the former stays until then."""
-        last = self.path / "checkpoints" / "last"
-        new, old = last.with_name("last.new"), last.with_name("last.old")
-        shutil.rmtree(new, ignore_errors=True)
-        write_atomically(new / "trained.safetensors", lambda p: save_file(policy.trained(), p))
-        optimiser = policy.optimiser_state()
-        write_atomically(new / "optimiser.safetensors", lambda p: save_file(optimiser, p))
-        write_json(new / "state.json", asdict(state) | {"config": self.config.to_mapping()})
-        if last.exists():
-            last.rename(old)
-        new.rename(last)
-        shutil.rmtree(old, ignore_errors=True)
+        def write(folder: Path) -> None:
+            self._write_result(policy, folder)
+            found = {"step": state.best_step, "eval_loss": state.best_loss}
+            write_json(folder / BEST_FILE, found)
+
+        write_folder(self.path / BEST, write)
+
+    def best_step(self) -> int | None:
+        """The step whose result lies in `best/`; None where there is no whole one."""
+        try:
+            return json.loads((self.path / BEST / BEST_FILE).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def drop_best(self) -> None:
+        """Remove a `best/` that the run knows nothing of."""
+        if (self.path / BEST).exists():
+            remove_folder(self.path / BEST)
+
+    def save_checkpoint(self, policy: Policy, state: RunState, origin: Origin) -> None:
+        """Write weights, optimiser and state to a folder of `checkpoints/`."""
+        size = 0
+        if self.log.exists():  # what the checkpoint counts on must not be lost with the power
+            sync(self.log)
+            size = self.log.stat().st_size
+        self.checkpoints.save(policy, state, origin, size)
+
+
+def checkpoints_in(output: Path, keep: int = 1) -> Checkpoints:
+    """The checkpoints of an output folder."""
+    return Checkpoints(output / "checkpoints", keep)
+
+
+def is_finished(output: Path) -> bool:
+    """Whether the log of an output folder ends with the end of the run."""
+    try:
+        lines = (output / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        return json.loads(lines[-1])["kind"] == "done"
+    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        return False

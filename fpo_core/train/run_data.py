@@ -9,7 +9,7 @@ from fpo_core.data.batches import Batch, collate
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import Int64s, TokenisedPairs
 from fpo_core.scoring import ReferenceBatch
-from fpo_core.store import ReferenceStore
+from fpo_core.store import ReferenceStore, StoreKey
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class RunData:
     store: ReferenceStore
     d_sae: int | None
     """Features of the autoencoder; None where the run has none."""
+
+    def fingerprints(self) -> dict[str, str | None]:
+        """What the run reads, by content, under the settings that name it."""
+        return fingerprints(self.store.key, self.train, self.valid, features=self.d_sae is not None)
 
     def batch(
         self, split: TokenisedPairs, rows: Sequence[int] | Int64s
@@ -35,6 +39,22 @@ class RunData:
         """All pairs at `rows`, in batches by length."""
         for chosen in scoring_batches(split.lengths()[rows], tokens_per_batch):
             yield self.batch(split, rows[chosen])
+
+
+def fingerprints(
+    key: StoreKey, train: TokenisedPairs, valid: TokenisedPairs | None, *, features: bool
+) -> dict[str, str | None]:
+    """What a run reads, by content: model, starting adapter, autoencoder and pairs.
+
+    `key` is that of its reference; a run without `features` reads none of a store that has them.
+    """
+    splits = (train,) if valid is None else (train, valid)
+    return {
+        "model": key.model,
+        "adapter": key.adapter,
+        "sae": key.sae if features else None,
+        "data": "+".join(split.fingerprint() for split in splits),
+    }
 
 
 def spread(count: int, wanted: int) -> Int64s:

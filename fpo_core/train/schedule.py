@@ -28,6 +28,12 @@ def warmup_steps(steps: int, config: TrainConfig) -> int:
     return min(steps, round(wanted))
 
 
+def dropout_seed(seed: int, step: int, part: int) -> int:
+    """The random state of one forward pass of a step: a run that goes on needs no other's."""
+    # NumPy promises the raw stream of a bit generator for ever; backends take 63 bits.
+    return int(np.random.PCG64([seed, step, part]).random_raw()) >> 1
+
+
 @dataclass(frozen=True)
 class RowPlan:
     """Which rows each optimiser step sees.

@@ -1,7 +1,5 @@
 """Tiny random models on disk, and the policies that open them. A missing backend fails."""
 
-import importlib
-import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from fpo_core.data import load_data, load_tokenizer
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.sae import load_sae
 from fpo_core.sae_hook import Hook
-from tests.backends.support import HIDDEN, UNTRAINED
+from tests.backends.support import HIDDEN, UNTRAINED, open_policy, write_tiny_model
 from tests.helpers import BACKENDS, random_sae
 
 WORLD = Path(__file__).parents[2] / "cli" / "fpo_cli" / "world" / "data"
@@ -21,30 +19,8 @@ WORLD = Path(__file__).parents[2] / "cli" / "fpo_cli" / "world" / "data"
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A random Llama with grouped queries and a rope_theta that is nobody's default."""
-    torch = importlib.import_module("torch")
-    transformers = importlib.import_module("transformers")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=64,
-        hidden_size=HIDDEN,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-        initializer_range=0.25,
-        tie_word_embeddings=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = transformers.LlamaForCausalLM(config)
     folder = tmp_path_factory.mktemp("tiny")
-    model.save_pretrained(folder)
-    # Habits that a hub model may bring and that sampling must not follow
-    habits = {"eos_token_id": 2, "repetition_penalty": 4.0, "top_k": 1, "temperature": 0.1}
-    (folder / "generation_config.json").write_text(json.dumps(habits))
+    write_tiny_model(folder)
     return folder
 
 
@@ -69,14 +45,13 @@ def make_policy(tiny):
         dtype="float32",
         **adapter,
     ):
-        name = {"torch": "TorchPolicy", "mlx": "MlxPolicy"}[backend]
-        kind = getattr(importlib.import_module(f"fpo_{backend}.policy"), name)
         if isinstance(sae, str):
             sae = random_sae(HIDDEN, kind=sae)
         tap = None if sae is None else FeatureTap(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device="cpu", dtype=dtype)
-        chosen = AdapterConfig(**adapter)
-        return kind(Path(folder), config, chosen, tap, grad_checkpoint=grad_checkpoint)
+        return open_policy(
+            backend, folder, config, AdapterConfig(**adapter), tap, grad_checkpoint=grad_checkpoint
+        )
 
     return make
 

@@ -1,6 +1,9 @@
 """What the backend tests do with policies, through the `Policy` protocol alone."""
 
 import dataclasses
+import importlib
+import json
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +16,40 @@ UNTRAINED = (5, 6)
 OBJECTIVE = ObjectiveConfig(alpha=2.0, beta=0.5, k=8)
 """Strong enough that the constraint is a fair part of the gradient."""
 BETA1 = 0.9
+
+
+def write_tiny_model(folder):
+    """A random Llama with grouped queries and a rope_theta that is nobody's default."""
+    torch = importlib.import_module("torch")
+    transformers = importlib.import_module("transformers")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+        initializer_range=0.25,
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    # Habits that a hub model may bring and that sampling must not follow
+    habits = {"eos_token_id": 2, "repetition_penalty": 4.0, "top_k": 1, "temperature": 0.1}
+    (folder / "generation_config.json").write_text(json.dumps(habits))
+
+
+def open_policy(backend, folder, config, adapter, tap, **options):
+    """The policy of a backend."""
+    name = {"torch": "TorchPolicy", "mlx": "MlxPolicy"}[backend]
+    kind = getattr(importlib.import_module(f"fpo_{backend}.policy"), name)
+    return kind(Path(folder), config, adapter, tap, **options)
 
 
 def reference_of(policy, batch):

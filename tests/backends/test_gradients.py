@@ -80,6 +80,17 @@ def test_checkpointing_changes_no_gradient(backend, make_policy, site, kind):
     assert difference(found[1], found[0]) < 1e-5
 
 
+def test_checkpointing_repeats_the_dropout_of_the_forward_pass(backend, make_policy):
+    found = []
+    for checkpoint, seed in ((False, 7), (True, 7), (False, 8)):
+        policy = make_policy(backend, grad_checkpoint=checkpoint, dropout=0.3)
+        batch, reference = start_of(policy)
+        policy.seed(seed)
+        found.append(gradients(policy, [(batch, reference)]))
+    assert difference(found[1], found[0]) < 1e-5
+    assert difference(found[2], found[0]) > 0.1, "dropout did nothing"
+
+
 def test_the_gradient_is_the_slope_of_the_loss(backend, make_policy):
     """A central difference along a random direction, constraint included."""
     policy = make_policy(backend)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fpo_core.errors import WriteError
 from fpo_core.files import sampled_sha256, write_atomically, write_json
 
 
@@ -21,7 +22,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half of")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match=r"a.json cannot be written \(disk full\): free"):
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == 1
     assert list(tmp_path.iterdir()) == [path]

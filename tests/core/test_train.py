@@ -2,107 +2,26 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from fpo_core.config import TrainConfig
-from fpo_core.data.rows import TokenisedPairs
 from fpo_core.errors import StoreError, TrainingError
-from fpo_core.events import Event
-from fpo_core.model_folder import ModelFolder
-from fpo_core.policy import PolicyInfo
-from fpo_core.scores import Scores
-from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
-from fpo_core.train import RunData, train
-from fpo_core.train.output import RunFolder
 from fpo_core.train.schedule import RowPlan, learning_rate, warmup_steps
-
-ROWS = 12
-
-
-def config(output: Path, **changes: Any) -> TrainConfig:
-    given: dict[str, Any] = {"model": "m", "data": "d", "output": str(output), "alpha": 0.0}
-    return TrainConfig(**(given | {"batch_size": 2, "iters": 6, "learning_rate": 1.0} | changes))
-
-
-class PretendPolicy:
-    """Says −1 nat per token, plus what it has been told to add to the chosen side."""
-
-    info = PolicyInfo("pretend", "cpu", "float32", None, 2, 4, 8, 8)
-
-    def __init__(self, shift: float = 0.0, norms: tuple[float, ...] = ()) -> None:
-        self.shift, self.norms = shift, list(norms)
-        self.rates: list[float] = []
-        self.weights: list[float] = []
-
-    def score(self, batch: Any, *_: Any, **__: Any) -> Scores:
-        lengths = batch.completion_lengths().astype(np.float64)
-        gain = np.repeat([self.shift, 0.0], batch.pairs)
-        return Scores(logps=lengths * (gain - 1.0), lengths=lengths)
-
-    def accumulate(self, batch: Any, reference: Any, objective: Any, weight: float) -> Scores:
-        self.weights.append(weight)
-        return self.score(batch)
-
-    def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
-        norm = self.norms.pop(0) if self.norms else 1.0
-        if math.isfinite(norm):
-            self.rates.append(learning_rate)
-            self.shift += 0.1
-        return norm
-
-    def prepare_training(self, config: Any) -> None: ...
-
-    def drop_gradients(self) -> None: ...
-
-    def trained(self) -> dict[str, np.ndarray]:
-        shape = np.full((1, 4), self.shift, np.float32)
-        return {"0.self_attn.q_proj.lora_A": shape, "0.self_attn.q_proj.lora_B": shape.T.copy()}
-
-    def optimiser_state(self) -> dict[str, np.ndarray]:
-        return {"step": np.array(len(self.rates))}
-
-    def peak_memory(self) -> int:
-        return 1
-
-
-def run(
-    tmp_path: Path, policy: PretendPolicy, **changes: Any
-) -> tuple[Any, list[Event], TrainConfig]:
-    settings = config(tmp_path / "run", **changes)
-    pairs = TokenisedPairs.from_lists([([1, i], [5, 6, 7], [8, 9]) for i in range(ROWS)])
-    writer = StoreWriter(
-        tmp_path / "store",
-        StoreKey("m"),
-        cap=4,
-        dtype="float32",
-        rows_per_shard=5,
-        made_with={},
-    )
-    lengths = np.repeat([3.0, 2.0], ROWS)
-    writer.add(pairs.keys(), Scores(logps=-lengths, lengths=lengths))
-    writer.close()
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "llama"}')
-    data = RunData(pairs, pairs[:4], ReferenceStore.open(tmp_path / "store"), None)
-    folder = RunFolder(tmp_path / "run", ModelFolder(model, "m"), settings)
-    folder.begin()
-    events: list[Event] = []
-    return train(policy, data, settings, folder, events.append), events, settings  # pyright: ignore
+from tests.core.pretend import ROWS, PretendPolicy, config, run
 
 
 def test_a_run_learns_saves_and_reports(tmp_path: Path) -> None:
     result, events, _ = run(tmp_path, PretendPolicy())
-    assert result.first["loss"] == pytest.approx(math.log(2))
+    assert result.state.first["loss"] == pytest.approx(math.log(2))
     # After 6 steps the chosen side is 0.6 nats a token up: u = β · 0.6.
-    assert result.evals[-1][1]["eval_loss"] == pytest.approx(-math.log(1 / (1 + math.exp(-0.06))))
+    assert result.state.evals[-1][1]["eval_loss"] == pytest.approx(
+        -math.log(1 / (1 + math.exp(-0.06)))
+    )
     assert result.state.best_step == 6
     for name in ("adapter_model.safetensors", "best/adapters.safetensors"):
         assert (tmp_path / "run" / name).is_file()
-    assert (tmp_path / "run/checkpoints/last/state.json").is_file()
+    assert (tmp_path / "run/checkpoints/step-00000006/state.json").is_file()
     assert [event.kind for event in events].count("eval") == 7
 
 

@@ -13,11 +13,14 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     """Align a model with FPO on preference pairs.
 
     Finds, checks, extends or builds the stored reference, trains, and measures start and end on
-    held-out pairs. The result lies in --output, with the log, the best and the last checkpoint.
+    held-out pairs. The result lies in --output, with the log, the best result and the checkpoints.
+
+    Ctrl-C ends the step, saves a checkpoint and stops; after that, or after a crash, the same
+    command with --resume goes on as if nothing had happened.
     """
     from fpo_cli.training import check_run, run
 
-    outcome = run(check_run(config), ui)
+    outcome = run(check_run(config, ui), ui)
     for line in outcome.verdict:
         ui.say(line)
     return {"command": "train"} | outcome.to_mapping()

@@ -1,0 +1,158 @@
+"""Checkpoints on disk: step-numbered folders that are there whole or not at all.
+
+The format is told in docs/checkpoint_format.md.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fpo_core import __version__
+from fpo_core.errors import TrainingError
+from fpo_core.files import remove_folder, sampled_sha256, write_folder, write_json
+from fpo_core.policy import Policy, PolicyInfo
+from fpo_core.train.state import RunState
+
+FORMAT, VERSION = "fpo-checkpoint", 1
+STATE_FILE = "state.json"
+TRAINED_FILE = "trained.safetensors"
+OPTIMISER_FILE = "optimiser.safetensors"
+_NAME = re.compile(r"step-(\d{8,})$")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made a checkpoint, for the check before a run goes on from it."""
+
+    config: dict[str, Any]
+    """Every setting of the run."""
+    fingerprints: dict[str, str | None]
+    """Contents of model, adapter, autoencoder and pairs; see `RunData.fingerprints`."""
+    made_with: dict[str, Any]
+    """Version, backend, device and dtype."""
+
+    @staticmethod
+    def made_by(info: PolicyInfo) -> dict[str, Any]:
+        """`made_with` of a policy."""
+        names = ("backend", "device", "dtype", "quantisation")
+        return {"fpo": __version__} | {name: getattr(info, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found whole."""
+
+    folder: Path
+    state: RunState
+    origin: Origin
+    log_bytes: int
+    """Length of the log when it was made."""
+
+    def load_into(self, policy: Policy) -> None:
+        """Give a policy, prepared for training, the weights and the optimiser's state."""
+        policy.load_trained(_arrays(self.folder / TRAINED_FILE))
+        policy.load_optimiser_state(_arrays(self.folder / OPTIMISER_FILE))
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The folder that holds a run's checkpoints; the newest `keep` stay."""
+
+    folder: Path
+    keep: int = 1
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending."""
+        names = (_NAME.match(path.name) for path in self.folder.glob("step-*"))
+        return sorted(int(name[1]) for name in names if name)
+
+    def save(self, policy: Policy, state: RunState, origin: Origin, log_bytes: int) -> None:
+        """Write a checkpoint, then drop all but the newest; WriteError where the disk is full."""
+        arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimiser_state()}
+
+        def write(folder: Path) -> None:
+            for name, tensors in arrays.items():
+                save_file(tensors, folder / name)
+            meta = {
+                "format": FORMAT,
+                "version": VERSION,
+                "files": {name: sampled_sha256([folder / name]) for name in arrays},
+                "log_bytes": log_bytes,
+                **vars(origin),
+                "state": state.to_mapping(),
+            }
+            write_json(folder / STATE_FILE, meta)
+
+        write_folder(self._path(state.step), write)
+        steps = self.steps()
+        kept = [step for step in steps if step <= state.step][-self.keep :]
+        for step in set(steps) - set(kept):
+            remove_folder(self._path(step))
+
+    def newest(self, warn: Callable[[str], None]) -> Checkpoint:
+        """The newest checkpoint that is whole; damaged ones are named to `warn` and left out.
+
+        Raises TrainingError where there is none.
+        """
+        for step in reversed(self.steps()):
+            try:
+                return _open(self._path(step))
+            except _DamagedError as error:
+                warn(f"{self._path(step)} is damaged ({error}): an earlier checkpoint is taken")
+        raise TrainingError(
+            f"there is no checkpoint to go on from in {self.folder}: leave --resume out to begin, "
+            "or give the --output of the run"
+        )
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+
+class _DamagedError(Exception):
+    """Why a checkpoint cannot be read."""
+
+
+def _open(folder: Path) -> Checkpoint:
+    meta = _reading(lambda: json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
+    version = _reading(lambda: (meta["format"], meta["version"]))
+    if version != (FORMAT, VERSION):
+        raise TrainingError(
+            f"{folder} says format {version[0]!r} version {version[1]!r}, expected {FORMAT!r} "
+            f"version {VERSION}: go on with the release of fpo-mlx that made it"
+        )
+    for name, expected in _reading(lambda: dict(meta["files"])).items():
+        if _reading(lambda name=name: sampled_sha256([folder / name])) != expected:
+            raise _DamagedError(f"{name} is not what was written")
+    return _reading(
+        lambda: Checkpoint(
+            folder,
+            RunState.from_mapping(meta["state"]),
+            Origin(meta["config"], meta["fingerprints"], meta["made_with"]),
+            int(meta["log_bytes"]),
+        )
+    )
+
+
+def _reading(read: Callable[[], _T]) -> _T:
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _DamagedError(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrainingError(
+            f"{path} cannot be read ({error}): remove the folder {path.parent}, and --resume takes "
+            "the checkpoint before it"
+        ) from None

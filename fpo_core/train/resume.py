@@ -1,0 +1,121 @@
+"""May a run go on from a checkpoint? Everything that its result depends on must be the same."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import DataConfig, FeatureConfig, TrainConfig
+from fpo_core.errors import ConfigError, TrainingError
+from fpo_core.policy import PolicyInfo
+from fpo_core.train.checkpoints import Checkpoint, Origin
+from fpo_core.train.output import checkpoints_in, is_finished
+
+PLACES = ("model", "adapter", "data", "sae", "revision")
+"""Settings that say where something lies: what lies there is compared instead."""
+FREE = frozenset(
+    (
+        *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),
+        *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
+        *("step0_pairs", "nonfinite_limit"),
+    )
+)
+"""Settings that the result does not depend on."""
+MACHINE = ("backend", "device", "dtype")
+"""Settings compared as they turned out, not as they were asked for."""
+_COVERED_BY = {
+    "data": tuple(DataConfig.names()),
+    "sae": tuple(FeatureConfig.names()),
+    "model": ("model", "revision"),
+}
+"""A change of these settings explains another fingerprint."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is not as it was."""
+
+    key: str
+    was: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.was}, is {self.now}"
+
+
+def check_unchanged(
+    checkpoint: Checkpoint, config: TrainConfig, contents: Mapping[str, str | None]
+) -> None:
+    """Raise ConfigError listing every setting that differs and is not allowed to."""
+    was = checkpoint.origin
+    now = config.to_mapping()
+    skipped = FREE | {*PLACES, *MACHINE}
+    changes = [
+        Change(key, _shown(was.config.get(key)), _shown(value))
+        for key, value in now.items()
+        if key not in skipped and was.config.get(key) != value
+    ]
+    explained = {change.key for change in changes} | config.allowed_changes()
+    for key, content in contents.items():
+        if was.fingerprints.get(key) != content and explained.isdisjoint(
+            _COVERED_BY.get(key, (key,))
+        ):
+            before = f"{_shown(was.config.get(key))} with other contents"
+            changes.append(Change(key, before, _shown(now[key])))
+    _refuse(checkpoint, changes, config.allowed_changes())
+
+
+def check_machine(checkpoint: Checkpoint, config: TrainConfig, info: PolicyInfo) -> None:
+    """Raise ConfigError where another precision, or other dropout, would be computed with.
+
+    Without dropout another backend or device goes on with the same numbers, up to rounding.
+    """
+    was, now = checkpoint.origin.made_with, Origin.made_by(info)
+    names = MACHINE if config.dropout else ("dtype",)
+    differing = (name for name in names if was[name] != now[name])
+    changes = [Change(name, _shown(was[name]), _shown(now[name])) for name in differing]
+    _refuse(checkpoint, changes, config.allowed_changes())
+
+
+def _refuse(checkpoint: Checkpoint, changes: list[Change], allowed: Collection[str]) -> None:
+    refused = [change for change in changes if change.key not in allowed]
+    if refused:
+        keys = ",".join(change.key for change in refused)
+        raise ConfigError(
+            f"{checkpoint.folder} was made with other settings ({'; '.join(map(str, refused))}): "
+            f"put them back, or go on all the same with --allow-change {keys}"
+        )
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def find_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to go on from under `resume`; None for a new run, in a folder without any.
+
+    Raises ConfigError where a new run would overwrite another's checkpoints, TrainingError where
+    there is nothing to resume.
+    """
+    checkpoints = checkpoints_in(Path(config.output))
+    if config.resume:
+        return checkpoints.newest(warn)
+    steps = checkpoints.steps()
+    if steps:
+        raise ConfigError(
+            f"{config.output} holds a run with checkpoints, the last of step {steps[-1]}: go on "
+            "with --resume, name another --output, or delete that folder first"
+        )
+    return None
+
+
+def check_unfinished(checkpoint: Checkpoint, config: TrainConfig, steps: int) -> None:
+    """Raise TrainingError where nothing of the run's `steps` is left to do."""
+    at = checkpoint.state.step
+    if at > steps or (at == steps and is_finished(Path(config.output))):
+        raise TrainingError(
+            f"the run in {config.output} has done {at} of {steps} steps, so nothing is left: to "
+            "train longer, raise --iters or --epochs and allow it with --allow-change"
+        )

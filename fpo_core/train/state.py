@@ -1,0 +1,92 @@
+"""Where a run stands beside its weights: with both it goes on as if it had never stopped."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Window:
+    """Metrics of the steps since the last report."""
+
+    values: list[Metrics] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, values: Metrics, tokens: int, seconds: float) -> None:
+        """Count one step."""
+        self.values.append(values)
+        self.tokens += tokens
+        self.seconds += seconds
+
+    def means(self) -> Metrics:
+        """Means over the steps, and their speed; empty where every step was skipped."""
+        if not self.values:
+            return {}
+        names = self.values[0]
+        means = {name: float(np.mean([v[name] for v in self.values])) for name in names}
+        elapsed = max(self.seconds, 1e-9)
+        return means | {
+            "learning_rate": self.values[-1]["learning_rate"],
+            "tokens_per_second": self.tokens / elapsed,
+            "seconds_per_step": elapsed / len(self.values),
+        }
+
+
+@dataclass
+class RunState:
+    """What a run has seen and found so far; every field is part of a checkpoint."""
+
+    step: int = 0
+    num_tokens: int = 0
+    skipped: int = 0
+    nonfinite_in_a_row: int = 0
+    best_loss: float | None = None
+    best_step: int | None = None
+    seconds: float = 0.0
+    """Time spent, over all sittings."""
+    window: Window = field(default_factory=Window)
+    first: Metrics = field(default_factory=dict)
+    """Metrics of the first step."""
+    last: Metrics = field(default_factory=dict)
+    """Metrics of the last report."""
+    evals: list[tuple[int, Metrics]] = field(default_factory=list)
+    """Validation metrics by step, step 0 among them."""
+    ratios: list[float] = field(default_factory=list)
+    """`fpo/constraint_ratio` of each step after the warm-up."""
+
+    @property
+    def constraint_ratio(self) -> float | None:
+        """Median after the warm-up; None without an autoencoder."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The state as JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """The state that `to_mapping` wrote; raises KeyError or TypeError for anything else."""
+        window = Window(**values["window"])
+        evals = [(int(step), metrics) for step, metrics in values["evals"]]
+        return cls(**{**values, "window": window, "evals": evals})
+
+
+class Stopwatch:
+    """Seconds since it was last asked."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        return passed

@@ -1,0 +1,114 @@
+"""Whole runs of the training loop on the tiny model, in a folder of their own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import TrainConfig
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.events import Event, JsonlLog, fan_out
+from fpo_core.feature_tap import FeatureTap
+from fpo_core.model_folder import ModelFolder
+from fpo_core.reference import extend_store, store_key
+from fpo_core.sae_hook import Hook
+from fpo_core.store import ReferenceStore
+from fpo_core.train import RunData, train
+from fpo_core.train.output import RunFolder
+from fpo_core.train.resume import check_unchanged, find_checkpoint
+from tests.backends.support import HIDDEN, UNTRAINED, open_policy
+from tests.helpers import random_pairs, random_sae
+
+TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
+"""What may differ between the logs of equal runs."""
+
+
+class CrashError(Exception):
+    """Stands for a kill: nothing after it is run."""
+
+
+def crash_at(kind: str, step: int) -> Callable[[Event], None]:
+    """A sink that ends the run where an event is told."""
+
+    def emit(event: Event) -> None:
+        if (event.kind, event.step) == (kind, step):
+            raise CrashError
+
+    return emit
+
+
+def settings(model: Path, output: Path, **changes: Any) -> TrainConfig:
+    """Settings of a short run in which everything takes part."""
+    given: dict[str, Any] = {
+        "model": str(model),
+        "data": "random",
+        "sae": "random",
+        "output": str(output),
+        "device": "cpu",
+        "dtype": "float32",
+        "alpha": 2.0,
+        "beta": 0.5,
+        "k": 8,
+        "iters": 40,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "steps_per_report": 7,
+        "steps_per_eval": 10,
+        "save_every": 5,
+        "step0_pairs": 4,
+        "tokens_per_batch": 512,
+    }
+    return TrainConfig(**(given | changes))
+
+
+def run_tiny(config: TrainConfig, store: Path, emit: Any = None, stop: Any = lambda: None) -> Any:
+    """A run on random pairs with config.backend; the reference lies in, or goes into, `store`."""
+    tap = FeatureTap(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
+    pairs = random_pairs(23, seed=1)
+    return train_on(config, pairs[:19], pairs[19:], tap, store, emit, stop)
+
+
+def train_on(
+    config: TrainConfig,
+    train_pairs: TokenisedPairs,
+    valid: TokenisedPairs | None,
+    tap: FeatureTap,
+    store: Path,
+    emit: Any = None,
+    stop: Any = lambda: None,
+) -> Any:
+    """What `fpo train` does, less its words: the result and the policy."""
+    checkpoint = find_checkpoint(config, print)
+    model = ModelFolder.locate(config)
+    policy = open_policy(
+        config.backend, model.path, config, config, tap, grad_checkpoint=config.grad_checkpoint
+    )
+    if ReferenceStore.exists(store):
+        opened = ReferenceStore.open(store)
+    else:
+        key = store_key(model.fingerprint(), None, tap)
+        splits = [train_pairs] if valid is None else [train_pairs, valid]
+        opened = extend_store(store, key, policy, splits, config, lambda _: None)
+    data = RunData(train_pairs, valid, opened, tap.sae.d_sae)
+    folder = RunFolder(Path(config.output), model, config)
+    if checkpoint is None:
+        folder.begin()
+    else:
+        check_unchanged(checkpoint, config, data.fingerprints())
+    sinks = [JsonlLog(folder.log), *([] if emit is None else [emit])]
+    result = train(policy, data, config, folder, fan_out(*sinks), checkpoint=checkpoint, stop=stop)
+    return result, policy
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """The log less what a clock or the memory says."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a run that holds weights, moments or a score."""
+    names = {"adapter_model.safetensors", "adapters.safetensors", "model.safetensors"}
+    names |= {"trained.safetensors", "optimiser.safetensors", "fpo_best.json"}
+    found = (path for path in folder.rglob("*") if path.name in names)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
