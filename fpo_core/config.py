@@ -186,6 +186,10 @@ class LoopConfig(Settings):
         "always makes one.",
         least=1,
     )
+    preflight: bool = setting(
+        True, help="Try the largest batches before anything else, for memory, time and disk."
+    )
+    dry_run: bool = setting(False, help="Only that: nothing is trained or written to the output.")
     save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
     resume: bool = setting(
         False, help="Go on from the newest checkpoint in --output, given the same settings."

@@ -112,6 +112,10 @@ class Policy(Protocol):
         """Sample a completion of each prompt; the end-of-turn token, where reached, is included."""
         ...
 
+    def memory_limit(self) -> int | None:
+        """Bytes that the device can hold; None where it does not say."""
+        ...
+
     def peak_memory(self) -> int:
         """Most bytes in use so far: on the accelerator, or resident on a CPU."""
         ...

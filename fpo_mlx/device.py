@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from fpo_core.config import BackendConfig
 from fpo_core.errors import BackendError
+from fpo_core.machine import physical_memory
 
 
 def select_device(config: BackendConfig) -> str:
@@ -19,6 +20,14 @@ def select_device(config: BackendConfig) -> str:
     on_gpu = has_gpu and config.device != "cpu"
     mx.set_default_device(mx.gpu if on_gpu else mx.cpu)
     return "gpu" if on_gpu else "cpu"
+
+
+def memory_limit(device: str) -> int | None:
+    """Bytes that a GPU works with at ease, or of the machine's memory."""
+    if device == "gpu":
+        limit = mx.device_info(mx.gpu).get("max_recommended_working_set_size")
+        return int(limit) if limit else None
+    return physical_memory()
 
 
 def select_dtype(config: BackendConfig, device: str) -> mx.Dtype:

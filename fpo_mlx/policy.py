@@ -188,6 +188,10 @@ class MlxPolicy:
         with self._trained.swapped():
             return generate(self.model, prompts, sampling)
 
+    def memory_limit(self) -> int | None:
+        """See `fpo_core.policy.Policy`."""
+        return devices.memory_limit(self.info.device)
+
     def peak_memory(self) -> int:
         """See `fpo_core.policy.Policy`."""
         return mx.get_peak_memory()

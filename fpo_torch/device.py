@@ -7,6 +7,7 @@ import torch
 
 from fpo_core.config import BackendConfig
 from fpo_core.errors import BackendError
+from fpo_core.machine import physical_memory
 
 
 def select_device(config: BackendConfig) -> torch.device:
@@ -33,6 +34,15 @@ def select_dtype(config: BackendConfig, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def memory_limit(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return physical_memory()
 
 
 def peak_memory(device: torch.device) -> int:

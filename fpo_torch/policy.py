@@ -177,6 +177,10 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         return generate(self.model, prompts, sampling, self.device)
 
+    def memory_limit(self) -> int | None:
+        """See `fpo_core.policy.Policy`."""
+        return devices.memory_limit(self.device)
+
     def peak_memory(self) -> int:
         """See `fpo_core.policy.Policy`."""
         return devices.peak_memory(self.device)

@@ -13,6 +13,7 @@ from fpo_core import __version__
 from fpo_core.config import BackendConfig, DoctorConfig
 from fpo_core.data.cache import cache_root
 from fpo_core.errors import BackendError
+from fpo_core.machine import physical_memory
 
 BACKENDS = ("mlx", "torch")
 LIBRARIES = {
@@ -35,7 +36,7 @@ def diagnose(config: DoctorConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "memory": _memory(),
+        "memory": physical_memory(),
         "versions": {name: _version(name) for name in LIBRARIES[""]},
         "backends": {name: _backend(name) for name in wanted},
         "auto": _auto(),
@@ -116,13 +117,6 @@ def _version(library: str) -> str | None:
     try:
         return version(library)
     except PackageNotFoundError:
-        return None
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
         return None
 
 

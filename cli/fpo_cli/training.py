@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fpo_cli.foresight import foresee
 from fpo_cli.measure import Gauge, Measured, findings
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import Session, splits_of
@@ -20,10 +21,12 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
+from fpo_core.policy import Policy
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData, TrainResult, train
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.output import RunFolder
+from fpo_core.train.preflight import Preflight
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
 from fpo_core.train.run_data import fingerprints
 from fpo_core.train.schedule import RowPlan
@@ -136,12 +139,28 @@ def _shaped(session: Session, config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **{n: getattr(shape, n) for n in AdapterConfig.names()})
 
 
+def dry_run(checked: Checked, ui: Ui) -> Preflight:
+    """What a run would need, and nothing else."""
+    return _foresee(checked, _start(checked, ui), ui)
+
+
+def _start(checked: Checked, ui: Ui) -> Policy:
+    policy = checked.session.policy(checked.config, grad_checkpoint=checked.config.grad_checkpoint)
+    announce(ui, checked.session, checked.data.report)
+    return policy
+
+
+def _foresee(checked: Checked, policy: Policy, ui: Ui) -> Preflight:
+    return foresee(policy, checked.data, checked.store, checked.session.key, checked.config, ui)
+
+
 def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
     """Phase 1, phase 2, and the same measurements before and after."""
     config, session, data = checked.config, checked.session, checked.data
-    policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
-    announce(ui, session, data.report)
+    policy = _start(checked, ui)
     checkpoint = checked.checkpoint
+    if config.preflight and checkpoint is None:
+        _foresee(checked, policy, ui)
     with ProgressDisplay(ui) as display:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)

@@ -18,8 +18,10 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     Ctrl-C ends the step, saves a checkpoint and stops; after that, or after a crash, the same
     command with --resume goes on as if nothing had happened.
     """
-    from fpo_cli.training import check_run, run
+    from fpo_cli.training import check_run, dry_run, run
 
+    if config.dry_run:
+        return {"command": "train"} | dry_run(check_run(config, ui), ui).to_mapping()
     outcome = run(check_run(config, ui), ui)
     for line in outcome.verdict:
         ui.say(line)

@@ -1,0 +1,216 @@
+"""The largest batch, tried before anything is written: memory, time and disk of a run."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fpo_core.config import TrainConfig
+from fpo_core.data.batches import Batch, bucket_width, collate
+from fpo_core.data.plans import scoring_batches
+from fpo_core.data.rows import Int64s, TokenisedPairs
+from fpo_core.errors import TrainingError
+from fpo_core.policy import Policy
+from fpo_core.scores import Scores
+from fpo_core.scoring import ReferenceBatch
+from fpo_core.train.run_data import spread
+from fpo_core.train.schedule import RowPlan
+
+_PLANNED = 2000
+"""Steps whose shapes are looked at; of a longer run, that many spread over it."""
+_FULL = 0.95
+"""Share of a device's memory from which on a run is too close to its end."""
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run will need."""
+
+    pairs: int
+    """Pairs in the largest training batch."""
+    width: int
+    """Its padded width in tokens."""
+    seconds_largest: float
+    """Forward and backward of the largest batch."""
+    seconds_per_step: float
+    """Mean over the run's steps."""
+    steps: int
+    train_seconds: float
+    reference_seconds: float
+    """The pass over the pairs whose reference is not stored yet."""
+    peak_memory: int
+    memory_limit: int | None
+    """Bytes of the device; None where it does not say."""
+    disk_bytes: int
+    """At most, in the output folder and the reference store."""
+    disk_free: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the largest batch left the device some room."""
+        return self.memory_limit is None or self.peak_memory <= _FULL * self.memory_limit
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The estimate as JSON values."""
+        return asdict(self) | {"fits": self.fits}
+
+
+def preflight(
+    policy: Policy,
+    train: TokenisedPairs,
+    valid: TokenisedPairs | None,
+    config: TrainConfig,
+    *,
+    missing: int,
+) -> Preflight:
+    """Run the largest batches forward and backward, and foretell the run from them.
+
+    `missing` is how many pairs still lack a stored reference. Nothing is trained: the optimiser
+    steps at rate 0 and is made anew by whoever trains. Raises TrainingError where memory runs out,
+    naming the option to change, and where the disk is too small.
+    """
+    plan = RowPlan.of(train.lengths(), config)
+    shapes = _Shapes(train.lengths(), plan)
+    try:
+        scored, per_token = _try_scoring(policy, train, config)
+        largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
+        _, seconds_middle = _try_training(policy, train, shapes.middle, config)
+        step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
+    except (MemoryError, RuntimeError) as error:
+        raise _out_of_memory(error, shapes, config) from None
+    policy.drop_gradients()
+    seconds = shapes.step_seconds(seconds_largest, seconds_middle) + step_seconds
+    result = Preflight(
+        pairs=largest.pairs,
+        width=largest.width,
+        seconds_largest=seconds_largest,
+        seconds_per_step=seconds,
+        steps=plan.steps,
+        train_seconds=seconds * plan.steps + _validation_tokens(valid, plan, config) * per_token,
+        reference_seconds=per_token * missing * 2 * float(train.lengths().mean()),
+        peak_memory=policy.peak_memory(),
+        memory_limit=policy.memory_limit(),
+        disk_bytes=_checkpoint_bytes(policy, config) + missing * _record_bytes(scored, config),
+        disk_free=_free(Path(config.output)),
+    )
+    _check_disk(result, config)
+    return result
+
+
+class _Shapes:
+    """Padded tokens of the batches of a run."""
+
+    def __init__(self, lengths: Int64s, plan: RowPlan) -> None:
+        self._lengths, self._steps = lengths, []
+        batches: list[Int64s] = []
+        for step in spread(plan.steps, _PLANNED) + 1:
+            found = plan.batches(int(step))
+            self._steps.append([self._size(rows) for rows in found])
+            batches += found
+        order = sorted(batches, key=self._size)
+        self.largest, self.middle = order[-1], order[len(order) // 2]
+
+    def _size(self, rows: Int64s) -> int:
+        return 2 * len(rows) * bucket_width(int(self._lengths[rows].max()))
+
+    def step_seconds(self, of_largest: float, of_middle: float) -> float:
+        """Mean seconds of a step, by a line through the two batches that were timed."""
+        high, low = self._size(self.largest), self._size(self.middle)
+        slope = (of_largest - of_middle) / (high - low) if high > low else of_middle / low
+        sizes = [size for step in self._steps for size in step]
+        each = [max(of_middle + slope * (size - low), of_middle * size / high) for size in sizes]
+        return float(np.sum(each)) / len(self._steps)
+
+
+def _try_scoring(
+    policy: Policy, train: TokenisedPairs, config: TrainConfig
+) -> tuple[Scores, float]:
+    """Score the largest batch of the reference pass: its scores, and seconds per token."""
+    rows = scoring_batches(train.lengths(), config.tokens_per_batch)[0]
+    batch = collate(train, rows)
+    policy.score(batch)
+    seconds, scores = _timed(lambda: policy.score(batch))
+    return scores, seconds / (2 * batch.pairs * batch.width)
+
+
+def _try_training(
+    policy: Policy, train: TokenisedPairs, rows: Int64s, config: TrainConfig
+) -> tuple[Batch, float]:
+    """Forward and backward of one batch, the second time timed."""
+    batch = collate(train, rows)
+    scores = policy.score(batch)
+    truncated = None if scores.pooled is None else np.zeros(2 * batch.pairs, np.float32)
+    reference = ReferenceBatch(scores.logps, scores.pooled, truncated)
+    policy.prepare_training(config)
+    policy.accumulate(batch, reference, config, 1 / batch.pairs)
+    seconds, _ = _timed(lambda: policy.accumulate(batch, reference, config, 1 / batch.pairs))
+    return batch, seconds
+
+
+def _timed(call: Callable[[], ResultT]) -> tuple[float, ResultT]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def _validation_tokens(valid: TokenisedPairs | None, plan: RowPlan, config: TrainConfig) -> float:
+    """Tokens of all validations of a run."""
+    if valid is None:
+        return 0.0
+    each = 2 * min(len(valid), config.val_pairs) * float(valid.lengths().mean())
+    return each * (1 + plan.steps // (config.steps_per_eval or max(1, plan.steps // 10)))
+
+
+def _checkpoint_bytes(policy: Policy, config: TrainConfig) -> int:
+    """Weights and two moments per kept checkpoint and one in the making; result and best."""
+    trained = 4 * policy.info.trained_parameters
+    whole = 4 * policy.info.parameters if config.fine_tune_type == "full" else 2 * trained
+    return 3 * trained * (config.save_total_limit + 1) + 2 * whole
+
+
+def _record_bytes(scores: Scores, config: TrainConfig) -> int:
+    """Stored bytes of a pair, from a batch that was scored."""
+    if scores.pooled is None:
+        return 64
+    active = np.count_nonzero(scores.pooled, axis=-1).mean()
+    width = 4 + (2 if config.feature_dtype == "float16" else 4)
+    return int(2 * min(active, config.feature_cap) * width) + 64
+
+
+def _free(folder: Path) -> int:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(nearest).free
+
+
+def _check_disk(found: Preflight, config: TrainConfig) -> None:
+    if found.disk_bytes > found.disk_free:
+        raise TrainingError(
+            f"the run may write {found.disk_bytes / 2**20:.0f} MiB, but "
+            f"{found.disk_free / 2**20:.0f} MiB are free at {config.output}: make room, lower "
+            "--save-total-limit, or choose another --output"
+        )
+
+
+def relief(config: TrainConfig) -> str:
+    """The option that lowers memory most at the least cost."""
+    if not config.grad_checkpoint:
+        return "use --grad-checkpoint"
+    if config.batch_size > 1:
+        return f"lower --batch-size below {config.batch_size} (--grad-accumulation-steps makes up)"
+    return f"lower --max-seq-length below {config.max_seq_length}, or --num-layers"
+
+
+def _out_of_memory(error: Exception, shapes: _Shapes, config: TrainConfig) -> Exception:
+    """The error as a sentence, where it is about memory; else as it is."""
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and "memory" not in text and "allocate" not in text:
+        return error
+    return TrainingError(
+        f"memory ran out on the largest batch of {len(shapes.largest)} pairs, before step 1: "
+        f"{relief(config)}"
+    )

@@ -1,0 +1,102 @@
+"""The largest batch before step 1: what is foretold, and what is refused."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.errors import TrainingError
+from fpo_core.train.preflight import Preflight, preflight, relief
+from tests.core.pretend import PretendPolicy, config
+
+LENGTHS = (10, 20, 40, 120, 20, 10)
+PAIRS = TokenisedPairs.from_lists(
+    [([1, 2], [3] * (n - 2), [4] * 3) for n in LENGTHS for _ in range(2)]
+)
+
+
+class Watched(PretendPolicy):
+    """Notes the shapes that it sees; some calls fail."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.trained_on: list[tuple[int, int]] = []
+
+    def accumulate(self, batch, reference, objective, weight):
+        if self.error is not None:
+            raise self.error
+        self.trained_on.append((batch.pairs, batch.width))
+        return super().accumulate(batch, reference, objective, weight)
+
+    def memory_limit(self) -> int | None:
+        return 100
+
+
+def foretell(policy, tmp_path: Path, **changes) -> Preflight:
+    settings = config(tmp_path / "run", **changes)
+    return preflight(policy, PAIRS, None, settings, missing=len(PAIRS))  # pyright: ignore
+
+
+def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
+    policy = Watched()
+    found = foretell(policy, tmp_path, iters=12)
+    assert policy.trained_on == [(2, 128)] * 2 + [(2, 32)] * 2
+    assert (found.pairs, found.width, found.steps) == (2, 128, 12)
+    assert found.fits
+    assert found.peak_memory == 1
+    assert found.train_seconds == pytest.approx(12 * found.seconds_per_step)
+    assert policy.rates == [0.0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):
+    policy = Watched()
+    policy.memory_limit = lambda: 1  # pyright: ignore
+    assert not foretell(policy, tmp_path).fits
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_running_out_of_memory_names_the_option_to_change(tmp_path, error):
+    with pytest.raises(TrainingError, match=r"largest batch of 2 pairs.*--grad-checkpoint"):
+        foretell(Watched(error), tmp_path)
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        foretell(Watched(RuntimeError("shapes do not match")), tmp_path)
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 10))
+    with pytest.raises(TrainingError, match="0 MiB are free"):
+        foretell(Watched(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({}, "--grad-checkpoint"),
+        ({"grad_checkpoint": True}, "--batch-size below 2"),
+        ({"grad_checkpoint": True, "batch_size": 1}, "--max-seq-length below 1024"),
+    ],
+)
+def test_the_cheapest_relief_comes_first(tmp_path, changes, option):
+    assert option in relief(config(tmp_path, **changes))
+
+
+def test_seconds_per_step_lie_on_the_line_between_the_timed_batches(tmp_path):
+    from fpo_core.train.preflight import _Shapes
+    from fpo_core.train.schedule import RowPlan
+
+    settings = config(tmp_path, iters=6)
+    shapes = _Shapes(PAIRS.lengths(), RowPlan.of(PAIRS.lengths(), settings))
+    # One epoch of six batches: widths 32 ×4, 64 and 128; 4 s at 32 tokens, 10 s at 128.
+    expected = np.mean([4.0] * 4 + [4.0 + 6.0 / 96 * 32, 10.0])
+    assert shapes.step_seconds(10.0, 4.0) == pytest.approx(expected)
