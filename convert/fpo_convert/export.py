@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.formats.sae_lens import CONFIG, WEIGHTS
+from fpo_convert.tensors import ArrayTensor, chunks
 from fpo_core.errors import SaeError
 from fpo_core.sae import Sae, load_sae
-from fpo_core.sae_file import CHUNK_BYTES
 from fpo_core.sae_write import Plan, write_safetensors
 
 SAE_LENS_VERSION = "6.54.12"
@@ -108,9 +108,7 @@ def _arrays(sae: Sae) -> dict[str, np.ndarray]:
 
 
 def _plan(name: str, array: np.ndarray) -> Plan:
-    def chunks() -> Iterator[np.ndarray]:
-        step = max(1, CHUNK_BYTES // (4 * max(1, array[:1].size)))
-        for start in range(0, len(array), step):
-            yield array[start : start + step]
+    def rows() -> Iterator[np.ndarray]:
+        return (part for _, part in chunks(ArrayTensor(array)))
 
-    return Plan(name, "F32", array.shape, chunks)
+    return Plan(name, "F32", array.shape, rows)
