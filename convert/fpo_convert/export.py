@@ -1,5 +1,6 @@
 """`fpo convert sae FILE --to sae-lens`: a folder that SAELens opens with the same features."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -30,6 +31,10 @@ class ExportReport:
     architecture: str
     files: list[str]
     bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return dataclasses.asdict(self)
 
 
 def export_sae_lens(canonical: str | Path, out_dir: str | Path) -> ExportReport:
