@@ -2,8 +2,9 @@
 
     python benchmarks/bench_convert.py [--mutations 10000] [--out benchmarks/results/convert.json]
 
-Timings mean little on a busy machine: `load` above `cpus` says that it was one; processor seconds
-are beside wall-clock ones.
+Each round measures `cp`, the pass and conversion in turn, each from a synced disk to a new file,
+once others leave the machine idle or 10 seconds have passed. `others` is the share of the machine
+that they took meanwhile; timings mean little where it is large.
 
 Bars: seconds ≤ 3 × (cp + one finiteness pass), peak memory ≤ 1.3 × the largest tensor above the
 interpreter's own, every mutated file refused or equal.
@@ -19,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -55,21 +58,54 @@ def make(folder: Path, architecture: str) -> None:
     (folder / "cfg.json").write_text(json.dumps(cfg | KINDS[architecture]))
 
 
-def copy_seconds(source: Path, target: Path) -> tuple[float, float]:
-    """Wall-clock and processor seconds of `cp`."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+def copy_and_look(source: Path, target: Path) -> dict:
+    """Seconds of `cp`, and of looking for numbers that are not finite."""
+    start = time.perf_counter()
     subprocess.run(["cp", source, target], check=True)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def finite_seconds(path: Path) -> tuple[float, float]:
-    """Wall-clock and processor seconds of looking for numbers that are not finite."""
-    start, cpu = time.perf_counter(), time.process_time()
-    data = np.memmap(path, np.float32, offset=path.stat().st_size % 4, mode="r")
+    copied = time.perf_counter()
+    data = np.memmap(source, np.float32, offset=source.stat().st_size % 4, mode="r")
     for begin in range(0, len(data), 1 << 21):
         np.isfinite(data[begin : begin + (1 << 21)]).all()
-    return time.perf_counter() - start, time.process_time() - cpu
+    end = time.perf_counter()
+    return {"seconds": end - start, "cp": copied - start, "finite": end - copied}
+
+
+def converted(folder: Path, target: Path, verify: bool) -> dict:
+    """What `child` found in a process of its own."""
+    command = [sys.executable, __file__, "--child", folder, target, str(int(verify))]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def busy() -> tuple[float, float]:
+    """Processor seconds that the machine and this process's family have used; 0 off Linux."""
+    if not Path("/proc/stat").exists():
+        return 0.0, 0.0
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:8]]
+    used = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return used, sum(r.ru_utime + r.ru_stime for r in map(resource.getrusage, kinds))
+
+
+def others_since(start: float, before: tuple[float, float]) -> float:
+    """Share of the machine that others took since then."""
+    all_used, own = (now - then for now, then in zip(busy(), before, strict=True))
+    return max(0.0, all_used - own) / ((time.perf_counter() - start) * (os.cpu_count() or 1))
+
+
+def alone(action: Callable[[], dict], target: Path) -> dict:
+    """Run with a synced disk and, where that can be had in time, an idle machine."""
+    target.unlink(missing_ok=True)
+    os.sync()
+    limit = time.perf_counter() + 10
+    while time.perf_counter() < limit:
+        start, before = time.perf_counter(), busy()
+        time.sleep(0.3)
+        if others_since(start, before) < 0.03:
+            break
+    start, before = time.perf_counter(), busy()
+    result = action()
+    return result | {"others": others_since(start, before)}
 
 
 def peak_memory() -> int:
@@ -93,43 +129,56 @@ def child(source: str, target: str, verify: bool) -> None:
     print(json.dumps(result | {"relative_difference": report.relative_difference}))
 
 
-def least(pairs: list[tuple[float, float]]) -> tuple[float, float]:
-    return min(wall for wall, _ in pairs), min(cpu for _, cpu in pairs)
-
-
 def measure(work: Path, architecture: str, rounds: int) -> dict:
-    folder = work / architecture
+    folder, target = work / architecture, work / "out"
     make(folder, architecture)
-    weights, target = folder / "sae_weights.safetensors", work / "out.safetensors"
-    copies, passes, runs = [], [], {True: [], False: []}
+    weights = folder / "sae_weights.safetensors"
+    actions = {
+        "cp_and_pass": lambda: copy_and_look(weights, target),
+        "verified": lambda: converted(folder, target, True),
+        "unverified": lambda: converted(folder, target, False),
+    }
+    runs: dict[str, list[dict]] = {name: [] for name in actions}
     for _ in range(rounds):
-        copies.append(copy_seconds(weights, work / "copy"))
-        passes.append(finite_seconds(weights))
-        for verify, results in runs.items():
-            command = [sys.executable, __file__, "--child", folder, target, str(int(verify))]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results.append(json.loads(done.stdout))
-    (copy_s, copy_cpu), (pass_s, pass_cpu) = map(least, (copies, passes))
-    row = {"bytes": weights.stat().st_size, "cp_s": copy_s, "cp_cpu_s": copy_cpu}
-    row |= {"finite_s": pass_s, "finite_cpu_s": pass_cpu}
-    for verify, name in ((True, "verified"), (False, "unverified")):
-        best = min(runs[verify], key=lambda r: r["seconds"])
-        row[name] = {
-            "seconds": best["seconds"],
-            "cpu_seconds": min(r["cpu_seconds"] for r in runs[verify]),
-            "times_cp_plus_pass": best["seconds"] / (copy_s + pass_s),
-            "peak_over_largest_tensor": max(r["peak_bytes"] for r in runs[verify])
-            / (D_IN * D_SAE * 4),
-            "relative_difference": best["relative_difference"],
-        }
+        for name, action in actions.items():
+            runs[name].append(alone(action, target))
+    base = [run["seconds"] for run in runs["cp_and_pass"]]
+    row: dict = {"bytes": weights.stat().st_size, "rounds": rounds}
+    row["others_by_round"] = [
+        round(max(runs[name][i]["others"] for name in runs), 3) for i in range(rounds)
+    ]
+    row["cp_and_pass"] = {
+        key: {"min": min(values), "median": median(values)}
+        for key in ("seconds", "cp", "finite")
+        for values in [[run[key] for run in runs["cp_and_pass"]]]
+    }
+    for name in ("verified", "unverified"):
+        row[name] = summary(runs[name], base)
     shutil.rmtree(folder)
     return row
+
+
+def summary(runs: list[dict], base: list[float]) -> dict:
+    """Times beside those of `cp` and the pass: least by least, median by median, round by round."""
+    seconds = [run["seconds"] for run in runs]
+    ratios = [mine / theirs for mine, theirs in zip(seconds, base, strict=True)]
+    return {
+        "seconds": {"min": min(seconds), "median": median(seconds)},
+        "cpu_seconds": min(run["cpu_seconds"] for run in runs),
+        "times_cp_plus_pass": {
+            "of_minima": min(seconds) / min(base),
+            "of_medians": median(seconds) / median(base),
+            "by_round": [round(ratio, 2) for ratio in ratios],
+        },
+        "peak_over_largest_tensor": max(run["peak_bytes"] for run in runs) / (D_IN * D_SAE * 4),
+        "relative_difference": runs[0]["relative_difference"],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/convert.json")
     parser.add_argument("--child", nargs=3)
     args = parser.parse_args()

@@ -4,7 +4,7 @@ Option names and YAML keys are the field names. A command's settings are the uni
 inherits, so a function can ask for just the group it needs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from fpo_core.errors import ConfigError
@@ -365,7 +365,10 @@ class ConvertConfig(NoModelConfig):
     source: str = setting(
         help="Folder or file, user/repo[:path][@revision] of the hub, or SAELens release/sae_id."
     )
-    out: str = setting(help="The safetensors file to write.")
+    out: str = setting(help="The safetensors file to write, or the folder for sae-lens.")
+    to: Literal["fpo", "sae-lens"] = setting(
+        "fpo", help="Make the file that FPO reads, or of such a file a folder that SAELens opens."
+    )
     format: str | None = setting(None, help="The source's format, where it is not recognised.")
     dtype: Literal["float32", "float16", "bfloat16"] = setting(
         "float32", help="Precision of the two weight matrices in the file."
@@ -388,6 +391,16 @@ class ConvertConfig(NoModelConfig):
     untrained_tokens: tuple[str, ...] | None = setting(
         None, help="Tokens it was not trained on: bos, eos, pad, special or id:N, comma-separated."
     )
+
+    def check(self) -> None:
+        """An export is of the file as it stands."""
+        for field in fields(ConvertConfig):
+            changed = getattr(self, field.name) != field.default
+            if self.to == "sae-lens" and changed and field.name not in ("source", "out", "to"):
+                raise ConfigError(
+                    f"{field.name} is set and to is sae-lens, which writes the file as it stands: "
+                    f"leave {field.name} out, or give it when converting the original"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

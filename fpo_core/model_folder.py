@@ -74,22 +74,30 @@ class ModelFolder:
         return sampled_sha256([self.path / "config.json", *self.weight_files])
 
 
-def rope_theta(settings: dict[str, Any]) -> float | None:
-    """The rope base that transformers 5 nests under `rope_parameters`, where it is nested alone.
+def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What mlx-lm reads at the top of a config.json and transformers 5 nests, renames or drops.
 
-    mlx-lm's llama, qwen2 and gemma2 classes read the top level only, and otherwise fall back to a
-    default of their own without a word.
+    Without it mlx-lm's llama, qwen2, gemma2 and gemma3 fall back to rope bases of their own without
+    a word, and its gpt_neox and gpt2 do not load. Keys that are there already are left out.
     """
-    nested = settings.get("rope_parameters") or {}
-    return None if "rope_theta" in settings else nested.get("rope_theta")
+    rope = settings.get("rope_parameters") or {}
+    base = rope.get("full_attention", rope).get("rope_theta")
+    found = {
+        "rope_theta": base,
+        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rotary_emb_base": base,
+        "rotary_pct": rope.get("partial_rotary_factor"),
+        "n_ctx": settings.get("n_positions"),
+    }
+    return {k: v for k, v in found.items() if v is not None and k not in settings}
 
 
 def flatten_rope(path: Path) -> None:
-    """Repeat a nested `rope_theta` at the top level of a config.json."""
+    """Repeat at the top of a config.json what `mlx_lm_settings` finds below."""
     settings = json.loads(path.read_text(encoding="utf-8"))
-    base = rope_theta(settings)
-    if base is not None:
-        write_json(path, settings | {"rope_theta": base})
+    found = mlx_lm_settings(settings)
+    if found:
+        write_json(path, settings | found)
 
 
 def _download(config: ModelConfig) -> Path:

@@ -112,6 +112,8 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     `verify` reads the whole payload once and compares its hash, which also catches what a changed
     byte would do silently. Raises SaeError for anything irregular.
     """
+    if Path(path).is_dir():
+        raise SaeError(f"{path} is a folder, expected one file: run `fpo convert sae` on it")
     file = open_safetensors(path)
     meta = parse_meta(file.path, file.header)
     _check_tensors(file, meta)

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -20,6 +21,8 @@ from fpo_core.sae_meta import SaeMeta, header_sha256
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _NO_HASH = "0" * 64
+_SYNC_BYTES = 64 << 20
+_MOST_WAITING = 8
 
 
 @dataclass(frozen=True)
@@ -48,22 +51,35 @@ def write_sae(
     """
     path = Path(path)
     header, length = _header(meta, plans)
-    digest = hashlib.sha256()
-    with replacing(path, check) as file, ThreadPoolExecutor(1) as pool:
+    with replacing(path, check) as file:
         file.write(bytes(length))
-        hashed = pool.submit(digest.update, b"")
-        for plan in plans:
-            for chunk in plan.chunks():
-                data = encode(plan.name, chunk, plan.dtype)
-                hashed.result()  # one chunk is hashed while the next is made
-                hashed = pool.submit(digest.update, data)
-                file.write(data)
-        hashed.result()
+        sha256 = _write_payload(file, plans)
         header["__metadata__"] |= (late() if late else meta).to_header()
-        header["__metadata__"]["payload_sha256"] = digest.hexdigest()
+        header["__metadata__"]["payload_sha256"] = sha256
         header["__metadata__"]["header_sha256"] = header_sha256(header)
         file.seek(0)
         file.write(_encoded_header(header, length))
+    return sha256
+
+
+def _write_payload(file: BinaryIO, plans: Sequence[Plan]) -> str:
+    """Write all tensors and return their SHA-256; hashing and the disk keep up in threads."""
+    digest, unsynced = hashlib.sha256(), 0
+    waiting, syncs = deque[Future[None]](), list[Future[None]]()
+    with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
+        for plan in plans:
+            for chunk in plan.chunks():
+                data = encode(plan.name, chunk, plan.dtype)
+                waiting.append(hasher.submit(digest.update, data))
+                file.write(data)
+                unsynced += len(data)
+                if unsynced > _SYNC_BYTES:
+                    syncs.append(disk.submit(os.fsync, file.fileno()))
+                    unsynced = 0
+                if len(waiting) > _MOST_WAITING:
+                    waiting.popleft().result()
+        for sync in syncs:
+            sync.result()  # a fault of the disk is told once, to whichever call meets it
     return digest.hexdigest()
 
 
@@ -108,12 +124,13 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
             f"{path} cannot be written ({error.strerror}): choose another --out"
         ) from None
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file, ThreadPoolExecutor(1) as disk:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(Path(name))
+            synced = disk.submit(os.fsync, file.fileno())
+            if check is not None:
+                check(Path(name))
+            synced.result()
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException as error:

@@ -21,19 +21,19 @@ class TapPoint:
 def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
     """Where to read `site` in a block whose submodules `has` answers for.
 
-    Gemma 2 and 3 normalise each branch's output before the residual add, and their hooks sit after
-    that norm. The residual between attention and MLP is the input of the MLP's own norm. Raises
-    SaeError for a site that the block does not have.
+    Gemma 2 and 3 and OLMo 2 normalise each branch's output before the residual add, and their hooks
+    sit after that norm. The residual between attention and MLP is the input of the MLP's own norm,
+    or in OLMo 2, which has none, of the MLP. Raises SaeError for a site that the block lacks.
     """
-    sandwich = has("pre_feedforward_layernorm")
+    post_norms = has("post_feedforward_layernorm")
     options: dict[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
         "resid_pre": (("",), "input"),
         "resid_post": (("",), "output"),
         "mlp_in": (("mlp",), "input"),
-        "mlp_out": (("post_feedforward_layernorm",) if sandwich else ("mlp",), "output"),
-        "attn_out": (("post_attention_layernorm",) if sandwich else _ATTENTION, "output"),
+        "mlp_out": (("post_feedforward_layernorm",) if post_norms else ("mlp",), "output"),
+        "attn_out": (("post_attention_layernorm",) if post_norms else _ATTENTION, "output"),
         "z": (_ATTENTION_OUT, "input"),
-        "resid_mid": (_before_mlp(has, sandwich), "input"),
+        "resid_mid": (_before_mlp(has, post_norms), "input"),
     }
     if site not in options:
         raise SaeError(f"the hook site {site!r} is unknown, expected one of {', '.join(options)}")
@@ -41,11 +41,14 @@ def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
     for path in paths:
         if path == "" or has(path):
             return TapPoint(path, end)
-    raise SaeError(f"this model's blocks have no place for the hook site {site!r}")
+    raise SaeError(
+        f"this model's blocks have no place for the hook site {site!r}, expected one that they "
+        "have: use an autoencoder of another site, such as resid_post"
+    )
 
 
-def _before_mlp(has: Callable[[str], bool], sandwich: bool) -> tuple[str, ...]:
-    if sandwich:
-        return ("pre_feedforward_layernorm",)
+def _before_mlp(has: Callable[[str], bool], post_norms: bool) -> tuple[str, ...]:
+    if post_norms:
+        return ("pre_feedforward_layernorm", "mlp")
     # GPT-NeoX feeds both branches from the block's input: there is no residual between them.
     return () if has("attention.query_key_value") else ("post_attention_layernorm", "ln_2")

@@ -1,5 +1,6 @@
 """`fpo convert sae FILE --to sae-lens`: a folder that SAELens opens with the same features."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.formats.sae_lens import CONFIG, WEIGHTS
+from fpo_convert.tensors import ArrayTensor, chunks
 from fpo_core.errors import SaeError
 from fpo_core.sae import Sae, load_sae
-from fpo_core.sae_file import CHUNK_BYTES
 from fpo_core.sae_write import Plan, write_safetensors
 
 SAE_LENS_VERSION = "6.54.12"
@@ -30,6 +31,10 @@ class ExportReport:
     architecture: str
     files: list[str]
     bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as a JSON object."""
+        return dataclasses.asdict(self)
 
 
 def export_sae_lens(canonical: str | Path, out_dir: str | Path) -> ExportReport:
@@ -108,9 +113,7 @@ def _arrays(sae: Sae) -> dict[str, np.ndarray]:
 
 
 def _plan(name: str, array: np.ndarray) -> Plan:
-    def chunks() -> Iterator[np.ndarray]:
-        step = max(1, CHUNK_BYTES // (4 * max(1, array[:1].size)))
-        for start in range(0, len(array), step):
-            yield array[start : start + step]
+    def rows() -> Iterator[np.ndarray]:
+        return (part for _, part in chunks(ArrayTensor(array)))
 
-    return Plan(name, "F32", array.shape, chunks)
+    return Plan(name, "F32", array.shape, rows)

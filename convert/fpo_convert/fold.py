@@ -78,22 +78,12 @@ def threshold(source: Source) -> np.ndarray:
     return np.broadcast_to(value.reshape(-1), (source.d_sae,))
 
 
-def decoder_norms(source: Source) -> np.ndarray | None:
-    """‖W_dec row‖ where the source multiplies its pre-activations by it: (d_sae,), or None."""
-    if not source.rescale_by_decoder:
-        return None
-    norms = np.empty(source.d_sae)
-    for part, rows in chunks(source.tensors["W_dec"]):
-        norms[part] = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-    return norms
-
-
 class _Fold:
     """One conversion; `offset` is b_dec W_enc + μ M W_enc, known once `encoder` has run."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.norms = decoder_norms(source)
+        self.norms = source.decoder_norms
         self.offset = np.zeros(source.d_sae)
 
     def encoder(self) -> Iterator[np.ndarray]:
@@ -129,7 +119,7 @@ class _Fold:
     def _scaled(self, rows: np.ndarray, factor: float) -> np.ndarray:
         if self.norms is not None:
             return _times(rows, self.norms * factor)
-        return rows if factor == 1.0 else _times(rows, np.float64(factor))
+        return rows if factor == 1.0 else _times(rows, factor)
 
     def bias(self) -> np.ndarray:
         """The folded b_enc; for gated, that of the gate."""
@@ -168,9 +158,9 @@ class _Fold:
         return rows if whitening is None else rows.astype(np.float64) @ whitening.inverse
 
 
-def _times(rows: np.ndarray, factor: np.ndarray | np.float64) -> np.ndarray:
-    """A float64 product rounded once to the rows' own precision, without a float64 copy."""
-    return np.multiply(rows, factor, out=np.empty_like(rows), casting="same_kind")
+def _times(rows: np.ndarray, factor: np.ndarray | float) -> np.ndarray:
+    """A product in the rows' own precision, in which SAELens computes these factors too."""
+    return rows * np.asarray(factor, rows.dtype)
 
 
 def scalar(tensor: Tensor) -> float:

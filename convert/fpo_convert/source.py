@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fpo_convert.tensors import Tensor
+from fpo_convert.tensors import Tensor, chunks
 from fpo_core.errors import SaeError
 from fpo_core.sae_hook import Hook
 
@@ -116,6 +117,16 @@ class Source:
                 f"{self.where} {' and '.join(faults)}, expected {', '.join(sorted(required))} for "
                 f"architecture {self.architecture}: use a complete checkpoint of that architecture"
             )
+
+    @cached_property
+    def decoder_norms(self) -> np.ndarray | None:
+        """‖W_dec row‖ where pre-activations are multiplied by it: (d_sae,), or None."""
+        if not self.rescale_by_decoder:
+            return None
+        norms = np.empty(self.d_sae)
+        for part, rows in chunks(self.tensors["W_dec"]):
+            norms[part] = np.sqrt((rows * rows).sum(1))
+        return norms
 
     @property
     def where(self) -> Path:

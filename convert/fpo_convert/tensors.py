@@ -86,7 +86,7 @@ def transposed(stored: Tensor) -> WholeTensor:
 
 
 def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tensor's rows by pieces of a few megabytes, with their position."""
+    """The tensor's rows by pieces that fit a cache, with their position."""
     length = tensor.shape[0]
     step = max(1, CHUNK_BYTES // (4 * max(1, int(np.prod(tensor.shape[1:])))))
     for start in range(0, length, step):

@@ -182,6 +182,32 @@ def test_mistakes_of_other_commands(args: list[str], words: tuple[str, ...], fpo
     refused(fpo(*args), *words)
 
 
+def test_what_cannot_be_exported(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
+    half, out = tmp_path / "half.safetensors", tmp_path / "out"
+    assert fpo("convert", "sae", assets().sae, "--out", half, "--encoder-only").code == 0
+    export = ["--to", "sae-lens", "--out", out]
+    refused(fpo("convert", "sae", half, *export), "half.safetensors", "--encoder-only")
+    refused(fpo("convert", "sae", assets().sae, *export), "fpo convert sae")
+    refused(fpo("convert", "sae", sae, *export, "--dtype", "bfloat16"), "dtype is set", "sae-lens")
+    refused(fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path), "holds something")
+    refused(fpo("convert", "sae", sae, "--to", "pickle", "--out", out), "pickle", "sae-lens")
+    assert list(tmp_path.iterdir()) == [half]
+
+
+@pytest.mark.parametrize("command", [["sae", "info"], ["train"]])
+def test_a_changed_payload_is_caught(
+    command: list[str], fpo: Fpo, sae: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed.safetensors"
+    content = bytearray(sae.read_bytes())
+    content[-5] ^= 1
+    changed.write_bytes(content)
+    options = [changed, "--verify"]
+    if command == ["train"]:
+        options = [*model_and_data(), "--sae", changed, "--output", tmp_path / "run"]
+    refused(fpo(*command, *options), "changed.safetensors", "weights that were changed")
+
+
 def test_a_store_made_from_something_else_is_refused_with_what_differs(
     fpo: Fpo, world: list[object], tmp_path: Path
 ) -> None:

@@ -22,6 +22,20 @@ def test_sae_info_and_convert(fpo: Fpo, tmp_path: Path) -> None:
     assert spoken.err == ""
 
 
+def test_an_autoencoder_goes_to_sae_lens_and_back(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
+    folder, back = tmp_path / "exported", tmp_path / "back.safetensors"
+    ran = fpo("convert", "sae", sae, "--to", "sae-lens", "--out", folder, "--json")
+    assert (ran.code, ran.json["command"], ran.json["out"]) == (0, "convert sae", str(folder))
+    assert sorted(ran.json["files"]) == sorted(path.name for path in folder.iterdir())
+    assert ran.json["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+    ran = fpo("convert", "sae", folder, "--out", back, "--json")
+    first = fpo("sae", "info", sae, "--json").json
+    assert ran.json["payload_sha256"] == first["payload_sha256"]
+    spoken = fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path / "again")
+    assert (spoken.code, spoken.err) == (0, "")
+    assert "for SAELens" in spoken.out
+
+
 def test_data_inspect(fpo: Fpo) -> None:
     ran = fpo("data", "inspect", *model_and_data(), "--rows", 2, "--start", 1, "--json")
     assert ran.json["report"]["splits"]["train"]["kept"] == 12

@@ -167,3 +167,18 @@ def test_a_repository_that_is_not_there(hub, tmp_path):
     save_sae_lens(hub.repository("someone/saes") / "a", weights(), cfg_v6())
     with pytest.raises(SaeError, match="no checkpoint at 'b'"):
         convert_sae("someone/saes:b", tmp_path / "o")
+
+
+def test_the_hubs_own_cache_serves_offline(tmp_path, monkeypatch):
+    """huggingface-hub itself, on its cache's layout and without a network."""
+    repository = tmp_path / "models--someone--saes"
+    save_sae_lens(repository / "snapshots" / REVISION / "layer_3", weights(), cfg_v6())
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(REVISION)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    convert_sae("someone/saes:layer_3", tmp_path / "o")
+    assert load_sae(tmp_path / "o").source["revision"] == REVISION
+    with pytest.raises(SaeError, match="someone/others could not be fetched"):
+        convert_sae("someone/others:layer_3", tmp_path / "p")
+    assert not (tmp_path / "p").exists()

@@ -8,6 +8,7 @@ from fpo_core.sites import TapPoint, tap_point
 
 LLAMA = {"self_attn", "self_attn.o_proj", "mlp", "input_layernorm", "post_attention_layernorm"}
 GEMMA2 = LLAMA | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+OLMO2 = GEMMA2 - {"input_layernorm", "pre_feedforward_layernorm"}
 GPT2 = {"attn", "attn.c_proj", "mlp", "ln_1", "ln_2"}
 NEOX = {"attention", "attention.dense", "attention.query_key_value", "mlp", "input_layernorm"}
 NEOX |= {"post_attention_layernorm"}
@@ -26,6 +27,9 @@ NEOX |= {"post_attention_layernorm"}
         (GEMMA2, "resid_mid", "pre_feedforward_layernorm", "input"),
         (GEMMA2, "mlp_out", "post_feedforward_layernorm", "output"),
         (GEMMA2, "attn_out", "post_attention_layernorm", "output"),
+        (OLMO2, "resid_mid", "mlp", "input"),
+        (OLMO2, "mlp_out", "post_feedforward_layernorm", "output"),
+        (OLMO2, "attn_out", "post_attention_layernorm", "output"),
         (GPT2, "resid_mid", "ln_2", "input"),
         (GPT2, "attn_out", "attn", "output"),
         (GPT2, "z", "attn.c_proj", "input"),

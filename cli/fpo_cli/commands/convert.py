@@ -1,4 +1,4 @@
-"""`fpo convert sae`: a published autoencoder to the canonical file."""
+"""`fpo convert sae`: a published autoencoder to the canonical file, or that to SAELens."""
 
 from typing import Any
 
@@ -26,7 +26,24 @@ def convert_sae(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
     """Convert a sparse autoencoder to the one file that the other commands read.
 
     The format is recognised; the options below state what a checkpoint leaves out or gets wrong.
+    With --to sae-lens, SOURCE is such a file and --out a new folder that SAELens opens.
     """
+    result = _export(config, ui) if config.to == "sae-lens" else _convert(config, ui)
+    return {"command": "convert sae"} | result
+
+
+def _export(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
+    from fpo_convert.export import export_sae_lens
+
+    report = export_sae_lens(config.source, config.out)
+    ui.say(
+        f"{report.out}: {' and '.join(report.files)} for SAELens, {report.architecture}, float32, "
+        f"{report.bytes / 2**20:.1f} MiB"
+    )
+    return report.to_dict()
+
+
+def _convert(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
     import fpo_convert.sae as converter
 
     options = {name: getattr(config, name) for name in _OPTIONS}
@@ -39,7 +56,7 @@ def convert_sae(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
     )
     if report.relative_difference is not None:
         ui.say(f"checked against {report.format}: within {report.relative_difference:.1e}")
-    return {"command": "convert sae"} | report.to_dict()
+    return report.to_dict()
 
 
 def add_to(app: typer.Typer) -> None:
