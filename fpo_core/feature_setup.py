@@ -42,7 +42,7 @@ def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> 
         raise SaeError(
             f"the hook {hook} lies before the first trained layer {first}, so the feature "
             "constraint would always be 0: train more layers (--num-layers), use a later "
-            "autoencoder, or set --alpha 0"
+            "autoencoder, or choose an --objective without D"
         )
 
 

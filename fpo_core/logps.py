@@ -23,9 +23,26 @@ def sequence_logps(xp: Ops, logits: Array, labels: Array, mask: Array) -> Array:
     return xp.where(mask > 0, token_logps(xp, logits, labels), 0.0).sum(1)
 
 
-def sequence_kl(xp: Ops, logits: Array, reference: Array, mask: Array) -> Array:
-    """Σ_t KL(π_ref ‖ πθ) over the masked positions, in nats: (b, t, v) x 2, (b, t) -> (b,)."""
-    logits, reference = xp.as_float(logits), xp.as_float(reference)
+KL_CHUNK = 64
+"""Positions whose distributions are held in float32 at a time."""
+
+
+def sequence_kl(
+    xp: Ops, logits: Array, reference: Array, mask: Array, chunk: int = KL_CHUNK
+) -> Array:
+    """Σ_t KL(π_ref ‖ πθ) over the masked positions, in nats: (b, t, v) x 2, (b, t) -> (b,).
+
+    The sum is taken `chunk` positions at a time, so that only as many are widened to float32.
+    """
+    starts = range(0, mask.shape[1], chunk)
+    slices = [slice(start, start + chunk) for start in starts]
+    parts = [kl_of_chunk(xp, logits[:, s], reference[:, s], mask[:, s]) for s in slices]
+    return sum(parts[1:], parts[0])
+
+
+def kl_of_chunk(xp: Ops, logits: Array, reference: Array, mask: Array) -> Array:
+    """The same of some positions, each by itself; no gradient reaches the reference."""
+    logits, reference = xp.as_float(logits), xp.stop_gradient(xp.as_float(reference))
     log_policy = logits - xp.logsumexp(logits, -1)[..., None]
     log_reference = reference - xp.logsumexp(reference, -1)[..., None]
     kl = (xp.exp(log_reference) * (log_reference - log_policy)).sum(-1)

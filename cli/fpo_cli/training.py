@@ -18,8 +18,9 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
+from fpo_core.objectives import constraint_weight
 from fpo_core.texts import read_texts
-from fpo_core.train import RunData, TrainResult, train
+from fpo_core.train import RunData, TrainResult, hold_reference, train
 from fpo_core.train.output import RunFolder
 from fpo_core.verdict import verdict
 
@@ -74,7 +75,7 @@ def check_run(config: TrainConfig) -> Checked:
     _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
-    if session.features is not None and config.alpha > 0:
+    if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
         check_constrains(session.features.hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
@@ -133,9 +134,11 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
+        emit = fan_out(JsonlLog(folder.log), display)
+        hold_reference(policy, config, emit)
         ui.note("measuring the start")
         before = _at_the_reference(gauge.measure(policy))
-        result = train(policy, run_data, config, folder, fan_out(JsonlLog(folder.log), display))
+        result = train(policy, run_data, config, folder, emit)
         ui.note("measuring the end" + _kl_cost(config, start))
         policy.set_reference(start)
         after = gauge.measure(policy, kl=True)

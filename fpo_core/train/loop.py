@@ -12,6 +12,7 @@ from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.events import Event, Sink
 from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
+from fpo_core.objectives import OBJECTIVES
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
 from fpo_core.train.output import RunFolder, RunState
@@ -35,7 +36,7 @@ class TrainResult:
     """Validation metrics by step, step 0 among them."""
     seconds: float
     constraint_ratio: float | None
-    """Median after the warm-up; None without an autoencoder."""
+    """Median after the warm-up; None where the objective constrains nothing."""
 
 
 def train(
@@ -43,6 +44,7 @@ def train(
 ) -> TrainResult:
     """Run phase 2 from a fresh policy to the end; results and checkpoints lie in `folder`.
 
+    An objective on the KL needs `hold_reference` before.
     Raises StoreError where the stored reference does not fit the policy, TrainingError where
     losses or gradients stay non-finite.
     """
@@ -170,10 +172,10 @@ class _Run:
         self.emit(Event("checkpoint", self.state.step))
 
     def _warn_of_weak_constraint(self, ratio: float | None) -> None:
-        if self.config.alpha > 0 and ratio is not None and ratio < WEAK_CONSTRAINT:
+        if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
-                f"the feature constraint hardly took part (median constraint ratio {ratio:.2g}): "
-                "raise --alpha, or use --normalize-d"
+                f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
+                f"{'--beta' if OBJECTIVES[self.config.objective].symmetric else '--alpha'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
 

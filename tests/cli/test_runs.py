@@ -55,6 +55,21 @@ def test_train_eval_generate(backend: str, fpo: Fpo, world: list[object], tmp_pa
     assert plain["completions"][0] == plain["completions"][1]
 
 
+@pytest.mark.parametrize(
+    ("backend", "objective"), [("torch", "tdpo2"), ("mlx", "simpo-kl"), ("torch", "simpo")]
+)
+def test_objectives_train_without_an_autoencoder(
+    backend: str, objective: str, fpo: Fpo, tmp_path: Path
+) -> None:
+    few = ["--iters", 2, "--batch-size", 4, "--val-pairs", 8, "--learning-rate", 0.01, "--json"]
+    options = ["--objective", objective, "--backend", backend, "--output", tmp_path / "run"]
+    ran = fpo("train", *model_and_data(), *few, *options)
+    assert ran.code == 0, ran.err
+    assert (ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)) == (objective == "tdpo2")
+    assert ran.json["after"]["fpo/kl_chosen"] > 0
+    assert (ran.json["constraint_ratio"] is None) == (objective == "simpo")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_full_fine_tuning_is_evaluated_against_its_base(
     backend: str, fpo: Fpo, world: list[object], tmp_path: Path
