@@ -69,7 +69,7 @@ class DataConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig(Settings):
+class SaeConfig(Settings):
     """Which autoencoder measures the drift of features."""
 
     sae: str | None = setting(None, help="Autoencoder made by `fpo convert sae`.")
@@ -81,6 +81,24 @@ class FeatureConfig(Settings):
         """A hook is nothing without what reads it."""
         if self.hook is not None and self.sae is None:
             raise ConfigError("hook is set while sae is not: give --sae FILE too, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig(SaeConfig):
+    """Which of its features count."""
+
+    feature_weights: str | None = setting(
+        None,
+        help="File of weighted features that D compares in place of the top k, made by "
+        "`fpo sae features`.",
+    )
+
+    def check(self) -> None:
+        """Weights are nothing without what they are of."""
+        if self.feature_weights is not None and self.sae is None:
+            raise ConfigError(
+                "feature_weights is set while sae is not: give --sae FILE too, or leave it out"
+            )
 
 
 ObjectiveName = Literal["fpo", "dpo-norm", "dpo", "simpo", "simpo-kl", "tdpo1", "tdpo2", "discopop"]
@@ -151,6 +169,10 @@ class ObjectiveConfig(Settings):
     normalize_d: bool = setting(
         False, help="Divide D by the mean squared reference feature, so alpha carries between SAEs."
     )
+    straight_through: bool = setting(
+        False,
+        help="Let D's gradient reach features that the policy switched off in a whole completion.",
+    )
 
     def coefficient(self, name: Coefficient) -> float:
         """A coefficient in force: as set, else the objective's default, 0 where it has none."""
@@ -179,6 +201,11 @@ class ObjectiveConfig(Settings):
             raise ConfigError(
                 f"stop_gradient is off, but the objective {self.objective} stops no gradient: "
                 "leave it out"
+            )
+        if self.straight_through and self.objective != "fpo":
+            raise ConfigError(
+                f"straight_through is set, but the objective {self.objective} has no D: leave it "
+                "out"
             )
         if self.label_smoothing and self.objective == "discopop":
             raise ConfigError(
@@ -316,7 +343,7 @@ class NoModelConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceRunConfig(ModelConfig, DataConfig, FeatureConfig, ReferenceConfig):
+class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig):
     """Settings of `fpo reference`."""
 
 
@@ -458,6 +485,29 @@ class SaeInfoConfig(NoModelConfig):
 
     file: str = setting(help="An autoencoder made by `fpo convert sae`.")
     verify: bool = setting(False, help="Read all weights and compare their hash.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeFeaturesConfig(ModelConfig, SaeConfig):
+    """Settings of `fpo sae features`."""
+
+    positive: str = setting(
+        help="Texts in which the features fire more: .jsonl with `text`, or one text a line."
+    )
+    negative: str = setting(help="Texts in which they fire less.")
+    out: str | None = setting(None, help="File of feature weights to write.")
+    top: int = setting(20, help="Features to show, and to weight in the file.", least=1)
+    absolute: bool = setting(
+        False, help="Take features of either direction: those that fire less on the positive too."
+    )
+    weight: float = setting(1.0, help="Weight of each feature in the file.", above=0.0)
+    max_seq_length: int = like(DataConfig, "max_seq_length", help="Texts are cut at this length.")
+    tokens_per_batch: int = like(ReferenceConfig, "tokens_per_batch")
+
+    def check(self) -> None:
+        """Features are an autoencoder's."""
+        if self.sae is None:
+            raise ConfigError("sae is not set: give --sae FILE (from `fpo convert sae`)")
 
 
 @dataclass(frozen=True, kw_only=True)

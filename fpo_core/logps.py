@@ -27,6 +27,17 @@ KL_CHUNK = 64
 """Positions whose distributions are held in float32 at a time."""
 
 
+def token_kl(xp: Ops, logits: Array, reference: Array) -> Array:
+    """KL(π_ref ‖ πθ) of each prediction, in nats: (..., v) x 2 -> (...).
+
+    No gradient reaches the reference.
+    """
+    logits, reference = xp.as_float(logits), xp.stop_gradient(xp.as_float(reference))
+    log_policy = logits - xp.logsumexp(logits, -1)[..., None]
+    log_reference = reference - xp.logsumexp(reference, -1)[..., None]
+    return (xp.exp(log_reference) * (log_reference - log_policy)).sum(-1)
+
+
 def sequence_kl(
     xp: Ops, logits: Array, reference: Array, mask: Array, chunk: int = KL_CHUNK
 ) -> Array:
@@ -34,19 +45,13 @@ def sequence_kl(
 
     The sum is taken `chunk` positions at a time, so that only as many are widened to float32.
     """
-    starts = range(0, mask.shape[1], chunk)
-    slices = [slice(start, start + chunk) for start in starts]
-    parts = [kl_of_chunk(xp, logits[:, s], reference[:, s], mask[:, s]) for s in slices]
+
+    def part(at: slice) -> Array:
+        kl = token_kl(xp, logits[:, at], reference[:, at])
+        return xp.where(mask[:, at] > 0, kl, 0.0).sum(1)
+
+    parts = [part(slice(at, at + chunk)) for at in range(0, mask.shape[1], chunk)]
     return sum(parts[1:], parts[0])
-
-
-def kl_of_chunk(xp: Ops, logits: Array, reference: Array, mask: Array) -> Array:
-    """The same of some positions, each by itself; no gradient reaches the reference."""
-    logits, reference = xp.as_float(logits), xp.stop_gradient(xp.as_float(reference))
-    log_policy = logits - xp.logsumexp(logits, -1)[..., None]
-    log_reference = reference - xp.logsumexp(reference, -1)[..., None]
-    kl = (xp.exp(log_reference) * (log_reference - log_policy)).sum(-1)
-    return xp.where(mask > 0, kl, 0.0).sum(1)
 
 
 def sequence_entropy(xp: Ops, logits: Array, mask: Array) -> Array:

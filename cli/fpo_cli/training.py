@@ -130,8 +130,7 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)
         folder.begin()
-        tap = session.features
-        run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
+        run_data = RunData.of(data, store, session.features)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
         emit = fan_out(JsonlLog(folder.log), display)
