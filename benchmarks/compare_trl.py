@@ -1,8 +1,9 @@
-"""FPO at α = 0 beside TRL's `sigmoid_norm`: the same batch, model and reference, by running both.
+"""Objectives that TRL has beside ours: the same batch, model and reference, by running both.
 
 TRL builds the batch (its tokenisation of the quickstart's pairs) and computes its loss through
-`DPOTrainer.compute_loss`. Our torch policy gets the same token ids and masks. Losses and gradients
-of fully trained weights must agree within 1e-5, relative. Exit status 1 where they do not.
+`compute_loss` of its DPO trainer, or of its CPO trainer for SimPO. Our torch policy gets the same
+token ids and masks. Losses and gradients of fully trained weights must agree within 1e-5,
+relative. Exit status 1 where they do not.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import platform
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
+from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
@@ -63,51 +66,91 @@ def shaken(model: LlamaForCausalLM, scale: float) -> LlamaForCausalLM:
     return model
 
 
-def trl_trainer(folder: Path, policy: Path, beta: float, pairs: int, scratch: Path) -> DPOTrainer:
+@dataclass(frozen=True)
+class Case:
+    """One of our objectives, and TRL's name for it with TRL's names of its settings."""
+
+    ours: ObjectiveConfig
+    loss_type: str
+    settings: dict[str, float]
+
+    @classmethod
+    def of(cls, objective: Any, loss_type: str, **ours: float) -> "Case":
+        """A case whose settings TRL calls the same, gamma excepted."""
+        theirs = {TRL_NAMES.get(name, name): value for name, value in ours.items()}
+        return cls(ObjectiveConfig(objective=objective, **ours), loss_type, theirs)
+
+
+TRL_NAMES = {"gamma": "simpo_gamma"}
+CASES = [
+    *(Case.of("dpo-norm", "sigmoid_norm", beta=beta) for beta in (0.1, 2.0, 10.0)),
+    Case.of("fpo", "sigmoid_norm", beta=2.0, alpha=0.0),
+    *(Case.of("dpo", "sigmoid", beta=beta) for beta in (0.1, 1.0)),
+    Case.of("discopop", "discopop", beta=0.1, discopop_tau=0.05),
+    Case.of("discopop", "discopop", beta=0.5, discopop_tau=1.0),
+    Case.of("simpo", "simpo", beta=2.0, gamma=0.5),
+    Case.of("simpo", "simpo", beta=10.0, gamma=3.0, label_smoothing=0.1),
+]
+
+
+def trl_trainer(case: Case, folder: Path, policy: Path, pairs: int, scratch: Path) -> Any:
+    """TRL's CPO trainer for SimPO, which has no reference; its DPO trainer for the others."""
     lines = (WORLD / "pairs" / "valid.jsonl").read_text(encoding="utf-8").splitlines()
-    arguments = DPOConfig(
-        output_dir=str(scratch / "trl"),
-        loss_type="sigmoid_norm",
-        beta=beta,
-        per_device_train_batch_size=pairs,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        max_length=None,
-    )
-    return DPOTrainer(
-        model=LlamaForCausalLM.from_pretrained(policy),
-        ref_model=LlamaForCausalLM.from_pretrained(folder),
-        args=arguments,
-        train_dataset=Dataset.from_list([json.loads(line) for line in lines[:pairs]]),
-        processing_class=AutoTokenizer.from_pretrained(WORLD / "model"),
-    )
+    settings = {key: value for key, value in case.settings.items() if key != "alpha"}
+    options: dict[str, Any] = {
+        "output_dir": str(scratch / "trl"),
+        "loss_type": case.loss_type,
+        "per_device_train_batch_size": pairs,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": [],
+    }
+    parts: dict[str, Any] = {
+        "model": LlamaForCausalLM.from_pretrained(policy),
+        "train_dataset": Dataset.from_list([json.loads(line) for line in lines[:pairs]]),
+        "processing_class": AutoTokenizer.from_pretrained(WORLD / "model"),
+    }
+    if case.loss_type == "simpo":
+        return CPOTrainer(args=CPOConfig(cpo_alpha=0.0, **options, **settings), **parts)
+    reference = LlamaForCausalLM.from_pretrained(folder)
+    arguments = DPOConfig(max_length=None, **options, **settings)
+    return DPOTrainer(args=arguments, ref_model=reference, **parts)
 
 
-def run_trl(trainer: DPOTrainer) -> tuple[float, dict[str, np.ndarray], dict[str, torch.Tensor]]:
+def run_trl(trainer: Any) -> tuple[float, dict[str, np.ndarray], Batch]:
     """TRL's loss, its gradient by name, and the batch that it made."""
     inputs = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, inputs)
     loss.backward()
     gradient = {n: w.grad.numpy() for n, w in trainer.model.named_parameters()}
-    return float(loss.detach()), gradient, inputs
+    if isinstance(trainer, CPOTrainer):
+        joined = trainer.concatenated_inputs(inputs, padding_value=trainer.pad_token_id)
+        inputs = {
+            "input_ids": joined["concatenated_input_ids"],
+            "attention_mask": joined["concatenated_attention_mask"],
+            "completion_mask": (joined["concatenated_labels"] != -100).long(),
+        }
+    return float(loss.detach()), gradient, our_batch(inputs)
 
 
 def our_batch(inputs: dict[str, torch.Tensor]) -> Batch:
     """TRL's padded tensors as a `Batch`: prompts end where its completion mask begins."""
     completion = inputs["completion_mask"].numpy()
-    return Batch(
+    batch = Batch(
         tokens=inputs["input_ids"].numpy().astype(np.int32),
         prompt_lengths=completion.argmax(1).astype(np.int32),
         lengths=inputs["attention_mask"].numpy().sum(1).astype(np.int32),
         rows=np.arange(len(completion) // 2),
     )
+    if not (batch.completion_mask() == completion).all():
+        raise SystemExit("TRL's completion mask is not one run of ones: nothing to compare")
+    return batch
 
 
 def run_ours(
-    folder: Path, policy: Path, beta: float, batch: Batch
+    folder: Path, policy: Path, objective: ObjectiveConfig, batch: Batch
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Our loss and gradient, which is read from Adam's first moment: 0.1·g after one step."""
     settings = ModelConfig(model=str(folder), device="cpu", dtype="float32")
@@ -116,7 +159,6 @@ def run_ours(
     ours.load_trained(
         {n: w.numpy() for n, w in LlamaForCausalLM.from_pretrained(policy).state_dict().items()}
     )
-    objective = ObjectiveConfig(alpha=0.0, beta=beta)
     ours.prepare_training(OptimiserConfig())
     scores = ours.accumulate(batch, reference, objective, 1 / batch.pairs)
     ours.apply_gradients(0.0, 1e9)
@@ -132,7 +174,7 @@ def relative(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> f
     return float(np.sqrt(apart / sum((g**2).sum() for g in expected.values())))
 
 
-def compare(beta: float, pairs: int) -> dict[str, Any]:
+def compare(case: Case, pairs: int) -> dict[str, Any]:
     """One comparison in a scratch folder."""
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -140,13 +182,12 @@ def compare(beta: float, pairs: int) -> dict[str, Any]:
         model = random_llama(json.loads((WORLD / "model/config.json").read_text())["vocab_size"])
         model.save_pretrained(folder)
         shaken(model, 0.02).save_pretrained(policy)
-        trl_loss, trl_gradient, inputs = run_trl(trl_trainer(folder, policy, beta, pairs, scratch))
-        batch = our_batch(inputs)
-        if not (batch.completion_mask() == inputs["completion_mask"].numpy()).all():
-            raise SystemExit("TRL's completion mask is not one run of ones: nothing to compare")
-        loss, gradient = run_ours(folder, policy, beta, batch)
+        trl_loss, trl_gradient, batch = run_trl(trl_trainer(case, folder, policy, pairs, scratch))
+        loss, gradient = run_ours(folder, policy, case.ours, batch)
     return {
-        "beta": beta,
+        "objective": case.ours.objective,
+        "trl": case.loss_type,
+        "settings": case.settings,
         "pairs": batch.pairs,
         "completion_lengths": batch.completion_lengths().tolist(),
         "trl_loss": trl_loss,
@@ -160,11 +201,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=8)
     pairs = parser.parse_args().pairs
-    runs = [compare(beta, pairs) for beta in (0.1, 2.0, 10.0)]
+    runs = [compare(case, pairs) for case in CASES]
     for run in runs:
+        named = ", ".join(f"{key} {value:g}" for key, value in run["settings"].items())
         print(
-            f"beta {run['beta']:<5} TRL {run['trl_loss']:.8f}  FPO {run['fpo_loss']:.8f}  relative "
-            f"difference: loss {run['loss_difference']:.1e}, "
+            f"{run['objective']:9} ({named}): TRL's {run['trl']} {run['trl_loss']:.8f}, ours "
+            f"{run['fpo_loss']:.8f}; relative difference: loss {run['loss_difference']:.1e}, "
             f"gradient {run['gradient_difference']:.1e}"
         )
     passed = all(max(r["loss_difference"], r["gradient_difference"]) < BOUND for r in runs)

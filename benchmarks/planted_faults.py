@@ -20,9 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
 CORE = [
-    f"tests/core/test_{n}.py" for n in ("features", "logps", "objectives", "scoring", "metrics")
+    f"tests/core/test_{n}.py"
+    for n in ("features", "logps", "objectives", "objective_table", "scoring", "metrics")
 ]
-BACKENDS = [f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "saving")]
+BACKENDS = [
+    f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
+]
 PACKAGES = ("numpy", "torch", "mlx", "transformers", "peft", "pytest", "hypothesis")
 
 
@@ -57,20 +60,39 @@ BATCHES, TORCH, MLX = "fpo_core/data/batches.py", "fpo_torch/policy.py", "fpo_ml
 
 FAULTS = [
     Fault("sign of delta", OBJECTIVES, "- self.margin - self.delta", "- self.margin + self.delta"),
-    Fault("delta of the other side", OBJECTIVES, "(rejected(scores.d) - d_chosen)", "(-d_chosen)"),
+    Fault("delta of the other side", OBJECTIVES, "rejected(drift) - drift_chosen", "-drift_chosen"),
     Fault("sign of the margin", OBJECTIVES, "self.lpd - self.margin", "self.lpd + self.margin"),
-    Fault("stop-gradient dropped", OBJECTIVES, "= xp.stop_gradient(d_chosen)", "= d_chosen"),
     Fault(
-        "stop-gradient option ignored", OBJECTIVES, "    if config.stop_gradient:", "    if True:"
+        "stop-gradient dropped", OBJECTIVES, "= xp.stop_gradient(drift_chosen)", "= drift_chosen"
     ),
-    Fault("beta missing in delta", OBJECTIVES, "config.alpha * config.beta", "config.alpha"),
-    Fault("lengths not normalised", SCORES, "self.logps / self.lengths", "self.logps"),
     Fault(
-        "reference lengths not normalised",
+        "stop-gradient option ignored",
         OBJECTIVES,
-        "reference_logps / scores.lengths",
-        "reference_logps",
+        "if config.stop_gradient and not",
+        "if True and not",
     ),
+    Fault(
+        "tdpo1 with a stop-gradient",
+        OBJECTIVES,
+        "config.stop_gradient and not objective.symmetric",
+        "config.stop_gradient",
+    ),
+    Fault(
+        "beta missing in delta",
+        OBJECTIVES,
+        'config.coefficient("beta") * objective.drift(scores)',
+        "objective.drift(scores)",
+    ),
+    Fault("margin of simpo missing", OBJECTIVES, 'zero + config.coefficient("gamma")', "zero"),
+    Fault("KL of simpo-kl summed", OBJECTIVES, "scores.kl / scores.lengths", "scores.kl"),
+    Fault(
+        "smoothing on one side",
+        OBJECTIVES,
+        "-(1 - smoothing) * xp.log_sigmoid(u)",
+        "-xp.log_sigmoid(u)",
+    ),
+    Fault("lengths not normalised", OBJECTIVES, "logps / scores.lengths if", "logps if"),
+    Fault("mean log-probability is the sum", SCORES, "self.logps / self.lengths", "self.logps"),
     Fault("union of the policy alone", FEATURES, "top_policy | top_reference", "top_policy"),
     Fault("features that never fired", FEATURES, " & (reference > 0)", ""),
     Fault("ties all taken", FEATURES, "(tied.cumsum(-1) <= room)", "(tied > 0)"),

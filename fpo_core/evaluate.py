@@ -8,7 +8,7 @@ import numpy as np
 
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.rows import TokenisedPairs
-from fpo_core.metrics import preference_metrics, wilson_interval
+from fpo_core.metrics import preference_metrics, reference_accuracy, wilson_interval
 from fpo_core.policy import Policy, Sampling
 from fpo_core.texts import sequences
 from fpo_core.train.run_data import RunData
@@ -40,7 +40,7 @@ class Evaluation:
     raw_accuracy: Share
     """Pairs whose chosen completion has the higher mean log-probability."""
     reward_accuracy: Share
-    """The same against the reference."""
+    """Pairs whose mean log-probability rose more on the chosen side, whatever the objective."""
     metrics: dict[str, float]
     """Everything else, by its name in the log."""
 
@@ -72,7 +72,7 @@ def evaluate(
     return Evaluation(
         pairs=count,
         raw_accuracy=Share.of(metrics.pop("fpo/raw_accuracy"), count),
-        reward_accuracy=Share.of(metrics.pop("rewards/accuracies"), count),
+        reward_accuracy=Share.of(reference_accuracy(scores, logps), count),
         metrics=metrics,
     )
 

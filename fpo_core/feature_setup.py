@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.adapters import select_blocks
-from fpo_core.config import AdapterConfig, FeatureConfig
+from fpo_core.config import AdapterConfig, FeatureConfig, SaeConfig
 from fpo_core.errors import SaeError
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_weights import read_weights
 from fpo_core.model_folder import ModelFolder
 from fpo_core.sae import load_sae
 from fpo_core.sae_fit import check_fit
@@ -15,7 +16,7 @@ from fpo_core.sae_meta import SaeMeta
 
 
 def load_features(
-    config: FeatureConfig, model: ModelFolder, special: dict[str, tuple[int, ...]]
+    config: SaeConfig, model: ModelFolder, special: dict[str, tuple[int, ...]]
 ) -> FeatureTap | None:
     """The autoencoder of a run where it reads the model; None where the run has none.
 
@@ -26,7 +27,9 @@ def load_features(
         return None
     sae = load_sae(Path(config.sae))
     hook = check_fit(sae, model.config, Hook.parse(config.hook) if config.hook else None)
-    return FeatureTap(sae, hook, untrained_ids(sae, special))
+    file = config.feature_weights if isinstance(config, FeatureConfig) else None
+    weights = None if file is None else read_weights(Path(file), sae)
+    return FeatureTap(sae, hook, untrained_ids(sae, special), weights)
 
 
 def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
@@ -42,7 +45,7 @@ def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> 
         raise SaeError(
             f"the hook {hook} lies before the first trained layer {first}, so the feature "
             "constraint would always be 0: train more layers (--num-layers), use a later "
-            "autoencoder, or set --alpha 0"
+            "autoencoder, or choose an --objective without D"
         )
 
 

@@ -27,6 +27,16 @@ def pool(xp: Ops, features: Array, mask: Array) -> Array:
     return total / xp.where(count > 0, count, 1.0)
 
 
+def let_through(xp: Ops, pooled: Array, pre: Array, reference: Array) -> Array:
+    """c̄ as it is, with a gradient for features that are off in the policy and on in the reference.
+
+    Such a feature, 0 at every token, has the gradient of its mean pre-activation `pre` in place of
+    none (straight-through): pooled, pre, reference (b, m) -> (b, m).
+    """
+    off = (pooled == 0) & (reference != 0)
+    return pooled + xp.where(off, pre - xp.stop_gradient(pre), 0.0)
+
+
 def union_mask(xp: Ops, policy: Array, reference: Array, k: int) -> Array:
     """I_k: the top k of policy and of reference that fired, by magnitude: (b, m) x 2 -> (b, m)."""
     policy, reference = abs(xp.stop_gradient(policy)), abs(reference)
@@ -36,19 +46,32 @@ def union_mask(xp: Ops, policy: Array, reference: Array, k: int) -> Array:
 
 
 def discrepancy(
-    xp: Ops, policy: Array, reference: Array, k: int, *, normalize: bool = False
+    xp: Ops,
+    policy: Array,
+    reference: Array,
+    k: int,
+    *,
+    normalize: bool = False,
+    weights: Array | None = None,
 ) -> tuple[Array, Array]:
     """D = (1/k) Σ_{i∈I_k} (c̄_θ,i − c̄_ref,i)² and |I_k|: pooled (b, m) x 2 -> (b,), (b,).
 
-    Eq. 10; units are squared feature activations. With `normalize`, D is divided by the mean of
-    c̄_ref² over I_k, which makes it free of the autoencoder's scale; it is 0 where c̄_ref is empty.
-    Gradients flow through `policy` alone, never through the choice of I_k.
+    Eq. 10; units are squared feature activations. With `weights` (m,), the features of non-zero
+    weight stand in for I_k, their number for k, and each square is weighted (§5.3). With
+    `normalize`, D is divided by the mean of c̄_ref² over I_k, which makes it free of the
+    autoencoder's scale; it is 0 where c̄_ref is empty. Gradients flow through `policy` alone, never
+    through the choice of I_k.
     """
     reference = xp.stop_gradient(reference)
-    union = union_mask(xp, policy, reference, k)
-    size = xp.as_float(union).sum(-1)
-    difference = policy - reference
-    d = xp.where(union, difference * difference, 0.0).sum(-1) / k
+    squares = (policy - reference) * (policy - reference)
+    if weights is None:
+        union = union_mask(xp, policy, reference, k)
+        size = xp.as_float(union).sum(-1)
+    else:
+        union = weights + reference * 0 > 0
+        size = xp.as_float(union).sum(-1)
+        squares, k = squares * weights, size
+    d = xp.where(union, squares, 0.0).sum(-1) / k
     if normalize:
         energy = xp.where(union, reference * reference, 0.0).sum(-1)
         has_reference = energy > 0

@@ -23,13 +23,35 @@ def sequence_logps(xp: Ops, logits: Array, labels: Array, mask: Array) -> Array:
     return xp.where(mask > 0, token_logps(xp, logits, labels), 0.0).sum(1)
 
 
-def sequence_kl(xp: Ops, logits: Array, reference: Array, mask: Array) -> Array:
-    """Σ_t KL(π_ref ‖ πθ) over the masked positions, in nats: (b, t, v) x 2, (b, t) -> (b,)."""
-    logits, reference = xp.as_float(logits), xp.as_float(reference)
+KL_CHUNK = 64
+"""Positions whose distributions are held in float32 at a time."""
+
+
+def token_kl(xp: Ops, logits: Array, reference: Array) -> Array:
+    """KL(π_ref ‖ πθ) of each prediction, in nats: (..., v) x 2 -> (...).
+
+    No gradient reaches the reference.
+    """
+    logits, reference = xp.as_float(logits), xp.stop_gradient(xp.as_float(reference))
     log_policy = logits - xp.logsumexp(logits, -1)[..., None]
     log_reference = reference - xp.logsumexp(reference, -1)[..., None]
-    kl = (xp.exp(log_reference) * (log_reference - log_policy)).sum(-1)
-    return xp.where(mask > 0, kl, 0.0).sum(1)
+    return (xp.exp(log_reference) * (log_reference - log_policy)).sum(-1)
+
+
+def sequence_kl(
+    xp: Ops, logits: Array, reference: Array, mask: Array, chunk: int = KL_CHUNK
+) -> Array:
+    """Σ_t KL(π_ref ‖ πθ) over the masked positions, in nats: (b, t, v) x 2, (b, t) -> (b,).
+
+    The sum is taken `chunk` positions at a time, so that only as many are widened to float32.
+    """
+
+    def part(at: slice) -> Array:
+        kl = token_kl(xp, logits[:, at], reference[:, at])
+        return xp.where(mask[:, at] > 0, kl, 0.0).sum(1)
+
+    parts = [part(slice(at, at + chunk)) for at in range(0, mask.shape[1], chunk)]
+    return sum(parts[1:], parts[0])
 
 
 def sequence_entropy(xp: Ops, logits: Array, mask: Array) -> Array:

@@ -6,7 +6,13 @@ import numpy as np
 
 from fpo_core import numpy_ops
 from fpo_core.config import ObjectiveConfig
-from fpo_core.objectives import fpo_losses, fpo_terms, preference_loss
+from fpo_core.objectives import (
+    OBJECTIVES,
+    constraint_weight,
+    objective_losses,
+    objective_terms,
+    rewards,
+)
 from fpo_core.scores import Scores, chosen, rejected
 
 WEAK_CONSTRAINT = 0.01
@@ -17,9 +23,16 @@ Z_95 = 1.959964
 
 
 def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
-    """−log σ(u) of each pair, (b,), in float64."""
+    """The loss of each pair, (b,), in float64."""
     logps = reference_logps.astype(np.float64)
-    return fpo_losses(numpy_ops, scores.astype(np.float64), logps, config)
+    return objective_losses(numpy_ops, scores.astype(np.float64), logps, config)
+
+
+def losses_at_reference(scores: Scores, logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
+    """What `pair_losses` are where the policy is its reference, of (2b,) logps: log 2 for most."""
+    zeros = np.zeros(len(logps))
+    start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros)
+    return pair_losses(start, logps, config)
 
 
 def preference_metrics(
@@ -27,40 +40,51 @@ def preference_metrics(
 ) -> dict[str, float]:
     """Means over b pairs of what a run logs, from NumPy scores and the (2b,) stored logps.
 
-    Rewards are the terms that the loss uses, β(m − r) with mean log-probabilities m and r;
-    `fpo/constraint_ratio` is αD_l / |Δm − Δr|, the constraint beside the preference.
+    Rewards are the terms that the loss uses (`objectives.rewards`). `fpo/constraint_ratio` is
+    α·drift_l / |LPD − margin|, the constraint of the rejected side beside the preference.
     """
     scores, reference_logps = scores.astype(np.float64), reference_logps.astype(np.float64)
-    terms = fpo_terms(numpy_ops, scores, reference_logps, config)
-    rewards = config.beta * (scores.mean_logps - reference_logps / scores.lengths)
-    logps = scores.mean_logps
+    terms = objective_terms(numpy_ops, scores, reference_logps, config)
+    values = rewards(numpy_ops, scores, reference_logps, config)
     result = {
-        "loss": preference_loss(numpy_ops, terms).mean(),
+        "loss": pair_losses(scores, reference_logps, config).mean(),
         "logps/chosen": chosen(scores.logps).mean(),
         "logps/rejected": rejected(scores.logps).mean(),
-        "rewards/chosen": chosen(rewards).mean(),
-        "rewards/rejected": rejected(rewards).mean(),
-        "rewards/margins": (chosen(rewards) - rejected(rewards)).mean(),
-        "rewards/accuracies": share_above(chosen(rewards), rejected(rewards)),
-        "fpo/raw_accuracy": share_above(chosen(logps), rejected(logps)),
-        "fpo/ref_margin": terms.margin.mean(),
+        "rewards/chosen": chosen(values).mean(),
+        "rewards/rejected": rejected(values).mean(),
+        "rewards/margins": (chosen(values) - rejected(values)).mean(),
+        "rewards/accuracies": share_above(chosen(values), rejected(values)),
+        "fpo/raw_accuracy": raw_accuracy(scores),
         "fpo/delta": terms.delta.mean(),
     }
-    if scores.d is not None:
-        moved = np.abs(terms.lpd - terms.margin) / config.beta
-        ratio = config.alpha * rejected(scores.d) / np.maximum(moved, 1e-12)
-        result |= {
-            "fpo/d_chosen": chosen(scores.d).mean(),
-            "fpo/d_rejected": rejected(scores.d).mean(),
-            "fpo/constraint_ratio": np.median(ratio),
-        }
+    if OBJECTIVES[config.objective].referenced:
+        result["fpo/ref_margin"] = terms.margin.mean()
+    drift = OBJECTIVES[config.objective].drift
+    if drift is not None and constraint_weight(config) > 0:
+        constraint = config.coefficient("beta") * constraint_weight(config) * drift(scores)
+        moved = np.maximum(np.abs(terms.lpd - terms.margin), 1e-12)
+        result["fpo/constraint_ratio"] = np.median(rejected(constraint) / moved)
+    for name in ("d", "kl"):
+        of_sequence = getattr(scores, name)
+        if of_sequence is not None:
+            sides = chosen(of_sequence).mean(), rejected(of_sequence).mean()
+            result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
     for name in ("union", "outside_cap"):
         if getattr(scores, name) is not None:
             result[f"fpo/{name}"] = getattr(scores, name).mean()
-    if scores.kl is not None:
-        result["fpo/kl_chosen"] = chosen(scores.kl).mean()
-        result["fpo/kl_rejected"] = rejected(scores.kl).mean()
     return {name: float(value) for name, value in result.items()}
+
+
+def raw_accuracy(scores: Scores) -> float:
+    """Share of pairs whose chosen completion has the higher mean log-probability."""
+    logps = scores.mean_logps
+    return share_above(chosen(logps), rejected(logps))
+
+
+def reference_accuracy(scores: Scores, reference_logps: np.ndarray) -> float:
+    """Share of pairs whose mean log-probability rose more on the chosen side, for any objective."""
+    gain = (scores.logps - reference_logps) / scores.lengths
+    return share_above(chosen(gain), rejected(gain))
 
 
 def share_above(left: np.ndarray, right: np.ndarray) -> float:

@@ -54,8 +54,8 @@ class Policy(Protocol):
     ) -> Scores:
         """Score a batch without gradient or dropout; see `fpo_core.scoring.score`.
 
-        With `kl`, sequential KL against the weights given to `set_reference`, which are swapped in
-        for a forward pass: no second model is built.
+        With `kl`, or an objective that needs it, sequential KL against the weights given to
+        `set_reference`, which are swapped in for a forward pass: no second model is built.
         """
         ...
 
@@ -70,7 +70,10 @@ class Policy(Protocol):
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:
-        """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores."""
+        """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores.
+
+        An objective on the KL runs the weights of `set_reference` first, without gradient.
+        """
         ...
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
@@ -101,7 +104,7 @@ class Policy(Protocol):
         ...
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
-        """Trained weights of the model that `score(kl=True)` measures against; None for none."""
+        """Trained weights of the model that KL is taken against; None for none."""
         ...
 
     def save_model(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import SaeError
+from fpo_core.features import pool
 from fpo_core.ops import Array, Ops
 from fpo_core.sae_encode import activate, transform_input
 from fpo_core.sae_file import SafetensorsFile, open_safetensors
@@ -71,6 +72,15 @@ class Sae(SaeMeta):
         sae, h = self._ready(xp, h)
         z, _, _ = transform_input(xp, h, self.input_transform)
         return sae.activate(xp, z @ sae.W_enc)
+
+    def mean_pre_activation(self, xp: Ops, h: Array, mask: Array) -> Array:
+        """Pre-activations averaged over masked tokens: (b, t, d_in), (b, t) -> (b, d_sae).
+
+        A projection of the mean input: no (b, t, d_sae) array is made.
+        """
+        sae, h = self._ready(xp, h)
+        z, _, _ = transform_input(xp, h, self.input_transform)
+        return pool(xp, z, mask) @ sae.W_enc + sae.b_enc
 
     def activate(self, xp: Ops, projected: Array) -> Array:
         """Features from z W_enc, the bias not yet added: (..., d_sae) -> (..., d_sae)."""

@@ -10,7 +10,7 @@ from fpo_core import logps
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import FeatureTap
-from fpo_core.features import discrepancy, pool, top_mask
+from fpo_core.features import discrepancy, let_through, pool, top_mask
 from fpo_core.ops import Array, Ops
 from fpo_core.sae import Sae
 from fpo_core.scores import Scores
@@ -72,6 +72,8 @@ class ReferenceBatch:
     """(2b, d_sae) c̄_ref, dense; 0 where nothing is stored."""
     truncated: Array | None = None
     """(2b,) 0/1 floats: 1 where the cap cut off part of c̄_ref."""
+    weights: Array | None = None
+    """(d_sae,) weights of the features that D compares; None for its top k."""
 
     def astype(self, xp: Ops, like: Array) -> "ReferenceBatch":
         """The same reference as arrays of the framework that `like` belongs to."""
@@ -149,6 +151,10 @@ def score(
     features = dataclasses.replace(scores, pooled=pooled, feature_lengths=count)
     if reference is None or reference.pooled is None or objective is None:
         return features
+    if objective.straight_through:
+        pre = sae.mean_pre_activation(xp, outputs.hidden, targets.feature_mask)
+        pooled = let_through(xp, pooled, pre, reference.pooled)
+        features = dataclasses.replace(features, pooled=pooled)
     return _with_discrepancy(xp, features, reference, objective)
 
 
@@ -156,9 +162,16 @@ def _with_discrepancy(
     xp: Ops, scores: Scores, reference: ReferenceBatch, objective: ObjectiveConfig
 ) -> Scores:
     d, union = discrepancy(
-        xp, scores.pooled, reference.pooled, objective.k, normalize=objective.normalize_d
+        xp,
+        scores.pooled,
+        reference.pooled,
+        objective.k,
+        normalize=objective.normalize_d,
+        weights=reference.weights,
     )
     policy = abs(xp.stop_gradient(scores.pooled))
-    lost = top_mask(xp, policy, objective.k) & (policy > 0) & (reference.pooled == 0)
+    weights = reference.weights
+    compared = top_mask(xp, policy, objective.k) if weights is None else weights > 0
+    lost = compared & (policy > 0) & (reference.pooled == 0)
     outside = xp.as_float(lost).sum(-1) * reference.truncated
     return dataclasses.replace(scores, d=d, union=union, outside_cap=outside)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fpo_core import numpy_ops
 from fpo_core.config import ObjectiveConfig
-from fpo_core.objectives import fpo_losses
+from fpo_core.objectives import objective_losses
 from fpo_core.ops import Array, Ops
 from fpo_core.sae import Sae
 from fpo_core.scores import Scores
@@ -106,7 +106,7 @@ def _function(kind: str, content: dict[str, Any]) -> Function:
             objective=objective,
             entropy=True,
         )
-        losses = fpo_losses(xp, scores, arrays["reference_logps"], objective)
+        losses = objective_losses(xp, scores, arrays["reference_logps"], objective)
         return _fields(scores) | {"losses": losses}
 
     return function

@@ -53,6 +53,12 @@ class Settings:
         """Raise ConfigError where fields of this group contradict each other."""
 
     @classmethod
+    def fitting(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """A command's own defaults, less those that what was given leaves without a meaning."""
+        del given
+        return dict(defaults)
+
+    @classmethod
     def names(cls) -> list[str]:
         """The keys that this group takes, in order."""
         return [field.name for field in dataclasses.fields(cls)]

@@ -1,4 +1,4 @@
-"""Plain texts as batches, for perplexity."""
+"""Plain texts as batches, for perplexity and features."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from fpo_core.data.batches import PAD_ID, Batch, bucket_width
 from fpo_core.data.plans import scoring_batches
 from fpo_core.errors import DataError
 from fpo_core.policy import Policy
+from fpo_core.scores import Scores
 
 
 def read_texts(path: Path) -> list[str]:
@@ -41,22 +42,27 @@ def perplexity(
     policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
 ) -> float:
     """exp of the mean −log π per token, each text's first token given; texts are cut at `width`."""
-    ids = [tokenizer(text).input_ids[:width] for text in texts]
-    ids = [row for row in ids if len(row) > 1]
-    if not ids:
-        raise DataError("no text has two tokens, expected longer texts for perplexity")
     total = count = 0.0
-    for batch in _batches(ids, tokens_per_batch):
-        scores = policy.score(batch)
+    for scores in score_texts(policy, tokenizer, texts, tokens_per_batch, width):
         total += float(np.sum(scores.logps))
         count += float(np.sum(scores.lengths))
     return math.exp(-total / count)
 
 
-def _batches(ids: list[list[int]], tokens_per_batch: int) -> Iterator[Batch]:
+def score_texts(
+    policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
+) -> Iterator[Scores]:
+    """Scores of texts, batch by batch in order of length; each text's first token is not scored.
+
+    Raises DataError where no text has two tokens.
+    """
+    ids = [tokenizer(text).input_ids[:width] for text in texts]
+    ids = [row for row in ids if len(row) > 1]
+    if not ids:
+        raise DataError("no text has two tokens, expected longer texts")
     lengths = np.array([len(row) for row in ids], np.int64)
     for rows in scoring_batches(lengths, 2 * tokens_per_batch):
-        yield sequences([ids[row] for row in rows], [1] * len(rows))
+        yield policy.score(sequences([ids[row] for row in rows], [1] * len(rows)))
 
 
 def sequences(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> Batch:

@@ -31,6 +31,9 @@ class Findings:
     perplexity_before: float | None = None
     perplexity: float | None = None
     alpha: float = 0.0
+    """Weight of the constraint in force."""
+    constrained: str = "D"
+    """What the constraint is on: D or KL."""
     constraint_ratio: float | None = None
     held_out: bool = True
     """Whether the pairs were kept out of training."""
@@ -106,7 +109,7 @@ def _change(rise: float) -> str:
 
 def _constraint(found: Findings) -> str:
     if found.alpha == 0:
-        return "Constraint active? none: alpha is 0 or there is no autoencoder."
+        return "Constraint active? none: alpha is 0, or nothing is there to constrain."
     if found.constraint_ratio is None:
         return "Constraint active? not measured."
     ratio = found.constraint_ratio
@@ -117,7 +120,8 @@ def _constraint(found: Findings) -> str:
         if ratio > STRONG
         else ""
     )
-    return f"Constraint active? {word or 'yes'}: α·D is {ratio:.2g} of the preference margin."
+    weight = f"α·{found.constrained}"
+    return f"Constraint active? {word or 'yes'}: {weight} is {ratio:.2g} of the preference margin."
 
 
 def _rewards(found: Findings) -> str:
@@ -152,7 +156,7 @@ def _advice(found: Findings) -> str:
         ),
         (
             ratio is not None and ratio < WEAK_CONSTRAINT,
-            "raise --alpha, or use --normalize-d, for the constraint to take part.",
+            "raise --alpha for the constraint to take part.",
         ),
         (
             found.both_fall,
@@ -162,6 +166,9 @@ def _advice(found: Findings) -> str:
             not found.held_out,
             "hold pairs out (--valid-fraction 0.05) before trusting these numbers.",
         ),
-        (True, "nothing stands out; compare with --alpha 0 to see what the constraint does."),
+        (
+            True,
+            "nothing stands out; `fpo compare` shows what the constraint does.",
+        ),
     )
     return next(text for applies, text in options if applies)

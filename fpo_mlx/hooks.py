@@ -103,7 +103,8 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = tap if tap is not None and tap.inside and tap.watching else None
-        high, low = (int(part) for part in mx.random.state[0].tolist())
+        state: Any = mx.random.state
+        high, low = (int(part) for part in state[0].tolist())
 
         def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
             # Backward runs this again, with other arrays and after the outer watch is over. The

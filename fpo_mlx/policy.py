@@ -13,7 +13,7 @@ from mlx_lm import utils
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import FeatureTap
-from fpo_core.objectives import fpo_losses
+from fpo_core.objectives import needs_kl, objective_losses
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -84,7 +84,7 @@ class MlxPolicy:
                 self._features,
                 reference=reference,
                 objective=objective,
-                reference_forward=self._reference_forward if kl else None,
+                reference_forward=self._reference_forward if kl or needs_kl(objective) else None,
                 entropy=entropy,
             )
             mx.eval(_fields(scores))
@@ -92,10 +92,15 @@ class MlxPolicy:
 
     def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, None]:
         if self._reference is None:
-            raise RuntimeError("score(kl=True) needs set_reference first")
-        with self._trained.swapped(self._reference):
-            logits, _ = self._forward(batch, start)
-            mx.eval(logits)
+            raise RuntimeError("KL needs set_reference first")
+        training = self.model.training
+        self.model.eval()  # the reference has no dropout
+        try:
+            with self._trained.swapped(self._reference):
+                logits, _ = self._forward(batch, start)
+                mx.eval(logits)
+        finally:
+            self.model.train(training)
         return logits, None
 
     def _forward(self, batch: Batch, start: int) -> tuple[mx.array, mx.array | None]:
@@ -131,9 +136,10 @@ class MlxPolicy:
                     self._features,
                     reference=reference,
                     objective=objective,
+                    reference_forward=self._reference_forward if needs_kl(objective) else None,
                 )
             logps = ops.asarray(reference.logps, scores.logps)
-            losses = fpo_losses(ops, scores, logps, objective)
+            losses = objective_losses(ops, scores, logps, objective)
             return losses.sum() * weight, _fields(scores)
 
         self.model.train()

@@ -9,7 +9,7 @@ from torch import Tensor
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import FeatureTap
-from fpo_core.objectives import fpo_losses
+from fpo_core.objectives import needs_kl, objective_losses
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -84,15 +84,21 @@ class TorchPolicy:
             self._features,
             reference=reference,
             objective=objective,
-            reference_forward=self._reference_forward if kl else None,
+            reference_forward=self._reference_forward if kl or needs_kl(objective) else None,
             entropy=entropy,
         ).map(to_numpy)
 
+    @torch.no_grad()
     def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, None]:
         if self._reference is None:
-            raise RuntimeError("score(kl=True) needs set_reference first")
-        with self._trained.swapped(self._reference):
-            return self._forward(batch, start)[0], None
+            raise RuntimeError("KL needs set_reference first")
+        training = self.model.training
+        self.model.eval()  # the reference has no dropout
+        try:
+            with self._trained.swapped(self._reference):
+                return self._forward(batch, start)[0], None
+        finally:
+            self.model.train(training)
 
     def _forward(self, batch: Batch, start: int) -> tuple[Tensor, Tensor | None]:
         """Predictions of, and activations on, the tokens from column `start` on.
@@ -128,9 +134,10 @@ class TorchPolicy:
                 self._features,
                 reference=reference,
                 objective=objective,
+                reference_forward=self._reference_forward if needs_kl(objective) else None,
             )
             logps = ops.asarray(reference.logps, scores.logps)
-            losses = fpo_losses(ops, scores, logps, objective)
+            losses = objective_losses(ops, scores, logps, objective)
             (losses.sum() * weight).backward()
         finally:
             self.model.eval()

@@ -35,12 +35,11 @@ class Compared:
 
 def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     """Measure, compare and judge; the mapping that --json prints."""
-    if config.sae is None:
+    if config.sae is None and config.objective == "fpo":
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     session = compared.reference
     texts = [] if config.text is None else read_texts(Path(config.text))
-    tap = session.features
     data = session.load_data(config)
     split = data.train if data.valid is None else data.valid
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
@@ -51,7 +50,7 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     with ProgressDisplay(ui) as display:
         store = session.reference(folder, [split], policy, config, display)
     gauge = Gauge(
-        data=RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae),
+        data=RunData.of(data, store, session.features),
         split=split,
         objective=config,
         pairs=config.val_pairs,

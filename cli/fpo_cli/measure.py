@@ -9,6 +9,7 @@ import numpy as np
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.rows import TokenisedPairs
 from fpo_core.evaluate import Evaluation, evaluate, sample
+from fpo_core.objectives import constraint_weight, needs_kl
 from fpo_core.policy import Policy, Sampling
 from fpo_core.texts import perplexity
 from fpo_core.train.run_data import RunData, spread
@@ -135,7 +136,8 @@ def findings(
         d_rejected=metrics.get("fpo/d_rejected"),
         perplexity_before=None if before is None else before.perplexity,
         perplexity=after.perplexity,
-        alpha=objective.alpha,
+        alpha=constraint_weight(objective),
+        constrained="KL" if needs_kl(objective) else "D",
         constraint_ratio=ratio,
         held_out=held_out,
     )

@@ -148,7 +148,7 @@ def read_settings(
             kept.pop(loser, None)
     below = {key: value for key, value in defaults.items() if key not in (*kept, *given)}
     source = "a -c YAML file" if file is None else str(file)
-    values = below | kept | dict(given)
+    values = kind.fitting(below, kept | dict(given)) | kept | dict(given)
     for name in arguments:
         if values.get(name) is None:
             raise ConfigError(

@@ -50,7 +50,7 @@ class ProgressDisplay:
         elif event.kind == "step0":
             self._line(
                 f"step-0 check: {event.values['pairs']} pairs, loss within "
-                f"{event.values['worst_gap']:.1e} of log 2"
+                f"{event.values['worst_gap']:.1e} of {event.values['expected_loss']:.4f}"
             )
         elif event.kind == "skipped":
             self._ui.warn(f"step {event.step} skipped: loss {event.values['loss']}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from fpo_cli.backend import build_policy, select_backend
 from fpo_core.adapters import Adapter, load_adapter
-from fpo_core.config import AdapterConfig, DataConfig, FeatureConfig, ModelConfig, ReferenceConfig
+from fpo_core.config import AdapterConfig, DataConfig, ModelConfig, ReferenceConfig, SaeConfig
 from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.rows import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
@@ -59,7 +59,7 @@ class Session:
     @cached_property
     def features(self) -> FeatureTap | None:
         """The autoencoder where it reads the model."""
-        if not isinstance(self.config, FeatureConfig):
+        if not isinstance(self.config, SaeConfig):
             return None
         return load_features(self.config, self.model, self.special)
 

@@ -21,9 +21,10 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
+from fpo_core.objectives import constraint_weight
 from fpo_core.policy import Policy
 from fpo_core.texts import read_texts
-from fpo_core.train import RunData, TrainResult, train
+from fpo_core.train import RunData, TrainResult, hold_reference, train
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.output import RunFolder
 from fpo_core.train.preflight import Preflight
@@ -87,7 +88,7 @@ def check_run(config: TrainConfig, ui: Ui) -> Checked:
     _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
-    if session.features is not None and config.alpha > 0:
+    if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
         check_constrains(session.features.hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
@@ -147,6 +148,7 @@ def dry_run(checked: Checked, ui: Ui) -> Preflight:
 def _start(checked: Checked, ui: Ui) -> Policy:
     policy = checked.session.policy(checked.config, grad_checkpoint=checked.config.grad_checkpoint)
     announce(ui, checked.session, checked.data.report)
+    hold_reference(policy, checked.config, lambda event: ui.warn(event.values["message"]))
     return policy
 
 
@@ -166,8 +168,7 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         folder = RunFolder(Path(config.output), session.model, config)
         if checkpoint is None:
             folder.begin()
-        tap = session.features
-        run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
+        run_data = RunData.of(data, store, session.features)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
         ui.note("measuring the start")

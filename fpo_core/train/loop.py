@@ -10,6 +10,7 @@ from fpo_core.config import TrainConfig
 from fpo_core.errors import StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
 from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
+from fpo_core.objectives import OBJECTIVES
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
 from fpo_core.train.checkpoints import Checkpoint, Origin
@@ -45,9 +46,10 @@ def train(
 ) -> TrainResult:
     """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
-    Results and checkpoints lie in `folder`. Raises StoreError where the stored reference does not
-    fit the policy, TrainingError where losses or gradients stay non-finite, WriteError where the
-    disk is full, and StoppedError, with a checkpoint saved, after a step during which `stop` spoke.
+    Results and checkpoints lie in `folder`. An objective on the KL needs `hold_reference` before.
+    Raises StoreError where the stored reference does not fit the policy, TrainingError where losses
+    or gradients stay non-finite, WriteError where the disk is full, and StoppedError, with a
+    checkpoint saved, after a step during which `stop` spoke.
     """
     run = _Run(policy, data, config, folder, emit)
     try:
@@ -226,9 +228,9 @@ class _Run:
             self.folder.save_best(self.policy, self.state)
 
     def _warn_of_weak_constraint(self, ratio: float | None) -> None:
-        if self.config.alpha > 0 and ratio is not None and ratio < WEAK_CONSTRAINT:
+        if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
-                f"the feature constraint hardly took part (median constraint ratio {ratio:.2g}): "
-                "raise --alpha, or use --normalize-d"
+                f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
+                f"{'--beta' if OBJECTIVES[self.config.objective].symmetric else '--alpha'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))

@@ -1,13 +1,16 @@
 """Pairs together with their stored reference."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from fpo_core.data.batches import Batch, collate
+from fpo_core.data.load import PreferenceData
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import Int64s, TokenisedPairs
+from fpo_core.feature_tap import FeatureTap
 from fpo_core.scoring import ReferenceBatch
 from fpo_core.store import ReferenceStore, StoreKey
 
@@ -21,6 +24,15 @@ class RunData:
     store: ReferenceStore
     d_sae: int | None
     """Features of the autoencoder; None where the run has none."""
+    weights: np.ndarray | None = None
+    """(d_sae,) weights of the features that D compares; None for its top k."""
+
+    @classmethod
+    def of(cls, data: PreferenceData, store: ReferenceStore, features: FeatureTap | None) -> Self:
+        """The pairs of a run with its reference, and what its autoencoder adds to that."""
+        if features is None:
+            return cls(data.train, data.valid, store, None)
+        return cls(data.train, data.valid, store, features.sae.d_sae, features.weights)
 
     def fingerprints(self) -> dict[str, str | None]:
         """What the run reads, by content, under the settings that name it."""
@@ -31,7 +43,8 @@ class RunData:
     ) -> tuple[Batch, ReferenceBatch]:
         """The pairs at `rows` and their reference."""
         keys = [split[int(row)].key for row in rows]
-        return collate(split, rows), self.store.batch(keys, self.d_sae)
+        reference = self.store.batch(keys, self.d_sae)
+        return collate(split, rows), replace(reference, weights=self.weights)
 
     def scan(
         self, split: TokenisedPairs, rows: Int64s, tokens_per_batch: int

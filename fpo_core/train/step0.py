@@ -1,36 +1,37 @@
-"""The check before step 1: where policy = reference, the loss is log 2 and D is 0."""
-
-import math
+"""The check before step 1: where policy = reference, losses are known and D is 0."""
 
 import numpy as np
 
 from fpo_core.config import TrainConfig
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
-from fpo_core.metrics import pair_losses
+from fpo_core.metrics import losses_at_reference, pair_losses
 from fpo_core.policy import Policy
 from fpo_core.scores import chosen, rejected
 from fpo_core.train.run_data import RunData, spread
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
-"""On |loss − log 2| in nats; on D relative to the mean squared reference feature of I_k."""
+"""On the loss in nats; on D relative to the mean squared reference feature of I_k."""
 
 
 def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> None:
     """Score pairs spread over the training rows; raise StoreError naming rows that do not agree.
 
     A stale or foreign store shows here, whatever its manifest says. Source: §3 of the paper,
-    where θ = ref at the start makes u = 0.
+    where θ = ref at the start makes u = 0, hence a loss of log 2; without a reference in the
+    margin (SimPO), u is what the stored log-probabilities make it.
     """
     if config.step0_pairs == 0:
         return
     tolerance = TOLERANCES[policy.info.dtype]
     rows = spread(len(data.train), config.step0_pairs)
     failed: list[int] = []
-    worst = 0.0
+    worst, losses = 0.0, []
     for batch, reference in data.scan(data.train, rows, config.tokens_per_batch):
         scores = policy.score(batch, reference, config)
-        gap = abs(pair_losses(scores, np.asarray(reference.logps), config) - math.log(2))
+        logps = np.asarray(reference.logps)
+        expected = losses_at_reference(scores, logps, config)
+        gap = abs(pair_losses(scores, logps, config) - expected)
         drift = np.zeros(batch.pairs)
         if scores.d is not None:
             energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
@@ -39,10 +40,13 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         bad = (gap > tolerance) | (drift > tolerance) | ~np.isfinite(gap + drift)
         failed += [int(row) for row in data.train.source_rows()[batch.rows[bad]]]
         worst = max(worst, float(gap.max()))
-    emit(Event("step0", 0, {"pairs": len(rows), "worst_gap": worst, "failed": len(failed)}))
+        losses += expected.tolist()
+    values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst}
+    emit(Event("step0", 0, {"pairs": len(rows), "failed": len(failed)} | values))
     if failed:
         raise StoreError(
             f"the stored reference does not fit the model on {len(failed)} of {len(rows)} sampled "
             f"pairs (data rows {', '.join(map(str, sorted(failed)[:8]))}): the loss should be "
-            f"log 2 within {tolerance}; build the store again with the same --dtype and --backend"
+            f"that of the reference within {tolerance}; build the store again with the same "
+            "--dtype and --backend"
         )

@@ -308,3 +308,33 @@ def test_the_autoencoder_in_use_can_fire():
     h = np.random.default_rng(0).normal(size=(100, 32))
     share = (random_sae(32).encode(numpy_ops, h) > 0).mean()
     assert 0.3 < share < 0.7
+
+
+def test_backends_agree_on_weighted_features(make_policy):
+    found, plain = [], []
+    for backend in BACKENDS:
+        policy = make_policy(backend)
+        batch, reference = start_of(policy)
+        weights = np.zeros(reference.pooled.shape[1], np.float32)
+        weights[::7] = np.linspace(1, 3, len(weights[::7]))
+        weighted = dataclasses.replace(reference, weights=weights)
+        found.append(gradients(policy, [(batch, weighted)]))
+        plain.append(gradients(policy, [(batch, reference)]))
+    assert difference(*found) < 1e-4
+    assert difference(found[0], plain[0]) > 0.01, "the weights change nothing"
+
+
+@pytest.mark.parametrize("sae", ["topk", "abstopk"])
+def test_straight_through_reaches_features_that_are_off(make_policy, sae):
+    through = dataclasses.replace(OBJECTIVE, straight_through=True)
+    found, plain = [], []
+    for backend in BACKENDS:
+        policy = make_policy(backend, sae=sae)
+        batch, reference = start_of(policy)
+        scores = policy.score(batch, reference, OBJECTIVE)
+        assert ((scores.pooled == 0) & (reference.pooled != 0)).any()
+        np.testing.assert_array_equal(policy.score(batch, reference, through).d, scores.d)
+        found.append(gradients(policy, [(batch, reference)], through))
+        plain.append(gradients(policy, [(batch, reference)]))
+    assert difference(*found) < 1e-4
+    assert difference(found[0], plain[0]) > 1e-3, "nothing came through"

@@ -81,6 +81,7 @@ def test_there_are_all_commands() -> None:
         "fpo convert sae",
         "fpo sae info",
         "fpo sae list",
+        "fpo sae features",
         "fpo reference",
         "fpo train",
         "fpo eval",

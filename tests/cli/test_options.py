@@ -32,6 +32,16 @@ def test_defaults_of_a_command_stand_under_the_file(tmp_path: Path) -> None:
     assert (config.k, config.beta) == (7, 9.0)
 
 
+def test_coefficients_of_a_commands_own_objective_do_not_outlive_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("objective: tdpo2")
+    own = {"alpha": 2.0, "beta": 50.0, "k": 3}
+    config, _ = read_settings(TrainConfig, NEEDED, file, own)
+    assert (config.coefficient("alpha"), config.coefficient("beta"), config.k) == (0.5, 0.1, 3)
+    with pytest.raises(ConfigError, match="alpha is set, but the objective dpo has none"):
+        read_settings(TrainConfig, NEEDED | {"alpha": 2.0, "objective": "dpo"}, None, own)
+
+
 def test_a_length_on_the_command_line_replaces_the_files(tmp_path: Path) -> None:
     config, _ = read(tmp_path, "epochs: 3", {"iters": 10})
     assert (config.epochs, config.iters) == (None, 10)

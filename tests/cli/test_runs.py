@@ -1,6 +1,7 @@
 """The whole road on the quickstart world, in few steps, on both backends."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -53,6 +54,46 @@ def test_train_eval_generate(backend: str, fpo: Fpo, world: list[object], tmp_pa
     plain = fpo("generate", *model, *prompt, "--temp", 0, "--ignore-chat-template").json
     assert plain["prompt"] == "Tell me about the red lamp."
     assert plain["completions"][0] == plain["completions"][1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "objective"), [("torch", "tdpo2"), ("mlx", "simpo-kl"), ("torch", "simpo")]
+)
+def test_objectives_train_without_an_autoencoder(
+    backend: str, objective: str, fpo: Fpo, tmp_path: Path
+) -> None:
+    few = ["--iters", 2, "--batch-size", 4, "--val-pairs", 8, "--learning-rate", 0.01, "--json"]
+    options = ["--objective", objective, "--backend", backend, "--output", tmp_path / "run"]
+    ran = fpo("train", *model_and_data(), *few, *options)
+    assert ran.code == 0, ran.err
+    assert (ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)) == (objective == "tdpo2")
+    assert ran.json["after"]["fpo/kl_chosen"] > 0
+    assert (ran.json["constraint_ratio"] is None) == (objective == "simpo")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_features_ranked_on_texts_constrain_a_run(
+    backend: str, fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    sides = {"--positive": "Thank you very kindly.", "--negative": "Get lost, you fool."}
+    for option, text in sides.items():
+        (tmp_path / option).write_text(f"{text}\n{text} {text}\n")
+    texts = [part for option in sides for part in (option, tmp_path / option)]
+    sae, use = world[-2:], ["--backend", backend, "--json"]
+    weights = tmp_path / "weights.json"
+    model = ["--model", assets().model]
+    ran = fpo("sae", "features", *model, *sae, *texts, "--top", 5, "--out", weights, *use)
+    assert ran.code == 0, ran.err
+    listed = ran.json["features"]
+    assert len(listed) == 5
+    assert all(a["difference"] >= b["difference"] > 0 for a, b in itertools.pairwise(listed))
+    assert set(json.loads(weights.read_text())["weights"]) == {str(f["index"]) for f in listed}
+
+    run = [*world, *FEW, *use, "--output", tmp_path / "run", "--reference", tmp_path / "reference"]
+    ran = fpo("train", *run, "--feature-weights", weights)
+    assert ran.code == 0, ran.err
+    assert ran.json["after"]["fpo/union"] == 5
+    assert ran.json["after"]["fpo/d_rejected"] > 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

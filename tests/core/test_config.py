@@ -11,6 +11,7 @@ from fpo_core.settings import Settings
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
 NEEDED_ELSEWHERE = {"prompt": "p", "source": "s", "out": "o", "file": "f"}
+NEEDED_ELSEWHERE |= {"positive": "p", "negative": "n"}
 GROUPS = [
     kind
     for kind in vars(config).values()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fpo_core import numpy_ops as xp
-from fpo_core.features import discrepancy, pool, top_mask, union_mask
+from fpo_core.features import discrepancy, let_through, pool, top_mask, union_mask
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 SMALL = st.integers(-3, 3).map(float)
@@ -175,3 +175,55 @@ def test_no_gradient_flows_into_the_reference(name, normalize):
         return discrepancy(fw.xp, policy, reference, 2, normalize=normalize)[0].sum()
 
     assert (gradient(fw, loss, [[4.0, 0.0, 1.0]]) == 0).all()
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_weighted_features_stand_in_for_the_top_k(name):
+    fw = framework(name)
+    policy, reference = (
+        np.array([[4.0, 1, 0, 9], [2, 2, 2, 2]]),
+        np.array([[1.0, 3, 0, 0], [2, 0, 5, 2]]),
+    )
+    weights = np.array([0.5, 2.0, 1.0, 0.0])
+    arrays = (fw.array(x) for x in (policy, reference))
+    d, size = discrepancy(fw.xp, *arrays, 1, weights=fw.array(weights))
+    # Three features count whatever k is: 0.5·3² + 2·2², and 2·2² + 1·3².
+    fw.close(d, [(0.5 * 9 + 2 * 4) / 3, (2 * 4 + 1 * 9) / 3])
+    fw.close(size, [3, 3])
+    d, _ = discrepancy(
+        fw.xp, fw.array(policy), fw.array(reference), 1, weights=fw.array(weights), normalize=True
+    )
+    fw.close(d, [(0.5 * 9 + 2 * 4) / (1 + 9), (2 * 4 + 1 * 9) / (4 + 25)])
+
+
+@pytest.mark.parametrize("name", ["torch64", "mlx32"])
+def test_gradient_of_weighted_d_by_hand(name):
+    fw = framework(name)
+    policy, reference = np.array([[4.0, 1, 0, 9]]), np.array([[1.0, 3, 0, 0]])
+    weights = np.array([0.5, 2.0, 1.0, 0.0])
+    found = gradient(
+        fw,
+        lambda x: discrepancy(fw.xp, x, fw.array(reference), 50, weights=fw.array(weights))[
+            0
+        ].sum(),
+        policy,
+    )
+    np.testing.assert_allclose(found, [[2 * 0.5 * 3 / 3, 2 * 2 * -2 / 3, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["torch64", "mlx32"])
+def test_a_feature_switched_off_has_a_gradient_only_straight_through(name):
+    fw = framework(name)
+    pooled, reference = np.array([[0.0, 0.0, 2.0]]), np.array([[3.0, 0.0, 3.0]])
+
+    def d(pre, through):
+        c = fw.array(pooled) + 0 * pre
+        c = let_through(fw.xp, c, pre, fw.array(reference)) if through else c
+        return discrepancy(fw.xp, c, fw.array(reference), 3)[0].sum()
+
+    pre = np.array([[-1.0, -2.0, 2.0]])
+    for through in (True, False):
+        assert float(d(fw.array(pre), through)) == pytest.approx(10 / 3)
+    assert (gradient(fw, lambda x: d(x, False), pre) == 0).all()
+    # Only feature 0 is off here and on in the reference: 2(0 − 3)/3.
+    np.testing.assert_allclose(gradient(fw, lambda x: d(x, True), pre), [[-2, 0, 0]], rtol=1e-6)

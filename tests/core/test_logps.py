@@ -55,6 +55,27 @@ def test_kl_of_reference_to_policy_by_hand(fw):
     fw.close(sequence_kl(fw.xp, *arrays, fw.array(one)), [first])
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 64])
+def test_kl_in_chunks_is_the_kl_at_once_with_the_same_gradient(fw, chunk):
+    generator = np.random.default_rng(0)
+    policy, reference = generator.normal(size=(2, 2, 7, 5))
+    mask = np.array([[1, 1, 1, 0, 0, 1, 1], [0, 1, 0, 1, 1, 1, 0]], float)
+    p, q = (np.exp(x) / np.exp(x).sum(-1, keepdims=True) for x in (policy, reference))
+    expected = ((q * np.log(q / p)).sum(-1) * mask).sum(1)
+    arrays = fw.array(reference), fw.array(mask)
+    fw.close(sequence_kl(fw.xp, fw.array(policy), *arrays, chunk=chunk), expected)
+    if not fw.name.startswith("numpy"):
+        found = gradient(fw, lambda x: sequence_kl(fw.xp, x, *arrays, chunk=chunk).sum(), policy)
+        np.testing.assert_allclose(found, (p - q) * mask[..., None], rtol=1e-4, atol=1e-6)
+
+
+def test_no_gradient_of_the_kl_reaches_the_reference():
+    fw = framework("torch64")
+    mask = fw.array(np.ones((1, 4)))
+    found = gradient(fw, lambda x: sequence_kl(fw.xp, fw.array(LOGITS), x, mask).sum(), LOGITS * 2)
+    assert (found == 0).all()
+
+
 def test_entropy_by_hand(fw):
     logits = np.log([[[0.5, 0.5], [0.9, 0.1]]])
     second = -0.9 * math.log(0.9) - 0.1 * math.log(0.1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fpo_core import numpy_ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.errors import SaeError
-from fpo_core.objectives import fpo_terms, preference_loss
+from fpo_core.objectives import objective_losses, objective_terms, preference_loss
 from fpo_core.scores import Scores
 from tests.helpers import FRAMEWORKS, framework, gradient
 
@@ -31,7 +31,7 @@ def terms(fw, config=CONFIG, **changes):
         k: v if v is None or not isinstance(v, np.ndarray) else fw.array(v)
         for k, v in arrays.items()
     }
-    return fpo_terms(fw.xp, Scores(**given), fw.array(REFERENCE), config)
+    return objective_terms(fw.xp, Scores(**given), fw.array(REFERENCE), config)
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
@@ -43,7 +43,7 @@ def test_terms_and_loss_by_hand(name):
     fw.close(found.delta, [0.075, -0.0375])
     fw.close(found.logits(), U)
     assert U.tolist() == pytest.approx([0.025, 0.1575])
-    fw.close(preference_loss(fw.xp, found), np.log1p(np.exp(-U)))
+    fw.close(preference_loss(fw.xp, found, CONFIG), np.log1p(np.exp(-U)))
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
@@ -69,12 +69,12 @@ def test_beta_scales_every_term():
 @given(st.lists(st.floats(-400, -0.1), min_size=4, max_size=4), st.floats(0.01, 10))
 def test_a_policy_equal_to_its_reference_has_loss_log_2(logps, beta):
     scores = Scores(logps=np.array(logps), lengths=LENGTHS, d=np.zeros(4))
-    found = fpo_terms(numpy_ops, scores, np.array(logps), ObjectiveConfig(beta=beta))
-    np.testing.assert_allclose(preference_loss(numpy_ops, found), math.log(2), rtol=1e-12)
+    found = objective_losses(numpy_ops, scores, np.array(logps), ObjectiveConfig(beta=beta))
+    np.testing.assert_allclose(found, math.log(2), rtol=1e-12)
 
 
 def loss_of(fw, config, **changes):
-    return preference_loss(fw.xp, terms(fw, config, **changes)).sum()
+    return preference_loss(fw.xp, terms(fw, config, **changes), config).sum()
 
 
 SIGMA = 1 / (1 + np.exp(U))
@@ -112,6 +112,6 @@ def test_no_gradient_reaches_the_reference(name):
     scores = Scores(logps=fw.array(LOGPS), lengths=fw.array(LENGTHS), d=fw.array(D))
 
     def loss(reference):
-        return preference_loss(fw.xp, fpo_terms(fw.xp, scores, reference, CONFIG)).sum()
+        return objective_losses(fw.xp, scores, reference, CONFIG).sum()
 
     assert (gradient(fw, loss, REFERENCE) == 0).all()

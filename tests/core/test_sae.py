@@ -307,3 +307,15 @@ def test_fit():
     ):
         with pytest.raises(SaeError, match=match):
             check_fit(wrong, CONFIG)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_the_mean_pre_activation_is_the_mean_of_pre_activations(architecture, transform):
+    sae, h = make(architecture, transform), ramp(2, 3, D_IN, shift=0.3)
+    mask = np.array([[1.0, 0, 1], [1, 1, 1]])
+    linear = dataclasses.replace(make("relu", transform), b_enc=np.full(D_SAE, 1e3, np.float32))
+    tokens = linear.encode(numpy_ops, h) - 1e3 + sae.b_enc  # far above 0, relu is the identity
+    expected = (tokens * mask[..., None]).sum(1) / mask.sum(1)[:, None]
+    found = sae.mean_pre_activation(numpy_ops, h, mask)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

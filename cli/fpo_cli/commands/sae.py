@@ -1,4 +1,4 @@
-"""`fpo sae`: what an autoencoder file says about itself, and which are published for a model."""
+"""`fpo sae`: what an autoencoder is, which are published for a model, what features tell."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import typer
 
 from fpo_cli.command import command
 from fpo_cli.ui import Ui
-from fpo_core.config import SaeInfoConfig, SaeListConfig
+from fpo_core.config import SaeFeaturesConfig, SaeInfoConfig, SaeListConfig
 
 
 def sae_info(config: SaeInfoConfig, ui: Ui) -> dict[str, Any]:
@@ -47,6 +47,17 @@ def sae_list(config: SaeListConfig, ui: Ui) -> dict[str, Any]:
     return {"command": "sae list", "trained_on": found.trained_on, "saes": saes}
 
 
+def sae_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
+    """Rank features by how much more they fire on one set of texts than on another.
+
+    The difference is that of mean features. With --out, the first --top of them become a file for
+    `fpo train --feature-weights`, whose D compares just these.
+    """
+    from fpo_cli.features import rank_features
+
+    return {"command": "sae features"} | rank_features(config, ui)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
@@ -60,4 +71,5 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(name="sae", help="Look at autoencoders.", no_args_is_help=True)
     command(group, "info", SaeInfoConfig, arguments=("file",))(sae_info)
     command(group, "list", SaeListConfig)(sae_list)
+    command(group, "features", SaeFeaturesConfig)(sae_features)
     app.add_typer(group)
