@@ -122,8 +122,8 @@ class ReferenceConfig(Settings):
 class AdapterConfig(Settings):
     """What is trained."""
 
-    fine_tune_type: Literal["lora", "full"] = setting(
-        "lora", help="Adapters, or the weights themselves."
+    fine_tune_type: Literal["lora", "dora", "full"] = setting(
+        "lora", help="Adapters of either kind, or the weights themselves."
     )
     num_layers: int = setting(-1, help="Train only the last so many blocks; -1 is all.", least=-1)
     rank: int = setting(8, help="Rank of the adapters.", least=1)
@@ -139,6 +139,11 @@ class AdapterConfig(Settings):
         """Layers are all, or at least one."""
         if self.num_layers == 0:
             raise ConfigError("num_layers is 0, expected -1 for all blocks or a positive number")
+        if self.fine_tune_type == "dora" and self.dropout > 0:
+            raise ConfigError(
+                f"dropout is {self.dropout} while fine_tune_type is dora: PEFT and mlx-lm drop "
+                "different inputs there, so set dropout to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +166,7 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-4 if fine_tune_type == "lora" else 1e-5
+        return 1e-5 if fine_tune_type == "full" else 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)

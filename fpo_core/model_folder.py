@@ -9,9 +9,9 @@ from typing import Any
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
 from fpo_core.files import sampled_sha256, write_json
+from fpo_core.layout import Layout, keys_of_mlx, layout_of
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-_BLOCK_PREFIXES = {"gpt2": ("transformer.h", "model.h"), "gpt_neox": ("gpt_neox.layers", "model.h")}
 
 
 @dataclass(frozen=True)
@@ -64,32 +64,21 @@ class ModelFolder:
         )
 
     @property
-    def block_prefixes(self) -> tuple[str, str]:
-        """Where the blocks sit in transformers' model and in mlx-lm's."""
-        default = ("model.layers", "model.layers")
-        return _BLOCK_PREFIXES.get(self.config.get("model_type", ""), default)
+    def layout(self) -> Layout:
+        """Where the blocks sit in either library's model."""
+        return layout_of(self.config.get("model_type", ""))
 
     def fingerprint(self) -> str:
         """SHA-256 that changes with the configuration or the weights."""
         return sampled_sha256([self.path / "config.json", *self.weight_files])
 
 
-def rope_theta(settings: dict[str, Any]) -> float | None:
-    """The rope base that transformers 5 nests under `rope_parameters`, where it is nested alone.
-
-    mlx-lm's llama, qwen2 and gemma2 classes read the top level only, and otherwise fall back to a
-    default of their own without a word.
-    """
-    nested = settings.get("rope_parameters") or {}
-    return None if "rope_theta" in settings else nested.get("rope_theta")
-
-
-def flatten_rope(path: Path) -> None:
-    """Repeat a nested `rope_theta` at the top level of a config.json."""
+def complete_config(path: Path) -> None:
+    """Add to a config.json what mlx-lm looks for at its top level."""
     settings = json.loads(path.read_text(encoding="utf-8"))
-    base = rope_theta(settings)
-    if base is not None:
-        write_json(path, settings | {"rope_theta": base})
+    missing = keys_of_mlx(settings)
+    if missing:
+        write_json(path, settings | missing)
 
 
 def _download(config: ModelConfig) -> Path:

@@ -10,7 +10,7 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.model_folder import rope_theta
+from fpo_core.layout import keys_of_mlx
 
 
 def load_model(
@@ -19,7 +19,9 @@ def load_model(
     """The model of a local folder and its configuration; unquantised weights in `dtype`."""
     try:
         model, settings = utils.load_model(
-            folder, model_config=_rope(folder), trust_remote_code=config.trust_remote_code
+            folder,
+            model_config=_missing_keys(folder),
+            trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -29,13 +31,12 @@ def load_model(
     return model, settings
 
 
-def _rope(folder: Path) -> dict[str, Any]:
-    """`rope_theta` for the top level, where mlx-lm looks for it."""
+def _missing_keys(folder: Path) -> dict[str, Any]:
+    """What mlx-lm looks for in config.json and does not find."""
     try:
-        base = rope_theta(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return keys_of_mlx(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return {} if base is None else {"rope_theta": base}
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from fpo_core.adapters import Adapter, save_adapter, select_blocks
+from fpo_core.adapter_write import save_adapter
+from fpo_core.adapters import Adapter, select_blocks
 from fpo_core.config import TrainConfig
 from fpo_core.files import write_atomically, write_json
-from fpo_core.model_folder import ModelFolder, flatten_rope
+from fpo_core.model_folder import ModelFolder, complete_config
 from fpo_core.policy import Policy
 
 LOG_FILE = "log.jsonl"
@@ -52,12 +53,11 @@ class RunFolder:
         folder = folder or self.path
         if self.config.fine_tune_type == "full":
             policy.save_model(folder)
-            flatten_rope(folder / "config.json")
+            complete_config(folder / "config.json")
             for pattern in TOKENIZER_FILES:
                 for file in self.model.path.glob(pattern):
                     shutil.copy2(file, folder / file.name)
             return
-        peft_prefix, mlx_prefix = self.model.block_prefixes
         adapter = Adapter(
             rank=self.config.rank,
             scale=self.config.scale,
@@ -69,8 +69,7 @@ class RunFolder:
             folder,
             adapter,
             base_model=self.config.model,
-            peft_prefix=peft_prefix,
-            mlx_prefix=mlx_prefix,
+            layout=self.model.layout,
         )
 
     def save_best(self, policy: Policy) -> None:

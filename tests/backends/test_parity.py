@@ -15,7 +15,7 @@ from tests.helpers import BACKENDS
 STEPS, PAIRS = 20, 2
 OBJECTIVE = ObjectiveConfig(alpha=0.5, beta=2.0, k=50)
 SPECIAL = tuple(range(7))
-LEARNING_RATE = {"lora": 1e-3, "full": 2e-4}
+LEARNING_RATE = {"lora": 1e-3, "dora": 1e-3, "full": 2e-4}
 """Ten times the defaults. Far above, rounding decides which features fire and steps diverge."""
 
 
@@ -38,7 +38,7 @@ def losses(make_policy, world, backend, kind, references):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", LEARNING_RATE)
 def test_losses_agree_over_twenty_steps(make_policy, world, kind):
     references: list[ReferenceBatch] = []
     torch, mlx = (losses(make_policy, world, b, kind, references) for b in BACKENDS)
