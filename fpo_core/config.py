@@ -368,6 +368,20 @@ class ConvertConfig(NoModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertAdapterConfig(NoModelConfig):
+    """Settings of `fpo convert adapter`."""
+
+    source: str = setting(help="Folder of an adapter that PEFT or mlx-lm wrote.")
+    out: str = setting(help="The folder to write.")
+    to: Literal["peft", "mlx", "both"] = setting("both", help="Which library shall open it.")
+    model: str | None = setting(
+        None,
+        help="Folder or hub name of the base model, whose config.json is read; by default the "
+        "folder that the adapter names, where there is one.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SaeInfoConfig(NoModelConfig):
     """Settings of `fpo sae info`."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
 from fpo_core.files import sampled_sha256, write_json
-from fpo_core.layout import Layout, keys_of_mlx, layout_of
+from fpo_core.layout import Layout, layout_of
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 
@@ -23,16 +23,18 @@ class ModelFolder:
     """What the user called it: a folder or a hub name."""
 
     @classmethod
-    def locate(cls, config: ModelConfig) -> "ModelFolder":
+    def locate(cls, config: ModelConfig, *, weights: bool = True) -> "ModelFolder":
         """The local folder, or the hub's snapshot of safetensors and configuration files.
 
-        Raises ModelError, in one sentence, where there is none, or it holds no safetensors.
+        Without `weights`, config.json is enough. Raises ModelError, in one sentence, where there is
+        none, or no safetensors.
         """
         path = Path(config.model).expanduser()
-        folder = cls(path if path.is_dir() else _download(config), config.model)
+        wanted = _WANTED if weights else ["config.json"]
+        folder = cls(path if path.is_dir() else _download(config, wanted), config.model)
         if not (folder.path / "config.json").is_file():
             raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
-        if not folder.weight_files:
+        if weights and not folder.weight_files:
             raise ModelError(
                 f"{config.model} holds no safetensors weights: convert them to safetensors first"
             )
@@ -73,22 +75,40 @@ class ModelFolder:
         return sampled_sha256([self.path / "config.json", *self.weight_files])
 
 
-def complete_config(path: Path) -> None:
-    """Add to a config.json what mlx-lm looks for at its top level."""
+def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What mlx-lm reads at the top of a config.json and transformers 5 nests, renames or drops.
+
+    Without it mlx-lm's llama, qwen2, gemma2 and gemma3 fall back to rope bases of their own without
+    a word, and its gpt_neox and gpt2 do not load. Keys that are there already are left out.
+    """
+    rope = settings.get("rope_parameters") or {}
+    base = rope.get("full_attention", rope).get("rope_theta")
+    found = {
+        "rope_theta": base,
+        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rotary_emb_base": base,
+        "rotary_pct": rope.get("partial_rotary_factor"),
+        "n_ctx": settings.get("n_positions"),
+    }
+    return {k: v for k, v in found.items() if v is not None and k not in settings}
+
+
+def flatten_rope(path: Path) -> None:
+    """Repeat at the top of a config.json what `mlx_lm_settings` finds below."""
     settings = json.loads(path.read_text(encoding="utf-8"))
-    missing = keys_of_mlx(settings)
-    if missing:
-        write_json(path, settings | missing)
+    found = mlx_lm_settings(settings)
+    if found:
+        write_json(path, settings | found)
 
 
-def _download(config: ModelConfig) -> Path:
+def _download(config: ModelConfig, wanted: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     name = config.model
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"there is no folder {name}: check the path")
     try:
-        return Path(snapshot_download(name, revision=config.revision, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=wanted))
     except errors.GatedRepoError:
         reason = f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
     except errors.RevisionNotFoundError:

@@ -10,7 +10,7 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.layout import keys_of_mlx
+from fpo_core.model_folder import mlx_lm_settings
 
 
 def load_model(
@@ -19,9 +19,7 @@ def load_model(
     """The model of a local folder and its configuration; unquantised weights in `dtype`."""
     try:
         model, settings = utils.load_model(
-            folder,
-            model_config=_missing_keys(folder),
-            trust_remote_code=config.trust_remote_code,
+            folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -31,10 +29,10 @@ def load_model(
     return model, settings
 
 
-def _missing_keys(folder: Path) -> dict[str, Any]:
-    """What mlx-lm looks for in config.json and does not find."""
+def _top_level(folder: Path) -> dict[str, Any]:
+    """Settings that mlx-lm looks for at the top level; none where config.json cannot be read."""
     try:
-        return keys_of_mlx(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        return mlx_lm_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

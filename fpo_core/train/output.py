@@ -10,7 +10,7 @@ from fpo_core.adapter_write import save_adapter
 from fpo_core.adapters import Adapter, select_blocks
 from fpo_core.config import TrainConfig
 from fpo_core.files import write_atomically, write_json
-from fpo_core.model_folder import ModelFolder, complete_config
+from fpo_core.model_folder import ModelFolder, flatten_rope
 from fpo_core.policy import Policy
 
 LOG_FILE = "log.jsonl"
@@ -53,7 +53,7 @@ class RunFolder:
         folder = folder or self.path
         if self.config.fine_tune_type == "full":
             policy.save_model(folder)
-            complete_config(folder / "config.json")
+            flatten_rope(folder / "config.json")
             for pattern in TOKENIZER_FILES:
                 for file in self.model.path.glob(pattern):
                     shutil.copy2(file, folder / file.name)
