@@ -234,8 +234,8 @@ class ReferenceConfig(Settings):
 class AdapterConfig(Settings):
     """What is trained."""
 
-    fine_tune_type: Literal["lora", "full"] = setting(
-        "lora", help="Adapters, or the weights themselves."
+    fine_tune_type: Literal["lora", "dora", "full"] = setting(
+        "lora", help="Adapters of either kind, or the weights themselves."
     )
     num_layers: int = setting(-1, help="Train only the last so many blocks; -1 is all.", least=-1)
     rank: int = setting(8, help="Rank of the adapters.", least=1)
@@ -251,6 +251,11 @@ class AdapterConfig(Settings):
         """Layers are all, or at least one."""
         if self.num_layers == 0:
             raise ConfigError("num_layers is 0, expected -1 for all blocks or a positive number")
+        if self.fine_tune_type == "dora" and self.dropout > 0:
+            raise ConfigError(
+                f"dropout is {self.dropout} while fine_tune_type is dora: PEFT and mlx-lm drop "
+                "different inputs there, so set dropout to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +278,7 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-4 if fine_tune_type == "lora" else 1e-5
+        return 1e-5 if fine_tune_type == "full" else 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -518,6 +523,20 @@ class ConvertConfig(NoModelConfig):
                     f"{field.name} is set and to is sae-lens, which writes the file as it stands: "
                     f"leave {field.name} out, or give it when converting the original"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertAdapterConfig(NoModelConfig):
+    """Settings of `fpo convert adapter`."""
+
+    source: str = setting(help="Folder of an adapter that PEFT or mlx-lm wrote.")
+    out: str = setting(help="The folder to write.")
+    to: Literal["peft", "mlx", "both"] = setting("both", help="Which library shall open it.")
+    model: str | None = setting(
+        None,
+        help="Folder or hub name of the base model, whose config.json is read; by default the "
+        "folder that the adapter names, where there is one.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

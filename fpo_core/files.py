@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fpo_core.errors import WriteError
+from fpo_core.errors import ConfigError, WriteError
 
 _TEMPORARY = ".tmp"
 
@@ -116,6 +116,24 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place at the end, and vanishes on any error.
+
+    Raises ConfigError where something other than an empty folder is there.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there and not an empty folder: name a new one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

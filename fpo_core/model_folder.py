@@ -9,9 +9,9 @@ from typing import Any
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
 from fpo_core.files import sampled_sha256, write_json
+from fpo_core.layout import Layout, layout_of
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-_BLOCK_PREFIXES = {"gpt2": ("transformer.h", "model.h"), "gpt_neox": ("gpt_neox.layers", "model.h")}
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,18 @@ class ModelFolder:
     """What the user called it: a folder or a hub name."""
 
     @classmethod
-    def locate(cls, config: ModelConfig) -> "ModelFolder":
+    def locate(cls, config: ModelConfig, *, weights: bool = True) -> "ModelFolder":
         """The local folder, or the hub's snapshot of safetensors and configuration files.
 
-        Raises ModelError, in one sentence, where there is none, or it holds no safetensors.
+        Without `weights`, config.json is enough. Raises ModelError, in one sentence, where there is
+        none, or no safetensors.
         """
         path = Path(config.model).expanduser()
-        folder = cls(path if path.is_dir() else _download(config), config.model)
+        wanted = _WANTED if weights else ["config.json"]
+        folder = cls(path if path.is_dir() else _download(config, wanted), config.model)
         if not (folder.path / "config.json").is_file():
             raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
-        if not folder.weight_files:
+        if weights and not folder.weight_files:
             raise ModelError(
                 f"{config.model} holds no safetensors weights: convert them to safetensors first"
             )
@@ -64,10 +66,9 @@ class ModelFolder:
         )
 
     @property
-    def block_prefixes(self) -> tuple[str, str]:
-        """Where the blocks sit in transformers' model and in mlx-lm's."""
-        default = ("model.layers", "model.layers")
-        return _BLOCK_PREFIXES.get(self.config.get("model_type", ""), default)
+    def layout(self) -> Layout:
+        """Where the blocks sit in either library's model."""
+        return layout_of(self.config.get("model_type", ""))
 
     def fingerprint(self) -> str:
         """SHA-256 that changes with the configuration or the weights."""
@@ -100,14 +101,14 @@ def flatten_rope(path: Path) -> None:
         write_json(path, settings | found)
 
 
-def _download(config: ModelConfig) -> Path:
+def _download(config: ModelConfig, wanted: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     name = config.model
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"there is no folder {name}: check the path")
     try:
-        return Path(snapshot_download(name, revision=config.revision, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=wanted))
     except errors.GatedRepoError:
         reason = f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
     except errors.RevisionNotFoundError:

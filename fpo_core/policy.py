@@ -111,6 +111,10 @@ class Policy(Protocol):
         """Write the whole model, with its configuration, for transformers and mlx-lm alike."""
         ...
 
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """Predictions in float32 for sequences of equal length: (n, t) -> (n, t, v)."""
+        ...
+
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
         """Sample a completion of each prompt; the end-of-turn token, where reached, is included."""
         ...

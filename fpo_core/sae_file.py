@@ -97,7 +97,7 @@ def open_safetensors(path: str | Path) -> SafetensorsFile:
     if not raw.startswith(b"{"):
         raise SaeError(_not_safetensors(path, size))
     header = _parse(path, raw)
-    metadata = header.get("__metadata__", {})
+    metadata = header.get("__metadata__") or {}  # MLX writes null where there is none
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise SaeError(
             f"{path} has metadata that is not a map of texts, expected a regular safetensors "

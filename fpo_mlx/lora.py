@@ -1,19 +1,37 @@
-"""LoRA through mlx-lm's layers."""
+"""LoRA and DoRA through mlx-lm's layers."""
 
 from typing import Any
 
+import mlx.core as mx
+import numpy as np
 from mlx import nn
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from fpo_core.adapters import LORA_KEYS
+from fpo_core.adapter_write import LORA_KEYS
 from fpo_core.config import AdapterConfig
+from fpo_core.errors import ModelError
+
+_DORA_BITS = (2, 4, 8)
+"""Widths that fill 32 bits: of others mlx-lm's DoRALinear mistakes the size."""
 
 
 def add_lora(model: nn.Module, num_layers: int, targets: list[str], config: AdapterConfig) -> None:
     """Put adapters on the target modules of the last so many blocks."""
     values = (config.rank, config.scale, config.dropout, targets)
     parameters: dict[str, Any] = dict(zip(LORA_KEYS, values, strict=True))
-    linear_to_lora_layers(model, num_layers, parameters)
+    dora = config.fine_tune_type == "dora"
+    if dora:
+        _refuse_odd_bits(model)
+    linear_to_lora_layers(model, num_layers, parameters, use_dora=dora)
+
+
+def _refuse_odd_bits(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, nn.QuantizedLinear) and module.bits not in _DORA_BITS:
+            raise ModelError(
+                f"fine_tune_type is dora, but {path} is quantised to {module.bits} bits, which "
+                "mlx-lm's DoRA cannot hold: train lora, or take a base of 4 or 8 bits"
+            )
 
 
 def linear_modules(block: nn.Module) -> list[str]:
@@ -23,3 +41,19 @@ def linear_modules(block: nn.Module) -> list[str]:
         for path, module in block.named_modules()
         if isinstance(module, nn.Linear | nn.QuantizedLinear)
     ]
+
+
+def base_weight(layer: Any) -> np.ndarray:
+    """The frozen float32 weight (out, in) under an adapter, dequantised."""
+    linear = layer.linear
+    weight = linear.weight
+    if isinstance(linear, nn.QuantizedLinear):
+        weight = mx.dequantize(
+            weight,
+            linear.scales,
+            linear.get("biases"),
+            group_size=linear.group_size,
+            bits=linear.bits,
+            mode=linear.mode,
+        )
+    return np.array(weight.astype(mx.float32))

@@ -189,6 +189,11 @@ class MlxPolicy:
         utils.save_model(folder, self.model)
         utils.save_config(dict(self._settings), folder / "config.json")
 
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """See `fpo_core.policy.Policy`."""
+        with self._trained.swapped():
+            return np.array(self.model(mx.array(tokens)).astype(mx.float32))
+
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
         """See `fpo_core.policy.Policy`."""
         with self._trained.swapped():

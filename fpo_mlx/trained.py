@@ -7,7 +7,14 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from fpo_core.adapters import check_shapes, initial_lora, select_blocks, select_targets
+from fpo_core.adapter_write import MLX_MATRICES
+from fpo_core.adapters import (
+    check_shapes,
+    initial_weights,
+    matrices_of,
+    select_blocks,
+    select_targets,
+)
 from fpo_core.config import AdapterConfig
 from fpo_mlx import lora
 
@@ -85,23 +92,22 @@ def select_trained(
         return Trained(_leaves(model), is_lora=False, compute=compute)
     targets = select_targets(lora.linear_modules(stack[blocks[0]]), config.target_modules)
     lora.add_lora(model, len(blocks), targets, config)
-    trained = Trained(_lora_places(stack, blocks, targets), is_lora=True, compute=compute)
-    start = {
-        name: initial_lora(name, tuple(weight.shape[::-1]), seed)
-        for name, weight in trained.get().items()
-    }
-    trained.put(trained.from_canonical(start))
-    return trained
-
-
-def _lora_places(stack: list[nn.Module], blocks: list[int], targets: list[str]) -> Places:
-    return {
-        f"{i}.{target}.lora_{letter}": (modules[target], f"lora_{letter.lower()}")
+    layers = {
+        f"{i}.{target}": modules[target]
         for i in blocks
         for modules in [dict(stack[i].named_modules())]
         for target in targets
-        for letter in "AB"
     }
+    places: Places = {
+        f"{place}.{matrix}": (layer, MLX_MATRICES[matrix])
+        for place, layer in layers.items()
+        for matrix in matrices_of(config.fine_tune_type)
+    }
+    trained = Trained(places, is_lora=True, compute=compute)
+    shapes = {name: tuple(weight.shape[::-1]) for name, weight in trained.get().items()}
+    start = initial_weights(shapes, seed, lambda place: lora.base_weight(layers[place]))
+    trained.put(trained.from_canonical(start))
+    return trained
 
 
 def _leaves(model: nn.Module) -> Places:

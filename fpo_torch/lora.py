@@ -1,15 +1,18 @@
-"""LoRA through PEFT, under the core's canonical names."""
+"""LoRA and DoRA through PEFT, under the core's canonical names."""
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from fpo_core.config import AdapterConfig
 
-_WEIGHT = re.compile(r"\.(?P<name>\d+\..+\.lora_[AB])\.default\.weight$")
+_WEIGHT = re.compile(r"\.(?P<name>\d+\..+\.(?:lora_[AB]|lora_magnitude_vector))\.default\.weight$")
 
 
 def add_lora(model: PreTrainedModel, targets: list[str], config: AdapterConfig) -> nn.Module:
@@ -18,6 +21,8 @@ def add_lora(model: PreTrainedModel, targets: list[str], config: AdapterConfig) 
         r=config.rank,
         lora_alpha=config.rank * config.scale,  # pyright: ignore[reportArgumentType]
         lora_dropout=config.dropout,
+        use_dora=config.fine_tune_type == "dora",
+        fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
         target_modules=targets,
         bias="none",
         task_type="CAUSAL_LM",
@@ -36,7 +41,12 @@ def lora_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def linear_modules(block: nn.Module) -> list[str]:
     """Paths of the linear layers of a block, GPT-2's Conv1D included."""
     return [
-        path
-        for path, module in block.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        path for path, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)
     ]
+
+
+def base_weight(block: nn.Module, target: str) -> np.ndarray:
+    """The frozen float32 weight (out, in) under the adapter of a block's module."""
+    layer: Any = block.get_submodule(target)
+    weight = layer.get_base_layer().weight.detach().float().cpu().numpy()
+    return weight.T if layer.fan_in_fan_out else weight

@@ -180,6 +180,12 @@ class TorchPolicy:
         self.base.save_pretrained(folder, safe_serialization=True)
 
     @torch.no_grad()
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """See `fpo_core.policy.Policy`."""
+        ids = torch.from_numpy(tokens).long().to(self.device)
+        return to_numpy(self.model(input_ids=ids, use_cache=False).logits)
+
+    @torch.no_grad()
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
         """See `fpo_core.policy.Policy`."""
         return generate(self.model, prompts, sampling, self.device)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fpo_core.adapters import check_shapes, initial_lora, select_blocks, select_targets
+from fpo_core.adapters import check_shapes, initial_weights, select_blocks, select_targets
 from fpo_core.config import AdapterConfig
-from fpo_torch.lora import add_lora, linear_modules, lora_weights
+from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
 from fpo_torch.models import find_blocks
 
 Weights = dict[str, Tensor]
@@ -78,5 +78,10 @@ def select_trained(
     adapted = add_lora(model, places, config)
     trained = Trained(dict(lora_weights(adapted)))
     shapes = {name: tuple(parameter.shape) for name, parameter in trained.parameters.items()}
-    trained.put({name: initial_lora(name, shape, seed) for name, shape in shapes.items()})
+
+    def base(place: str) -> np.ndarray:
+        block, target = place.split(".", 1)
+        return base_weight(stack[int(block)], target)
+
+    trained.put(initial_weights(shapes, seed, base))
     return adapted, trained

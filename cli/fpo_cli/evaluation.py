@@ -66,8 +66,9 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     ui.note("measuring the reference" if weights else "measuring the model")
     before, after = None, gauge.measure(policy)
     if weights is not None:
-        policy.set_reference(policy.trained())
-        policy.load_trained(weights)
+        start = policy.trained()
+        policy.set_reference(start)
+        policy.load_trained(start | weights)
         ui.note("measuring the model")
         before, after = after, gauge.measure(policy, kl=True)
     judged = verdict(findings(before, after, config, held_out=data.valid is not None))

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fpo_cli.backend import build_policy, select_backend
-from fpo_core.adapters import Adapter, load_adapter
+from fpo_core.adapter_read import load_adapter
+from fpo_core.adapters import Adapter
 from fpo_core.config import AdapterConfig, DataConfig, ModelConfig, ReferenceConfig, SaeConfig
 from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.rows import TokenisedPairs
@@ -66,7 +67,8 @@ class Session:
     @cached_property
     def start_adapter(self) -> Adapter | None:
         """The adapter that the model starts from."""
-        return None if self.config.adapter is None else load_adapter(Path(self.config.adapter))
+        folder = self.config.adapter
+        return None if folder is None else load_adapter(Path(folder), self.model.layers)
 
     def load_data(self, config: DataConfig) -> PreferenceData:
         """Tokenised pairs."""
@@ -78,6 +80,7 @@ class Session:
         if adapter is None:
             return config.only(AdapterConfig)
         return AdapterConfig(
+            fine_tune_type=adapter.fine_tune_type,
             num_layers=adapter.num_layers,
             rank=adapter.rank,
             scale=adapter.scale,
@@ -96,7 +99,8 @@ class Session:
             grad_checkpoint=grad_checkpoint,
         )
         if self.start_adapter is not None:
-            policy.load_trained(self.start_adapter.weights)
+            # Modules that an irregular adapter leaves out stay at their start, which adds nothing.
+            policy.load_trained(policy.trained() | self.start_adapter.weights)
         return policy
 
     @cached_property

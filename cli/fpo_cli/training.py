@@ -122,15 +122,15 @@ def check_folder(output: str) -> None:
 def _check_start(config: TrainConfig) -> None:
     if config.adapter is not None and config.fine_tune_type == "full":
         raise ConfigError(
-            "adapter is set while fine_tune_type is full, expected lora: a full run cannot go on "
-            "from an adapter"
+            "adapter is set while fine_tune_type is full, expected lora or dora: a full run "
+            "cannot go on from an adapter"
         )
 
 
 def _shaped(session: Session, config: TrainConfig) -> TrainConfig:
     """The configuration with rank, scale and modules of the adapter that the run starts from."""
     shape = session.adapter_config(config)
-    for name in ("rank", "scale", "num_layers"):
+    for name in ("fine_tune_type", "rank", "scale", "num_layers"):
         wanted, there = getattr(config, name), getattr(shape, name)
         if wanted not in (there, getattr(AdapterConfig(), name)):
             raise ConfigError(

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpo_core.adapters import Adapter, save_adapter, select_blocks
+from fpo_core.adapter_write import save_adapter
+from fpo_core.adapters import Adapter, select_blocks
 from fpo_core.config import TrainConfig
 from fpo_core.files import (
     remove_folder,
@@ -72,7 +73,6 @@ class RunFolder:
                 for file in self.model.path.glob(pattern):
                     shutil.copy2(file, folder / file.name)
             return
-        peft_prefix, mlx_prefix = self.model.block_prefixes
         adapter = Adapter(
             rank=self.config.rank,
             scale=self.config.scale,
@@ -84,8 +84,7 @@ class RunFolder:
             folder,
             adapter,
             base_model=self.config.model,
-            peft_prefix=peft_prefix,
-            mlx_prefix=mlx_prefix,
+            layout=self.model.layout,
         )
 
     def save_best(self, policy: Policy, state: RunState) -> None:

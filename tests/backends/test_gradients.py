@@ -21,7 +21,7 @@ from tests.backends.support import (
 )
 from tests.helpers import BACKENDS, random_batch, random_sae
 
-KINDS = ("lora", "full")
+KINDS = ("lora", "dora", "full")
 PREFERENCE_ALONE = dataclasses.replace(OBJECTIVE, alpha=0.0)
 
 

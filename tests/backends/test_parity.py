@@ -25,9 +25,13 @@ SETTINGS = {
     "discopop": {},
 }
 SPECIAL = tuple(range(7))
-LEARNING_RATE = {"lora": 1e-3, "full": 1e-4}
+LEARNING_RATE = {"lora": 1e-3, "dora": 1e-3, "full": 1e-4}
 """Ten times the defaults. Far above, rounding decides which features fire and steps diverge."""
-CASES = [("lora", name) for name in SETTINGS] + [("full", "fpo"), ("full", "tdpo2")]
+CASES = [("lora", name) for name in SETTINGS] + [
+    ("dora", "fpo"),
+    ("full", "fpo"),
+    ("full", "tdpo2"),
+]
 
 
 def run(make_policy, world, backend, kind, objective, references):

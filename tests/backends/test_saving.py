@@ -6,13 +6,16 @@ import importlib
 import numpy as np
 import pytest
 
-from fpo_core.adapters import Adapter, load_adapter, save_adapter
+from fpo_core.adapter_read import load_adapter
+from fpo_core.adapter_write import save_adapter
+from fpo_core.adapters import Adapter
 from fpo_core.config import AdapterConfig, OptimiserConfig
 from fpo_core.errors import ModelError
+from fpo_core.layout import Layout
 from tests.backends.support import OBJECTIVE, difference, reference_of, shaken
 from tests.helpers import BACKENDS, random_batch
 
-KINDS = ("lora", "full")
+KINDS = ("lora", "dora", "full")
 OTHER = {"torch": "mlx", "mlx": "torch"}
 
 
@@ -96,8 +99,7 @@ def adapter(make_policy, tmp_path):
         tmp_path,
         made,
         base_model="tiny",
-        peft_prefix=policy.stack_path,
-        mlx_prefix=make_policy("mlx", sae=None).stack_path,
+        layout=Layout(),
     )
     logps = policy.score(BATCH).logps
     assert (np.abs(logps - plain) > 1e-2).all()

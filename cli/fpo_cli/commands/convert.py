@@ -1,12 +1,13 @@
-"""`fpo convert sae`: a published autoencoder to the canonical file, or that to SAELens."""
+"""`fpo convert`: autoencoders and adapters that others made."""
 
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from fpo_cli.command import command
 from fpo_cli.ui import Ui
-from fpo_core.config import ConvertConfig
+from fpo_core.config import ConvertAdapterConfig, ConvertConfig
 
 _OPTIONS = (
     "format",
@@ -59,8 +60,25 @@ def _convert(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
     return report.to_dict()
 
 
+def convert_adapter(config: ConvertAdapterConfig, ui: Ui) -> dict[str, Any]:
+    """Convert an adapter of PEFT's or mlx-lm's into a folder that the other, or both, open.
+
+    LoRA, DoRA, rsLoRA and ranks or strengths per module; what only one library has is refused.
+    """
+    import fpo_convert.adapter as converter
+
+    source, out = Path(config.source).expanduser(), Path(config.out).expanduser()
+    report = converter.convert_adapter(source, out, to=config.to, model=config.model)
+    ui.say(
+        f"{report.out}: {report.fine_tune_type}, rank {report.rank}, scale {report.scale:g}, "
+        f"{len(report.blocks)} blocks, {', '.join(report.modules)}"
+    )
+    return {"command": "convert adapter"} | report.to_dict()
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
     group = typer.Typer(name="convert", help="Convert what others published.", no_args_is_help=True)
     command(group, "sae", ConvertConfig, arguments=("source",))(convert_sae)
+    command(group, "adapter", ConvertAdapterConfig, arguments=("source",))(convert_adapter)
     app.add_typer(group)
