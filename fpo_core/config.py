@@ -231,6 +231,19 @@ class ReferenceConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepConfig(Settings):
+    """How a forward pass is computed; the numbers are the same either way."""
+
+    plain: bool = setting(
+        False,
+        help="Run every pair's prompt twice and keep all logits: the slow path, to compare with.",
+    )
+    logits_budget: int = setting(
+        256, help="MiB that logits, and an autoencoder's features, may take at once.", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class AdapterConfig(Settings):
     """What is trained."""
 
@@ -376,7 +389,7 @@ class NoModelConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig):
+class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig, StepConfig):
     """Settings of `fpo reference`."""
 
 
@@ -387,6 +400,7 @@ class TrainConfig(
     FeatureConfig,
     ObjectiveConfig,
     ReferenceConfig,
+    StepConfig,
     AdapterConfig,
     OptimiserConfig,
     LoopConfig,
@@ -427,6 +441,7 @@ class EvalConfig(
     FeatureConfig,
     ObjectiveConfig,
     ReferenceConfig,
+    StepConfig,
     MeasureConfig,
     SamplingConfig,
 ):

@@ -4,7 +4,7 @@ from fpo_core.ops import Array, Ops
 
 
 def token_logps(xp: Ops, logits: Array, labels: Array) -> Array:
-    """log π of each label, with a float32 (or wider) softmax: (b, t, v), (b, t) -> (b, t).
+    """log π of each label, with a float32 (or wider) softmax: (..., v), (...) -> (...).
 
     Labels below 0 (such as -100) are read as 0 before the gather, since frameworks disagree on
     what a negative index means; mask them out afterwards.
@@ -54,9 +54,13 @@ def sequence_kl(
     return sum(parts[1:], parts[0])
 
 
-def sequence_entropy(xp: Ops, logits: Array, mask: Array) -> Array:
-    """Σ_t H(πθ) over the masked positions, in nats: (b, t, v), (b, t) -> (b,)."""
+def token_entropy(xp: Ops, logits: Array) -> Array:
+    """H(πθ) of each prediction, in nats: (..., v) -> (...)."""
     logits = xp.as_float(logits)
     log_policy = logits - xp.logsumexp(logits, -1)[..., None]
-    entropy = -(xp.exp(log_policy) * log_policy).sum(-1)
-    return xp.where(mask > 0, entropy, 0.0).sum(1)
+    return -(xp.exp(log_policy) * log_policy).sum(-1)
+
+
+def sequence_entropy(xp: Ops, logits: Array, mask: Array) -> Array:
+    """Σ_t H(πθ) over the masked positions, in nats: (b, t, v), (b, t) -> (b,)."""
+    return xp.where(mask > 0, token_entropy(xp, logits), 0.0).sum(1)

@@ -68,6 +68,11 @@ def kth_largest(x: Floats, k: int) -> Floats:
     return np.partition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k, None]
 
 
+def top_indices(x: Floats, k: int) -> npt.NDArray[np.int64]:
+    """Indices of the k largest values along the last axis, in any order."""
+    return np.argpartition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k :]
+
+
 def stop_gradient(x: Floats) -> Floats:
     """`x`: NumPy has no gradients to stop."""
     return x

@@ -58,6 +58,10 @@ class Ops(Protocol):
         """The k-th largest value along the last axis, which is kept with length 1."""
         ...
 
+    def top_indices(self, x: Array, k: int) -> Array:
+        """Indices of the k largest values along the last axis, in any order; ties fall anyhow."""
+        ...
+
     def stop_gradient(self, x: Array) -> Array:
         """`x`, through which no gradient flows."""
         ...

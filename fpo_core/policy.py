@@ -24,6 +24,8 @@ class PolicyInfo:
     hidden_size: int
     parameters: int
     trained_parameters: int
+    fallback: str | None = None
+    """Why the plain path is used where the fast step was asked for."""
 
 
 @dataclass(frozen=True)

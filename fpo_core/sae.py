@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ class Sae(SaeMeta):
         ]
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def columns(self, indices: Array) -> "Sae":
+        """The encoder of these features alone, (c,) indices in the framework of its arrays.
+
+        A k that was taken among all features does not say which of these are active.
+        """
+        arrays = {
+            name: value[..., indices]
+            for name, value in self.arrays().items()
+            if name not in ("W_dec", "b_dec")
+        }
+        return dataclasses.replace(self, **(dict.fromkeys(("W_dec", "b_dec")) | arrays))
+
     def encode(self, xp: Ops, h: Array) -> Array:
         """Feature activations: (..., d_in) -> (..., d_sae), in float32 (float64 where h is).
 
@@ -78,9 +91,13 @@ class Sae(SaeMeta):
 
         A projection of the mean input: no (b, t, d_sae) array is made.
         """
+        return self.pooled_pre_activation(xp, h, lambda z: pool(xp, z, mask))
+
+    def pooled_pre_activation(self, xp: Ops, h: Array, mean: Callable[[Array], Array]) -> Array:
+        """The same of any mean over tokens: (..., d_in) and a mean to (b, d_in) -> (b, d_sae)."""
         sae, h = self._ready(xp, h)
         z, _, _ = transform_input(xp, h, self.input_transform)
-        return pool(xp, z, mask) @ sae.W_enc + sae.b_enc
+        return mean(z) @ sae.W_enc + sae.b_enc
 
     def activate(self, xp: Ops, projected: Array) -> Array:
         """Features from z W_enc, the bias not yet added: (..., d_sae) -> (..., d_sae)."""

@@ -149,13 +149,30 @@ def score(
     # Spelt unlike the count in `pool`: MLX 0.32 fails to compile an output that it finds twice.
     count = xp.as_float(targets.feature_mask > 0).sum(1)
     features = dataclasses.replace(scores, pooled=pooled, feature_lengths=count)
+
+    def pre_activation() -> Array:
+        return sae.mean_pre_activation(xp, outputs.hidden, targets.feature_mask)
+
+    return compare_features(xp, features, pre_activation, reference, objective)
+
+
+def compare_features(
+    xp: Ops,
+    scores: Scores,
+    pre_activation: Callable[[], Array],
+    reference: ReferenceBatch | None,
+    objective: ObjectiveConfig | None,
+) -> Scores:
+    """Scores that hold pooled features, with D added where the reference's are there too.
+
+    `pre_activation` gives the mean pre-activation of each feature, (2b, d_sae).
+    """
     if reference is None or reference.pooled is None or objective is None:
-        return features
+        return scores
     if objective.straight_through:
-        pre = sae.mean_pre_activation(xp, outputs.hidden, targets.feature_mask)
-        pooled = let_through(xp, pooled, pre, reference.pooled)
-        features = dataclasses.replace(features, pooled=pooled)
-    return _with_discrepancy(xp, features, reference, objective)
+        pooled = let_through(xp, scores.pooled, pre_activation(), reference.pooled)
+        scores = dataclasses.replace(scores, pooled=pooled)
+    return _with_discrepancy(xp, scores, reference, objective)
 
 
 def _with_discrepancy(

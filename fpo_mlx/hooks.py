@@ -12,6 +12,7 @@ from mlx import nn
 
 from fpo_core.sae_hook import Hook
 from fpo_core.sites import tap_point
+from fpo_mlx.split_cache import Arrays, SplitCache
 
 
 class Tap:
@@ -29,7 +30,7 @@ class Tap:
 
     def install(self) -> None:
         """Start intercepting; around whatever the module is wrapped in by then."""
-        _intercept(self._module, self._reader(self._reads_output))
+        intercept(self._module, self._reader(self._reads_output))
 
     def watch(self, forward: Callable[[], Any]) -> tuple[Any, mx.array]:
         """Run `forward`; return its result and the activation of that pass, (n, t, d_in).
@@ -63,7 +64,7 @@ class ColumnCut:
 
     def __init__(self, body: nn.Module) -> None:
         self._columns: slice | None = None
-        _intercept(body, self._call)
+        intercept(body, self._call)
 
     def during(self, columns: slice, forward: Callable[[], mx.array]) -> mx.array:
         """Run `forward` with the head on these columns alone: (n, t, v) -> (n, columns, v)."""
@@ -97,42 +98,49 @@ def tap_and_checkpoint(stack: list[nn.Module], hook: Hook | None, checkpoint: bo
 def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
     """Recompute this block in backward instead of keeping its activations.
 
-    Trained weights, the input, and a value tapped inside are explicit inputs and outputs of the
-    checkpoint: what crosses it any other way loses its gradient.
+    Trained weights, the input, what a split cache gives and makes, and a value tapped inside are
+    explicit inputs and outputs of the checkpoint: what crosses it any other way loses its gradient.
     """
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = tap if tap is not None and tap.inside and tap.watching else None
+        cache = next((a for a in (*args, *kw.values()) if isinstance(a, SplitCache)), SplitCache())
         state: Any = mx.random.state
         high, low = (int(part) for part in state[0].tolist())
 
-        def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
+        def run(
+            weights: dict[str, Any], x: mx.array, given: Arrays
+        ) -> tuple[mx.array, Arrays, Arrays]:
             # Backward runs this again, with other arrays and after the outer watch is over. The
             # state that dropout draws from is the one thing MLX does not put back by itself.
             mx.random.seed(high << 32 | low)
-            mine = module.trainable_parameters()
+            mine, passed = module.trainable_parameters(), cache.given
             module.update(weights)
+            cache.given = given
             try:
                 if inside is None:
-                    return (inner(module, x, *args, **kw),)
-                return inside.watch(lambda: inner(module, x, *args, **kw))
+                    return inner(module, x, *args, **kw), (), cache.made
+                result, tapped = inside.watch(lambda: inner(module, x, *args, **kw))
+                return result, (tapped,), cache.made
             finally:
                 module.update(mine)
+                cache.given = passed
 
-        result, *tapped = mx.checkpoint(run)(module.trainable_parameters(), x)
+        weights = module.trainable_parameters()
+        result, tapped, cache.made = mx.checkpoint(run)(weights, x, cache.given)
         if inside is not None:
-            inside.value = tapped[0]
+            (inside.value,) = tapped
         return result
 
-    _intercept(block, call)
+    intercept(block, call)
 
 
-def _intercept(module: nn.Module, call: Callable[..., Any]) -> None:
-    """Route calls of this one module through `call(inner, module, ...)`."""
+def intercept(module: nn.Module, call: Callable[..., Any], method: str = "__call__") -> None:
+    """Route calls of this one module's method through `call(inner, module, ...)`."""
     original = type(module)
-    inner = original.__call__
+    inner = getattr(original, method)
     module.__class__ = type(
         original.__name__,
         (original,),
-        {"__call__": lambda self, *args, **kw: call(inner, self, *args, **kw)},
+        {method: lambda self, *args, **kw: call(inner, self, *args, **kw)},
     )

@@ -66,6 +66,12 @@ def kth_largest(x: mx.array, k: int) -> mx.array:
     return mx.topk(mx.stop_gradient(x), k, axis=-1).min(axis=-1, keepdims=True)
 
 
+def top_indices(x: mx.array, k: int) -> mx.array:
+    """Indices of the k largest values along the last axis, in any order."""
+    size = x.shape[-1]
+    return mx.argpartition(mx.stop_gradient(x), size - k, axis=-1)[..., size - k :]
+
+
 def stop_gradient(x: mx.array) -> mx.array:
     """`x`, through which no gradient flows."""
     return mx.stop_gradient(x)

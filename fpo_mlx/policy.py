@@ -1,7 +1,9 @@
 """The policy on MLX: scoring, the differentiated step, and what is trained."""
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,8 +12,15 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
-from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
+from fpo_core.config import (
+    AdapterConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    StepConfig,
+)
 from fpo_core.data.batches import Batch
+from fpo_core.fast import why_plain
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.objectives import needs_kl, objective_losses
 from fpo_core.policy import PolicyInfo, Sampling
@@ -19,6 +28,7 @@ from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
 from fpo_mlx import device as devices
 from fpo_mlx import ops
+from fpo_mlx.fast import FastStep
 from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
 from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
@@ -37,6 +47,7 @@ class MlxPolicy:
         features: FeatureTap | None = None,
         *,
         grad_checkpoint: bool = False,
+        step: StepConfig | None = None,
     ) -> None:
         device = devices.select_device(model)
         dtype = devices.select_dtype(model, device)
@@ -65,6 +76,27 @@ class MlxPolicy:
             trained_parameters=sum(weight.size for weight in self._trained.get().values()),
         )
         self.model.eval()
+        step = step or StepConfig()
+        self._fast: FastStep | None = None
+        if not step.plain:
+            self._try_fast_step(step)
+
+    def _try_fast_step(self, config: StepConfig) -> None:
+        """Take the fast step, unless it says something else of this model than the plain one."""
+        fast = FastStep(self.model, self.info.layers, self._tap, self._features, config)
+
+        def score_fast(batch: Batch) -> Scores:
+            self._fast = fast
+            return self.score(batch)
+
+        fallback = None
+        for fast.mask_axes in (1, 2):
+            self._fast = None
+            fallback = why_plain(self.score, score_fast, fast.vocab, self.info.dtype)
+            if fallback is None:
+                return
+        self._fast = None
+        self.info = dataclasses.replace(self.info, fallback=fallback)
 
     def score(
         self,
@@ -77,30 +109,59 @@ class MlxPolicy:
     ) -> Scores:
         """See `fpo_core.policy.Policy`."""
         with self._trained.swapped():
-            scores = score_batch(
-                ops,
-                self._forward,
-                batch,
-                self._features,
-                reference=reference,
-                objective=objective,
-                reference_forward=self._reference_forward if kl or needs_kl(objective) else None,
-                entropy=entropy,
-            )
+            scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
             mx.eval(_fields(scores))
         return _to_numpy(scores)
 
-    def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, None]:
+    def _scores(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None,
+        objective: ObjectiveConfig | None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+        differentiate: bool = False,
+    ) -> Scores:
+        """Scores of a batch as MLX arrays, by the fast step where there is one."""
+        kl = kl or needs_kl(objective)
+        if self._fast is not None:
+            return self._fast.score(
+                batch,
+                reference,
+                objective,
+                at_reference=self._at_reference() if kl else None,
+                entropy=entropy,
+                differentiate=differentiate,
+            )
+        return score_batch(
+            ops,
+            self._forward,
+            batch,
+            self._features,
+            reference=reference,
+            objective=objective,
+            reference_forward=self._reference_forward if kl else None,
+            entropy=entropy,
+        )
+
+    @contextlib.contextmanager
+    def _at_reference(self) -> Iterator[None]:
+        """Within, the model is the reference, without dropout."""
         if self._reference is None:
             raise RuntimeError("KL needs set_reference first")
         training = self.model.training
-        self.model.eval()  # the reference has no dropout
+        self.model.eval()
         try:
             with self._trained.swapped(self._reference):
-                logits, _ = self._forward(batch, start)
-                mx.eval(logits)
+                yield
         finally:
             self.model.train(training)
+
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, None]:
+        with self._at_reference():
+            logits, _ = self._forward(batch, start)
+            mx.eval(logits)
         return logits, None
 
     def _forward(self, batch: Batch, start: int) -> tuple[mx.array, mx.array | None]:
@@ -129,15 +190,7 @@ class MlxPolicy:
 
         def loss(weights: Weights) -> tuple[mx.array, Weights]:
             with self._trained.swapped(weights):
-                scores = score_batch(
-                    ops,
-                    self._forward,
-                    batch,
-                    self._features,
-                    reference=reference,
-                    objective=objective,
-                    reference_forward=self._reference_forward if needs_kl(objective) else None,
-                )
+                scores = self._scores(batch, reference, objective, differentiate=True)
             logps = ops.asarray(reference.logps, scores.logps)
             losses = objective_losses(ops, scores, logps, objective)
             return losses.sum() * weight, _fields(scores)

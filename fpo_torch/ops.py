@@ -62,6 +62,11 @@ def kth_largest(x: Tensor, k: int) -> Tensor:
     return torch.topk(x, k, dim=-1).values[..., -1:]
 
 
+def top_indices(x: Tensor, k: int) -> Tensor:
+    """Indices of the k largest values along the last axis."""
+    return torch.topk(x.detach(), k, dim=-1, sorted=False).indices
+
+
 def stop_gradient(x: Tensor) -> Tensor:
     """`x`, through which no gradient flows."""
     return x.detach()

@@ -1,13 +1,23 @@
 """The policy on torch: scoring, the differentiated step, and what is trained."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
+from fpo_core.config import (
+    AdapterConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    StepConfig,
+)
 from fpo_core.data.batches import Batch
+from fpo_core.fast import why_plain
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.objectives import needs_kl, objective_losses
 from fpo_core.policy import PolicyInfo, Sampling
@@ -15,6 +25,7 @@ from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
 from fpo_torch import device as devices
 from fpo_torch import ops
+from fpo_torch.fast import FastStep
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
 from fpo_torch.models import find_blocks, load_model
@@ -33,6 +44,7 @@ class TorchPolicy:
         features: FeatureTap | None = None,
         *,
         grad_checkpoint: bool = False,
+        step: StepConfig | None = None,
     ) -> None:
         self.device = devices.select_device(model)
         self.dtype = devices.select_dtype(model, self.device)
@@ -65,6 +77,26 @@ class TorchPolicy:
             trained_parameters=sum(w.numel() for w in self._trained.parameters.values()),
         )
         self.model.eval()
+        step = step or StepConfig()
+        self._fast: FastStep | None = None
+        if not step.plain:
+            self._try_fast_step(step)
+
+    def _try_fast_step(self, config: StepConfig) -> None:
+        """Take the fast step, unless it says something else of this model than the plain one."""
+        fast = FastStep(
+            self.base, self.stack_path, self._tap, self._features, config, self._precision
+        )
+
+        def score_fast(batch: Batch) -> Scores:
+            self._fast = fast
+            return self.score(batch)
+
+        vocab = self.base.config.get_text_config().vocab_size
+        fallback = why_plain(self.score, score_fast, vocab, self.info.dtype)
+        if fallback is not None:
+            self._fast = None
+            self.info = dataclasses.replace(self.info, fallback=fallback)
 
     @torch.no_grad()
     def score(
@@ -77,6 +109,25 @@ class TorchPolicy:
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.policy.Policy`."""
+        with self._stepping():
+            return self._scores(batch, reference, objective, kl=kl, entropy=entropy).map(to_numpy)
+
+    def _scores(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None,
+        objective: ObjectiveConfig | None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+    ) -> Scores:
+        """Scores of a batch as tensors, by the fast step where there is one."""
+        kl = kl or needs_kl(objective)
+        if self._fast is not None:
+            at_reference = self._at_reference() if kl else None
+            return self._fast.score(
+                batch, reference, objective, at_reference=at_reference, entropy=entropy
+            )
         return score_batch(
             ops,
             self._forward,
@@ -84,21 +135,33 @@ class TorchPolicy:
             self._features,
             reference=reference,
             objective=objective,
-            reference_forward=self._reference_forward if kl or needs_kl(objective) else None,
+            reference_forward=self._reference_forward if kl else None,
             entropy=entropy,
-        ).map(to_numpy)
+        )
 
-    @torch.no_grad()
-    def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, None]:
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+
+    def _stepping(self) -> contextlib.AbstractContextManager[None]:
+        """Scoring, and backward after it, must lie within."""
+        return contextlib.nullcontext() if self._fast is None else self._fast.on()
+
+    @contextlib.contextmanager
+    def _at_reference(self) -> Iterator[None]:
+        """Within, the model is the reference, without gradient or dropout."""
         if self._reference is None:
             raise RuntimeError("KL needs set_reference first")
         training = self.model.training
-        self.model.eval()  # the reference has no dropout
+        self.model.eval()
         try:
-            with self._trained.swapped(self._reference):
-                return self._forward(batch, start)[0], None
+            with torch.no_grad(), self._trained.swapped(self._reference):
+                yield
         finally:
             self.model.train(training)
+
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, None]:
+        with self._at_reference():
+            return self._forward(batch, start)[0], None
 
     def _forward(self, batch: Batch, start: int) -> tuple[Tensor, Tensor | None]:
         """Predictions of, and activations on, the tokens from column `start` on.
@@ -109,7 +172,7 @@ class TorchPolicy:
         keep = torch.arange(start - 1, batch.width - 1, device=self.device)
 
         def run() -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            with self._precision():
                 return self.model(input_ids=tokens, logits_to_keep=keep, use_cache=False).logits
 
         if self._tap is None:
@@ -127,18 +190,11 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         self.model.train()
         try:
-            scores = score_batch(
-                ops,
-                self._forward,
-                batch,
-                self._features,
-                reference=reference,
-                objective=objective,
-                reference_forward=self._reference_forward if needs_kl(objective) else None,
-            )
-            logps = ops.asarray(reference.logps, scores.logps)
-            losses = objective_losses(ops, scores, logps, objective)
-            (losses.sum() * weight).backward()
+            with self._stepping():
+                scores = self._scores(batch, reference, objective)
+                logps = ops.asarray(reference.logps, scores.logps)
+                losses = objective_losses(ops, scores, logps, objective)
+                (losses.sum() * weight).backward()
         finally:
             self.model.eval()
         return scores.map(to_numpy)

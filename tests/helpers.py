@@ -1,5 +1,6 @@
 """What several tests share: frameworks side by side, small batches, and a small autoencoder."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,13 @@ def random_sae(d_in: int, d_sae: int = 96, *, kind: str = "relu", seed: int = 0)
     weights = generator.normal(size=(d_in, d_sae)).astype(np.float32) / np.float32(d_in**0.5)
     bias = generator.normal(size=d_sae).astype(np.float32) * np.float32(0.1)
     k = 8 if kind in ("topk", "abstopk") else None
-    return Sae(architecture=kind, d_in=d_in, d_sae=d_sae, k=k, W_enc=weights, b_enc=bias)
+    sae = Sae(architecture=kind, d_in=d_in, d_sae=d_sae, k=k, W_enc=weights, b_enc=bias)
+    more = np.random.default_rng(seed + 1).normal(size=(3, d_sae)).astype(np.float32)
+    if kind == "jumprelu":
+        return dataclasses.replace(sae, threshold=abs(more[0]) / 4)
+    if kind == "gated":
+        return dataclasses.replace(sae, r_mag=more[1] / 4, b_mag=more[2] / 4)
+    return sae
 
 
 def identity_sae(d: int) -> Sae:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fpo_cli.quiet import quiet_loading
-from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig
+from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.errors import BackendError
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.policy import Policy
@@ -70,6 +70,7 @@ def build_policy(
     features: FeatureTap | None,
     *,
     grad_checkpoint: bool = False,
+    step: StepConfig | None = None,
 ) -> Policy:
     """The policy of a backend; the framework is imported here and nowhere before."""
     quiet_loading()
@@ -77,4 +78,5 @@ def build_policy(
         lend_blas()
     module = importlib.import_module(f"fpo_{backend}.policy")
     kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
-    return getattr(module, kind)(folder, model, adapter, features, grad_checkpoint=grad_checkpoint)
+    build = getattr(module, kind)
+    return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)

@@ -112,7 +112,12 @@ def _weights(compared: Compared) -> Weights | None:
 
 def _policy(session: Session, shape: AdapterConfig) -> Policy:
     return build_policy(
-        session.backend, session.model.path, session.config, shape, session.features
+        session.backend,
+        session.model.path,
+        session.config,
+        shape,
+        session.features,
+        step=session.step,
     )
 
 

@@ -9,7 +9,14 @@ from typing import Any
 from fpo_cli.backend import build_policy, select_backend
 from fpo_core.adapter_read import load_adapter
 from fpo_core.adapters import Adapter
-from fpo_core.config import AdapterConfig, DataConfig, ModelConfig, ReferenceConfig, SaeConfig
+from fpo_core.config import (
+    AdapterConfig,
+    DataConfig,
+    ModelConfig,
+    ReferenceConfig,
+    SaeConfig,
+    StepConfig,
+)
 from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.rows import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
@@ -97,11 +104,18 @@ class Session:
             self.adapter_config(config),
             self.features,
             grad_checkpoint=grad_checkpoint,
+            step=self.step,
         )
         if self.start_adapter is not None:
             # Modules that an irregular adapter leaves out stay at their start, which adds nothing.
             policy.load_trained(policy.trained() | self.start_adapter.weights)
         return policy
+
+    @property
+    def step(self) -> StepConfig:
+        """How forward passes are computed; plainly, where the command has no say in it."""
+        config = self.config
+        return config.only(StepConfig) if isinstance(config, StepConfig) else StepConfig(plain=True)
 
     @cached_property
     def key(self) -> StoreKey:

@@ -75,6 +75,8 @@ class _Run:
 
     def begin(self) -> None:
         """What comes before step 1."""
+        if self.policy.info.fallback is not None:
+            self.emit(Event("warning", 0, {"message": self.policy.info.fallback}))
         check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config)
         self._validate()

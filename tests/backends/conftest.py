@@ -43,15 +43,15 @@ def make_policy(tiny):
         untrained=UNTRAINED,
         grad_checkpoint=False,
         dtype="float32",
+        step=None,
         **adapter,
     ):
         if isinstance(sae, str):
             sae = random_sae(HIDDEN, kind=sae)
         tap = None if sae is None else FeatureTap(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device="cpu", dtype=dtype)
-        return open_policy(
-            backend, folder, config, AdapterConfig(**adapter), tap, grad_checkpoint=grad_checkpoint
-        )
+        options = {"grad_checkpoint": grad_checkpoint, "step": step}
+        return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)
 
     return make
 

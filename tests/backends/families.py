@@ -25,6 +25,7 @@ FAMILIES = {
     "qwen2": ("Qwen2", _GROUPED | {"rope_parameters": _ROPE, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3", _GROUPED | {"head_dim": 8, "tie_word_embeddings": True}),
     "gemma2": ("Gemma2", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8}),
+    "gemma3_text": ("Gemma3Text", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8}),
     "phi3": ("Phi3", _GROUPED),
     "gpt2": ("GPT2", _GPT2 | {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}),
     # mlx-lm has the approximate GELU alone
@@ -33,14 +34,18 @@ FAMILIES = {
 """transformers' class, and its settings."""
 
 
-def write_family(family, folder, dtype="float32"):
+def write_family(family, folder, dtype="float32", **changes):
     """Write a model of the family, its config.json completed for mlx-lm."""
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
     name, settings = FAMILIES[family]
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(
-        getattr(transformers, name + "Config")(**settings)
+        getattr(transformers, name + "Config")(**settings | changes)
     )
+    with torch.no_grad():  # norms and biases start at 0 or 1, where much goes unnoticed
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
     model.to(getattr(torch, dtype))
     # The hub's gpt2 is the body alone, and mlx-lm takes it only so.
     (model.transformer if family == "gpt2" else model).save_pretrained(folder)

@@ -1,0 +1,144 @@
+"""Steps of several programs in turn, each in a process of its own, and ratios with intervals."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.shapes import environment
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+class Worker:
+    """A process that takes one step whenever it is told to."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self.name = name
+        self.times: list[float] = []
+        self.report: dict[str, Any] = {}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if os.environ.get("BENCH_QUIET", "1") == "1" else None,
+            text=True,
+            env=environment(),
+        )
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, errors = self._process.communicate()
+            raise SystemExit(f"{self.name} ended early:\n{(errors or '')[-3000:]}")
+        return json.loads(line)
+
+    def start(self) -> None:
+        """Wait until it is ready."""
+        self._answer()
+
+    def step(self, count: bool = True) -> None:
+        """Take a step; its time is kept unless it only warms up."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("step\n")
+        self._process.stdin.flush()
+        self.report = self._answer()
+        if count:
+            self.times.append(self.report["seconds"])
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(step: Callable[[], None], memory: Callable[[], int] | None = None) -> None:
+    """The other side of `Worker`: take a step for each line read, and answer with its cost."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed must not end up among the answers
+    print("{}", file=out, flush=True)
+    for _ in sys.stdin:
+        start, busy = time.perf_counter(), time.process_time()
+        step()
+        seconds = time.perf_counter() - start
+        report = {
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - busy,
+            "peak": resident() if memory is None else memory(),
+        }
+        print(json.dumps(report), file=out, flush=True)
+
+
+def resident() -> int:
+    """Most bytes that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def alternate(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> dict[str, Worker]:
+    """Steps of every command in turn, the order turned round each time."""
+    workers = {name: Worker(name, command) for name, command in commands.items()}
+    for worker in workers.values():
+        worker.start()
+    order = list(workers.values())
+    for number in range(warm_up + steps):
+        for worker in order if number % 2 else reversed(order):
+            worker.step(number >= warm_up)
+    for worker in order:
+        worker.stop()
+    return workers
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Median of the ratios of steps taken side by side, with a 95% bootstrap interval."""
+    ratios = np.array(ours) / np.array(theirs)
+    generator = np.random.default_rng(0)
+    medians = np.median(generator.choice(ratios, (4000, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
+
+
+def write_result(name: str, values: dict[str, Any], packages: tuple[str, ...]) -> Path:
+    """Write results/<name>.json with what it ran on."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    setting = {
+        "command": "python " + " ".join(sys.argv),
+        "versions": {package: _version(package) for package in packages},
+        "hardware": hardware(),
+    }
+    path.write_text(json.dumps(setting | values, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, and how busy it was."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = lines[0].split(":")[1].strip() if lines else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,119 @@
+"""Models of given shapes with random weights, and batches of given lengths, for timing alone."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fpo_core.data.batches import Batch, collate
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.sae import Sae
+
+MODELS = {
+    "tiny": (
+        "Llama",
+        {
+            "vocab_size": 512,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "smollm2-135m": (
+        "Llama",
+        {
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma-2-2b": (
+        "Gemma2",
+        {
+            "vocab_size": 256000,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "query_pre_attn_scalar": 256,
+        },
+    ),
+}
+"""Class prefix and configuration in transformers."""
+
+PAIRS = {
+    "tiny": [(16, 8, 8)] * 2,
+    "A": [(256, 128, 128)] * 4,
+    "M": [(30, 55, 60), (40, 65, 75), (47, 78, 87), (60, 93, 105)],
+    "short": [(4, 128, 128)] * 4,
+    "long": [(256, 384, 384)] * 4,
+}
+"""Tokens of prompt, chosen and rejected. `M` has the totals of short chat pairs: 177, 291, 327."""
+
+
+def build_model(name: str, folder: Path, dtype: str = "float32") -> Path:
+    """Write a model of this shape, unless it is there, and return its folder."""
+    import torch
+    import transformers
+
+    place = folder / f"{name}-{dtype}"
+    if not (place / "config.json").is_file():
+        prefix, settings = MODELS[name]
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{prefix}Config")(
+            bos_token_id=1, eos_token_id=2, pad_token_id=0, **settings
+        )
+        config.dtype = getattr(torch, dtype)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        model.to(getattr(torch, dtype)).save_pretrained(place)
+    return place
+
+
+def pairs_of(shape: str, vocab: int) -> TokenisedPairs:
+    """The pairs of this shape, of random tokens."""
+    generator = np.random.default_rng(0)
+
+    def tokens(count: int) -> list[int]:
+        return generator.integers(3, vocab, count).tolist()
+
+    return TokenisedPairs.from_lists([tuple(map(tokens, sizes)) for sizes in PAIRS[shape]])
+
+
+def batch_of(shape: str, vocab: int) -> Batch:
+    """The pairs of this shape as one batch, padded no further than its longest row."""
+    pairs = pairs_of(shape, vocab)
+    return collate(
+        pairs,
+        range(len(pairs)),
+        max(prompt + max(rest) for prompt, *rest in PAIRS[shape]),
+    )
+
+
+def random_sae(d_in: int, d_sae: int, seed: int = 0) -> Sae:
+    """A relu autoencoder with random weights."""
+    generator = np.random.default_rng(seed)
+    weights = generator.standard_normal((d_in, d_sae), np.float32) / np.float32(d_in**0.5)
+    bias = np.zeros(d_sae, np.float32)
+    return Sae(architecture="relu", d_in=d_in, d_sae=d_sae, W_enc=weights, b_enc=bias)
+
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "34359738368",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""glibc keeps freed memory: else page faults slow whichever side allocates more."""
+
+
+def environment() -> dict[str, str]:
+    """The environment of a measured process, the same for every side."""
+    return {**os.environ, **ALLOCATOR, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -1,0 +1,94 @@
+"""The fast step: shared prompts run once, the head at scored tokens only, features streamed."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from fpo_core.config import ObjectiveConfig, StepConfig
+from fpo_core.data.batches import Batch
+from fpo_core.fast import score_tokens
+from fpo_core.feature_tap import FeatureTap
+from fpo_core.packing import Row
+from fpo_core.scores import Scores
+from fpo_core.scoring import ReferenceBatch
+from fpo_torch import ops
+from fpo_torch.fused_features import pooled_features
+from fpo_torch.fused_head import Head, Precision
+from fpo_torch.fused_lora import FusedLora
+from fpo_torch.hooks import Tap
+from fpo_torch.packed_attention import attention_over_runs
+
+
+class FastStep:
+    """Scores batches as `fpo_core.scoring.score_batch` does, gradients included, with less work."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        stack_path: str,
+        tap: Tap | None,
+        features: FeatureTap | None,
+        config: StepConfig,
+        precision: Precision,
+    ) -> None:
+        self._model, self._tap, self._features = model, tap, features
+        self._body = model.get_submodule(stack_path.rpartition(".")[0])
+        self._pool = functools.partial(pooled_features, config.logits_budget)
+        self._head = Head(model, config.logits_budget, precision)
+        self._precision = precision
+        self._lora = FusedLora(model)
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[None]:
+        """Holds what scoring needs of the model; backward must lie within it too."""
+        with attention_over_runs(self._model), self._lora.on():
+            yield
+
+    def score(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None,
+        objective: ObjectiveConfig | None,
+        *,
+        at_reference: contextlib.AbstractContextManager[None] | None = None,
+        entropy: bool = False,
+    ) -> Scores:
+        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL."""
+        untrained = () if self._features is None else self._features.untrained
+        row = Row.of(batch, untrained)
+        frozen = None
+        if at_reference is not None:
+            with at_reference:
+                frozen = self._head.frozen(), self._states(row)[0]
+        states, activations = self._states(row)
+        labels = self._tensor(row.scored.labels)
+        terms = self._head.terms(states, labels, frozen, entropy=entropy)
+        features = None
+        if self._features is not None and activations is not None:
+            features = self._features.sae, activations
+        return score_tokens(ops, row.scored, terms, features, self._pool, reference, objective)
+
+    def _states(self, row: Row) -> tuple[Tensor, Tensor | None]:
+        """Final states that predict the scored tokens, (N, d), and activations on them, if any."""
+        tokens, positions = self._tensor(row.tokens)[None], self._tensor(row.positions)[None]
+
+        def run() -> Tensor:
+            with self._precision():
+                return self._body(
+                    input_ids=tokens, position_ids=positions, use_cache=False, runs=row.runs
+                ).last_hidden_state
+
+        states, activations = (run(), None) if self._tap is None else self._tap.watch(run)
+        states = states[0].index_select(0, self._tensor(row.scored.predictors))
+        if activations is not None:
+            activations = activations[0].index_select(0, self._tensor(row.scored.places))
+        return states, activations
+
+    def _tensor(self, array: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)

@@ -1,0 +1,168 @@
+"""Log-probabilities from hidden states, chunk by chunk: no more than a budget of logits at once."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from fpo_core.fast import TokenTerms
+from fpo_core.packing import chunk_rows
+from fpo_torch import ops
+
+Logits = Callable[[Tensor], Tensor]
+"""(n, d) hidden states -> (n, v) logits."""
+Precision = Callable[[], contextlib.AbstractContextManager[Any]]
+"""Makes the context in which a layer computes, such as autocast."""
+_COPIES = 3
+"""Logits, their softmax and a gradient of one chunk live at once."""
+
+
+class Head:
+    """A causal model's output layer, with the soft cap that follows it in Gemma."""
+
+    def __init__(self, model: PreTrainedModel, budget: int, precision: Precision) -> None:
+        config = model.config.get_text_config()
+        module = model.get_output_embeddings()
+        assert module is not None, "a causal language model has an output layer"
+        self.module: nn.Module = module
+        self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._precision = precision
+        self.chunk = chunk_rows(budget, config.vocab_size, _COPIES)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the layer itself takes a gradient."""
+        return any(weight.requires_grad for weight in self.module.parameters())
+
+    def logits(self, h: Tensor) -> Tensor:
+        """(n, d) -> (n, v)."""
+        return self._capped(self.module, h)
+
+    def frozen(self) -> Logits:
+        """The layer as it is now, whatever its weights become."""
+        weights = {name: weight.data for name, weight in self.module.named_parameters()}
+        return lambda h: self._capped(lambda h: functional_call(self.module, weights, (h,)), h)
+
+    def _capped(self, layer: Logits, h: Tensor) -> Tensor:
+        with self._precision():
+            logits = layer(h)
+            if self.softcap is None:
+                return logits
+            return torch.tanh(logits / self.softcap) * self.softcap
+
+    def terms(
+        self,
+        h: Tensor,
+        labels: Tensor,
+        reference: tuple[Logits, Tensor] | None = None,
+        *,
+        entropy: bool = False,
+    ) -> TokenTerms:
+        """Terms of N tokens (N,) from the states (N, d) that predict them.
+
+        `reference` is the reference's head and its states (N, d), for KL. With a frozen head each
+        chunk's gradient is taken in the forward pass; a trained head repeats a chunk in backward.
+        """
+        differentiate = torch.is_grad_enabled() and (h.requires_grad or self.trained)
+        if differentiate and not self.trained:
+            return self._frozen_terms(h, labels, reference)
+        parts: list[TokenTerms] = []
+        for at in range(0, max(len(labels), 1), self.chunk):
+            part = slice(at, at + self.chunk)
+            frozen = None if reference is None else (reference[0], reference[1][part])
+            call = (h[part], labels[part], frozen, entropy)
+            if differentiate:
+                parts.append(checkpoint(self._chunk, *call, use_reentrant=False))
+            else:
+                parts.append(self._chunk(*call))
+        return TokenTerms.join(ops, parts)
+
+    def _chunk(
+        self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None, entropy: bool
+    ) -> TokenTerms:
+        frozen = None
+        if reference is not None:
+            with torch.no_grad():
+                frozen = reference[0](reference[1])
+        return TokenTerms.of(ops, self.logits(h), labels, frozen, entropy=entropy)
+
+    def _frozen_terms(
+        self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
+    ) -> TokenTerms:
+        if reference is None and isinstance(self.module, nn.Linear):
+            run = self._logps_and_slope
+        else:
+            run = self._terms_and_slopes
+        return TokenTerms(*_ForwardGradient.apply(h, self.chunk, run, labels, reference))
+
+    def _terms_and_slopes(
+        self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Each term of a chunk (n,) and its gradient by its own state (n, d)."""
+        with torch.enable_grad():
+            h = h.detach().requires_grad_()
+            terms = self._chunk(h, labels, reference, False)
+            found = [term for term in (terms.logps, terms.kl) if term is not None]
+            slopes = [torch.autograd.grad(term.sum(), h, retain_graph=True)[0] for term in found]
+        return [(term.detach(), slope) for term, slope in zip(found, slopes, strict=True)]
+
+    def _logps_and_slope(
+        self, h: Tensor, labels: Tensor, reference: None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The same for log π alone, by hand and in place: ∂log π/∂logits = onehot − softmax."""
+        del reference
+        weight, picks = self.module.weight, labels[:, None]
+        logits = ops.as_float(self.logits(h))
+        bend = None if self.softcap is None else 1 - (logits / self.softcap).square()
+        logits -= logits.amax(1, keepdim=True)
+        picked = logits.gather(1, picks)
+        logits.exp_()
+        total = logits.sum(1, keepdim=True)
+        logits.div_(-total)
+        logits.scatter_add_(1, picks, torch.ones_like(picked))
+        if bend is not None:
+            logits *= bend
+        slope = logits.to(weight.dtype) @ weight  # pyright: ignore
+        return [((picked - total.log())[:, 0], slope)]
+
+
+class _ForwardGradient(torch.autograd.Function):
+    """Terms of tokens whose gradients by their own states are kept from the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        chunk: int,
+        run: Callable[..., list[tuple[Tensor, Tensor]]],
+        labels: Tensor,
+        reference: tuple[Logits, Tensor] | None,
+    ) -> tuple[Tensor, ...]:
+        """(N, d) -> the terms, (N,) each."""
+        parts: list[list[tuple[Tensor, Tensor]]] = []
+        for at in range(0, max(len(labels), 1), chunk):
+            part = slice(at, at + chunk)
+            frozen = None if reference is None else (reference[0], reference[1][part])
+            parts.append(run(h[part], labels[part], frozen))
+        terms = [torch.cat([part[i][0] for part in parts]) for i in range(len(parts[0]))]
+        slopes = [torch.cat([part[i][1] for part in parts]) for i in range(len(parts[0]))]
+        ctx.save_for_backward(*slopes)
+        return tuple(terms)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Each state's gradient: Σ over terms of the incoming gradient times the slope kept."""
+        slopes = ctx.saved_tensors
+        total = sum(
+            (
+                gradient[:, None] * slope
+                for gradient, slope in zip(grad_outputs, slopes, strict=True)
+            ),
+            start=torch.zeros_like(slopes[0]),
+        )
+        return total.to(slopes[0].dtype), None, None, None, None
