@@ -9,7 +9,7 @@ import numpy as np
 
 from fpo_core.adapter_config import AdapterSettings, read_settings
 from fpo_core.adapter_write import CONFIG_FILE, MLX_FILE, MLX_MATRICES, PEFT_FILE
-from fpo_core.adapters import MAGNITUDE, Adapter
+from fpo_core.adapters import MAGNITUDE, Adapter, fit
 from fpo_core.errors import ModelError, SaeError
 from fpo_core.sae_file import open_safetensors
 
@@ -60,7 +60,7 @@ def read_adapter(folder: Path, layers: int | None = None) -> AdapterSource:
     scale = _common_scale(settings, set(scales.values()))
     weights: Arrays = {}
     for place, matrices in modules.items():
-        fitted = _fit(matrices, rank, scales[place] / scale)
+        fitted = fit(matrices, rank, scales[place] / scale)
         weights |= {f"{place}.{name}": array for name, array in fitted.items()}
     adapter = Adapter(rank, scale, settings.dropout, 0, weights)
     count = _num_layers(adapter, settings, layers, folder)
@@ -132,15 +132,6 @@ def _check_complete(path: Path, modules: dict[str, Arrays]) -> None:
 
 def _common_scale(settings: AdapterSettings, scales: set[float]) -> float:
     return settings.scale if settings.scale in scales else max(scales)
-
-
-def _fit(matrices: Arrays, rank: int, factor: float) -> Arrays:
-    """The matrices at the common rank and scale: zeros are added, B takes the factor."""
-    extra = rank - matrices["lora_A"].shape[0]
-    return matrices | {
-        "lora_A": np.pad(matrices["lora_A"], ((0, extra), (0, 0))),
-        "lora_B": np.pad(matrices["lora_B"], ((0, 0), (0, extra))) * np.float32(factor),
-    }
 
 
 def _num_layers(

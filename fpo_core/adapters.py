@@ -6,12 +6,13 @@ Canonical names are `<block>.<module>.lora_A` of shape (rank, in) and `.lora_B` 
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 
 MAGNITUDE = "lora_magnitude_vector"
@@ -50,6 +51,45 @@ class Adapter:
     def is_regular(self) -> bool:
         """Whether every adapted block has the same modules adapted."""
         return len(self.places()) == len(self.blocks()) * len(self.modules())
+
+
+def fit(weights: Mapping[str, np.ndarray], rank: int, factor: float) -> dict[str, np.ndarray]:
+    """Weights at a rank that is no lower, filled up with zeros, B times `factor`.
+
+    Names may be canonical or that of the matrix alone.
+    """
+    fitted = dict(weights)
+    for name, weight in weights.items():
+        if name.endswith("lora_A"):
+            fitted[name] = np.pad(weight, ((0, rank - weight.shape[0]), (0, 0)))
+        elif name.endswith("lora_B"):
+            padded = np.pad(weight, ((0, 0), (0, rank - weight.shape[1])))
+            fitted[name] = padded * np.float32(factor)
+    return fitted
+
+
+def common_shape(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
+    """One shape that holds every adapter of a model, and the weights of each in it.
+
+    A module that an adapter leaves out has no weights: at its start it adds nothing. Raises
+    ModelError where LoRA meets DoRA, whose magnitudes are of the model's own weights.
+    """
+    kind = adapters[0].fine_tune_type
+    if any(adapter.fine_tune_type != kind for adapter in adapters):
+        raise ModelError(
+            "one adapter is LoRA and the other DoRA, which no single shape holds: fuse one into "
+            "the model with `fpo fuse`, and compare with --base"
+        )
+    rank = max(adapter.rank for adapter in adapters)
+    scale = max(adapter.scale for adapter in adapters)
+    shape = AdapterConfig(
+        fine_tune_type=kind,
+        num_layers=max(adapter.num_layers for adapter in adapters),
+        rank=rank,
+        scale=scale,
+        target_modules=tuple(sorted({name for one in adapters for name in one.modules()})),
+    )
+    return shape, [fit(one.weights, rank, one.scale / scale) for one in adapters]
 
 
 def place_of(name: str) -> str:

@@ -448,19 +448,23 @@ class EvalConfig(
     """Settings of `fpo eval`."""
 
     base: str | None = setting(
-        None, help="The model that --model was trained from, where that was full fine-tuning."
+        None, help="Another model of the same shape to compare with, such as the one it came from."
+    )
+    base_adapter: str | None = setting(
+        None, help="Adapter of --model to compare with, in place of the bare model."
     )
     samples: int = setting(
         16, help="Completions sampled to measure diversity; 0 samples none.", least=0
     )
 
     def check(self) -> None:
-        """A model is compared with the one under its adapter, or with another: not both."""
-        if self.adapter is not None and self.base is not None:
-            raise ConfigError(
-                "adapter and base are both set, expected one: an adapter is compared with its own "
-                "model, a fully trained model with --base"
-            )
+        """Adapters are compared on one model, whole models with each other."""
+        for name in ("adapter", "base_adapter"):
+            if getattr(self, name) is not None and self.base is not None:
+                raise ConfigError(
+                    f"{name} and base are both set, expected one: adapters are compared on the "
+                    "model that they are of, so fuse one to compare it with another model"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,12 @@ class Samples:
     """Mean tokens of a completion."""
 
 
+def distinct(completions: Sequence[np.ndarray], n: int) -> float | None:
+    """Distinct n-grams of tokens over all of them (Li et al. 2016); None where there is none."""
+    found = [tuple(ids[i : i + n].tolist()) for ids in completions for i in range(len(ids) - n + 1)]
+    return len(set(found)) / len(found) if found else None
+
+
 def sample(policy: Policy, prompts: Sequence[np.ndarray], sampling: Sampling) -> Samples:
     """Sample a completion of each prompt and measure next-token entropy on it."""
     completions = policy.generate(list(prompts), sampling)

@@ -69,6 +69,7 @@ def preference_metrics(
         if of_sequence is not None:
             sides = chosen(of_sequence).mean(), rejected(of_sequence).mean()
             result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
+            result[f"fpo/{name}_margin"] = sides[1] - sides[0]
     for name in ("union", "outside_cap"):
         if getattr(scores, name) is not None:
             result[f"fpo/{name}"] = getattr(scores, name).mean()

@@ -1,6 +1,7 @@
 """What `fpo eval` does: the same measurements of a model and of the one it came from."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from fpo_cli.session import FROZEN, Session
 from fpo_cli.stores import evaluation_store
 from fpo_cli.training import announce
 from fpo_cli.ui import Ui
+from fpo_core.adapters import common_shape
 from fpo_core.config import AdapterConfig, EvalConfig
+from fpo_core.objectives import needs_kl
 from fpo_core.policy import Policy, Sampling
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData
@@ -25,12 +28,15 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Compared:
-    """The reference's session, the shape of what was trained, and where its weights come from."""
+    """Two models as weights of one shape, which a policy can swap."""
 
     reference: Session
+    """The model that is compared with; the only one, where nothing is compared."""
     shape: AdapterConfig
-    tuned: Session | None
-    """The model under test; None where there is nothing to compare with."""
+    at_reference: Weights
+    """The reference's weights, less those at the start of an adapter."""
+    tuned: Callable[[], Weights] | None
+    """Loads the same of the model under test; None where there is nothing to compare with."""
 
 
 def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
@@ -44,8 +50,13 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     split = data.train if data.valid is None else data.valid
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
     folder = evaluation_store(session, config.reference, near, config.cache, split)
-    weights = _weights(compared)
+    # A whole model is loaded for its weights, and let go before the reference is.
+    weights = None if compared.tuned is None else compared.tuned()
     policy = _policy(session, compared.shape)
+    start = policy.trained()
+    policy.load_trained(start | compared.at_reference)
+    if weights is not None or needs_kl(config):
+        policy.set_reference(policy.trained())
     announce(ui, session, data.report)
     with ProgressDisplay(ui) as display:
         store = session.reference(folder, [split], policy, config, display)
@@ -63,11 +74,9 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
             config.max_tokens, config.temperature, config.top_p, config.seed, session.stop
         ),
     )
-    ui.note("measuring the reference" if weights else "measuring the model")
+    ui.note("measuring the model" if weights is None else "measuring the reference")
     before, after = None, gauge.measure(policy)
     if weights is not None:
-        start = policy.trained()
-        policy.set_reference(start)
         policy.load_trained(start | weights)
         ui.note("measuring the model")
         before, after = after, gauge.measure(policy, kl=True)
@@ -87,27 +96,20 @@ def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
 def _compared(config: EvalConfig) -> Compared:
     """Find both models; whatever is wrong with their folders shows here."""
     tuned = Session(config)
+    _ = tuned.backend, tuned.model
     if config.base is not None:
         reference = Session(dataclasses.replace(config, model=config.base, base=None))
+        _ = reference.model
         shape = AdapterConfig(fine_tune_type="full")
-        found = Compared(reference, shape, tuned)
-    elif config.adapter is not None:
-        reference = Session(dataclasses.replace(config, adapter=None))
-        found = Compared(reference, tuned.adapter_config(FROZEN), tuned)
-    else:
-        found = Compared(tuned, FROZEN, None)
-    for session in (found.reference, tuned):
-        _ = session.backend, session.model
-    return found
-
-
-def _weights(compared: Compared) -> Weights | None:
-    """What was trained. A whole model is loaded for it, and let go before the reference is."""
-    if compared.tuned is None:
-        return None
-    if compared.tuned.start_adapter is not None:
-        return compared.tuned.start_adapter.weights
-    return _policy(compared.tuned, compared.shape).trained()
+        return Compared(reference, shape, {}, lambda: _policy(tuned, shape).trained())
+    reference = Session(dataclasses.replace(config, adapter=config.base_adapter, base_adapter=None))
+    sides = [reference.start_adapter, tuned.start_adapter]
+    adapters = [adapter for adapter in sides if adapter is not None]
+    if not adapters:
+        return Compared(reference, FROZEN, {}, None)
+    shape, fitted = common_shape(adapters)
+    before, after = ({} if side is None else fitted.pop(0) for side in sides)
+    return Compared(reference, shape, before, lambda: after)
 
 
 def _policy(session: Session, shape: AdapterConfig) -> Policy:
@@ -124,10 +126,15 @@ def _policy(session: Session, shape: AdapterConfig) -> Policy:
 _ROWS = (
     ("fpo/kl_chosen", "sequential KL, chosen"),
     ("fpo/kl_rejected", "sequential KL, rejected"),
+    ("fpo/kl_margin", "sequential KL, rejected − chosen"),
     ("rewards/margins", "reward margin"),
     ("fpo/d_chosen", "D, chosen"),
     ("fpo/d_rejected", "D, rejected"),
+    ("fpo/d_margin", "D, rejected − chosen"),
     ("entropy", "entropy of samples, nats"),
+    ("distinct_1", "distinct-1 of samples, in tokens"),
+    ("distinct_2", "distinct-2"),
+    ("sample_length", "length of samples, tokens"),
     ("perplexity", "perplexity of texts"),
 )
 

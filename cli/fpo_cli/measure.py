@@ -8,7 +8,7 @@ import numpy as np
 
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.rows import TokenisedPairs
-from fpo_core.evaluate import Evaluation, evaluate, sample
+from fpo_core.evaluate import Evaluation, distinct, evaluate, sample
 from fpo_core.objectives import constraint_weight, needs_kl
 from fpo_core.policy import Policy, Sampling
 from fpo_core.texts import perplexity
@@ -30,6 +30,10 @@ class Measured:
     entropy: float | None = None
     """Mean next-token entropy over the policy's own samples, in nats."""
     sample_length: float | None = None
+    """Mean tokens of a sample."""
+    distinct_1: float | None = None
+    distinct_2: float | None = None
+    """Distinct tokens, and pairs of tokens, over all of the samples."""
     oracle: float | None = None
     """Mean score of the samples by the judge."""
     completions: list[str] = field(default_factory=list)
@@ -94,11 +98,14 @@ class Gauge:
         for start in starts:
             sampling = replace(self.sampling, seed=self.sampling.seed + start)
             parts.append(sample(policy, prompts[start : start + self.sample_batch], sampling))
-        texts = [self._text(ids) for part in parts for ids in part.completions]
+        completions = [ids for part in parts for ids in part.completions]
+        texts = [self._text(ids) for ids in completions]
         sizes = [part.length * len(part.completions) for part in parts]
         result: dict[str, Any] = {
             "entropy": float(np.average([part.entropy for part in parts], weights=sizes)),
             "sample_length": sum(sizes) / len(prompts),
+            "distinct_1": distinct(completions, 1),
+            "distinct_2": distinct(completions, 2),
             "completions": texts,
         }
         if self.judge is not None:

@@ -45,6 +45,11 @@ def test_train_eval_generate(backend: str, fpo: Fpo, world: list[object], tmp_pa
         assert judged["before"].get(name, 0) != judged["after"][name]
     assert judged["after"]["entropy"] > 0
 
+    for name in ("distinct_1", "distinct_2", "sample_length"):
+        assert judged["after"][name] > 0
+    margin = judged["after"]["fpo/kl_rejected"] - judged["after"]["fpo/kl_chosen"]
+    assert judged["after"]["fpo/kl_margin"] == pytest.approx(margin)
+
     prompt = ["--prompt", "Tell me about the red lamp.", "--max-tokens", 8, "--samples", 2]
     model = ["--model", assets().model, *use]
     answers = [fpo("generate", *model, *prompt, "--adapter", run).json for _ in range(2)]
@@ -111,6 +116,32 @@ def test_full_fine_tuning_is_evaluated_against_its_base(
     for name in ("loss", "fpo/kl_rejected", "fpo/d_rejected"):
         expected = ran.json["after"][name]
         assert judged.json["after"][name] == pytest.approx(expected, rel=1e-3), name
+
+
+def test_adapters_of_different_shapes_are_compared(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    use = [*world, *FEW, "--backend", "torch", "--json"]
+    narrow = ["--rank", 3, "--scale", 5, "--target-modules", "q_proj,v_proj", "--num-layers", 3]
+    for name, shape in (("a", narrow), ("b", ["--rank", 6, "--seed", 1])):
+        assert fpo("train", *use, *shape, "--output", tmp_path / name).code == 0
+    few = [*world, "--backend", "torch", "--json", "--val-pairs", 8, "--samples", 0, "--beta", 1]
+
+    def evaluated(*options: object):
+        ran = fpo("eval", *few, *options)
+        assert ran.code == 0, ran.err
+        return ran.json
+
+    a, b = (evaluated("--adapter", tmp_path / name) for name in "ab")
+    both = evaluated("--adapter", tmp_path / "a", "--base-adapter", tmp_path / "b")
+    back = evaluated("--base-adapter", tmp_path / "b")
+    for name in ("logps/chosen", "logps/rejected"):
+        assert both["after"][name] == pytest.approx(a["after"][name], rel=1e-4)
+        assert both["before"][name] == pytest.approx(b["after"][name], rel=1e-4)
+        assert back["after"][name] == pytest.approx(a["before"][name], rel=1e-4)
+        assert back["before"][name] == pytest.approx(b["after"][name], rel=1e-4)
+    assert both["after"]["fpo/kl_chosen"] != pytest.approx(a["after"]["fpo/kl_chosen"], rel=1e-2)
+    assert both["after"]["fpo/d_rejected"] > 0
 
 
 def test_a_model_alone_and_training_without_an_autoencoder(fpo: Fpo, tmp_path: Path) -> None:

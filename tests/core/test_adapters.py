@@ -12,6 +12,7 @@ from fpo_core.adapter_write import MLX_FILE, PEFT_FILE, save_adapter
 from fpo_core.adapters import (
     Adapter,
     check_shapes,
+    common_shape,
     initial_lora,
     initial_weights,
     select_blocks,
@@ -283,3 +284,32 @@ def test_weights_that_do_not_fit_are_named():
     with pytest.raises(ModelError, match=r"weight a has shape \(3, 2\), expected \(2, 3\)"):
         check_shapes({"a": np.ones((3, 2)), "b": np.ones(1)}, expected)
     check_shapes({"a": np.ones((2, 3)), "b": np.ones(1)}, expected)
+
+
+def test_a_common_shape_keeps_what_each_adapter_adds():
+    generator = np.random.default_rng(0)
+
+    def adapter(rank, scale, places, layers):
+        weights = {}
+        for place in places:
+            weights[f"{place}.lora_A"] = generator.normal(size=(rank, 5)).astype(np.float32)
+            weights[f"{place}.lora_B"] = generator.normal(size=(4, rank)).astype(np.float32)
+        return Adapter(rank, scale, 0.0, layers, weights)
+
+    sides = [adapter(2, 3.0, ["1.q", "2.q"], 2), adapter(4, 0.5, ["2.v"], 1)]
+    shape, fitted = common_shape(sides)
+    assert (shape.rank, shape.num_layers, shape.target_modules) == (4, 2, ("q", "v"))
+    for side, weights in zip(sides, fitted, strict=True):
+        for place in side.places():
+            a, b = (weights[f"{place}.lora_{letter}"] for letter in "AB")
+            assert a.shape == (4, 5)
+            before = side.scale * side.weights[f"{place}.lora_B"] @ side.weights[f"{place}.lora_A"]
+            np.testing.assert_allclose(shape.scale * b @ a, before, rtol=1e-5)
+
+
+def test_lora_and_dora_have_no_common_shape():
+    matrices = {"0.q.lora_A": np.ones((1, 2)), "0.q.lora_B": np.ones((2, 1))}
+    plain = Adapter(1, 1.0, 0.0, 1, matrices)
+    dora = Adapter(1, 1.0, 0.0, 1, matrices | {"0.q.lora_magnitude_vector": np.ones(2)})
+    with pytest.raises(ModelError, match="fpo fuse"):
+        common_shape([plain, dora])

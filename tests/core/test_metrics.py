@@ -38,11 +38,13 @@ def test_metrics_by_hand():
         "fpo/delta": 0.5 * 0.2 * (0.3 + 0.4) / 2,
         "fpo/d_chosen": 0.15,
         "fpo/d_rejected": 0.5,
+        "fpo/d_margin": 0.35,
         "fpo/constraint_ratio": (0.5 * 0.4 / 1 + 0.5 * 0.6 / 1) / 2,
         "fpo/union": 6.5,
         "fpo/outside_cap": 0.5,
         "fpo/kl_chosen": 1.5,
         "fpo/kl_rejected": 4.0,
+        "fpo/kl_margin": 2.5,
     }
     assert found == pytest.approx(expected, rel=1e-6)
 

@@ -12,8 +12,9 @@ from fpo_core.config import EvalConfig
 def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     """Measure a model on held-out pairs, texts and its own samples.
 
-    With --adapter, the adapted model is compared with --model under it. A fully trained --model is
-    compared with --base. Alone, only the model's own numbers are taken.
+    With --adapter, the adapted model is compared with --model under it, or with that under
+    --base-adapter. A whole --model is compared with --base. Alone, only the model's own numbers are
+    taken.
     """
     from fpo_cli.evaluation import run_evaluation
 
