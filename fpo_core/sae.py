@@ -12,8 +12,8 @@ from fpo_core.errors import SaeError
 from fpo_core.features import pool
 from fpo_core.ops import Array, Ops
 from fpo_core.sae_encode import activate, transform_input
-from fpo_core.sae_file import SafetensorsFile, open_safetensors
 from fpo_core.sae_meta import SaeMeta, parse_meta
+from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
