@@ -578,6 +578,7 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
             raise ConfigError("sae is not set: give --sae FILE (from `fpo convert sae`)")
 
 
+@dataclass(frozen=True, kw_only=True)
 class SaeCheckConfig(BackendConfig):
     """Settings of `fpo sae check`."""
 
