@@ -11,7 +11,7 @@ from fpo_core.adapter_config import AdapterSettings, read_settings
 from fpo_core.adapter_write import CONFIG_FILE, MLX_FILE, MLX_MATRICES, PEFT_FILE
 from fpo_core.adapters import MAGNITUDE, Adapter, fit
 from fpo_core.errors import ModelError, SaeError
-from fpo_core.sae_file import open_safetensors
+from fpo_core.safetensors_file import open_safetensors
 
 _KEY = re.compile(
     r"^(?:base_model\.model\.)?(?P<path>.*?)\.?(?P<place>\d+\..+)\."

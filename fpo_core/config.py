@@ -598,6 +598,20 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaeCheckConfig(BackendConfig):
+    """Settings of `fpo sae check`."""
+
+    sae: str = setting(help="Autoencoder made by `fpo convert sae`, with its decoder.")
+    model: str = like(ModelConfig, "model")
+    data: str = like(DataConfig, "data")
+    hook: str | None = like(SaeConfig, "hook")
+    rows: int = setting(64, help="How many pairs to read, each as two texts.", least=1)
+    max_seq_length: int = like(DataConfig, "max_seq_length", default=512)
+    revision: str | None = like(ModelConfig, "revision")
+    trust_remote_code: bool = like(ModelConfig, "trust_remote_code")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig(Settings):
     """Settings of `fpo doctor`."""
 

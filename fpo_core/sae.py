@@ -13,8 +13,8 @@ from fpo_core.errors import SaeError
 from fpo_core.features import pool
 from fpo_core.ops import Array, Ops
 from fpo_core.sae_encode import activate, transform_input
-from fpo_core.sae_file import SafetensorsFile, open_safetensors
 from fpo_core.sae_meta import SaeMeta, parse_meta
+from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,14 +112,22 @@ class Sae(SaeMeta):
 
         Raises SaeError where the decoder was dropped at conversion.
         """
+        sae, h = self._ready(xp, h)
+        return sae.decode(xp, sae.encode(xp, h), h)
+
+    def decode(self, xp: Ops, features: Array, h: Array) -> Array:
+        """What the decoder makes of features that `encode` found in h: -> (..., d_in), as h is.
+
+        Raises SaeError where the decoder was dropped at conversion.
+        """
         if not self.has_decoder:
             raise SaeError(
                 "this autoencoder was converted without its decoder, which reconstruction needs: "
                 "convert it again without --encoder-only"
             )
         sae, h = self._ready(xp, h)
-        z, scale, shift = transform_input(xp, h, self.input_transform)
-        out = (sae.activate(xp, z @ sae.W_enc) @ sae.W_dec + sae.b_dec) * scale + shift
+        _, scale, shift = transform_input(xp, h, self.input_transform)
+        out = (features @ sae.W_dec + sae.b_dec) * scale + shift
         return out + h.sum(-1)[..., None] / self.d_in if self.centred else out
 
     def _ready(self, xp: Ops, h: Array) -> tuple["Sae", Array]:

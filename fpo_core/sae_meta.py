@@ -103,7 +103,7 @@ def header_sha256(header: Mapping[str, Any]) -> str:
 
 def parse_meta(path: Path, header: Mapping[str, Any]) -> SaeMeta:
     """Read and check the metadata of a canonical file. Raises SaeError."""
-    texts = header.get("__metadata__", {})
+    texts = header.get("__metadata__") or {}
     if texts.get("format") != FORMAT:
         raise SaeError(
             f"{path} is not an autoencoder in this package's format: run `fpo convert sae` on it"

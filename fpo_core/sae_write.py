@@ -21,7 +21,7 @@ from fpo_core.sae_meta import SaeMeta, header_sha256
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _NO_HASH = "0" * 64
-_SYNC_BYTES = 64 << 20
+_FLUSH_BYTES = 16 << 20
 _MOST_WAITING = 8
 
 
@@ -63,24 +63,32 @@ def write_sae(
 
 
 def _write_payload(file: BinaryIO, plans: Sequence[Plan]) -> str:
-    """Write all tensors and return their SHA-256; hashing and the disk keep up in threads."""
-    digest, unsynced = hashlib.sha256(), 0
-    waiting, syncs = deque[Future[None]](), list[Future[None]]()
-    with ThreadPoolExecutor(1) as hasher, ThreadPoolExecutor(1) as disk:
+    """Write all tensors and return their SHA-256, which a thread keeps up with."""
+    digest, waiting, begin = hashlib.sha256(), deque[Future[None]](), file.tell()
+    with ThreadPoolExecutor(1) as hasher:
         for plan in plans:
             for chunk in plan.chunks():
                 data = encode(plan.name, chunk, plan.dtype)
                 waiting.append(hasher.submit(digest.update, data))
                 file.write(data)
-                unsynced += len(data)
-                if unsynced > _SYNC_BYTES:
-                    syncs.append(disk.submit(os.fsync, file.fileno()))
-                    unsynced = 0
+                if file.tell() - begin >= _FLUSH_BYTES:
+                    begin = _start_to_disk(file, begin)
                 if len(waiting) > _MOST_WAITING:
                     waiting.popleft().result()
-        for sync in syncs:
-            sync.result()  # a fault of the disk is told once, to whichever call meets it
     return digest.hexdigest()
+
+
+def _start_to_disk(file: BinaryIO, begin: int) -> int:
+    """Have what was written from `begin` on go to disk meanwhile; returns where it ends.
+
+    Linux starts to write out what is said to be needed no more, and keeps it until that is done.
+    Elsewhere the fsync at the end does it all.
+    """
+    file.flush()
+    end = file.tell()
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
+    return end
 
 
 def write_safetensors(path: Path, plans: Sequence[Plan]) -> None:

@@ -12,6 +12,8 @@ from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfi
 from fpo_core.errors import BackendError
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.policy import Policy
+from fpo_core.sae_check import ActivationReader
+from fpo_core.sae_hook import Hook
 
 _INSTALL = {"mlx": "pip install 'fpo-mlx[mlx]'", "torch": "pip install 'fpo-mlx[torch]'"}
 _PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "peft")}
@@ -80,3 +82,13 @@ def build_policy(
     kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
     build = getattr(module, kind)
     return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)
+
+
+def build_reader(backend: str, folder: Path, model: ModelConfig, hook: Hook) -> ActivationReader:
+    """A frozen model of a backend, read at a hook."""
+    quiet_loading()
+    if backend == "mlx":
+        lend_blas()
+    module = importlib.import_module(f"fpo_{backend}.activations")
+    kind = {"mlx": "MlxReader", "torch": "TorchReader"}[backend]
+    return getattr(module, kind)(folder, model, hook)

@@ -17,9 +17,9 @@ from fpo_convert.source import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
 from fpo_core.sae import check_payload, load_sae
-from fpo_core.sae_file import open_safetensors
 from fpo_core.sae_meta import SaeMeta, parse_meta
 from fpo_core.sae_write import write_sae
+from fpo_core.safetensors_file import open_safetensors
 
 _NO_HASH = "0" * 64
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import CHUNK_BYTES, SafetensorsFile
+from fpo_core.safetensors_file import CHUNK_BYTES, SafetensorsFile
 
 
 class Tensor(Protocol):

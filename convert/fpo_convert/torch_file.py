@@ -7,7 +7,7 @@ import numpy as np
 
 from fpo_convert.tensors import ArrayTensor, Tensor, WholeTensor
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import widen
+from fpo_core.safetensors_file import widen
 
 
 def load_pt(path: Path) -> dict[str, Any]:

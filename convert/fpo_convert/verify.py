@@ -13,7 +13,7 @@ from fpo_core import numpy_ops
 from fpo_core.errors import SaeError
 from fpo_core.sae import load_sae
 from fpo_core.sae_encode import transform_input
-from fpo_core.sae_file import open_safetensors
+from fpo_core.safetensors_file import open_safetensors
 
 TOKENS = 2
 TOLERANCE = 1e-5

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import StoreError
-from fpo_core.mapped import map_safetensors
+from fpo_core.safetensors_file import map_safetensors
 from fpo_core.scoring import ReferenceBatch
 from fpo_core.store.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
 

@@ -171,6 +171,7 @@ def test_an_unavailable_backend_is_refused_everywhere(
         (["train"], ("is not set: give --",)),
         (["convert", "sae"], ("SOURCE is missing",)),
         (["sae", "info"], ("FILE is missing",)),
+        (["sae", "check"], ("SAE is missing",)),
         (["sae", "info", "no.safetensors"], ("no.safetensors",)),
         (["generate"], ("model is not set",)),
         (["nonsense"], ("nonsense", "(see fpo --help)")),
@@ -192,6 +193,19 @@ def test_what_cannot_be_exported(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     refused(fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path), "holds something")
     refused(fpo("convert", "sae", sae, "--to", "pickle", "--out", out), "pickle", "sae-lens")
     assert list(tmp_path.iterdir()) == [half]
+
+
+def test_what_cannot_be_checked(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
+    half, narrow = tmp_path / "half.safetensors", tmp_path / "narrow.safetensors"
+    assert fpo("convert", "sae", assets().sae, "--out", half, "--encoder-only").code == 0
+    assert fpo("convert", "sae", narrow_sae(tmp_path / "narrow"), "--out", narrow).code == 0
+    where = ["--model", assets().model, "--data", assets().pairs]
+    refused(fpo("sae", "check", half, *where), "half.safetensors", "--encoder-only")
+    refused(fpo("sae", "check", narrow, *where), "d_in 64", "128")
+    refused(fpo("sae", "check", assets().sae, *where), "is a folder", "fpo convert sae")
+    refused(fpo("sae", "check", sae, *where[:2], "--data", tmp_path / "no.jsonl"), "no.jsonl")
+    refused(fpo("sae", "check", sae, *where, "--rows", 0), "rows is 0")
+    refused(fpo("sae", "check", sae, "--data", assets().pairs), "model is not set")
 
 
 @pytest.mark.parametrize("command", [["sae", "info"], ["train"]])

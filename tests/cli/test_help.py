@@ -80,6 +80,7 @@ def test_there_are_all_commands() -> None:
         "fpo quickstart",
         "fpo convert sae",
         "fpo sae info",
+        "fpo sae check",
         "fpo sae list",
         "fpo sae features",
         "fpo reference",

@@ -36,6 +36,25 @@ def test_an_autoencoder_goes_to_sae_lens_and_back(fpo: Fpo, sae: Path, tmp_path:
     assert "for SAELens" in spoken.out
 
 
+def test_sae_check(fpo: Fpo, sae: Path) -> None:
+    options = [sae, "--model", assets().model, "--data", assets().pairs, "--rows", 12]
+    found = [
+        fpo("sae", "check", *options, "--backend", name, "--json").json for name in ("torch", "mlx")
+    ]
+    for ran in found:
+        assert (ran["command"], ran["verdict"], ran["pairs"]) == ("sae check", "fits", 12)
+        assert ran["hook"] == "blocks.2.hook_resid_post"
+        assert 0 < ran["chat"]["variance_unexplained"] < ran["raw"]["variance_unexplained"] < 0.1
+    for kind in ("raw", "chat"):
+        assert found[0][kind] == pytest.approx(found[1][kind], rel=1e-3)
+    elsewhere = fpo("sae", "check", *options, "--hook", "blocks.2.hook_attn_out", "--json").json
+    assert elsewhere["verdict"] != "fits"
+    assert elsewhere["chat"]["variance_unexplained"] > 0.4
+    spoken = fpo("sae", "check", *options)
+    assert "variance unexplained" in spoken.out
+    assert "fits: " in spoken.out
+
+
 def test_data_inspect(fpo: Fpo) -> None:
     ran = fpo("data", "inspect", *model_and_data(), "--rows", 2, "--start", 1, "--json")
     assert ran.json["report"]["splits"]["train"]["kept"] == 12

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fpo_core.errors import StoreError
-from fpo_core.mapped import map_safetensors
+from fpo_core.safetensors_file import map_safetensors
 from fpo_core.scores import Scores
 from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
 

@@ -1,4 +1,4 @@
-"""`fpo sae`: what an autoencoder is, which are published for a model, what features tell."""
+"""`fpo sae`: what an autoencoder is, which are published, how well one fits, what features tell."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import typer
 
 from fpo_cli.command import command
 from fpo_cli.ui import Ui
-from fpo_core.config import SaeFeaturesConfig, SaeInfoConfig, SaeListConfig
+from fpo_core.config import SaeCheckConfig, SaeFeaturesConfig, SaeInfoConfig, SaeListConfig
 
 
 def sae_info(config: SaeInfoConfig, ui: Ui) -> dict[str, Any]:
@@ -58,6 +58,16 @@ def sae_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     return {"command": "sae features"} | rank_features(config, ui)
 
 
+def sae_check(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
+    """Measure how well an autoencoder explains a model on your data, and say whether it fits.
+
+    The first pairs are read twice: as raw text, and under the model's chat template.
+    """
+    from fpo_cli.sae_check import check_sae
+
+    return {"command": "sae check"} | check_sae(config, ui)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items())
@@ -72,4 +82,5 @@ def add_to(app: typer.Typer) -> None:
     command(group, "info", SaeInfoConfig, arguments=("file",))(sae_info)
     command(group, "list", SaeListConfig)(sae_list)
     command(group, "features", SaeFeaturesConfig)(sae_features)
+    command(group, "check", SaeCheckConfig, arguments=("sae",))(sae_check)
     app.add_typer(group)

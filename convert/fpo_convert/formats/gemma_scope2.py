@@ -9,8 +9,8 @@ from fpo_convert.formats.names import chosen_hook, hook_from
 from fpo_convert.source import Options, Source
 from fpo_convert.tensors import FileTensor, Tensor
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import open_safetensors
 from fpo_core.sae_hook import Hook
+from fpo_core.safetensors_file import open_safetensors
 
 WEIGHTS = "params.safetensors"
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}

@@ -10,8 +10,8 @@ from fpo_convert.formats.names import chosen_hook
 from fpo_convert.source import Options, Source
 from fpo_convert.tensors import ArrayTensor, FileTensor, Tensor, transposed
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import open_safetensors
 from fpo_core.sae_hook import Hook
+from fpo_core.safetensors_file import open_safetensors
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 

@@ -14,8 +14,8 @@ from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
 from fpo_convert.source import Options, Source, Whitening
 from fpo_convert.tensors import FileTensor, Tensor
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import SafetensorsFile, open_safetensors
 from fpo_core.sae_hook import Hook
+from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _ARCHITECTURES = {

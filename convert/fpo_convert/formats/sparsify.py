@@ -8,8 +8,8 @@ from fpo_convert.formats.names import chosen_hook
 from fpo_convert.source import Options, Source
 from fpo_convert.tensors import FileTensor, Tensor, transposed
 from fpo_core.errors import SaeError
-from fpo_core.sae_file import open_safetensors
 from fpo_core.sae_hook import Hook
+from fpo_core.safetensors_file import open_safetensors
 
 WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc"}

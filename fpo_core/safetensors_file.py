@@ -5,7 +5,7 @@ The frameworks' own readers accept overlaps, holes, trailing bytes or duplicate 
 
 import json
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from fpo_core.errors import SaeError
+from fpo_core.errors import FpoError, SaeError, StoreError
 
 MAX_HEADER = 100_000_000
 CHUNK_BYTES = 1 << 20
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_STORED = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
+
+Fault = Callable[[str], FpoError]
+"""The error that says what was found, with what to do put behind it."""
 
 
 @dataclass(frozen=True)
@@ -84,51 +88,65 @@ def widen(flat: np.ndarray, dtype: str) -> np.ndarray:
     return flat.astype(np.float32) if dtype == "F16" else flat
 
 
-def open_safetensors(path: str | Path) -> SafetensorsFile:
-    """Parse and check the header of a safetensors file. Raises SaeError for any irregularity."""
+def map_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a store's shard as they are, mapped and read-only. Raises StoreError."""
+    file = open_safetensors(path, _store_fault)
+    unknown = [name for name, entry in file.entries.items() if entry.dtype not in _STORED]
+    if unknown:
+        raise _store_fault(f"{path} holds {unknown[0]!r} as {file.entries[unknown[0]].dtype}")
+    data = np.memmap(path, np.uint8, "r")
+    return {
+        name: data[entry.begin : entry.end].view(_STORED[entry.dtype]).reshape(entry.shape)
+        for name, entry in file.entries.items()
+    }
+
+
+def _store_fault(text: str) -> StoreError:
+    return StoreError(f"{text}: delete the store and build it again")
+
+
+def _sae_fault(text: str) -> SaeError:
+    return SaeError(f"{text}: download or save it again")
+
+
+def open_safetensors(path: str | Path, fault: Fault = _sae_fault) -> SafetensorsFile:
+    """Parse and check the header of a safetensors file. Raises `fault` for any irregularity."""
     path = Path(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
             raw = file.read(length) if 2 <= length <= min(MAX_HEADER, size - 8) else b""
+            file.seek(0)
+            start = raw[:1] or file.read(64)
     except OSError as error:
-        raise SaeError(f"{path} cannot be read ({error.strerror}): give an existing file") from None
-    if not raw.startswith(b"{"):
-        raise SaeError(_not_safetensors(path, size))
-    header = _parse(path, raw)
-    metadata = header.get("__metadata__") or {}  # MLX writes null where there is none
+        raise fault(f"{path} cannot be read ({error.strerror}), expected a file") from None
+    if not start.startswith(b"{"):
+        raise fault(f"{path} {_not_safetensors(start, size)}")
+    header = _parse(path, raw, fault)
+    metadata = header.get("__metadata__", {})
+    metadata = {} if metadata is None else metadata  # MLX writes null where there is none
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise SaeError(
-            f"{path} has metadata that is not a map of texts, expected a regular safetensors "
-            "header: download or save the file again"
-        )
+        raise fault(f"{path} has metadata that is not a map of texts, expected a regular header")
     begin = 8 + length
     entries = {
-        name: _entry(path, name, value, begin)
+        name: _entry(path, name, value, begin, fault)
         for name, value in header.items()
         if name != "__metadata__"
     }
-    _check_cover(path, entries, begin, size)
+    _check_cover(path, entries, begin, size, fault)
     return SafetensorsFile(path, header, metadata, entries, begin, size)
 
 
-def _not_safetensors(path: Path, size: int) -> str:
-    with path.open("rb") as file:
-        start = file.read(64)
+def _not_safetensors(start: bytes, size: int) -> str:
     if start.startswith(b"version https://git-lfs"):
-        return f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its repository"
-    if start.startswith(b"PK") or start.startswith(b"\x80"):
-        return (
-            f"{path} is a pickle or zip archive, expected safetensors: give --format if it is .pt"
-        )
-    return (
-        f"{path} ({size} bytes) does not begin with a complete safetensors header, so it is "
-        "truncated or another format: download or save it again"
-    )
+        return "is a Git LFS pointer, expected the weights that `git lfs pull` fetches"
+    if start.startswith((b"PK", b"\x80")):
+        return "is a pickle or zip archive, expected safetensors, or --format if it is .pt"
+    return f"({size} bytes) is no file with a complete safetensors header, or is truncated"
 
 
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+def _parse(path: Path, raw: bytes, fault: Fault) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         if len(set(keys)) != len(keys):
@@ -138,16 +156,13 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise SaeError(
-            f"{path} has an unreadable safetensors header ({error}), expected JSON: download or "
-            "save the file again"
-        ) from None
+        raise fault(f"{path} has an unreadable header ({error}), expected JSON") from None
     if not isinstance(header, dict):
-        raise SaeError(f"{path} has a header that is not a JSON object: save the file again")
+        raise fault(f"{path} has a header that is not a JSON object")
     return header
 
 
-def _entry(path: Path, name: str, value: Any, payload_begin: int) -> Entry:
+def _entry(path: Path, name: str, value: Any, payload_begin: int, fault: Fault) -> Entry:
     def is_sizes(items: Any) -> bool:
         few = isinstance(items, list) and len(items) <= 8
         return few and all(type(i) is int and 0 <= i < 1 << 62 for i in items)
@@ -161,31 +176,31 @@ def _entry(path: Path, name: str, value: Any, payload_begin: int) -> Entry:
         and len(value["data_offsets"]) == 2
     )
     if not regular:
-        raise SaeError(f"{path} describes tensor {name!r} irregularly: save the file again")
+        raise fault(f"{path} describes tensor {name!r} irregularly")
     begin, end = value["data_offsets"]
     width = _SIZES.get(value["dtype"])
     if width is None or end - begin != prod(value["shape"]) * width:
-        raise SaeError(
+        raise fault(
             f"{path} gives {end - begin} bytes to {name!r}, which do not fit dtype "
-            f"{value['dtype']} and shape {value['shape']}: save the file again"
+            f"{value['dtype']} and shape {value['shape']}"
         )
     return Entry(value["dtype"], tuple(value["shape"]), payload_begin + begin, payload_begin + end)
 
 
-def _check_cover(path: Path, entries: dict[str, Entry], begin: int, size: int) -> None:
+def _check_cover(
+    path: Path, entries: dict[str, Entry], begin: int, size: int, fault: Fault
+) -> None:
     position = begin
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position:
             what = (
                 "overlaps another tensor" if entry.begin < position else "leaves a hole before it"
             )
-            raise SaeError(f"{path}: tensor {name!r} {what}: download or save the file again")
+            raise fault(f"{path}: tensor {name!r} {what}")
         position = entry.end
     if position != size:
         what = "truncated" if position > size else "padded with bytes of no tensor"
-        raise SaeError(
-            f"{path} is {what}: found {size} bytes, expected {position}: download or save it again"
-        )
+        raise fault(f"{path} is {what}: found {size} bytes, expected {position}")
 
 
 def _float_code(name: str, entry: Entry, path: Path) -> str:
