@@ -66,6 +66,11 @@ class ModelFolder:
         )
 
     @property
+    def quantisation(self) -> dict[str, Any] | None:
+        """How the weights are quantised, as config.json says; None where they are not."""
+        return self.config.get("quantization") or self.config.get("quantization_config")
+
+    @property
     def layout(self) -> Layout:
         """Where the blocks sit in either library's model."""
         return layout_of(self.config.get("model_type", ""))
@@ -73,6 +78,15 @@ class ModelFolder:
     def fingerprint(self) -> str:
         """SHA-256 that changes with the configuration or the weights."""
         return sampled_sha256([self.path / "config.json", *self.weight_files])
+
+
+def check_quantised(fine_tune_type: str, quantised: bool) -> None:
+    """Raise ModelError where quantised weights themselves would have to move."""
+    if quantised and fine_tune_type == "full":
+        raise ModelError(
+            "fine_tune_type is full, but the model's weights are quantised and cannot be moved: "
+            "train lora or dora on them, or take the unquantised model"
+        )
 
 
 def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,19 @@
 """Adapters on the command line: converted, gone on from, fused."""
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from fpo_cli.world import assets
+from fpo_core.adapter_read import load_adapter
+from fpo_core.adapter_write import save_adapter
+from fpo_core.adapters import place_of
+from fpo_core.layout import Layout
+from tests.backends.families import write_quantised
 
 from .conftest import Fpo
 from .test_runs import FEW
@@ -16,6 +27,70 @@ def trained(fpo: Fpo, world: list[object], tmp_path: Path) -> Path:
     ran = fpo("train", *world, *FEW, *SHAPE, "--backend", "torch", "--output", tmp_path / "run")
     assert ran.code == 0, ran.err
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("torch", "lora"), ("torch", "dora"), ("mlx", "dora")]
+)
+def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
+    fpo: Fpo, world: list[object], tmp_path: Path, backend: str, kind: str
+) -> None:
+    use = [*world, *FEW, "--backend", backend, "--json"]
+    first = fpo("train", *use, *SHAPE, "--fine-tune-type", kind, "--output", tmp_path / "a")
+    assert first.code == 0, first.err
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    # The adapter is the reference: the loss is log 2 again, and the accuracy is the adapter's
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert ran.json["before"]["raw_accuracy"] == first.json["after"]["raw_accuracy"]
+    saved = [json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "ab"]
+    assert saved[1]["use_dora"] == (kind == "dora")
+    for key in ("r", "lora_alpha", "target_modules", "layers_to_transform", "fine_tune_type"):
+        assert saved[0][key] == saved[1][key]
+    a, b = (load_adapter(tmp_path / n).weights for n in "ab")
+    assert all((a[name] != b[name]).any() for name in a if name.endswith("lora_B"))
+    # Two more steps of Adam move a weight by about twice the rate from where it began, at most
+    assert max(np.abs(a[name] - b[name]).max() for name in a) <= 2.1 * 0.01
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--rank", 4, "--output", tmp_path / "c")
+    assert ran.code == 2
+    assert "rank is 4" in ran.err
+
+
+def test_modules_that_an_adapter_leaves_out_are_told_of(
+    fpo: Fpo, world: list[object], trained: Path, tmp_path: Path
+) -> None:
+    adapter = load_adapter(trained)
+    left = adapter.places()[0]
+    weights = {n: w for n, w in adapter.weights.items() if place_of(n) != left}
+    cut = dataclasses.replace(adapter, weights=weights)
+    save_adapter(tmp_path / "cut", cut, base_model="", layout=Layout())
+    use = [*world, *FEW, "--backend", "torch", "--json"]
+    ran = fpo("train", *use, "--adapter", tmp_path / "cut", "--output", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    assert "the adapter leaves out 1 modules" in ran.err
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert left in load_adapter(tmp_path / "b").places()
+
+
+def test_a_quantised_base_trains_adapters_alone_and_warns(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    base = write_quantised(assets().model, tmp_path / "base")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(assets().model / file, base)
+    use = ["--model", base, *world[2:], *FEW, "--json", "--backend"]
+    ran = fpo("train", *use, "mlx", "--output", tmp_path / "a")
+    assert ran.code == 0, ran.err
+    assert "the model is quantised: its activations differ" in ran.err
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert ran.json["after"]["fpo/kl_rejected"] > 0
+    refused = fpo("train", *use, "mlx", "--fine-tune-type", "full", "--output", tmp_path / "b")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "are quantised and cannot be moved" in refused.err
+    refused = fpo("train", *use, "torch", "--output", tmp_path / "b")
+    assert refused.code == 2
+    assert "use --backend mlx, or the unquantised model" in refused.err
+    assert not (tmp_path / "b").exists()
 
 
 def test_an_adapter_is_converted(fpo: Fpo, trained: Path, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_there_are_all_commands() -> None:
     assert {c.path for c in COMMANDS} == {
         "fpo quickstart",
         "fpo convert sae",
+        "fpo convert adapter",
         "fpo sae info",
         "fpo sae list",
         "fpo sae features",
