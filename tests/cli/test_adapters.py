@@ -105,3 +105,48 @@ def test_an_adapter_is_converted(fpo: Fpo, trained: Path, tmp_path: Path) -> Non
     missing = fpo("convert", "adapter", tmp_path / "no", "--out", tmp_path / "x")
     assert "holds no adapter_config.json" in missing.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_fuse(fpo: Fpo, trained: Path, tmp_path: Path, backend: str) -> None:
+    out, model = tmp_path / "fused", assets().model
+    use = ["--backend", backend, "--json"]
+    ran = fpo("fuse", "--model", model, "--adapter", trained, "--out", out, *use)
+    assert ran.code == 0, ran.err
+    assert ran.json["dtypes"] == ["float32"]
+    assert ran.json["check"]["largest"] < 1e-4 < ran.json["check"]["moved"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        assert (out / name).read_bytes() == (model / name).read_bytes()
+    ask = ["--prompt", "Tell me about the red lamp.", "--max-tokens", 12, "--temp", 0, *use]
+    merged = fpo("generate", "--model", out, *ask).json
+    unmerged = fpo("generate", "--model", model, "--adapter", trained, *ask).json
+    assert merged["completions"] == unmerged["completions"]
+    again = fpo("fuse", "--model", model, "--adapter", trained, "--out", out, *use)
+    assert again.code == 2
+    assert "is there and not an empty folder" in again.err
+
+
+def test_a_merge_that_loses_the_adapter_leaves_nothing(
+    fpo: Fpo, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpo_core.fuse.merge", lambda weight, adapter, place: weight)
+    before = set(tmp_path.iterdir())
+    ran = fpo("fuse", "--model", assets().model, "--adapter", trained, "--out", tmp_path / "f")
+    assert (ran.code, ran.err.count("fpo: ")) == (2, 1)
+    assert "logits differ from the adapter's" in ran.err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_fuse_of_a_quantised_base(fpo: Fpo, trained: Path, tmp_path: Path) -> None:
+    base = write_quantised(assets().model, tmp_path / "base")
+    use = ["--model", base, "--adapter", trained, "--out", tmp_path / "out", "--backend"]
+    ran = fpo("fuse", *use, "mlx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["dequantised"]
+    assert ran.json["check"]["apart"] < 0.01 * ran.json["check"]["moved"]
+    refused = fpo("fuse", *use[:-2], tmp_path / "no", "--backend", "torch")
+    assert "use --backend mlx, or the unquantised model" in refused.err
+    missing = fpo("fuse", "--model", base, "--out", tmp_path / "no")
+    assert "give --adapter" in missing.err
+    assert not (tmp_path / "no").exists()

@@ -86,6 +86,7 @@ def test_there_are_all_commands() -> None:
         "fpo reference",
         "fpo train",
         "fpo eval",
+        "fpo fuse",
         "fpo generate",
         "fpo data inspect",
         "fpo doctor",
