@@ -487,6 +487,18 @@ class GenerateConfig(ModelConfig, SamplingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FuseConfig(ModelConfig):
+    """Settings of `fpo fuse`."""
+
+    adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")
+    out: str = setting(help="The folder to write.")
+    save_dtype: Literal["base", "float32", "float16", "bfloat16"] = setting(
+        "base",
+        help="Precision of the written weights; that of a quantised base is that of its scales.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectConfig(NoModelConfig, DataConfig):
     """Settings of `fpo data inspect`."""
 

@@ -1,6 +1,7 @@
 """A model on disk: found or downloaded, described by its configuration, and fingerprinted."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,10 @@ from fpo_core.files import sampled_sha256, write_json
 from fpo_core.layout import Layout, layout_of
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+INDEX_FILE = "model.safetensors.index.json"
+_TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
+_COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
+"""What belongs to a model beside its weights and config.json."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,12 @@ class ModelFolder:
     @property
     def weight_files(self) -> list[Path]:
         """The safetensors files of the weights; adapters lying beside them are not."""
-        return [p for p in self.path.glob("*.safetensors") if not p.name.startswith("adapter")]
+        index = self.path / INDEX_FILE
+        if index.is_file():
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return [self.path / name for name in sorted(names)]
+        found = sorted(self.path.glob("*.safetensors"))
+        return [path for path in found if not path.name.startswith("adapter")]
 
     @property
     def layers(self) -> int:
@@ -66,13 +76,33 @@ class ModelFolder:
         )
 
     @property
+    def quantisation(self) -> dict[str, Any] | None:
+        """How the weights are quantised, as config.json says; None where they are not."""
+        return self.config.get("quantization") or self.config.get("quantization_config")
+
+    @property
     def layout(self) -> Layout:
         """Where the blocks sit in either library's model."""
         return layout_of(self.config.get("model_type", ""))
 
+    def copy_companions(self, folder: Path) -> None:
+        """Copy tokenizer, chat template, generation settings, code and licence to a folder."""
+        for pattern in _COMPANIONS:
+            for file in self.path.glob(pattern):
+                shutil.copy2(file, folder / file.name)
+
     def fingerprint(self) -> str:
         """SHA-256 that changes with the configuration or the weights."""
         return sampled_sha256([self.path / "config.json", *self.weight_files])
+
+
+def check_quantised(fine_tune_type: str, quantised: bool) -> None:
+    """Raise ModelError where quantised weights themselves would have to move."""
+    if quantised and fine_tune_type == "full":
+        raise ModelError(
+            "fine_tune_type is full, but the model's weights are quantised and cannot be moved: "
+            "train lora or dora on them, or take the unquantised model"
+        )
 
 
 def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from fpo_core.errors import FpoError, SaeError, StoreError
 
 MAX_HEADER = 100_000_000
 CHUNK_BYTES = 1 << 20
-_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
-_SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
+SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _STORED = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
@@ -60,6 +60,12 @@ class SafetensorsFile:
                 raise SaeError(f"{self.path} became shorter while it was read: convert it again")
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
         return widen(data.view(_float_code(name, entry, self.path)), entry.dtype).reshape(shape)
+
+    def raw(self, name: str) -> np.ndarray:
+        """The bytes of a tensor as they are, whatever its dtype."""
+        entry = self.entries[name]
+        count = entry.end - entry.begin
+        return np.fromfile(self.path, np.uint8, count, offset=entry.begin)
 
     def mapped(self, name: str, pages: mmap.mmap) -> np.ndarray:
         """The tensor over `pages`: a view for F32 and F64, else a widened float32 copy."""
@@ -178,7 +184,7 @@ def _entry(path: Path, name: str, value: Any, payload_begin: int, fault: Fault) 
     if not regular:
         raise fault(f"{path} describes tensor {name!r} irregularly")
     begin, end = value["data_offsets"]
-    width = _SIZES.get(value["dtype"])
+    width = SIZES.get(value["dtype"])
     if width is None or end - begin != prod(value["shape"]) * width:
         raise fault(
             f"{path} gives {end - begin} bytes to {name!r}, which do not fit dtype "

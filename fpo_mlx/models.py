@@ -16,7 +16,10 @@ from fpo_core.model_folder import mlx_lm_settings
 def load_model(
     folder: Path, config: ModelConfig, dtype: mx.Dtype
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a local folder and its configuration; unquantised weights in `dtype`."""
+    """The model of a local folder and its configuration; the weights in `dtype`.
+
+    Quantised weights keep the precision of their scales unless `dtype` is finer.
+    """
     try:
         model, settings = utils.load_model(
             folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
@@ -24,7 +27,7 @@ def load_model(
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"mlx-lm cannot load the model in {folder}: {reason}") from None
-    if "quantization" not in settings:
+    if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
     return model, settings
 

@@ -16,6 +16,7 @@ from fpo_core.adapters import (
     select_targets,
 )
 from fpo_core.config import AdapterConfig
+from fpo_core.model_folder import check_quantised
 from fpo_mlx import lora
 
 Weights = dict[str, mx.array]
@@ -84,6 +85,8 @@ def select_trained(
 ) -> Trained:
     """Add adapters, or choose the weights that full training moves; everything else is frozen."""
     blocks = select_blocks(len(stack), config.num_layers)
+    quantised = any(isinstance(module, nn.QuantizedLinear) for module in model.modules())
+    check_quantised(config.fine_tune_type, quantised)
     model.freeze()
     if config.fine_tune_type == "full":
         whole = config.num_layers < 0

@@ -16,6 +16,7 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         _switch_dropout_off(settings)
+        _refuse_mlx_quantisation(folder, settings)
         return AutoModelForCausalLM.from_pretrained(
             folder,
             config=settings,
@@ -23,15 +24,29 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"transformers cannot load the model in {folder}: {reason}") from None
+
+
+def _refuse_mlx_quantisation(folder: Path, settings: Any) -> None:
+    if getattr(settings, "quantization", None):
+        raise ModelError(
+            f"the model in {folder} is quantised for MLX, which transformers cannot load: use "
+            "--backend mlx, or the unquantised model"
+        )
 
 
 def _switch_dropout_off(settings: Any) -> None:
     for name, value in settings.to_dict().items():
         if ("dropout" in name or "pdrop" in name) and isinstance(value, float):
             setattr(settings, name, 0.0)
+
+
+def quantisation_of(model: PreTrainedModel) -> str | None:
+    """How the loaded weights are quantised; None where they are not."""
+    found = getattr(model.config, "quantization_config", None)
+    return None if found is None else str(found)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

@@ -28,7 +28,7 @@ from fpo_torch import ops
 from fpo_torch.fast import FastStep
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
-from fpo_torch.models import find_blocks, load_model
+from fpo_torch.models import find_blocks, load_model, quantisation_of
 from fpo_torch.optimiser import Optimiser
 from fpo_torch.trained import select_trained, to_numpy
 
@@ -70,7 +70,7 @@ class TorchPolicy:
             backend="torch",
             device=str(self.device),
             dtype=str(self.dtype).removeprefix("torch."),
-            quantisation=None,
+            quantisation=quantisation_of(self.base),
             layers=len(stack),
             hidden_size=self.base.config.get_text_config().hidden_size,
             parameters=parameters,

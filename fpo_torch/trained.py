@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from fpo_core.adapters import check_shapes, initial_weights, select_blocks, select_targets
 from fpo_core.config import AdapterConfig
+from fpo_core.model_folder import check_quantised
 from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
 from fpo_torch.models import find_blocks
 
@@ -67,6 +68,7 @@ def select_trained(
     """
     path, stack = find_blocks(model)
     blocks = select_blocks(len(stack), config.num_layers)
+    check_quantised(config.fine_tune_type, hasattr(model.config, "quantization_config"))
     if config.fine_tune_type == "full":
         starts = tuple(f"{path}.{block}." for block in blocks)
         for name, parameter in model.named_parameters():

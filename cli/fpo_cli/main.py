@@ -9,6 +9,7 @@ from fpo_cli.commands import (
     convert,
     doctor,
     evaluate,
+    fuse,
     generate,
     inspect,
     quickstart,
@@ -18,7 +19,7 @@ from fpo_cli.commands import (
 )
 from fpo_core.errors import FpoError
 
-COMMANDS = (quickstart, convert, sae, reference, train, evaluate, generate, inspect, doctor)
+COMMANDS = (quickstart, convert, sae, reference, train, evaluate, fuse, generate, inspect, doctor)
 
 app = typer.Typer(
     name="fpo",

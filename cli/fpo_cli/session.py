@@ -77,6 +77,14 @@ class Session:
         folder = self.config.adapter
         return None if folder is None else load_adapter(Path(folder), self.model.layers)
 
+    @property
+    def left_out(self) -> int:
+        """Modules that get an adapter for the starting one's sake and have none in it."""
+        adapter = self.start_adapter
+        if adapter is None:
+            return 0
+        return adapter.num_layers * len(adapter.modules()) - len(adapter.places())
+
     def load_data(self, config: DataConfig) -> PreferenceData:
         """Tokenised pairs."""
         return load_data(config, self.tokenizer, self.config.seed)

@@ -21,6 +21,7 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
+from fpo_core.model_folder import check_quantised
 from fpo_core.objectives import constraint_weight
 from fpo_core.policy import Policy
 from fpo_core.texts import read_texts
@@ -88,6 +89,7 @@ def check_run(config: TrainConfig, ui: Ui) -> Checked:
     _check_start(config)
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
+    check_quantised(config.fine_tune_type, session.model.quantisation is not None)
     if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
         check_constrains(session.features.hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
@@ -105,6 +107,16 @@ def check_run(config: TrainConfig, ui: Ui) -> Checked:
 def announce(ui: Ui, session: Session, report: DataReport) -> None:
     """What a command works on, once nothing is left that could be refused."""
     ui.note(f"{session.backend}, {session.model.name}")
+    if session.model.quantisation is not None and session.features is not None:
+        ui.warn(
+            "the model is quantised: its activations differ from those that the autoencoder was "
+            "trained on, and so do its features"
+        )
+    if session.left_out:
+        ui.warn(
+            f"the adapter leaves out {session.left_out} modules that others of its blocks have: "
+            "they start at zero, and training moves them too"
+        )
     for line in report.lines():
         ui.note(line)
 

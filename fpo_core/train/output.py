@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from fpo_core.train.state import RunState
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "fpo_config.json"
 BEST, BEST_FILE = "best", "fpo_best.json"
-TOKENIZER_FILES = ("*token*", "*.jinja", "vocab*", "merges*", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,7 @@ class RunFolder:
         if self.config.fine_tune_type == "full":
             policy.save_model(folder)
             flatten_rope(folder / "config.json")
-            for pattern in TOKENIZER_FILES:
-                for file in self.model.path.glob(pattern):
-                    shutil.copy2(file, folder / file.name)
+            self.model.copy_companions(folder)
             return
         adapter = Adapter(
             rank=self.config.rank,

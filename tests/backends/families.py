@@ -51,3 +51,14 @@ def write_family(family, folder, dtype="float32", **changes):
     (model.transformer if family == "gpt2" else model).save_pretrained(folder)
     flatten_rope(folder / "config.json")
     return folder
+
+
+def write_quantised(base, folder, bits=4):
+    """mlx-lm's quantised copy of a model, in groups of 32."""
+    utils = importlib.import_module("mlx_lm.utils")
+    model, config = utils.load_model(base)
+    model, config = utils.quantize_model(model, config, group_size=32, bits=bits)
+    folder.mkdir()
+    utils.save_model(folder, model)
+    utils.save_config(config, folder / "config.json")
+    return folder

@@ -1,8 +1,19 @@
 """Adapters on the command line: converted, gone on from, fused."""
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from fpo_cli.world import assets
+from fpo_core.adapter_read import load_adapter
+from fpo_core.adapter_write import save_adapter
+from fpo_core.adapters import place_of
+from fpo_core.layout import Layout
+from tests.backends.families import write_quantised
 
 from .conftest import Fpo
 from .test_runs import FEW
@@ -18,6 +29,70 @@ def trained(fpo: Fpo, world: list[object], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("torch", "lora"), ("torch", "dora"), ("mlx", "dora")]
+)
+def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
+    fpo: Fpo, world: list[object], tmp_path: Path, backend: str, kind: str
+) -> None:
+    use = [*world, *FEW, "--backend", backend, "--json"]
+    first = fpo("train", *use, *SHAPE, "--fine-tune-type", kind, "--output", tmp_path / "a")
+    assert first.code == 0, first.err
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    # The adapter is the reference: the loss is log 2 again, and the accuracy is the adapter's
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert ran.json["before"]["raw_accuracy"] == first.json["after"]["raw_accuracy"]
+    saved = [json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "ab"]
+    assert saved[1]["use_dora"] == (kind == "dora")
+    for key in ("r", "lora_alpha", "target_modules", "layers_to_transform", "fine_tune_type"):
+        assert saved[0][key] == saved[1][key]
+    a, b = (load_adapter(tmp_path / n).weights for n in "ab")
+    assert all((a[name] != b[name]).any() for name in a if name.endswith("lora_B"))
+    # Two more steps of Adam move a weight by about twice the rate from where it began, at most
+    assert max(np.abs(a[name] - b[name]).max() for name in a) <= 2.1 * 0.01
+    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--rank", 4, "--output", tmp_path / "c")
+    assert ran.code == 2
+    assert "rank is 4" in ran.err
+
+
+def test_modules_that_an_adapter_leaves_out_are_told_of(
+    fpo: Fpo, world: list[object], trained: Path, tmp_path: Path
+) -> None:
+    adapter = load_adapter(trained)
+    left = adapter.places()[0]
+    weights = {n: w for n, w in adapter.weights.items() if place_of(n) != left}
+    cut = dataclasses.replace(adapter, weights=weights)
+    save_adapter(tmp_path / "cut", cut, base_model="", layout=Layout())
+    use = [*world, *FEW, "--backend", "torch", "--json"]
+    ran = fpo("train", *use, "--adapter", tmp_path / "cut", "--output", tmp_path / "b")
+    assert ran.code == 0, ran.err
+    assert "the adapter leaves out 1 modules" in ran.err
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert left in load_adapter(tmp_path / "b").places()
+
+
+def test_a_quantised_base_trains_adapters_alone_and_warns(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    base = write_quantised(assets().model, tmp_path / "base")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(assets().model / file, base)
+    use = ["--model", base, *world[2:], *FEW, "--json", "--backend"]
+    ran = fpo("train", *use, "mlx", "--output", tmp_path / "a")
+    assert ran.code == 0, ran.err
+    assert "the model is quantised: its activations differ" in ran.err
+    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
+    assert ran.json["after"]["fpo/kl_rejected"] > 0
+    refused = fpo("train", *use, "mlx", "--fine-tune-type", "full", "--output", tmp_path / "b")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "are quantised and cannot be moved" in refused.err
+    refused = fpo("train", *use, "torch", "--output", tmp_path / "b")
+    assert refused.code == 2
+    assert "use --backend mlx, or the unquantised model" in refused.err
+    assert not (tmp_path / "b").exists()
+
+
 def test_an_adapter_is_converted(fpo: Fpo, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "mlx"
     ran = fpo("convert", "adapter", trained, "--to", "mlx", "--out", out, "--json")
@@ -30,3 +105,48 @@ def test_an_adapter_is_converted(fpo: Fpo, trained: Path, tmp_path: Path) -> Non
     missing = fpo("convert", "adapter", tmp_path / "no", "--out", tmp_path / "x")
     assert "holds no adapter_config.json" in missing.err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_fuse(fpo: Fpo, trained: Path, tmp_path: Path, backend: str) -> None:
+    out, model = tmp_path / "fused", assets().model
+    use = ["--backend", backend, "--json"]
+    ran = fpo("fuse", "--model", model, "--adapter", trained, "--out", out, *use)
+    assert ran.code == 0, ran.err
+    assert ran.json["dtypes"] == ["float32"]
+    assert ran.json["check"]["largest"] < 1e-4 < ran.json["check"]["moved"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
+        assert (out / name).read_bytes() == (model / name).read_bytes()
+    ask = ["--prompt", "Tell me about the red lamp.", "--max-tokens", 12, "--temp", 0, *use]
+    merged = fpo("generate", "--model", out, *ask).json
+    unmerged = fpo("generate", "--model", model, "--adapter", trained, *ask).json
+    assert merged["completions"] == unmerged["completions"]
+    again = fpo("fuse", "--model", model, "--adapter", trained, "--out", out, *use)
+    assert again.code == 2
+    assert "is there and not an empty folder" in again.err
+
+
+def test_a_merge_that_loses_the_adapter_leaves_nothing(
+    fpo: Fpo, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpo_core.fuse.merge", lambda weight, adapter, place: weight)
+    before = set(tmp_path.iterdir())
+    ran = fpo("fuse", "--model", assets().model, "--adapter", trained, "--out", tmp_path / "f")
+    assert (ran.code, ran.err.count("fpo: ")) == (2, 1)
+    assert "logits differ from the adapter's" in ran.err
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_fuse_of_a_quantised_base(fpo: Fpo, trained: Path, tmp_path: Path) -> None:
+    base = write_quantised(assets().model, tmp_path / "base")
+    use = ["--model", base, "--adapter", trained, "--out", tmp_path / "out", "--backend"]
+    ran = fpo("fuse", *use, "mlx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["dequantised"]
+    assert ran.json["check"]["apart"] < 0.01 * ran.json["check"]["moved"]
+    refused = fpo("fuse", *use[:-2], tmp_path / "no", "--backend", "torch")
+    assert "use --backend mlx, or the unquantised model" in refused.err
+    missing = fpo("fuse", "--model", base, "--out", tmp_path / "no")
+    assert "give --adapter" in missing.err
+    assert not (tmp_path / "no").exists()

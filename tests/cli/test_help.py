@@ -79,6 +79,7 @@ def test_there_are_all_commands() -> None:
     assert {c.path for c in COMMANDS} == {
         "fpo quickstart",
         "fpo convert sae",
+        "fpo convert adapter",
         "fpo sae info",
         "fpo sae check",
         "fpo sae list",
@@ -86,6 +87,7 @@ def test_there_are_all_commands() -> None:
         "fpo reference",
         "fpo train",
         "fpo eval",
+        "fpo fuse",
         "fpo generate",
         "fpo data inspect",
         "fpo doctor",

@@ -154,23 +154,6 @@ def test_a_model_alone_and_training_without_an_autoencoder(fpo: Fpo, tmp_path: P
     assert "alpha is 0" in ran.json["verdict"][2]
 
 
-def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
-    fpo: Fpo, world: list[object], tmp_path: Path
-) -> None:
-    use = [*world, *FEW, "--backend", "torch", "--json"]
-    shape = ["--rank", 3, "--scale", 5, "--target-modules", "q_proj,v_proj", "--num-layers", 3]
-    assert fpo("train", *use, *shape, "--output", tmp_path / "a").code == 0
-    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--output", tmp_path / "b")
-    assert ran.code == 0, ran.err
-    assert ran.json["loss_first"] == pytest.approx(0.693147, abs=1e-4)
-    saved = [json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "ab"]
-    for key in ("r", "lora_alpha", "target_modules", "layers_to_transform"):
-        assert saved[0][key] == saved[1][key]
-    ran = fpo("train", *use, "--adapter", tmp_path / "a", "--rank", 4, "--output", tmp_path / "c")
-    assert ran.code == 2
-    assert "rank is 4" in ran.err
-
-
 def test_text_for_people(fpo: Fpo, world: list[object], tmp_path: Path) -> None:
     ran = fpo("train", *world, *FEW, "--backend", "torch", "--output", tmp_path / "run")
     assert ran.out.startswith("Learned?")
