@@ -25,14 +25,24 @@ class Recipe:
     lr: float = 1e-3
     batch_size: int = 2048
     seed: int = 3
+    normalise: bool = False
+    """Train on activations of mean norm √d_in, b_dec starting at their mean; the factor is folded
+    into the weights that are saved."""
+    autocast: bool = False
+    """Multiply matrices in bfloat16."""
 
 
 def train_topk(acts: torch.Tensor, recipe: Recipe, metadata: SAEMetadata, out: Path) -> None:
     """Train on activations (n, d_in) and save in SAELens's format, with `sparsity`, to `out`."""
     torch.manual_seed(recipe.seed)
+    d_in = acts.shape[1]
     sae = TopKTrainingSAE(
-        TopKTrainingSAEConfig(d_in=acts.shape[1], d_sae=recipe.d_sae, k=recipe.k, metadata=metadata)
+        TopKTrainingSAEConfig(d_in=d_in, d_sae=recipe.d_sae, k=recipe.k, metadata=metadata)
     )
+    factor = 1.0
+    if recipe.normalise:
+        factor = d_in**0.5 / acts.float().norm(dim=-1).mean().item()
+        sae.b_dec.data = acts.float().mean(0) * factor
     config = SAETrainerConfig(
         total_training_samples=recipe.samples,
         train_batch_size_samples=recipe.batch_size,
@@ -41,20 +51,23 @@ def train_topk(acts: torch.Tensor, recipe: Recipe, metadata: SAEMetadata, out: P
         lr_decay_steps=recipe.samples // recipe.batch_size // 3,
         dead_feature_window=200,
         feature_sampling_window=500,
+        autocast=recipe.autocast,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    trainer = SAETrainer(config, sae, _batches(acts, recipe.batch_size, recipe.seed))
-    trainer.fit().save_inference_model(out)
+    trainer = SAETrainer(config, sae, _batches(acts, recipe, factor))
+    trained = trainer.fit()
+    trained.fold_activation_norm_scaling_factor(factor)
+    trained.save_inference_model(out)
     save_file({"sparsity": trainer.log_feature_sparsity}, out / "sparsity.safetensors")
 
 
-def _batches(acts: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless shuffled batches of the activations."""
-    generator = torch.Generator().manual_seed(seed)
+def _batches(acts: torch.Tensor, recipe: Recipe, factor: float) -> Iterator[torch.Tensor]:
+    """Endless shuffled batches of the activations, times `factor`."""
+    generator = torch.Generator().manual_seed(recipe.seed)
     while True:
-        for rows in torch.randperm(len(acts), generator=generator).split(size):
-            if len(rows) == size:
-                yield acts[rows].float()
+        for rows in torch.randperm(len(acts), generator=generator).split(recipe.batch_size):
+            if len(rows) == recipe.batch_size:
+                yield acts[rows].float() * factor
 
 
 @torch.no_grad()

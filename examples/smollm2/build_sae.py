@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--samples", type=int, default=2_000_000, help="tokens trained on")
+    parser.add_argument("--samples", type=int, default=1_400_000, help="tokens trained on")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--kept", type=Path, help="file that keeps activations between trials")
     args = parser.parse_args()
@@ -139,7 +139,15 @@ def main() -> None:
         exclude_special_tokens=special,
         dataset_path="moodswapper (MIT) in the chat template; docstrings of Python (PSF)",
     )
-    recipe = Recipe(d_sae=args.d_sae, k=args.k, samples=args.samples, lr=args.lr, seed=args.seed)
+    recipe = Recipe(
+        d_sae=args.d_sae,
+        k=args.k,
+        samples=args.samples,
+        lr=args.lr,
+        seed=args.seed,
+        normalise=True,
+        autocast=True,
+    )
     train_topk(found["train"], recipe, metadata, args.out)
     shrink(args.out)
     report(args.out, found["chats"], "held-out chats")
