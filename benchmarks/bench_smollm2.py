@@ -19,18 +19,20 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "smollm2.json"
 SCRIPT = ROOT / "examples" / "smollm2" / "run.py"
+FEW = ["--iters", "20", "--max-rows", "24", "--val-pairs", "4", "--samples", "1"]
 RUNS = {
     "fpo": ["--backend", "torch"],
     "alpha-0": ["--backend", "torch", "--alpha", "0"],
-    "torch-20": ["--backend", "torch", "--iters", "20", "--samples", "1"],
-    "mlx-20": ["--backend", "mlx", "--iters", "20", "--samples", "1"],
+    "torch-20": ["--backend", "torch", *FEW],
+    "mlx-20": ["--backend", "mlx", *FEW],
 }
 LIBRARIES = ("torch", "mlx", "mlx-lm", "transformers", "numpy")
 
 
-def run(options: list[str]) -> dict[str, Any]:
+def run(options: list[str], reference: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(SCRIPT), "--json", *options]
+        command += [] if reference is None else ["--reference", str(reference)]
         done = subprocess.run(
             [*command, "--output", folder], stdout=subprocess.PIPE, text=True, check=False
         )
@@ -70,11 +72,13 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--reference", type=Path, help="store that runs on torch share")
     args = parser.parse_args()
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"runs": {}}
     runs = before["runs"]
     for name in args.runs:
-        runs[name] = run(RUNS[name])
+        shared = args.reference if "torch" in RUNS[name] else None
+        runs[name] = run(RUNS[name], shared)
         ordered = {name: runs[name] for name in RUNS if name in runs}
         result = {"summary": summary(runs), "runs": ordered}
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"

@@ -13,7 +13,7 @@ from fpo_cli.command import command
 from fpo_cli.main import main
 from fpo_cli.options import read_yaml
 from fpo_cli.ui import Ui
-from fpo_core.config import DataConfig, QuickstartConfig
+from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
 from fpo_core.settings import like
 
 SETTINGS = HERE / "settings.yaml"
@@ -27,7 +27,13 @@ class SmolConfig(QuickstartConfig):
 
     output: str = like(QuickstartConfig, "output", default="fpo-smollm2")
     samples: int = like(QuickstartConfig, "samples", default=8)
-    cache: str | None = like(DataConfig, "cache", help="Folder for the model and the pairs.")
+    val_pairs: int = like(MeasureConfig, "val_pairs")
+    reference: str | None = like(ReferenceConfig, "reference")
+    cache: str | None = like(
+        DataConfig,
+        "cache",
+        help="Folder for the model; by default ~/.cache/fpo-mlx, or $FPO_CACHE.",
+    )
 
 
 def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
