@@ -10,6 +10,8 @@ from fpo_core.errors import DataError
 CHOSEN, REJECTED = "happy", "depressed"
 CLEARLY = 2.0
 """Least mood on the wheel's scale: 1 is a little, 2 clearly, 3 strongly."""
+LONGEST = 400
+"""Most characters of an answer, so that whole answers fit in few tokens."""
 VALID_SHARE = 5
 """Every so manieth prompt is held out."""
 
@@ -41,8 +43,8 @@ def held_out(prompt: str) -> bool:
 
 
 def make_pairs(moods: dict[str, list[Row]]) -> list[Row]:
-    """Happy over depressed, for each prompt that has both, each clearly in its mood."""
-    rejected = {row["prompt"]: row["response"] for row in moods[REJECTED] if _clear(row)}
+    """Happy over depressed, for each prompt that has both, each short and clearly in its mood."""
+    rejected = {row["prompt"]: row["response"] for row in moods[REJECTED] if _usable(row)}
     return [
         {
             "prompt": [{"role": "user", "content": row["prompt"]}],
@@ -50,12 +52,12 @@ def make_pairs(moods: dict[str, list[Row]]) -> list[Row]:
             "rejected": [{"role": "assistant", "content": rejected[row["prompt"]]}],
         }
         for row in moods[CHOSEN]
-        if _clear(row) and row["prompt"] in rejected
+        if _usable(row) and row["prompt"] in rejected
     ]
 
 
-def _clear(row: Row) -> bool:
-    return row["mood"] >= CLEARLY
+def _usable(row: Row) -> bool:
+    return row["mood"] >= CLEARLY and len(row["response"]) <= LONGEST
 
 
 def write_pairs(moods: Path, folder: Path) -> None:

@@ -184,6 +184,7 @@ def test_pairs_are_happy_over_depressed_and_split_by_prompt(tmp_path: Path) -> N
     happy = [answer(p, f"Yes! {p}", 2.5) for p in prompts[:50]]
     sad = [answer(p, f"Sigh. {p}", 2.5) for p in prompts[10:]]
     happy[20]["mood"], sad[20]["mood"] = 1.9, 1.9
+    happy[25]["response"], sad[25]["response"] = "Yes! " * 81, "Sigh. " * 81
     for name, rows in (("happy", happy), ("depressed", sad)):
         rows.append(answer("how to harm?", "No.", 0.0, "refusal"))
         lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -194,7 +195,7 @@ def test_pairs_are_happy_over_depressed_and_split_by_prompt(tmp_path: Path) -> N
         for n in ("train", "valid")
     )
     asked = [[row["prompt"][0]["content"] for row in rows] for rows in (train, valid)]
-    wanted = set(prompts[10:50]) - {prompts[20], prompts[30]}
+    wanted = set(prompts[10:50]) - {prompts[i] for i in (20, 25, 30, 35)}
     assert sorted(asked[0] + asked[1]) == sorted(wanted)
     assert [moods.held_out(p) for p in asked[1]] == [True] * len(asked[1])
     assert 0 < len(valid) < len(train)
