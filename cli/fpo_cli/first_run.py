@@ -1,19 +1,19 @@
-"""What `fpo quickstart` does: a run of `fpo train` on the embedded world, judged by its oracle."""
+"""A first run, as `fpo quickstart` does it: `fpo train` on an example, shown before and after."""
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fpo_cli.backend import select_backend
-from fpo_cli.commands.quickstart import SETTINGS
+from fpo_cli.measure import Judge
 from fpo_cli.options import read_yaml
 from fpo_cli.plots import draw_curves
 from fpo_cli.training import Checked, Outcome, check_folder, check_run, run
 from fpo_cli.ui import Ui
-from fpo_cli.world import assets, score
 from fpo_convert.sae import convert_sae
 from fpo_core.config import QuickstartConfig, TrainConfig
 from fpo_core.files import remove_folder
@@ -23,8 +23,6 @@ from fpo_core.train.run_data import spread
 
 SHOWN = 3
 """Completions printed."""
-TOKENS = 48
-"""Most tokens of a sampled completion: the world's longest reply fits."""
 _ROWS = (
     ("held-out raw accuracy", "{:.3f}", lambda m: m.evaluation.raw_accuracy.value),
     ("reward accuracy", "{:.3f}", lambda m: m.evaluation.reward_accuracy.value),
@@ -38,26 +36,44 @@ _ROWS = (
 )
 
 
-def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What a first run works on."""
+
+    title: str
+    settings: Path
+    """A YAML file of `fpo train`'s settings."""
+    model: Path
+    pairs: Path
+    text: Path
+    """Texts unrelated to the pairs, for perplexity."""
+    sae: Path
+    """A published checkpoint, to be converted."""
+    tokens: int
+    """Most tokens of a sampled completion."""
+    judge: Judge | None = None
+
+
+def first_run(config: QuickstartConfig, ui: Ui, example: Example) -> dict[str, Any]:
     """Convert, build the store, train, measure, draw and show; the mapping that --json prints."""
     started = time.perf_counter()
     select_backend(config)
     check_folder(config.output)
     output = Path(config.output)
-    settings = train_settings(config)
+    settings = train_settings(config, example)
     _make_room(output, settings)
-    convert_sae(assets().sae, settings.sae or "")
+    convert_sae(example.sae, settings.sae or "")
     checked = check_run(settings, ui)
     outcome = run(
         checked,
         ui,
         samples=config.samples,
-        sampling=Sampling(TOKENS, 1.0, 1.0, config.seed, checked.session.stop),
+        sampling=Sampling(example.tokens, 1.0, 1.0, config.seed, checked.session.stop),
         sample_batch=config.samples,
-        judge=lambda prompt, text: score(prompt, text).preferred,
+        judge=example.judge,
     )
     picture = output / "curves.png"
-    draw_curves(outcome.folder.log, picture, f"fpo quickstart, {checked.session.backend}")
+    draw_curves(outcome.folder.log, picture, f"{example.title}, {checked.session.backend}")
     seconds = time.perf_counter() - started
     prompts = _prompts(checked, config.samples)
     result = outcome.to_mapping() | {
@@ -73,7 +89,7 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
 
 
 def _make_room(output: Path, settings: TrainConfig) -> None:
-    """An earlier quickstart gives way to this one; a run of the user's own does not."""
+    """An earlier run of the example gives way to this one; a run of the user's own does not."""
     checkpoints = checkpoints_in(output).folder
     try:
         before = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -83,18 +99,19 @@ def _make_room(output: Path, settings: TrainConfig) -> None:
         remove_folder(checkpoints)
 
 
-def train_settings(config: QuickstartConfig) -> TrainConfig:
-    """quickstart.yaml on the world's files, with what the command was given on top."""
-    output, world = Path(config.output), assets()
+def train_settings(config: QuickstartConfig, example: Example) -> TrainConfig:
+    """The example's settings on its files, with what the command was given on top."""
+    output = Path(config.output)
     places = {
-        "model": str(world.model),
-        "data": str(world.pairs),
-        "text": str(world.unrelated),
+        "model": str(example.model),
+        "data": str(example.pairs),
+        "text": str(example.text),
         "sae": str(output / "sae.safetensors"),
         "cache": str(output / "cache"),
     }
     given = {k: v for k, v in config.to_mapping().items() if k in TrainConfig.names()}
-    return TrainConfig.from_mapping(read_yaml(SETTINGS) | places | given, str(SETTINGS))
+    file = example.settings
+    return TrainConfig.from_mapping(read_yaml(file) | places | given, str(file))
 
 
 def calibrate(size: int = 1024) -> float:
@@ -123,7 +140,9 @@ def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) 
     for column in table.columns[1:]:
         column.justify = "right"
     for label, form, read in _ROWS:
-        table.add_row(label, *(_cell(form, read(m)) for m in (outcome.before, outcome.after)))
+        values = [read(m) for m in (outcome.before, outcome.after)]
+        if values != [None, None]:
+            table.add_row(label, *(_cell(form, value) for value in values))
     ui.say()
     ui.say(table)
     for i, prompt in enumerate(prompts[:SHOWN]):

@@ -33,10 +33,10 @@ for module in COMMANDS:
     module.add_to(app)
 
 
-def main() -> NoReturn:
+def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     try:
-        code = app(prog_name="fpo", standalone_mode=False)
+        code = app(prog_name=name, standalone_mode=False)
     except FpoError as error:
         _fail(str(error), error.exit_code)
     except typer.Abort:

@@ -1,6 +1,6 @@
 """Train the quickstart world's autoencoder with SAELens and save it in SAELens's own format.
 
-Run: python examples/world/build_sae.py
+Run: PYTHONPATH=examples python examples/world/build_sae.py
 
 It reads the output of the model's third block at every token of the grammar's texts, special
 tokens left out. SAELens is a dependency of this script alone.
@@ -8,16 +8,13 @@ tokens left out. SAELens is a dependency of this script alone.
 
 import argparse
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from build_model import encode_chat, random_example
-from sae_lens import SAE, TopKTrainingSAE, TopKTrainingSAEConfig
-from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens import SAE
 from sae_lens.saes.sae import SAEMetadata
-from sae_lens.training.sae_trainer import SAETrainer
-from safetensors.torch import save_file
+from topk_sae import Recipe, report, train_topk
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from fpo_cli.world import assets, make_prompt, make_reply, random_traits
@@ -57,18 +54,9 @@ def _padded_ids(tokenizer: PreTrainedTokenizerFast, rng: random.Random, n: int) 
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
 
 
-def batches(acts: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
-    """Endless shuffled batches of the activations."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        for rows in torch.randperm(len(acts), generator=generator).split(size):
-            if len(rows) == size:
-                yield acts[rows]
-
-
-def training_sae(d_in: int, args: argparse.Namespace, special: list[int]) -> TopKTrainingSAE:
-    """An untrained top-k autoencoder whose metadata say where it belongs."""
-    metadata = SAEMetadata(
+def where_it_reads(special: list[int]) -> SAEMetadata:
+    """The metadata that say where the autoencoder belongs."""
+    return SAEMetadata(
         model_name="fpo-world-1m",
         model_class_name="AutoModelForCausalLM",
         hook_name=f"blocks.{LAYER}.hook_resid_post",
@@ -80,21 +68,6 @@ def training_sae(d_in: int, args: argparse.Namespace, special: list[int]) -> Top
         exclude_special_tokens=special,
         dataset_path="grammar of fpo_cli.world",
     )
-    config = TopKTrainingSAEConfig(d_in=d_in, d_sae=args.d_sae, k=args.k, metadata=metadata)
-    return TopKTrainingSAE(config)
-
-
-@torch.no_grad()
-def report(path: Path, acts: torch.Tensor) -> None:
-    """Print what the saved autoencoder explains of activations it was not trained on."""
-    sae = SAE.load_from_disk(path)
-    codes = sae.encode(acts)
-    error = (acts - sae.decode(codes)).pow(2).sum()
-    total = (acts - acts.mean(0)).pow(2).sum()
-    print(f"fraction of variance explained {1 - (error / total).item():.4f}")
-    print(f"L0 {(codes > 0).float().sum(-1).mean().item():.2f}")
-    print(f"dead features {(codes > 0).any(0).logical_not().float().mean().item():.3f}")
-    print(f"mean activation norm {acts.norm(dim=-1).mean().item():.2f}")
 
 
 @torch.no_grad()
@@ -130,25 +103,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
     acts = activations(model, tokenizer, args.tokens, args.seed)
-    sae = training_sae(acts.shape[1], args, sorted(tokenizer.all_special_ids))
-    config = SAETrainerConfig(
-        total_training_samples=args.samples,
-        train_batch_size_samples=args.batch_size,
+    recipe = Recipe(
+        d_sae=args.d_sae,
+        k=args.k,
+        samples=args.samples,
         lr=args.lr,
-        lr_end=args.lr / 10,
-        lr_decay_steps=args.samples // args.batch_size // 3,
-        dead_feature_window=200,
-        feature_sampling_window=500,
-        logger=LoggingConfig(log_to_wandb=False),
+        batch_size=args.batch_size,
+        seed=args.seed,
     )
-    trainer = SAETrainer(config, sae, batches(acts, args.batch_size, args.seed))
-    trainer.fit().save_inference_model(args.out)
-    save_file({"sparsity": trainer.log_feature_sparsity}, args.out / "sparsity.safetensors")
+    metadata = where_it_reads(sorted(tokenizer.all_special_ids))
+    train_topk(acts, recipe, metadata, args.out)
     report(args.out, activations(model, tokenizer, 50_000, args.seed + 1))
     report_attributes(args.out, model, tokenizer)
 

@@ -13,6 +13,8 @@ from fpo_cli.ui import Ui
 from fpo_core.config import QuickstartConfig
 
 SETTINGS = Path(__file__).parents[1] / "quickstart.yaml"
+TOKENS = 48
+"""Most tokens of a sampled completion: the world's longest reply fits."""
 
 
 def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
@@ -24,9 +26,21 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     # Threads of a BLAS wait for each other by spinning, which on products this small costs more
     # than it brings: on two busy cores, one thread took 50 s and two 210 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from fpo_cli.first_run import first_run
+    from fpo_cli.first_run import Example, first_run
+    from fpo_cli.world import assets, score
 
-    return {"command": "quickstart"} | first_run(config, ui)
+    world = assets()
+    example = Example(
+        title="fpo quickstart",
+        settings=SETTINGS,
+        model=world.model,
+        pairs=world.pairs,
+        text=world.unrelated,
+        sae=world.sae,
+        tokens=TOKENS,
+        judge=lambda prompt, text: score(prompt, text).preferred,
+    )
+    return {"command": "quickstart"} | first_run(config, ui, example)
 
 
 def add_to(app: typer.Typer) -> None:
