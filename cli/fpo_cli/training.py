@@ -19,6 +19,7 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out
 from fpo_core.feature_setup import check_constrains
+from fpo_core.optimisers import check_optimizer
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData, TrainResult, train
 from fpo_core.train.checkpoints import Checkpoint
@@ -77,6 +78,7 @@ def check_run(config: TrainConfig, ui: Ui) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
     _ = session.backend
+    check_optimizer(config.optimizer, session.backend)
     check_folder(config.output)
     checkpoint = find_checkpoint(config, ui.warn)
     _check_start(config)

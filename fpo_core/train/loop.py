@@ -81,7 +81,7 @@ class _Run:
         """Stand where the checkpoint was made, the log and `best/` included."""
         check_machine(checkpoint, self.config, self.policy.info)
         self.policy.prepare_training(self.config)
-        checkpoint.load_into(self.policy)
+        checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
         self.folder.go_on(checkpoint)
         self.emit(Event("checkpoint", self.state.step))  # the log was cut in front of this line

@@ -55,6 +55,7 @@ class RunFolder:
         """Take back what was written after the checkpoint; write the settings in use now."""
         for folder in (self.path, self.checkpoints.folder):
             remove_leftovers(folder)
+        self.checkpoints.prune(checkpoint.state.step)
         if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
             os.truncate(self.log, checkpoint.log_bytes)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,16 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     assert checkpoints_in(tmp_path / "run").steps() == [4, 5, 6]
 
 
+def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_path: Path) -> None:
+    with pytest.raises(CrashError):
+        run(tmp_path, PretendPolicy(), **CADENCE, emit=crash_at("checkpoint", 6))
+    folder = tmp_path / "run/checkpoints"
+    shutil.copytree(folder / "step-00000004", folder / "step-00000003")
+    assert len(checkpoints_in(tmp_path / "run").steps()) == 3
+    run(tmp_path, PretendPolicy(), **CADENCE, resume=True)
+    assert checkpoints_in(tmp_path / "run").steps() == [4, 6]
+
+
 def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     steps: list[Event] = []
     with pytest.raises(StoppedError, match=r"after step 5: .*--resume") as stopped:
@@ -132,6 +143,7 @@ def test_best_is_never_of_a_future_that_was_taken_back(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), **CADENCE, resume=True, emit=crash_at("warning", 4))
     assert not (tmp_path / "run/best").exists()
+    assert checkpoints_in(tmp_path / "run").steps() == [4], "the damaged one stayed"
     result, events, _ = run(tmp_path, PretendPolicy(), **CADENCE, resume=True)
     assert "no longer holds the best result (step 3)" in str(events)
     assert result.state.best_step == 6
