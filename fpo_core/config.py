@@ -225,7 +225,7 @@ class LoopConfig(Settings):
             )
         if self.allow_change and not self.resume:
             raise ConfigError("allow_change is set while resume is not: give --resume too")
-        unknown = sorted(self.allowed_changes() - {*self.names()})
+        unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})
         if unknown:
             raise ConfigError(
                 f"allow_change names {unknown[0]!r}, expected settings, such as learning_rate"

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
 from fpo_core.sae_hook import Hook
 from fpo_core.sites import tap_point
+
+_RANDOM: Any = mx.random.state
+"""One array: the two halves of a 64-bit key."""
 
 
 class Tap:
@@ -103,7 +107,7 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = tap if tap is not None and tap.inside and tap.watching else None
-        high, low = (int(part) for part in mx.random.state[0].tolist())
+        high, low = (int(part) for part in np.array(_RANDOM[0]))
 
         def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, ...]:
             # Backward runs this again, with other arrays and after the outer watch is over. The

@@ -7,6 +7,7 @@ import numpy as np
 from mlx import optimizers
 
 from fpo_core.config import OptimiserConfig
+from fpo_core.group import Group
 from fpo_core.optimisers import check_state, state_parts
 from fpo_mlx.trained import Trained, Weights
 
@@ -22,8 +23,8 @@ _TRANSPOSED = {"row": "col", "col": "row"}
 class Optimiser:
     """Holds the accumulated gradient and takes steps with it."""
 
-    def __init__(self, trained: Trained, config: OptimiserConfig) -> None:
-        self._trained = trained
+    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
+        self._trained, self._group = trained, group
         self._gradients: Weights | None = None
         self._name = config.optimizer
         self._optimizer = _make(config)
@@ -38,6 +39,8 @@ class Optimiser:
 
     def step(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy.apply_gradients`."""
+        if self._group.size > 1:
+            self._gradients = self._summed()
         if self._gradients is None:
             raise RuntimeError("no gradient was accumulated")
         clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
@@ -50,6 +53,18 @@ class Optimiser:
         self.drop_gradients()
         return norm
 
+    def _summed(self) -> Weights:
+        """The gradients of all processes added up; one that saw no rows has none."""
+        weights = self._trained.get()
+        mine = self._gradients or {name: mx.zeros_like(w) for name, w in weights.items()}
+        flat = self._group.sum_native(mx.concatenate([mine[name].flatten() for name in weights]))
+        ends = np.cumsum([weight.size for weight in weights.values()])[:-1]
+        parts = mx.split(flat, ends.tolist())
+        return {
+            name: part.reshape(weight.shape)
+            for (name, weight), part in zip(weights.items(), parts, strict=True)
+        }
+
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
         self._gradients = None
@@ -58,7 +73,7 @@ class Optimiser:
         """Adafactor's rate is at most 1/√step (1804.04235); torch sees to it by itself."""
         if self._name != "adafactor":
             return learning_rate
-        return min(learning_rate, (self._optimizer.step.item() + 1) ** -0.5)
+        return min(learning_rate, (int(self._optimizer.step) + 1) ** -0.5)
 
     def state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.policy.Policy.optimiser_state`."""

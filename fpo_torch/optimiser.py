@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fpo_core.config import OptimiserConfig
+from fpo_core.group import Group
 from fpo_core.optimisers import check_optimizer, check_state, state_parts
 from fpo_torch.trained import Trained, to_numpy
 
@@ -22,13 +23,15 @@ _ADAFACTOR_EPS = (1e-18, 1e-3)
 class Optimiser:
     """Takes steps with the gradients that lie on the trained weights."""
 
-    def __init__(self, trained: Trained, config: OptimiserConfig) -> None:
+    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
-        self._weights, self._name = trained.parameters, config.optimizer
+        self._weights, self._name, self._group = trained.parameters, config.optimizer, group
         self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy.apply_gradients`."""
+        if self._group.size > 1:
+            self._sum_gradients()
         norm = float(nn.utils.clip_grad_norm_(list(self._weights.values()), max_norm))
         if np.isfinite(norm):
             for group in self._optimizer.param_groups:
@@ -36,6 +39,14 @@ class Optimiser:
             self._optimizer.step()
         self.drop_gradients()
         return norm
+
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all processes; one that saw no rows has none."""
+        weights = list(self._weights.values())
+        mine = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in mine]))
+        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""

@@ -16,6 +16,7 @@ from fpo_cli.commands import (
     sae,
     train,
 )
+from fpo_cli.launch import process_number
 from fpo_core.errors import FpoError
 
 COMMANDS = (quickstart, convert, sae, reference, train, evaluate, generate, inspect, doctor)
@@ -54,7 +55,8 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    print("fpo: " + " ".join(message.split()), file=sys.stderr)
+    who = f"fpo, process {process_number()}" if process_number() else "fpo"
+    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
 
 

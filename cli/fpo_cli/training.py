@@ -17,8 +17,9 @@ from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
-from fpo_core.events import JsonlLog, fan_out
+from fpo_core.events import JsonlLog, fan_out, silent
 from fpo_core.feature_setup import check_constrains
+from fpo_core.group import first_before_others, only_first
 from fpo_core.optimisers import check_optimizer
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData, TrainResult, train
@@ -77,7 +78,11 @@ class Outcome:
 def check_run(config: TrainConfig, ui: Ui) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
-    _ = session.backend
+    with first_before_others(session.group):
+        return _checked(session, config, ui)
+
+
+def _checked(session: Session, config: TrainConfig, ui: Ui) -> Checked:
     check_optimizer(config.optimizer, session.backend)
     check_folder(config.output)
     checkpoint = find_checkpoint(config, ui.warn)
@@ -146,17 +151,18 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)
         if checkpoint is None:
-            folder.begin()
-        tap = session.features
-        run_data = RunData(data.train, data.valid, store, None if tap is None else tap.sae.d_sae)
+            only_first(session.group, folder.begin)
+        tap, group = session.features, session.group
+        d_sae = None if tap is None else tap.sae.d_sae
+        run_data = RunData(data.train, data.valid, store, d_sae, group)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
         ui.note("measuring the start")
         before = _at_the_reference(gauge.measure(policy))
         if checkpoint is not None:
             ui.note(f"going on after step {checkpoint.state.step}")
-        emit = fan_out(JsonlLog(folder.log), display)
-        with stop_signals(ui) as stop:
+        emit = silent if group.rank else fan_out(JsonlLog(folder.log), display)
+        with stop_signals(ui, patient=group.size > 1) as stop:
             result = train(policy, run_data, config, folder, emit, checkpoint=checkpoint, stop=stop)
         ui.note("measuring the end" + _kl_cost(config, start))
         policy.set_reference(start)

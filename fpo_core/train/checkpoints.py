@@ -38,13 +38,14 @@ class Origin:
     fingerprints: dict[str, str | None]
     """Contents of model, adapter, autoencoder and pairs; see `RunData.fingerprints`."""
     made_with: dict[str, Any]
-    """Version, backend, device and dtype."""
+    """Version, backend, device, dtype, and how many processes shared the run."""
 
     @staticmethod
-    def made_by(info: PolicyInfo) -> dict[str, Any]:
-        """`made_with` of a policy."""
+    def made_by(info: PolicyInfo, processes: int) -> dict[str, Any]:
+        """`made_with` of a policy in a group of so many processes."""
         names = ("backend", "device", "dtype", "quantisation")
-        return {"fpo": __version__} | {name: getattr(info, name) for name in names}
+        values = {name: getattr(info, name) for name in names}
+        return {"fpo": __version__, **values, "processes": processes}
 
 
 @dataclass(frozen=True)

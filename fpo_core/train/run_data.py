@@ -8,6 +8,7 @@ import numpy as np
 from fpo_core.data.batches import Batch, collate
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import Int64s, TokenisedPairs
+from fpo_core.group import ALONE, Group
 from fpo_core.scoring import ReferenceBatch
 from fpo_core.store import ReferenceStore, StoreKey
 
@@ -21,6 +22,8 @@ class RunData:
     store: ReferenceStore
     d_sae: int | None
     """Features of the autoencoder; None where the run has none."""
+    group: Group = ALONE
+    """The processes that share the run."""
 
     def fingerprints(self) -> dict[str, str | None]:
         """What the run reads, by content, under the settings that name it."""
@@ -32,6 +35,10 @@ class RunData:
         """The pairs at `rows` and their reference."""
         keys = [split[int(row)].key for row in rows]
         return collate(split, rows), self.store.batch(keys, self.d_sae)
+
+    def reference_logps(self, split: TokenisedPairs, rows: Int64s) -> np.ndarray:
+        """(2b,) log π_ref(y|x) of the pairs at `rows`, chosen then rejected."""
+        return np.asarray(self.store.batch([split[int(row)].key for row in rows], None).logps)
 
     def scan(
         self, split: TokenisedPairs, rows: Int64s, tokens_per_batch: int

@@ -16,10 +16,9 @@ from fpo_core.train.checkpoints import Checkpoints
 from fpo_core.train.output import checkpoints_in, is_finished
 from fpo_core.train.resume import FREE, MACHINE, PLACES, check_unchanged, find_checkpoint
 from fpo_core.train.schedule import dropout_seed
-from tests.core.pretend import PretendPolicy, config, data, run
+from tests.core.pretend import PretendPolicy, config, data, log_of, run
 
 CADENCE: dict[str, Any] = {"steps_per_eval": 3, "save_every": 2, "steps_per_report": 3}
-TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
 
 
 class CrashError(Exception):
@@ -34,11 +33,6 @@ def crash_at(kind: str, step: int):
             raise CrashError
 
     return emit
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
 def newest(folder: Path):
@@ -241,3 +235,11 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path, monkeypatch) -> 
     assert "--resume" in str(failed.value)
     assert newest(tmp_path / "run").state.step == 2
     assert not [*tmp_path.rglob(".*")], "something temporary was left"
+
+
+def test_leftovers_of_a_kill_before_the_first_checkpoint_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints" / ".step-00000002.new.tmp"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / ".fpo_config.json.77.tmp").write_text("half")
+    run(tmp_path, PretendPolicy())
+    assert not [*tmp_path.rglob(".*")]
