@@ -56,7 +56,6 @@ def select_backend(config: BackendConfig) -> str:
     )
 
 
-@cache
 def join_group(backend: str) -> Group:
     """The processes that this one was started with: torchrun's, mlx.launch's, or itself alone.
 
@@ -71,6 +70,12 @@ def join_group(backend: str) -> Group:
             f"--backend {backend} was started by {launchers[launched]}, which is for {launched}: "
             f"use {launchers[backend]}, or leave --backend out"
         )
+    return _joined(backend)
+
+
+@cache
+def _joined(backend: str) -> Group:
+    """Joining twice would wait for ever."""
     if backend == "mlx":
         lend_blas()
     kind = {"mlx": "MlxGroup", "torch": "TorchGroup"}[backend]
