@@ -159,7 +159,8 @@ class Kind:
             strict=True,
         ):
             if found != expected:
-                self.different.append(f"{output.name}: {what}")
+                names = {*found} ^ {*expected} if what == "files" else ""
+                self.different.append(f"{output.name}: {what} {names}")
         if list(output.rglob(".*.tmp")):
             self.different.append(f"{output.name}: leftovers")
         shutil.rmtree(output)

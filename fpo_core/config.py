@@ -275,10 +275,18 @@ class AdapterConfig(Settings):
 class OptimiserConfig(Settings):
     """How a step is taken."""
 
-    learning_rate: float | None = setting(
-        None, help="Peak learning rate; by default 1e-4 for adapters, 1e-5 for full.", above=0.0
+    optimizer: Literal["adamw", "adafactor", "lion"] = setting(
+        "adamw",
+        help="Optimiser of the framework; torch has no lion. Adafactor's rate is relative to the "
+        "size of each weight.",
     )
-    weight_decay: float = setting(0.0, help="AdamW's decoupled weight decay.", least=0.0)
+    learning_rate: float | None = setting(
+        None,
+        help="Peak learning rate; by default, for adapters and for full, 1e-4 and 1e-5 (adamw), "
+        "1e-2 and 1e-3 (adafactor), 3e-5 and 3e-6 (lion).",
+        above=0.0,
+    )
+    weight_decay: float = setting(0.0, help="Decoupled weight decay.", least=0.0)
     warmup: float = setting(
         0.1, help="Warm-up: a share of the steps below 1, a number of steps from 1 on.", least=0.0
     )
@@ -291,7 +299,16 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-5 if fine_tune_type == "full" else 1e-4
+        rates = {"adamw": (1e-4, 1e-5), "adafactor": (1e-2, 1e-3), "lion": (3e-5, 3e-6)}
+        return rates[self.optimizer][fine_tune_type == "full"]
+
+    def check(self) -> None:
+        """What the frameworks mean by Adafactor's weight decay differs."""
+        if self.optimizer == "adafactor" and self.weight_decay:
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay} while optimizer is adafactor, expected 0: "
+                "MLX and torch decay differently under it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +362,7 @@ class LoopConfig(Settings):
             )
         if self.allow_change and not self.resume:
             raise ConfigError("allow_change is set while resume is not: give --resume too")
-        unknown = sorted(self.allowed_changes() - {*self.names()})
+        unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})
         if unknown:
             raise ConfigError(
                 f"allow_change names {unknown[0]!r}, expected settings, such as learning_rate"

@@ -57,6 +57,10 @@ class WriteError(FpoError):
         self.path, self.reason = path, reason
 
 
+class LostProcessError(TrainingError):
+    """Another process of the run is gone."""
+
+
 class StoppedError(TrainingError):
     """A run was asked to stop, and did so with a checkpoint."""
 

@@ -34,6 +34,10 @@ def fan_out(*sinks: Sink) -> Sink:
     return emit
 
 
+def silent(event: Event) -> None:
+    """A sink for processes that leave it to the first to speak."""
+
+
 class JsonlLog:
     """Appends events to a file, one JSON object a line, flushed at once."""
 

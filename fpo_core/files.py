@@ -102,7 +102,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise WriteError(path, error.strerror or str(error)) from None
     except SafetensorError as error:
-        raise WriteError(path, str(error)) from None
+        raise WriteError(path, str(error).rpartition("I/O error: ")[2]) from None
     except RuntimeError as error:  # MLX's own writer
         if "write" not in str(error):
             raise

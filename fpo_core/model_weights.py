@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from fpo_core.model_folder import ModelFolder
-from fpo_core.sae_file import SafetensorsFile, open_safetensors
 from fpo_core.sae_write import DTYPES
+from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
 
 FLOATS = {code: name for name, code in DTYPES.items()}
 """Our names of the precisions by safetensors' codes."""

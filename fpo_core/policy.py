@@ -8,6 +8,7 @@ import numpy as np
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
+from fpo_core.group import ALONE, Group
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
 
@@ -61,8 +62,8 @@ class Policy(Protocol):
         """
         ...
 
-    def prepare_training(self, config: OptimiserConfig) -> None:
-        """Make the optimiser."""
+    def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
+        """Make the optimiser, which sums the gradients of a group's processes."""
         ...
 
     def seed(self, number: int) -> None:

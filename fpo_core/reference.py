@@ -1,7 +1,8 @@
 """Phase 1: run the frozen model once over every pair, and keep what it says (§3)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from fpo_core import __version__
 from fpo_core.config import ReferenceConfig
 from fpo_core.data.batches import collate
 from fpo_core.data.plans import scoring_batches
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.rows import Int64s, TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
 from fpo_core.feature_setup import describe_pooling
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.group import ALONE, Group, gather_scores, joined, wait
 from fpo_core.policy import Policy
+from fpo_core.scores import Scores
 from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
 
 
@@ -57,21 +60,30 @@ def extend_store(
     splits: Sequence[TokenisedPairs],
     config: ReferenceConfig,
     emit: Sink,
+    group: Group = ALONE,
 ) -> ReferenceStore:
     """Score every pair that the store lacks with the frozen policy; begin the store if need be.
 
     Stopped at any point, a later call goes on from the last whole shard. A store that is extended
-    keeps the cap and precision that it was begun with.
+    keeps the cap and precision that it was begun with. The processes of a group share the batches;
+    the first one writes what one process alone would.
     """
     store = _open(folder, key)
     missing = _missing(store, splits)
     if store is not None and not any(missing):
         return store
-    writer = _writer(folder, store, key, policy, config)
+    wait(group)  # until all have seen what is missing
+    writer = None if group.rank else _writer(folder, store, key, policy, config)
     progress = _Progress(sum(map(len, missing)), emit)
     for split, positions in zip(splits, missing, strict=True):
-        _score_split(policy, split, positions, config.tokens_per_batch, writer, progress)
-    writer.close()
+        rows = np.asarray(positions, np.int64)
+        for chosen, scores in _scored(policy, split, rows, config.tokens_per_batch, group):
+            if writer is not None:
+                writer.add([split[int(i)].key for i in chosen], scores)
+            progress.advance(len(chosen), split.num_tokens(chosen))
+    if writer is not None:
+        writer.close()
+    wait(group)
     return ReferenceStore.open(folder)
 
 
@@ -105,21 +117,23 @@ def _writer(
     )
 
 
-def _score_split(
+def _scored(
     policy: Policy,
     split: TokenisedPairs,
-    positions: list[int],
+    rows: Int64s,
     tokens_per_batch: int,
-    writer: StoreWriter,
-    progress: "_Progress",
-) -> None:
-    rows = np.asarray(positions, np.int64)
-    lengths = split.lengths()[rows]
-    keys = split.keys() if positions else []
-    for chosen in scoring_batches(lengths, tokens_per_batch):
-        batch = collate(split, rows[chosen])
-        writer.add([keys[i] for i in rows[chosen]], policy.score(batch))
-        progress.advance(batch.pairs, batch.num_tokens)
+    group: Group,
+) -> Iterator[tuple[Int64s, Scores]]:
+    """Pairs of a split and their scores, as many batches at a time as there are processes."""
+    plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
+    for first in range(0, len(plan), group.size):
+        turn = plan[first : first + group.size]
+        own = None
+        if group.rank < len(turn):
+            own = policy.score(collate(split, rows[turn[group.rank]]))
+        ends = np.cumsum([0, *map(len, turn)] + [0] * (group.size - len(turn)))
+        owners = [np.arange(*part) for part in pairwise(ends)]
+        yield rows[joined(turn)], gather_scores(group, own, owners)
 
 
 class _Progress:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from fpo_core.sae_file import SIZES
+from fpo_core.safetensors_file import SIZES
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 
 from fpo_core.sae_hook import Hook
 from fpo_core.sites import tap_point
 from fpo_mlx.split_cache import Arrays, SplitCache
+
+_RANDOM: Any = mx.random.state
+"""One array: the two halves of a 64-bit key."""
 
 
 class Tap:
@@ -105,8 +109,7 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = tap if tap is not None and tap.inside and tap.watching else None
         cache = next((a for a in (*args, *kw.values()) if isinstance(a, SplitCache)), SplitCache())
-        state: Any = mx.random.state
-        high, low = (int(part) for part in state[0].tolist())
+        high, low = (int(part) for part in np.array(_RANDOM[0]))
 
         def run(
             weights: dict[str, Any], x: mx.array, given: Arrays

@@ -27,11 +27,15 @@ class Trained:
     """Trained weights by canonical name, kept in float32; LoRA matrices are transposed in MLX."""
 
     def __init__(self, places: Places, *, is_lora: bool, compute: mx.Dtype) -> None:
-        self._places, self._is_lora, self._compute = places, is_lora, compute
+        self._places, self.is_lora, self._compute = places, is_lora, compute
 
     def get(self) -> Weights:
         """The weights as the model holds them."""
         return {name: module[attribute] for name, (module, attribute) in self._places.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical shapes by name."""
+        return {name: self._shape(weight) for name, weight in self.get().items()}
 
     def put(self, weights: Weights) -> None:
         """Hand weights to the model."""
@@ -40,7 +44,7 @@ class Trained:
 
     def cast(self, weights: Weights) -> Weights:
         """Fully trained weights in the precision of the compute; adapters stay float32."""
-        if self._is_lora or self._compute == mx.float32:
+        if self.is_lora or self._compute == mx.float32:
             return weights
         return {name: weight.astype(self._compute) for name, weight in weights.items()}
 
@@ -63,7 +67,7 @@ class Trained:
 
     def from_canonical(self, weights: Mapping[str, np.ndarray]) -> Weights:
         """Canonical arrays as MLX keeps them; ModelError where names or shapes do not fit."""
-        check_shapes(weights, {name: self._shape(weight) for name, weight in self.get().items()})
+        check_shapes(weights, self.shapes())
         return self.to_mlx({name: weights[name] for name in self._places})
 
     def to_mlx(self, weights: Mapping[str, np.ndarray]) -> Weights:
@@ -74,10 +78,10 @@ class Trained:
         }
 
     def _turn(self, weight: np.ndarray) -> np.ndarray:
-        return weight.T if self._is_lora else weight
+        return weight.T if self.is_lora else weight
 
     def _shape(self, weight: mx.array) -> tuple[int, ...]:
-        return tuple(weight.shape[::-1] if self._is_lora else weight.shape)
+        return tuple(weight.shape[::-1] if self.is_lora else weight.shape)
 
 
 def select_trained(

@@ -1,5 +1,6 @@
 """Devices and precisions of the torch backend."""
 
+import os
 import resource
 import sys
 
@@ -13,7 +14,7 @@ from fpo_core.machine import physical_memory
 def select_device(config: BackendConfig) -> torch.device:
     """The device that was asked for, or CUDA, or the CPU; MPS only when asked."""
     if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return _own_cuda() if torch.cuda.is_available() else torch.device("cpu")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
             "--device cuda was asked for but torch sees no CUDA device: "
@@ -25,7 +26,13 @@ def select_device(config: BackendConfig) -> torch.device:
         )
     if config.device == "gpu":
         raise BackendError("--device gpu belongs to --backend mlx: say cuda or mps for torch")
-    return torch.device(config.device)
+    return _own_cuda() if config.device == "cuda" else torch.device(config.device)
+
+
+def _own_cuda() -> torch.device:
+    """The device of this process among those that torchrun started on this machine."""
+    number = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda" if number is None else f"cuda:{number}")
 
 
 def select_dtype(config: BackendConfig, device: torch.device) -> torch.dtype:

@@ -1,36 +1,52 @@
-"""AdamW on the trained weights, its state under canonical names."""
+"""torch's optimisers on the trained weights, their state under canonical names."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fpo_core.config import OptimiserConfig
+from fpo_core.group import Group
+from fpo_core.optimisers import check_optimizer, check_state, state_parts
 from fpo_torch.trained import Trained, to_numpy
 
-_MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
-"""Suffix of the canonical name, and torch's own key."""
+_KEYS = {
+    "adamw": {"m": "exp_avg", "v": "exp_avg_sq"},
+    "adafactor": {"row": "row_var", "col": "col_var", "v": "variance"},
+}
+"""torch's own names of the parts of a state."""
+_ADAFACTOR_EPS = (1e-18, 1e-3)
+"""torch's default for the first, 1.2e-7, would bound the mean of the squared gradient."""
 
 
 class Optimiser:
     """Takes steps with the gradients that lie on the trained weights."""
 
-    def __init__(self, trained: Trained, config: OptimiserConfig) -> None:
-        self._weights = trained.parameters
-        self._adam = torch.optim.AdamW(
-            self._weights.values(), lr=0.0, weight_decay=config.weight_decay
-        )
+    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
+        check_optimizer(config.optimizer, "torch")
+        self._weights, self._name, self._group = trained.parameters, config.optimizer, group
+        self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy.apply_gradients`."""
+        if self._group.size > 1:
+            self._sum_gradients()
         norm = float(nn.utils.clip_grad_norm_(list(self._weights.values()), max_norm))
         if np.isfinite(norm):
-            for group in self._adam.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
-            self._adam.step()
+            self._optimizer.step()
         self.drop_gradients()
         return norm
+
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all processes; one that saw no rows has none."""
+        weights = list(self._weights.values())
+        mine = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in mine]))
+        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad = part.view_as(weight)
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
@@ -41,19 +57,36 @@ class Optimiser:
         """See `fpo_core.policy.Policy.optimiser_state`."""
         arrays: dict[str, np.ndarray] = {"step": np.array(0, np.int64)}
         for name, weight in self._weights.items():
-            of_weight = self._adam.state.get(weight, {})  # empty before the first step
-            for suffix, key in _MOMENTS.items():
-                moment = of_weight.get(key, torch.zeros_like(weight))
-                arrays[f"{name}.{suffix}"] = to_numpy(moment)
+            of_weight = self._optimizer.state.get(weight, {})  # empty before the first step
+            for part, shape in state_parts(self._name, tuple(weight.shape)).items():
+                held = of_weight.get(_KEYS[self._name][part])
+                arrays[f"{name}.{part}"] = (
+                    np.zeros(shape, np.float32) if held is None else to_numpy(held).reshape(shape)
+                )
             arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
         return arrays
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """See `fpo_core.policy.Policy.load_optimiser_state`."""
+        shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
+        check_state(state, self._name, shapes)
         for name, weight in self._weights.items():
-            moments = {
-                key: torch.from_numpy(np.array(state[f"{name}.{suffix}"])).to(weight.device)
-                for suffix, key in _MOMENTS.items()
+            parts = {
+                _KEYS[self._name][part]: _as_torch(part, state[f"{name}.{part}"], weight)
+                for part in state_parts(self._name, shapes[name])
             }
             step = torch.tensor(float(state["step"]))
-            self._adam.state[weight] = {"step": step, **moments}
+            self._optimizer.state[weight] = {"step": step, **parts}
+
+
+def _make(weights: list[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(weights, lr=0.0, eps=_ADAFACTOR_EPS)
+    return torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
+
+
+def _as_torch(part: str, array: np.ndarray, weight: nn.Parameter) -> Tensor:
+    """A part of a state as torch shapes it: means keep the axis that they were taken over."""
+    tensor = torch.from_numpy(np.array(array)).to(weight.device)
+    axis = {"row": -1, "col": -2}.get(part)
+    return tensor if axis is None else tensor.unsqueeze(axis)

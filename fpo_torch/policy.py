@@ -19,6 +19,7 @@ from fpo_core.config import (
 from fpo_core.data.batches import Batch
 from fpo_core.fast import why_plain
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.group import ALONE, Group
 from fpo_core.objectives import needs_kl, objective_losses
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
@@ -199,9 +200,9 @@ class TorchPolicy:
             self.model.eval()
         return scores.map(to_numpy)
 
-    def prepare_training(self, config: OptimiserConfig) -> None:
+    def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
         """See `fpo_core.policy.Policy`."""
-        self._optimiser = Optimiser(self._trained, config)
+        self._optimiser = Optimiser(self._trained, config, group)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.policy.Policy`."""

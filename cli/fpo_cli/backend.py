@@ -5,12 +5,15 @@ import importlib.util
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
+from fpo_cli.launch import launched_for
 from fpo_cli.quiet import quiet_loading
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.errors import BackendError
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.group import ALONE, Group
 from fpo_core.policy import Policy
 from fpo_core.sae_check import ActivationReader
 from fpo_core.sae_hook import Hook
@@ -30,7 +33,7 @@ def install_command(backend: str) -> str:
 
 
 def select_backend(config: BackendConfig) -> str:
-    """The backend that was asked for, or mlx on Metal, torch on CUDA, else torch, else mlx.
+    """The backend that was asked for, or its launcher's, or torch, but mlx first on Metal.
 
     Raises BackendError where it is not installed, naming what is missing and how to get it.
     """
@@ -42,6 +45,9 @@ def select_backend(config: BackendConfig) -> str:
                 f"{_INSTALL[config.backend]}"
             )
         return config.backend
+    launched = launched_for()
+    if launched is not None:
+        return launched
     on_apple = sys.platform == "darwin" and platform.machine() == "arm64"
     for backend in ("mlx", "torch") if on_apple else ("torch", "mlx"):
         if not missing_packages(backend):
@@ -50,6 +56,32 @@ def select_backend(config: BackendConfig) -> str:
         f"neither backend is installed: {_INSTALL['mlx']} on Apple Silicon, "
         f"{_INSTALL['torch']} elsewhere"
     )
+
+
+def join_group(backend: str) -> Group:
+    """The processes that this one was started with: torchrun's, mlx.launch's, or itself alone.
+
+    Raises BackendError where the launcher is the other backend's.
+    """
+    launched = launched_for()
+    if launched is None:
+        return ALONE
+    if launched != backend:
+        launchers = {"torch": "torchrun", "mlx": "mlx.launch"}
+        raise BackendError(
+            f"--backend {backend} was started by {launchers[launched]}, which is for {launched}: "
+            f"use {launchers[backend]}, or leave --backend out"
+        )
+    return _joined(backend)
+
+
+@cache
+def _joined(backend: str) -> Group:
+    """Joining twice would wait for ever."""
+    if backend == "mlx":
+        lend_blas()
+    kind = {"mlx": "MlxGroup", "torch": "TorchGroup"}[backend]
+    return getattr(importlib.import_module(f"fpo_{backend}.group"), kind)()
 
 
 def lend_blas() -> str | None:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import typer
 
 from fpo_cli import options
+from fpo_cli.launch import launched_for, process_number
 from fpo_cli.ui import Ui, to_json
 from fpo_core.config import BackendConfig, NoModelConfig
-from fpo_core.errors import SelfTestError
+from fpo_core.errors import BackendError, SelfTestError
 from fpo_core.settings import Settings
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -40,10 +41,12 @@ def command(
     *,
     arguments: tuple[str, ...] = (),
     defaults: Mapping[str, Any] | None = None,
+    shared: bool = False,
 ) -> Callable[[Run[SettingsT]], Run[SettingsT]]:
     """Add a function to `app` under `name`. What it returns is what --json prints.
 
-    The function's docstring is the help; `arguments` are settings given by position.
+    The function's docstring is the help; `arguments` are settings given by position; `shared` work
+    may be done by several processes.
     """
 
     def decorate(run: Run[SettingsT]) -> Run[SettingsT]:
@@ -53,7 +56,12 @@ def command(
             config, ignored = options.read_settings(
                 settings, given, file, defaults or {}, arguments
             )
-            ui = Ui(as_json)
+            ui = Ui(as_json, quiet=process_number() > 0)
+            if launched_for() and not shared:
+                raise BackendError(
+                    f"fpo {name} runs in one process, and was started as one of several: start it "
+                    "without torchrun or mlx.launch"
+                )
             if ignored:
                 ui.note(f"{file}: left aside, of no concern here: {', '.join(ignored)}")
             _run(run, config, ui)
@@ -94,7 +102,7 @@ def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
             result, failed = run(config, ui), None
         except SelfTestError as error:
             result, failed = error.report, error
-    if ui.json:
+    if ui.json and not ui.quiet:
         print(to_json(result), file=real)
     if failed is not None:
         raise failed

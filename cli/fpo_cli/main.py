@@ -17,6 +17,7 @@ from fpo_cli.commands import (
     sae,
     train,
 )
+from fpo_cli.launch import process_number
 from fpo_core.errors import FpoError
 
 COMMANDS = (quickstart, convert, sae, reference, train, evaluate, fuse, generate, inspect, doctor)
@@ -55,7 +56,8 @@ def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:
 
 
 def _fail(message: str, code: int = 2) -> NoReturn:
-    print("fpo: " + " ".join(message.split()), file=sys.stderr)
+    who = f"fpo, process {process_number()}" if process_number() else "fpo"
+    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(code)
 
 

@@ -10,6 +10,8 @@ from fpo_cli.stores import shared_store
 from fpo_cli.training import announce
 from fpo_cli.ui import Ui
 from fpo_core.config import ReferenceRunConfig
+from fpo_core.events import silent
+from fpo_core.group import first_before_others
 from fpo_core.reference import missing_pairs
 
 
@@ -17,18 +19,19 @@ def build_reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
     """Build the store, or add what it lacks; the mapping that --json prints."""
     start = time.perf_counter()
     session = Session(config)
-    _ = session.backend
-    features = session.features
-    data = session.load_data(config)
-    named = config.reference
-    folder = shared_store(session, config.cache) if named is None else Path(named)
-    splits = splits_of(data)
-    missing = sum(map(len, missing_pairs(folder, session.key, splits)))
+    with first_before_others(session.group):
+        features = session.features
+        data = session.load_data(config)
+        named = config.reference
+        folder = shared_store(session, config.cache) if named is None else Path(named)
+        splits = splits_of(data)
+        missing = sum(map(len, missing_pairs(folder, session.key, splits)))
     if missing:
         policy = session.policy(FROZEN)
         announce(ui, session, data.report)
         with ProgressDisplay(ui) as display:
-            session.reference(folder, splits, policy, config, display)
+            emit = silent if session.group.rank else display
+            session.reference(folder, splits, policy, config, emit)
     pairs = sum(map(len, splits))
     size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
     ui.say(f"{folder}: {pairs} pairs, {missing} of them new, {size / 2**20:.1f} MiB")

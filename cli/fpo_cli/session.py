@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fpo_cli.backend import build_policy, select_backend
+from fpo_cli.backend import build_policy, join_group, select_backend
 from fpo_core.adapter_read import load_adapter
 from fpo_core.adapters import Adapter
 from fpo_core.config import (
@@ -24,6 +24,7 @@ from fpo_core.events import Sink
 from fpo_core.feature_setup import load_features, special_roles
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.files import sampled_sha256
+from fpo_core.group import Group
 from fpo_core.model_folder import ModelFolder
 from fpo_core.policy import Policy
 from fpo_core.reference import extend_store, store_key
@@ -43,6 +44,11 @@ class Session:
     def backend(self) -> str:
         """Name of the backend in use."""
         return select_backend(self.config)
+
+    @property
+    def group(self) -> Group:
+        """The processes that share the command's work."""
+        return join_group(self.backend)
 
     @cached_property
     def model(self) -> ModelFolder:
@@ -141,7 +147,7 @@ class Session:
         emit: Sink,
     ) -> ReferenceStore:
         """The store at `folder`, extended by what it lacks of the splits."""
-        return extend_store(folder, self.key, policy, splits, config, emit)
+        return extend_store(folder, self.key, policy, splits, config, emit, self.group)
 
 
 def _adapter_fingerprint(folder: Path) -> str:

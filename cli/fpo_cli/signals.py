@@ -12,15 +12,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def stop_signals(ui: Ui) -> Iterator[Callable[[], int | None]]:
-    """Within, the first signal is kept for the function this yields; a second one interrupts."""
+def stop_signals(ui: Ui, *, patient: bool) -> Iterator[Callable[[], int | None]]:
+    """Within, the first signal is kept for the function this yields; a second one interrupts.
+
+    A `patient` process hears each signal twice, from the terminal and from its launcher.
+    """
     asked: list[int] = []
 
     def hear(number: int, _: FrameType | None) -> None:
-        if asked:
+        if not asked:
+            asked.append(number)
+            ui.note("stopping after this step, with a checkpoint; once more stops at once")
+        elif not patient:
             raise KeyboardInterrupt
-        asked.append(number)
-        ui.note("stopping after this step, with a checkpoint; once more stops at once")
 
     before: dict[signal.Signals, Any] = {}
     for each in _SIGNALS:

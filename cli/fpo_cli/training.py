@@ -1,5 +1,6 @@
 """A whole run, for `fpo train` and `fpo quickstart`: checks, phase 1, phase 2, measurements."""
 
+import contextlib
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
-from fpo_core.events import JsonlLog, fan_out
+from fpo_core.events import JsonlLog, fan_out, silent
 from fpo_core.feature_setup import check_constrains
+from fpo_core.group import first_before_others, only_first
 from fpo_core.model_folder import check_quantised
 from fpo_core.objectives import constraint_weight
+from fpo_core.optimisers import check_optimizer
 from fpo_core.policy import Policy
 from fpo_core.texts import read_texts
 from fpo_core.train import RunData, TrainResult, hold_reference, train
@@ -82,7 +85,12 @@ class Outcome:
 def check_run(config: TrainConfig, ui: Ui) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written."""
     session = Session(config)
-    _ = session.backend
+    with first_before_others(session.group):
+        return _checked(session, config, ui)
+
+
+def _checked(session: Session, config: TrainConfig, ui: Ui) -> Checked:
+    check_optimizer(config.optimizer, session.backend)
     check_folder(config.output)
     check_trackers(config)
     checkpoint = find_checkpoint(config, ui.warn)
@@ -171,6 +179,7 @@ def _foresee(checked: Checked, policy: Policy, ui: Ui) -> Preflight:
 def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
     """Phase 1, phase 2, and the same measurements before and after."""
     config, session, data = checked.config, checked.session, checked.data
+    group = session.group
     policy = _start(checked, ui)
     checkpoint = checked.checkpoint
     if config.preflight and checkpoint is None:
@@ -179,16 +188,19 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         store = session.reference(checked.store, splits_of(data), policy, config, display)
         folder = RunFolder(Path(config.output), session.model, config)
         if checkpoint is None:
-            folder.begin()
-        run_data = RunData.of(data, store, session.features)
+            only_first(group, folder.begin)
+        run_data = RunData.of(data, store, session.features, group)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
         ui.note("measuring the start")
         before = _at_the_reference(gauge.measure(policy))
         if checkpoint is not None:
             ui.note(f"going on after step {checkpoint.state.step}")
-        with open_trackers(config) as trackers, stop_signals(ui) as stop:
-            emit = fan_out(JsonlLog(folder.log), display, *trackers)
+        with (
+            contextlib.nullcontext([]) if group.rank else open_trackers(config) as trackers,
+            stop_signals(ui, patient=group.size > 1) as stop,
+        ):
+            emit = silent if group.rank else fan_out(JsonlLog(folder.log), display, *trackers)
             result = train(policy, run_data, config, folder, emit, checkpoint=checkpoint, stop=stop)
         ui.note("measuring the end" + _kl_cost(config, start))
         policy.set_reference(start)

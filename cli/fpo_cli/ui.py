@@ -17,16 +17,18 @@ class Ui:
     """The voice of a command. Under --json, stdout belongs to the one JSON object."""
 
     json: bool = False
+    quiet: bool = False
+    """Whether another process speaks for this one."""
 
     @cached_property
     def out(self) -> "Console":
         """For results that people read."""
-        return self.err if self.json else _console(sys.stdout)
+        return self.err if self.json else _console(sys.stdout, self.quiet)
 
     @cached_property
     def err(self) -> "Console":
         """For progress and remarks."""
-        return _console(sys.stderr)
+        return _console(sys.stderr, self.quiet)
 
     def say(self, text: Any = "", style: str | None = None) -> None:
         """A line, or anything rich can print, of the result."""
@@ -41,10 +43,10 @@ class Ui:
         self.err.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _console(file: Any) -> "Console":
+def _console(file: Any, quiet: bool) -> "Console":
     from rich.console import Console
 
-    return Console(file=file)
+    return Console(file=file, quiet=quiet)
 
 
 def to_json(result: Mapping[str, Any]) -> str:

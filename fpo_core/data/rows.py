@@ -130,6 +130,11 @@ class TokenisedPairs(Sequence[TokenisedPair]):
             raise DataError(f"{folder}: tokenised rows of {split} are damaged: delete the folder")
         return pairs
 
+    def num_tokens(self, rows: Int64s) -> int:
+        """Tokens of the pairs at `rows`, prompts counted on both sides."""
+        index = self._index[rows]
+        return int((2 * index["prompt"] + index["chosen"] + index["rejected"]).sum())
+
     def fingerprint(self) -> str:
         """SHA-256 of the pairs' keys in order: it changes with any token, mask or place."""
         return hashlib.sha256(np.ascontiguousarray(self._index["key"]).tobytes()).hexdigest()

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fpo_core import __version__
+from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.files import remove_folder, sampled_sha256, write_folder, write_json
 from fpo_core.policy import Policy, PolicyInfo
@@ -37,13 +38,14 @@ class Origin:
     fingerprints: dict[str, str | None]
     """Contents of model, adapter, autoencoder and pairs; see `RunData.fingerprints`."""
     made_with: dict[str, Any]
-    """Version, backend, device and dtype."""
+    """Version, backend, device, dtype, and how many processes shared the run."""
 
     @staticmethod
-    def made_by(info: PolicyInfo) -> dict[str, Any]:
-        """`made_with` of a policy."""
+    def made_by(info: PolicyInfo, processes: int) -> dict[str, Any]:
+        """`made_with` of a policy in a group of so many processes."""
         names = ("backend", "device", "dtype", "quantisation")
-        return {"fpo": __version__} | {name: getattr(info, name) for name in names}
+        values = {name: getattr(info, name) for name in names}
+        return {"fpo": __version__, **values, "processes": processes}
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,14 @@ class Checkpoint:
     log_bytes: int
     """Length of the log when it was made."""
 
-    def load_into(self, policy: Policy) -> None:
-        """Give a policy, prepared for training, the weights and the optimiser's state."""
+    def load_into(self, policy: Policy, config: TrainConfig) -> None:
+        """Give a policy, prepared for training, the weights and the optimiser's state.
+
+        Another optimiser, where that is allowed, starts afresh.
+        """
         policy.load_trained(_arrays(self.folder / TRAINED_FILE))
-        policy.load_optimiser_state(_arrays(self.folder / OPTIMISER_FILE))
+        if self.origin.config["optimizer"] == config.optimizer:
+            policy.load_optimiser_state(_arrays(self.folder / OPTIMISER_FILE))
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,14 @@ class Checkpoints:
             write_json(folder / STATE_FILE, meta)
 
         write_folder(self._path(state.step), write)
+        self.prune(state.step)
+
+    def prune(self, step: int) -> None:
+        """Drop all but the newest up to a step; those beyond it are of a future taken back."""
         steps = self.steps()
-        kept = [step for step in steps if step <= state.step][-self.keep :]
-        for step in set(steps) - set(kept):
-            remove_folder(self._path(step))
+        kept = [each for each in steps if each <= step][-self.keep :]
+        for each in set(steps) - set(kept):
+            remove_folder(self._path(each))
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint:
         """The newest checkpoint that is whole; damaged ones are named to `warn` and left out.

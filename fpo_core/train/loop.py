@@ -1,14 +1,15 @@
 """The training loop."""
 
 import math
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from fpo_core.config import TrainConfig
-from fpo_core.errors import StoppedError, TrainingError, WriteError
+from fpo_core.data.rows import Int64s
+from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
+from fpo_core.group import any_of, gather_scores, joined, only_first, shares, wait
 from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
 from fpo_core.objectives import OBJECTIVES
 from fpo_core.policy import Policy
@@ -57,6 +58,8 @@ def train(
         run.to_the_end(stop)
     except WriteError as error:
         raise WriteError(error.path, error.reason, run.way_on()) from None
+    except LostProcessError as error:
+        raise LostProcessError(f"{error}; {run.way_on()}") from None
     return TrainResult(run.state, run.plan.steps)
 
 
@@ -65,11 +68,12 @@ class _Run:
         self, policy: Policy, data: RunData, config: TrainConfig, folder: RunFolder, emit: Sink
     ) -> None:
         self.policy, self.data, self.config = policy, data, config
-        self.folder, self.emit = folder, emit
+        self.folder, self.emit, self.group = folder, emit, data.group
         self.plan = RowPlan.of(data.train.lengths(), config)
         self.eval_every = config.steps_per_eval or max(1, self.plan.steps // 10)
         self.save_every = config.save_every or self.eval_every
-        self.origin = Origin(config.to_mapping(), data.fingerprints(), Origin.made_by(policy.info))
+        self.made_with = Origin.made_by(policy.info, data.group.size)
+        self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
         self.watch = Stopwatch()
 
@@ -78,28 +82,29 @@ class _Run:
         if self.policy.info.fallback is not None:
             self.emit(Event("warning", 0, {"message": self.policy.info.fallback}))
         check_step0(self.policy, self.data, self.config, self.emit)
-        self.policy.prepare_training(self.config)
+        self.policy.prepare_training(self.config, self.group)
         self._validate()
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Stand where the checkpoint was made, the log and `best/` included."""
-        check_machine(checkpoint, self.config, self.policy.info)
-        self.policy.prepare_training(self.config)
-        checkpoint.load_into(self.policy)
+        check_machine(checkpoint, self.config, self.made_with)
+        self.policy.prepare_training(self.config, self.group)
+        checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
-        self.folder.go_on(checkpoint)
+        wait(self.group)  # until all have read what the first now cuts
+        only_first(self.group, lambda: self.folder.go_on(checkpoint))
         self.emit(Event("checkpoint", self.state.step))  # the log was cut in front of this line
         self._restore_best()
 
     def _restore_best(self) -> None:
         """A best result is written after its own checkpoint, so that checkpoint can mend it."""
-        state = self.state
-        if self.folder.best_step() == state.best_step:
+        state, folder = self.state, self.folder
+        if not any_of(self.group, folder.best_step() != state.best_step):
             return
         if state.best_step == state.step:
-            self.folder.save_best(self.policy, state)
+            only_first(self.group, lambda: folder.save_best(self.policy, state))
             return
-        self.folder.drop_best()
+        only_first(self.group, folder.drop_best)
         text = f"best/ no longer holds the best result (step {state.best_step}): the next fills it"
         state.best_step = state.best_loss = None
         self.emit(Event("warning", state.step, {"message": text}))
@@ -112,15 +117,20 @@ class _Run:
             if ended or step % self.config.steps_per_report == 0 or step == 1:
                 self._report()
             improved = (ended or step % self.eval_every == 0) and self._validate()
-            asked = stop()
+            asked = self._asked(stop)
             if ended or improved or asked or step % self.save_every == 0:
                 self._save(improved=improved)
             if asked and not ended:
                 raise StoppedError(f"stopped after step {step}: {self.way_on()}", asked)
-        self.folder.save_result(self.policy)
+        only_first(self.group, lambda: self.folder.save_result(self.policy))
         self._warn_of_weak_constraint(self.state.constraint_ratio)
         self._clock()
         self.emit(Event("done", self.state.step, {"seconds": self.state.seconds}))
+
+    def _asked(self, stop: StopAsked) -> int | None:
+        """The signal that asks for a stop, in whichever process it was heard."""
+        number = stop()
+        return (number or signal.SIGTERM) if any_of(self.group, number is not None) else None
 
     def way_on(self) -> str:
         """What to do after an untimely end."""
@@ -135,27 +145,17 @@ class _Run:
     def _step(self, step: int) -> None:
         """One optimiser step over a window of batches; skipped where anything is not finite."""
         self._clock()
-        batches = self.plan.batches(step)
-        pairs = sum(map(len, batches))
-        parts: list[Scores] = []
-        logps: list[np.ndarray] = []
-        tokens = 0
-        for part, rows in enumerate(batches):
-            batch, reference = self.data.batch(self.data.train, rows)
-            self.policy.seed(dropout_seed(self.config.seed, step, part))
-            scores = self.policy.accumulate(batch, reference, self.config, 1 / pairs)
-            parts.append(scores.without_pooled())
-            logps.append(np.asarray(reference.logps).reshape(2, -1))
-            tokens += batch.num_tokens
+        rows = joined(self.plan.batches(step))
+        scores = self._accumulate(step, rows)
+        logps = self.data.reference_logps(self.data.train, rows)
+        values = preference_metrics(scores, logps, self.config)
         rate = learning_rate(step, self.plan.steps, self.config)
-        values = preference_metrics(
-            join(parts), np.concatenate(logps, axis=1).reshape(-1), self.config
-        )
         if math.isfinite(values["loss"]):
             norm = self.policy.apply_gradients(rate, self.config.max_grad_norm)
         else:
             norm = math.nan
             self.policy.drop_gradients()
+        tokens = self.data.train.num_tokens(rows)
         self.state.step = step
         self.state.num_tokens += tokens
         seconds = self._clock()
@@ -167,6 +167,22 @@ class _Run:
         self.state.window.add(values, tokens, seconds)
         if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in values:
             self.state.ratios.append(values["fpo/constraint_ratio"])
+
+    def _accumulate(self, step: int, rows: Int64s) -> Scores:
+        """Add the gradient of this process's share of the window; the scores of all its rows."""
+        group = self.group
+        owned = shares([len(batch) for batch in self.plan.batches(step)], group.size)
+        parts: list[Scores] = []
+        for part, places in enumerate(owned[group.rank]):
+            if not len(places):
+                continue
+            batch, reference = self.data.batch(self.data.train, rows[places])
+            number = part * group.size + group.rank
+            self.policy.seed(dropout_seed(self.config.seed, step, number))
+            scores = self.policy.accumulate(batch, reference, self.config, 1 / len(rows))
+            parts.append(scores.without_pooled())
+        own = join(parts) if parts else None
+        return gather_scores(group, own, [joined(each) for each in owned])
 
     def _clock(self) -> float:
         """Add the time since the last call to the run's; return it."""
@@ -224,10 +240,11 @@ class _Run:
     def _save(self, *, improved: bool) -> None:
         """Save a checkpoint and then, where validation `improved`, the best result."""
         self._clock()
-        self.folder.save_checkpoint(self.policy, self.state, self.origin)
+        save = self.folder.save_checkpoint
+        only_first(self.group, lambda: save(self.policy, self.state, self.origin))
         self.emit(Event("checkpoint", self.state.step))
         if improved:
-            self.folder.save_best(self.policy, self.state)
+            only_first(self.group, lambda: self.folder.save_best(self.policy, self.state))
 
     def _warn_of_weak_constraint(self, ratio: float | None) -> None:
         if ratio is not None and ratio < WEAK_CONSTRAINT:

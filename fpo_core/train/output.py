@@ -47,16 +47,21 @@ class RunFolder:
     def begin(self) -> None:
         """Make the folder and write the settings; a log of an earlier run is replaced."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
         self.log.unlink(missing_ok=True)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """Take back what was written after the checkpoint; write the settings in use now."""
-        for folder in (self.path, self.checkpoints.folder):
-            remove_leftovers(folder)
+        self._remove_leftovers()
+        self.checkpoints.prune(checkpoint.state.step)
         if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
             os.truncate(self.log, checkpoint.log_bytes)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.path, self.checkpoints.folder):
+            remove_leftovers(folder)
 
     def save_result(self, policy: Policy) -> None:
         """Write the trained adapter or model to the top of the folder."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from fpo_core.config import DataConfig, FeatureConfig, TrainConfig
 from fpo_core.errors import ConfigError, TrainingError
-from fpo_core.policy import PolicyInfo
-from fpo_core.train.checkpoints import Checkpoint, Origin
+from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.output import checkpoints_in, is_finished
 
 PLACES = ("model", "adapter", "data", "sae", "revision")
@@ -65,13 +64,14 @@ def check_unchanged(
     _refuse(checkpoint, changes, config.allowed_changes())
 
 
-def check_machine(checkpoint: Checkpoint, config: TrainConfig, info: PolicyInfo) -> None:
+def check_machine(checkpoint: Checkpoint, config: TrainConfig, now: Mapping[str, Any]) -> None:
     """Raise ConfigError where another precision, or other dropout, would be computed with.
 
-    Without dropout another backend or device goes on with the same numbers, up to rounding.
+    `now` is as `Origin.made_by` says it. Without dropout another backend, device or number of
+    processes goes on with the same numbers, up to rounding.
     """
-    was, now = checkpoint.origin.made_with, Origin.made_by(info)
-    names = MACHINE if config.dropout else ("dtype",)
+    was = checkpoint.origin.made_with
+    names = (*MACHINE, "processes") if config.dropout else ("dtype",)
     differing = (name for name in names if was[name] != now[name])
     changes = [Change(name, _shown(was[name]), _shown(now[name])) for name in differing]
     _refuse(checkpoint, changes, config.allowed_changes())

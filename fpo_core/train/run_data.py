@@ -11,6 +11,7 @@ from fpo_core.data.load import PreferenceData
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import Int64s, TokenisedPairs
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.group import ALONE, Group
 from fpo_core.scoring import ReferenceBatch
 from fpo_core.store import ReferenceStore, StoreKey
 
@@ -26,13 +27,21 @@ class RunData:
     """Features of the autoencoder; None where the run has none."""
     weights: np.ndarray | None = None
     """(d_sae,) weights of the features that D compares; None for its top k."""
+    group: Group = ALONE
+    """The processes that share the run."""
 
     @classmethod
-    def of(cls, data: PreferenceData, store: ReferenceStore, features: FeatureTap | None) -> Self:
+    def of(
+        cls,
+        data: PreferenceData,
+        store: ReferenceStore,
+        features: FeatureTap | None,
+        group: Group = ALONE,
+    ) -> Self:
         """The pairs of a run with its reference, and what its autoencoder adds to that."""
-        if features is None:
-            return cls(data.train, data.valid, store, None)
-        return cls(data.train, data.valid, store, features.sae.d_sae, features.weights)
+        d_sae = None if features is None else features.sae.d_sae
+        weights = None if features is None else features.weights
+        return cls(data.train, data.valid, store, d_sae, weights, group)
 
     def fingerprints(self) -> dict[str, str | None]:
         """What the run reads, by content, under the settings that name it."""
@@ -45,6 +54,10 @@ class RunData:
         keys = [split[int(row)].key for row in rows]
         reference = self.store.batch(keys, self.d_sae)
         return collate(split, rows), replace(reference, weights=self.weights)
+
+    def reference_logps(self, split: TokenisedPairs, rows: Int64s) -> np.ndarray:
+        """(2b,) log π_ref(y|x) of the pairs at `rows`, chosen then rejected."""
+        return np.asarray(self.store.batch([split[int(row)].key for row in rows], None).logps)
 
     def scan(
         self, split: TokenisedPairs, rows: Int64s, tokens_per_batch: int

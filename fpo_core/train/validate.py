@@ -3,7 +3,9 @@
 import numpy as np
 
 from fpo_core.config import ObjectiveConfig
+from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import TokenisedPairs
+from fpo_core.group import gather_scores, joined
 from fpo_core.metrics import preference_metrics
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
@@ -20,14 +22,20 @@ def score_pairs(
     tokens_per_batch: int,
     kl: bool = False,
 ) -> tuple[Scores, np.ndarray]:
-    """Scores of at most `pairs` pairs spread over a split, and their (2b,) stored logps."""
+    """Scores of at most `pairs` pairs spread over a split, and their (2b,) stored logps.
+
+    Processes share the batches, and all get all scores.
+    """
     rows = spread(len(split), pairs)
+    group = data.group
+    plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
     parts: list[Scores] = []
-    logps: list[np.ndarray] = []
-    for batch, reference in data.scan(split, rows, tokens_per_batch):
+    for places in plan[group.rank :: group.size]:
+        batch, reference = data.batch(split, rows[places])
         parts.append(policy.score(batch, reference, objective, kl=kl).without_pooled())
-        logps.append(np.asarray(reference.logps).reshape(2, -1))
-    return join(parts), np.concatenate(logps, axis=1).reshape(-1)
+    own = join(parts) if parts else None
+    owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
+    return gather_scores(group, own, owners), data.reference_logps(split, rows)
 
 
 def validate(

@@ -7,8 +7,9 @@ from typing import Any
 
 from fpo_core.config import TrainConfig
 from fpo_core.data.rows import TokenisedPairs
-from fpo_core.events import Event, JsonlLog, fan_out
+from fpo_core.events import Event, JsonlLog, fan_out, silent
 from fpo_core.feature_tap import FeatureTap
+from fpo_core.group import ALONE, Group, only_first
 from fpo_core.model_folder import ModelFolder
 from fpo_core.reference import extend_store, store_key
 from fpo_core.sae_hook import Hook
@@ -61,11 +62,11 @@ def settings(model: Path, output: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(given | changes))
 
 
-def run_tiny(config: TrainConfig, store: Path, emit: Any = None, stop: Any = lambda: None) -> Any:
+def run_tiny(config: TrainConfig, store: Path, **options: Any) -> Any:
     """A run on random pairs with config.backend; the reference lies in, or goes into, `store`."""
     tap = FeatureTap(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
     pairs = random_pairs(23, seed=1)
-    return train_on(config, pairs[:19], pairs[19:], tap, store, emit, stop)
+    return train_on(config, pairs[:19], pairs[19:], tap, store, **options)
 
 
 def train_on(
@@ -74,8 +75,10 @@ def train_on(
     valid: TokenisedPairs | None,
     tap: FeatureTap,
     store: Path,
+    *,
     emit: Any = None,
     stop: Any = lambda: None,
+    group: Group = ALONE,
 ) -> Any:
     """What `fpo train` does, less its words: the result and the policy."""
     checkpoint = find_checkpoint(config, print)
@@ -88,14 +91,15 @@ def train_on(
     else:
         key = store_key(model.fingerprint(), None, tap)
         splits = [train_pairs] if valid is None else [train_pairs, valid]
-        opened = extend_store(store, key, policy, splits, config, lambda _: None)
-    data = RunData(train_pairs, valid, opened, tap.sae.d_sae)
+        opened = extend_store(store, key, policy, splits, config, silent, group)
+    data = RunData(train_pairs, valid, opened, tap.sae.d_sae, group=group)
     folder = RunFolder(Path(config.output), model, config)
     if checkpoint is None:
-        folder.begin()
+        only_first(group, folder.begin)
     else:
         check_unchanged(checkpoint, config, data.fingerprints())
-    sinks = [JsonlLog(folder.log), *([] if emit is None else [emit])]
+    log = silent if group.rank else JsonlLog(folder.log)
+    sinks = [log, *([] if emit is None else [emit])]
     result = train(policy, data, config, folder, fan_out(*sinks), checkpoint=checkpoint, stop=stop)
     return result, policy
 

@@ -46,7 +46,7 @@ def world_run(world, store):
     def run(output, emit=None, **changes):
         few = {"beta": 2.0, "alpha": 0.5, "k": 50, "steps_per_report": 1, "val_pairs": 4}
         config = settings(folder, output, **few, **changes)
-        return train_on(config, pairs[:96], pairs[96:100], tap, store("world"), emit)
+        return train_on(config, pairs[:96], pairs[96:100], tap, store("world"), emit=emit)
 
     return run
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -104,3 +105,30 @@ def test_a_quickstart_may_be_repeated(fpo: Fpo, tmp_path: Path) -> None:
     few = ["--iters", 1, "--batch-size", 2, "--samples", 1, "--max-rows", 4, "--json"]
     train = ["quickstart", "--backend", "torch", *few, "--output", tmp_path / "quick"]
     assert [fpo(*train).code for _ in range(2)] == [0, 0]
+
+
+def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    """The limit on the size of a file stands for the end of the disk: writes fail for real."""
+    train = ["train", *world, "--backend", "torch", "--rank", 2, "--num-layers", 2]
+    train += ["--batch-size", 4, "--val-pairs", 4, "--output", tmp_path / "run"]
+    assert fpo(*train, "--iters", 2).code == 0
+    folder = tmp_path / "run/checkpoints"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    more = [*train, "--iters", 4, "--resume", "--allow-change", "iters"]
+    size = (folder / "step-00000002/trained.safetensors").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, limits[1]))
+    try:
+        ran = fpo(*more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ran.code == 2
+    last = ran.err.strip().splitlines()[-1]
+    assert last.startswith("fpo: "), ran.err
+    assert "step-00000003 cannot be written (File too large" in last
+    assert "the checkpoint of step 2 of 4 is whole" in last
+    assert "Traceback" not in ran.err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert fpo(*more).code == 0

@@ -1,5 +1,6 @@
 """A policy that only pretends to learn, and runs of the training loop with it."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 
 from fpo_core.config import TrainConfig
 from fpo_core.data.rows import TokenisedPairs
-from fpo_core.events import Event, JsonlLog, fan_out
+from fpo_core.events import Event, JsonlLog, fan_out, silent
+from fpo_core.group import ALONE, Group, only_first
 from fpo_core.model_folder import ModelFolder
 from fpo_core.policy import PolicyInfo
 from fpo_core.scores import Scores
@@ -50,7 +52,7 @@ class PretendPolicy:
             self.shift = float(np.float32(self.shift + 0.1))  # as a checkpoint keeps it
         return norm
 
-    def prepare_training(self, config: Any) -> None: ...
+    def prepare_training(self, config: Any, group: Any = None) -> None: ...
 
     def seed(self, number: int) -> None: ...
 
@@ -73,7 +75,16 @@ class PretendPolicy:
         return 1
 
 
-def data(tmp_path: Path) -> RunData:
+TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
+"""What may differ between the logs of equal runs."""
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+
+
+def data(tmp_path: Path, group: Group = ALONE) -> RunData:
     """Pairs and the store of a reference that says −1 nat per token."""
     pairs = TokenisedPairs.from_lists([([1, i], [5, 6, 7], [8, 9]) for i in range(ROWS)])
     if not ReferenceStore.exists(tmp_path / "store"):
@@ -88,7 +99,7 @@ def data(tmp_path: Path) -> RunData:
         lengths = np.repeat([3.0, 2.0], ROWS)
         writer.add(pairs.keys(), Scores(logps=-lengths, lengths=lengths))
         writer.close()
-    return RunData(pairs, pairs[:4], ReferenceStore.open(tmp_path / "store"), None)
+    return RunData(pairs, pairs[:4], ReferenceStore.open(tmp_path / "store"), None, group=group)
 
 
 def run(
@@ -98,24 +109,28 @@ def run(
     name: str = "run",
     emit: Any = None,
     stop: Any = lambda: None,
+    group: Group = ALONE,
     **changes: Any,
 ) -> tuple[Any, list[Event], TrainConfig]:
     """A run into the folder `name`; with resume=True, from its newest checkpoint."""
     settings = config(tmp_path / name, **changes)
     model = tmp_path / "model"
     model.mkdir(exist_ok=True)
+    if not group.rank:
+        data(tmp_path)
     (model / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "llama"}')
     folder = RunFolder(tmp_path / name, ModelFolder(model, "m"), settings)
     checkpoint = None
     if settings.resume:
         checkpoint = folder.checkpoints.newest(print)
     else:
-        folder.begin()
+        only_first(group, folder.begin)
     events: list[Event] = []
-    sinks = [JsonlLog(folder.log), events.append, *([] if emit is None else [emit])]
+    log = silent if group.rank else JsonlLog(folder.log)
+    sinks = [log, events.append, *([] if emit is None else [emit])]
     result = train(
         policy,  # pyright: ignore[reportArgumentType]
-        data(tmp_path),
+        data(tmp_path, group),
         settings,
         folder,
         fan_out(*sinks),

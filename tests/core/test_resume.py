@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from fpo_core.train.checkpoints import Checkpoints
 from fpo_core.train.output import checkpoints_in, is_finished
 from fpo_core.train.resume import FREE, MACHINE, PLACES, check_unchanged, find_checkpoint
 from fpo_core.train.schedule import dropout_seed
-from tests.core.pretend import PretendPolicy, config, data, run
+from tests.core.pretend import PretendPolicy, config, data, log_of, run
 
 CADENCE: dict[str, Any] = {"steps_per_eval": 3, "save_every": 2, "steps_per_report": 3}
-TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
 
 
 class CrashError(Exception):
@@ -33,11 +33,6 @@ def crash_at(kind: str, step: int):
             raise CrashError
 
     return emit
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
 def newest(folder: Path):
@@ -79,6 +74,16 @@ def test_the_window_and_the_count_of_bad_steps_outlast_a_stop(tmp_path: Path) ->
 def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy(), save_every=1, save_total_limit=3)
     assert checkpoints_in(tmp_path / "run").steps() == [4, 5, 6]
+
+
+def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_path: Path) -> None:
+    with pytest.raises(CrashError):
+        run(tmp_path, PretendPolicy(), **CADENCE, emit=crash_at("checkpoint", 6))
+    folder = tmp_path / "run/checkpoints"
+    shutil.copytree(folder / "step-00000004", folder / "step-00000003")
+    assert len(checkpoints_in(tmp_path / "run").steps()) == 3
+    run(tmp_path, PretendPolicy(), **CADENCE, resume=True)
+    assert checkpoints_in(tmp_path / "run").steps() == [4, 6]
 
 
 def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -132,6 +137,7 @@ def test_best_is_never_of_a_future_that_was_taken_back(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), **CADENCE, resume=True, emit=crash_at("warning", 4))
     assert not (tmp_path / "run/best").exists()
+    assert checkpoints_in(tmp_path / "run").steps() == [4], "the damaged one stayed"
     result, events, _ = run(tmp_path, PretendPolicy(), **CADENCE, resume=True)
     assert "no longer holds the best result (step 3)" in str(events)
     assert result.state.best_step == 6
@@ -229,3 +235,11 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path, monkeypatch) -> 
     assert "--resume" in str(failed.value)
     assert newest(tmp_path / "run").state.step == 2
     assert not [*tmp_path.rglob(".*")], "something temporary was left"
+
+
+def test_leftovers_of_a_kill_before_the_first_checkpoint_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints" / ".step-00000002.new.tmp"
+    folder.mkdir(parents=True)
+    (tmp_path / "run" / ".fpo_config.json.77.tmp").write_text("half")
+    run(tmp_path, PretendPolicy())
+    assert not [*tmp_path.rglob(".*")]

@@ -23,4 +23,4 @@ def reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "reference", ReferenceRunConfig)(reference)
+    command(app, "reference", ReferenceRunConfig, shared=True)(reference)

@@ -17,6 +17,9 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
 
     Ctrl-C ends the step, saves a checkpoint and stops; after that, or after a crash, the same
     command with --resume goes on as if nothing had happened.
+
+    Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
+    on torch, `mlx.launch -n N python -m fpo_cli train …` on MLX. They need one disk.
     """
     from fpo_cli.training import check_run, dry_run, run
 
@@ -30,4 +33,4 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "train", TrainConfig)(train)
+    command(app, "train", TrainConfig, shared=True)(train)

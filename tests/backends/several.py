@@ -1,0 +1,51 @@
+"""One of several processes: `torchrun … -m tests.backends.several`, or under `mlx.launch`.
+
+Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fpo_cli.backend import join_group
+from fpo_core.errors import FpoError
+from fpo_core.events import Event
+from tests.backends.runs import run_tiny, settings
+
+
+def act(script: dict[str, Any], rank: int) -> Any:
+    """A sink that kills, or tells to stop, the process `rank` of the script at its step."""
+
+    def emit(event: Event) -> None:
+        here = event.kind == "train" and event.step == script.get("step")
+        if here and rank == script["rank"]:
+            os.kill(os.getpid(), getattr(signal, script["signal"]))
+
+    return emit
+
+
+def main() -> None:
+    """Take part in a run."""
+    given = json.loads(sys.argv[1])
+    script, store = given.pop("script", {}), Path(given.pop("store"))
+    config = settings(Path(given.pop("model")), Path(given.pop("output")), **given)
+    group = join_group(config.backend)
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        run_tiny(
+            config,
+            store,
+            group=group,
+            emit=act(script, group.rank),
+            stop=lambda: heard[0] if heard else None,
+        )
+    except FpoError as error:
+        sys.exit(f"process {group.rank}: {error}")
+
+
+if __name__ == "__main__":
+    main()
