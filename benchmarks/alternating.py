@@ -25,6 +25,7 @@ class Worker:
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
         self.times: list[float] = []
+        self.cpu_times: list[float] = []
         self.report: dict[str, Any] = {}
         self._process = subprocess.Popen(
             command,
@@ -55,6 +56,7 @@ class Worker:
         self.report = self._answer()
         if count:
             self.times.append(self.report["seconds"])
+            self.cpu_times.append(self.report["cpu_seconds"])
 
     def stop(self) -> None:
         """End the process."""

@@ -10,7 +10,7 @@ from fpo_core.data.batches import collate
 from fpo_core.data.rows import TokenisedPairs
 from fpo_core.sae_hook import SITES, Hook
 from fpo_core.texts import sequences
-from tests.backends.families import FAMILIES, write_family
+from tests.backends.families import FAMILIES, ROUNDED, write_family
 from tests.backends.support import HIDDEN, OBJECTIVE, difference, gradients, reference_of, shaken
 from tests.helpers import random_batch, random_sae
 
@@ -73,7 +73,7 @@ def check(plain, fast):
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILIES | ROUNDED)
 def test_every_family(backend, make_policy, family, name, checkpoint):
     check(
         *both(

@@ -22,7 +22,7 @@ def functions():
 
 
 def test_every_backend_has_every_function(fw):
-    assert len(functions()) == 12
+    assert len(functions()) == 13
     for name in functions():
         assert callable(getattr(fw.xp, name)), name
 
@@ -95,6 +95,13 @@ def test_kth_largest_counts_ties(fw, k, expected):
     found = fw.numpy(fw.xp.kth_largest(x, k))
     assert found.shape == (2, 1)
     assert found[:, 0].tolist() == expected
+
+
+def test_top_indices_are_those_of_the_largest(fw):
+    x = fw.array([[1.0, 5.0, 2.0, 4.0], [-9.0, -1.0, 0.0, -2.0]])
+    found = np.sort(fw.numpy(fw.xp.top_indices(x, 2)))
+    assert found.tolist() == [[1, 3], [1, 2]]
+    assert np.sort(fw.numpy(fw.xp.top_indices(x, 4))).tolist() == [[0, 1, 2, 3]] * 2
 
 
 @pytest.mark.parametrize("name", ["torch64", "mlx32"])

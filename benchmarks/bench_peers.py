@@ -1,0 +1,192 @@
+"""A step of FPO beside a DPO step of others: TRL 1.16 on torch, mlx-lm-lora 5.10 on MLX.
+
+The same model, pairs, token ids, LoRA (rank 8 on all linear layers), batch and precision; steps are
+taken in turn, each side in a process of its own. `--python` names the interpreter of an environment
+that has the peer, where this one does not.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.alternating import alternate, ratio, serve, write_result
+from benchmarks.bench_step import command, options_of, parser
+from benchmarks.shapes import MODELS, batch_of, build_model
+from fpo_core.data.batches import Batch
+
+WORLD = Path(__file__).resolve().parents[1] / "cli" / "fpo_cli" / "world" / "data"
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PEERS = {
+    "torch": ("TRL online", "TRL precomputed", "TRL online, compact", "TRL precomputed, compact"),
+    "mlx": ("mlx-lm-lora",),
+}
+
+
+def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
+    """TRL's DPO step. `compact` computes the head at completions alone, as TRL does on CUDA."""
+    import torch
+    import trl.trainer.utils
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    if options["compact"]:
+        trl.trainer.utils._use_triton = lambda device: True
+    scratch = tempfile.mkdtemp()
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(options["folder"], dtype=torch.float32),
+        args=DPOConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=batch.pairs,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=options["grad_checkpoint"],
+            report_to=[],
+        ),
+        train_dataset=Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}]),
+        processing_class=AutoTokenizer.from_pretrained(WORLD / "model"),
+        peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR, task_type="CAUSAL_LM"),
+    )
+    mask = np.arange(batch.width) < batch.lengths[:, None]
+    inputs = {
+        "input_ids": torch.from_numpy(batch.tokens).long(),
+        "attention_mask": torch.from_numpy(mask).long(),
+        "completion_mask": torch.from_numpy(batch.completion_mask()).long(),
+    }
+    if options["precomputed"]:
+        with torch.no_grad():
+            logps = trainer.compute_ref_log_probs(trainer.model, inputs)
+        inputs |= dict(zip(("ref_chosen_logps", "ref_rejected_logps"), logps, strict=True))
+        trainer.precompute_ref_logps = True
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    adam = torch.optim.AdamW(weights, lr=1e-5)
+
+    def step() -> None:
+        trainer.model.train()
+        trainer.compute_loss(trainer.model, inputs).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+
+    return step
+
+
+def mlx_lm_lora_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
+    """The step of `train_dpo` out of its own functions, not compiled: on a CPU that gains nothing.
+
+    The reference is a second model, as there.
+    """
+    import mlx.core as mx
+    from mlx import nn, optimizers
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+    from mlx_lm_lora.trainer import dpo_trainer as peer
+
+    model, _ = load_model(Path(options["folder"]))
+    reference, _ = load_model(Path(options["folder"]))
+    model.freeze()
+    keys = [f"self_attn.{name}" for name in LINEAR[:4]] + [f"mlp.{name}" for name in LINEAR[4:]]
+    settings = {"rank": 8, "scale": 2.0, "dropout": 0.0, "keys": keys}
+    linear_to_lora_layers(model, len(model.layers), settings)
+    model.train()
+    if options["grad_checkpoint"]:
+        peer.grad_checkpoint(model.layers[0])
+    adam = optimizers.AdamW(1e-5)
+    sides = np.split(batch.tokens, 2), np.split(batch.completion_mask(), 2)
+    tokens, masks = ([mx.array(side) for side in both] for both in sides)
+
+    def scores(model: Any, side: int) -> mx.array:
+        found = peer.get_token_scores(model, tokens[side], masks[side])
+        return peer.compute_score(found, masks[side], "sigmoid")
+
+    def loss() -> Any:
+        policy = [scores(model, side) for side in (0, 1)]
+        frozen = [mx.stop_gradient(scores(reference, side)) for side in (0, 1)]
+        return peer.dpo_loss(*policy, *frozen, *masks, beta=0.1, delta=50.0)
+
+    differentiate = nn.value_and_grad(model, loss)
+
+    def step() -> None:
+        (value, *_), gradient = differentiate()
+        adam.update(model, gradient)
+        mx.eval(value, model.trainable_parameters(), adam.state)
+
+    return step
+
+
+def work(options: dict[str, Any]) -> None:
+    """Be a peer."""
+    batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
+    if options["backend"] == "torch":
+        serve(trl_step(options, batch))
+        return
+    from fpo_mlx.fast_blas import load_fast_blas
+
+    load_fast_blas()
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    serve(mlx_lm_lora_step(options, batch), mx.get_peak_memory)
+
+
+def peer_command(python: str, options: dict[str, Any], name: str) -> list[str]:
+    """The command line of a peer's worker."""
+    flags = {"precomputed": "precomputed" in name, "compact": "compact" in name}
+    worker = json.dumps(options | flags)
+    return [python, "-m", "benchmarks.bench_peers", "--peer", worker]
+
+
+def main() -> None:
+    arguments = parser()
+    arguments.add_argument("--peer")
+    arguments.add_argument("--python", default=sys.executable)
+    arguments.add_argument("--against", nargs="*", default=None, help="some of the peers")
+    arguments.add_argument("--one-at-a-time", action="store_true")
+    arguments = arguments.parse_args()
+    if arguments.peer:
+        work(json.loads(arguments.peer))
+        return
+    names = arguments.against or PEERS[arguments.backend]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = build_model(arguments.model_shape, Path(arguments.models or scratch))
+        options = options_of(arguments, folder, one_at_a_time=arguments.one_at_a_time)
+        rows = {name: _beside(arguments, options, name) for name in names}
+    for name, row in rows.items():
+        time_ratio = row["time_ratio"]
+        print(
+            f"FPO {row['fpo_seconds']:.2f} s {row['fpo_gb']:.2f} GB, {name} "
+            f"{row['peer_seconds']:.2f} s {row['peer_gb']:.2f} GB: time {time_ratio['median']:.3f} "
+            f"[{time_ratio['low']:.3f}, {time_ratio['high']:.3f}], memory {row['memory_ratio']:.3f}"
+        )
+    name = f"peers-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
+    name += "-checkpoint" if arguments.grad_checkpoint else ""
+    name += "-one-pair" if arguments.one_at_a_time else ""
+    packages = ("torch", "transformers", "peft", "trl", "mlx", "mlx-lm", "mlx-lm-lora", "numpy")
+    setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
+    write_result(name, {"setting": setting, "rows": rows}, packages)
+
+
+def _beside(arguments: argparse.Namespace, options: dict[str, Any], name: str) -> dict[str, Any]:
+    """FPO and one peer, step by step in turn."""
+    commands = {"fpo": command(options), name: peer_command(arguments.python, options, name)}
+    ours, theirs = alternate(commands, arguments.steps).values()
+    return {
+        "fpo_seconds": float(np.median(ours.times)),
+        "peer_seconds": float(np.median(theirs.times)),
+        "fpo_gb": ours.report["peak"] / 1e9,
+        "peer_gb": theirs.report["peak"] / 1e9,
+        "time_ratio": ratio(ours.times, theirs.times),
+        "cpu_time_ratio": ratio(ours.cpu_times, theirs.cpu_times),
+        "memory_ratio": ours.report["peak"] / theirs.report["peak"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Where tokens stand in the layouts of a fast step, by hand and against the padded batch."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fpo_core.data.batches import collate
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.packing import Row, Run, Scored, Split, chunk_rows
+from fpo_core.scoring import Targets
+from fpo_core.texts import sequences
+from tests.helpers import random_batch
+
+# Prompt 5 6, chosen 7 8 9, rejected 7; prompt 4, chosen 3, rejected 2 1.
+PAIRS = TokenisedPairs.from_lists([([5, 6], [7, 8, 9], [7]), ([4], [3], [2, 1])])
+
+
+@pytest.fixture
+def batch():
+    return collate(PAIRS, [0, 1])
+
+
+def test_a_row_runs_each_prompt_once(batch):
+    row = Row.of(batch)
+    assert row.tokens.tolist() == [5, 6, 7, 8, 9, 7, 4, 3, 2, 1]
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 2, 0, 1, 1, 2]
+    assert row.runs == (Run(2, (3, 1)), Run(1, (1, 2)))
+
+
+def test_scored_tokens_follow_the_order_of_the_batch(batch):
+    scored = Row.of(batch, untrained=(8, 2)).scored
+    assert scored.labels.tolist() == [7, 8, 9, 3, 7, 2, 1]
+    assert scored.places.tolist() == [2, 3, 4, 7, 5, 8, 9]
+    # the first of each completion is predicted by the prompt's last token
+    assert scored.predictors.tolist() == [1, 2, 3, 6, 1, 6, 8]
+    assert scored.bounds.tolist() == [0, 3, 4, 5, 7]
+    assert scored.lengths.tolist() == [3, 1, 1, 2]
+    assert scored.feature_lengths.tolist() == [2, 1, 1, 1]
+    assert scored.shares[0].tolist() == [0.5, 0, 0.5, 0, 0, 0, 0]
+
+
+def test_a_split_pads_prompts_and_completions_apart(batch):
+    split = Split.of(batch)
+    assert split.prompts.tolist() == [[5, 6], [4, 0]]
+    assert split.completions.tolist() == [[7, 8, 9], [3, 0, 0], [7, 0, 0], [2, 1, 0]]
+    flat = np.concatenate([split.prompts.ravel(), split.completions.ravel()])
+    assert flat[split.scored.places].tolist() == split.scored.labels.tolist()
+    assert flat[split.scored.predictors].tolist() == [6, 7, 8, 4, 6, 4, 2]
+
+
+def test_what_a_completion_sees(batch):
+    seen = Split.of(batch).visible(None)
+    assert seen.shape == (4, 1, 3, 5)
+    assert seen[0, 0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert seen[1, 0, 0].tolist() == [1, 0, 1, 0, 0]  # its prompt is one token, then padding
+    window = Split.of(batch).visible(2)
+    assert window[0, 0].tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("layout", ["row", "split", "rectangle"])
+def test_every_layout_scores_what_the_plain_path_does(layout):
+    batch = random_batch(6)
+    targets, start = Targets.of(batch, (5, 6))
+    scored, flat = {
+        "row": lambda: (Row.of(batch, (5, 6)).scored, Row.of(batch).tokens),
+        "split": lambda: (
+            Split.of(batch, (5, 6)).scored,
+            np.concatenate([Split.of(batch).prompts.ravel(), Split.of(batch).completions.ravel()]),
+        ),
+        "rectangle": lambda: (Scored.in_rectangle(batch, (5, 6)), batch.tokens.ravel()),
+    }[layout]()
+    rows, columns = np.nonzero(targets.mask)
+    assert scored.labels.tolist() == batch.tokens[rows, columns + start].tolist()
+    assert flat[scored.places].tolist() == scored.labels.tolist()
+    assert flat[scored.predictors].tolist() == batch.tokens[rows, columns + start - 1].tolist()
+    assert scored.lengths.tolist() == targets.mask.sum(1).tolist()
+    assert scored.feature_lengths.tolist() == targets.feature_mask.sum(1).tolist()
+    assert (scored.membership.argmax(0) == rows).all()
+
+
+def test_prompts_that_differ_are_not_shared(batch):
+    tokens = batch.tokens.copy()
+    tokens[0, 0] = 33
+    other = dataclasses.replace(batch, tokens=tokens)
+    assert Row.of(other).runs == (Run(0, (5,)), Run(0, (3,)), Run(1, (1, 2)))
+    assert Split.of(other) is None
+
+
+def test_sequences_that_are_no_pairs_run_alone():
+    batch = sequences([[5, 6, 7], [8, 9]], [0, 2])
+    row = Row.of(batch)
+    assert row.runs == (Run(0, (3,)), Run(0, (2,)))
+    assert row.scored.labels.tolist() == [6, 7]  # nothing predicts 5, and 8 9 is all prompt
+    assert row.scored.lengths.tolist() == [2, 0]
+
+
+def test_chunks_fit_the_budget_and_hold_a_row_at_least():
+    assert chunk_rows(1, 2**10) == 2**8
+    assert chunk_rows(1, 2**10, copies=4) == 2**6
+    assert chunk_rows(1, 2**30) == 1
