@@ -11,12 +11,12 @@ import numpy as np
 from fpo_cli.backend import select_backend
 from fpo_cli.measure import Judge
 from fpo_cli.options import read_yaml
-from fpo_cli.plots import draw_curves
 from fpo_cli.training import Checked, Outcome, check_folder, check_run, run
 from fpo_cli.ui import Ui
 from fpo_convert.sae import convert_sae
 from fpo_core.config import QuickstartConfig, TrainConfig
 from fpo_core.files import remove_folder
+from fpo_core.model_card import PICTURE
 from fpo_core.policy import Sampling
 from fpo_core.train.output import CONFIG_FILE, checkpoints_in
 from fpo_core.train.run_data import spread
@@ -40,7 +40,6 @@ _ROWS = (
 class Example:
     """What a first run works on."""
 
-    title: str
     settings: Path
     """A YAML file of `fpo train`'s settings."""
     model: Path
@@ -72,8 +71,7 @@ def first_run(config: QuickstartConfig, ui: Ui, example: Example) -> dict[str, A
         sample_batch=config.samples,
         judge=example.judge,
     )
-    picture = output / "curves.png"
-    draw_curves(outcome.folder.log, picture, f"{example.title}, {checked.session.backend}")
+    picture = output / PICTURE
     seconds = time.perf_counter() - started
     prompts = _prompts(checked, config.samples)
     result = outcome.to_mapping() | {

@@ -1,6 +1,7 @@
 """What `fpo fuse` does: merge, load the result, compare, and only then let it be seen."""
 
 import importlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from fpo_core.config import FuseConfig
 from fpo_core.errors import ConfigError, ModelError
 from fpo_core.files import new_folder
 from fpo_core.fuse import write_fused
-from fpo_core.fuse_check import check_fused, probe_tokens
+from fpo_core.fuse_check import FuseCheck, check_fused, probe_tokens
+from fpo_core.model_card import CARD_FILE, PICTURE, fuse_card, write_card
 from fpo_core.model_weights import Dequantiser
 
 
@@ -46,6 +48,7 @@ def run_fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
         ui.note("logits of the merged model")
         found = build_policy(session.backend, folder, config, FROZEN, None).logits(probe)
         check = check_fused(unfused.base, unfused.adapted, found, [*fused.dtypes, unfused.dtype])
+        _describe(session, folder, adapter.fine_tune_type, check, fused.dtypes)
     quantised = "" if dequantiser is None else ", dequantised"
     ui.say(
         f"{out}: {', '.join(fused.dtypes)}{quantised}, {fused.bytes / 2**20:.1f} MiB; logits "
@@ -60,6 +63,18 @@ def run_fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
         "bytes": fused.bytes,
         "check": check.to_mapping(),
     }
+
+
+def _describe(
+    session: Session, folder: Path, kind: str, check: FuseCheck, dtypes: list[str]
+) -> None:
+    """Leave a model card, with what the adapter's own card says and shows."""
+    source = Path(session.config.adapter or "")
+    card, picture = source / CARD_FILE, source / PICTURE
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    write_card(folder, fuse_card(session.config.model, kind, check, dtypes, text))
+    if picture.is_file():
+        shutil.copy2(picture, folder / PICTURE)
 
 
 def _unfused(session: Session, adapter: Adapter, probe: np.ndarray) -> _Unfused:

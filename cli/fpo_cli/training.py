@@ -9,6 +9,7 @@ from typing import Any
 
 from fpo_cli.foresight import foresee
 from fpo_cli.measure import Gauge, Measured, findings
+from fpo_cli.plots import draw_curves
 from fpo_cli.progress import ProgressDisplay
 from fpo_cli.session import Session, splits_of
 from fpo_cli.signals import stop_signals
@@ -23,6 +24,14 @@ from fpo_core.errors import ConfigError
 from fpo_core.events import JsonlLog, fan_out, silent
 from fpo_core.feature_setup import check_constrains
 from fpo_core.group import first_before_others, only_first
+from fpo_core.model_card import (
+    CARD_FILE,
+    PICTURE,
+    RunFacts,
+    shown,
+    train_card,
+    write_card,
+)
 from fpo_core.model_folder import check_quantised
 from fpo_core.objectives import constraint_weight
 from fpo_core.optimisers import check_optimizer
@@ -212,7 +221,27 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         held_out=data.valid is not None,
         constraint_ratio=result.state.constraint_ratio,
     )
-    return Outcome(result, before, after, folder, checked.store, verdict(found))
+    outcome = Outcome(result, before, after, folder, checked.store, verdict(found))
+    only_first(group, lambda: _describe(checked, outcome, run_data, ui))
+    return outcome
+
+
+def _describe(checked: Checked, outcome: Outcome, run_data: RunData, ui: Ui) -> None:
+    """Leave the curves and the model card beside the result."""
+    config, session, folder = checked.config, checked.session, outcome.folder.path
+    draw_curves(outcome.folder.log, folder / PICTURE, f"{shown(config.output)}, {session.backend}")
+    facts = RunFacts(
+        base=config.model,
+        backend=session.backend,
+        steps=outcome.result.steps,
+        rows={name: split.kept for name, split in checked.data.report.splits.items()},
+        data=run_data.fingerprints()["data"] or "",
+        features=session.features,
+        before=outcome.before.to_mapping(),
+        after=outcome.after.to_mapping(),
+    )
+    if not write_card(folder, train_card(config, facts)):
+        ui.note(f"{folder / CARD_FILE} is not of this program and was left as it is")
 
 
 def _at_the_reference(measured: Measured) -> Measured:

@@ -122,6 +122,13 @@ def test_fuse(fpo: Fpo, trained: Path, tmp_path: Path, backend: str) -> None:
     merged = fpo("generate", "--model", out, *ask).json
     unmerged = fpo("generate", "--model", model, "--adapter", trained, *ask).json
     assert merged["completions"] == unmerged["completions"]
+    for folder in (trained, out):
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: ")
+        assert "SHA-256 of its weights" in card
+        assert str(tmp_path) not in card
+        assert str(Path.home()) not in card
+        assert (folder / "curves.png").is_file()
     again = fpo("fuse", "--model", model, "--adapter", trained, "--out", out, *use)
     assert again.code == 2
     assert "is there and not an empty folder" in again.err

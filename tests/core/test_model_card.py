@@ -1,0 +1,119 @@
+"""The model card: front matter for the hub, settings in force, and no word of the machine."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fpo_core.config import TrainConfig
+from fpo_core.feature_tap import FeatureTap
+from fpo_core.fuse_check import FuseCheck
+from fpo_core.model_card import RunFacts, fuse_card, is_hub_name, shown, train_card, write_card
+from fpo_core.sae_hook import Hook
+from tests.helpers import random_sae
+
+CONFIG = TrainConfig(
+    model="user/base",
+    data="/home/somebody/secret/pairs.jsonl",
+    sae="/home/somebody/sae.safetensors",
+    output="/home/somebody/run",
+    cache="/home/somebody/cache",
+    fine_tune_type="dora",
+    target_modules=("q_proj", "v_proj"),
+    beta=2.0,
+)
+CHECK = FuseCheck(largest=2e-5, apart=1e-5, moved=0.25, tolerance=1e-4)
+
+
+def facts(base="user/base"):
+    share = {"value": 0.5, "low": 0.25, "high": 0.75}
+    return RunFacts(
+        base=base,
+        backend="torch",
+        steps=7,
+        rows={"train": 20, "valid": 5},
+        data="abc123",
+        features=FeatureTap(random_sae(4, 8), Hook.parse("blocks.1.hook_resid_post"), ()),
+        before={"pairs": 5, "raw_accuracy": share, "loss": 0.6931},
+        after={"pairs": 5, "raw_accuracy": share | {"value": 0.75}, "loss": 0.125, "fpo/kl": 1.5},
+    )
+
+
+def front_matter(card):
+    _, front, _ = card.split("---\n", 2)
+    return yaml.safe_load(front)
+
+
+def test_a_card_of_training():
+    card = train_card(CONFIG, facts())
+    front = front_matter(card)
+    assert front["base_model"] == "user/base"
+    assert front["library_name"] == "peft"
+    assert front["tags"] == ["fpo-mlx", "preference-optimization", "fpo", "dora"]
+    for line in (
+        "| target_modules | q_proj, v_proj |",
+        "| beta | 2.0 |",
+        "| alpha | 0.5 |",  # the objective's default, in force
+        "| learning_rate | 0.0001 |",
+        "| `raw_accuracy` | 0.500 [0.250, 0.750] | 0.750 [0.250, 0.750] |",
+        "| `loss` | 0.6931 | 0.125 |",
+        "| `fpo/kl` |  | 1.5 |",
+        "`pairs.jsonl`: 20 train pairs, 5 valid pairs. Fingerprint of their token ids:",
+        "On 5 pairs.",
+        "## Licence",
+    ):
+        assert line in card.splitlines(), line
+    assert "relu, 8 features of 4 dimensions at `blocks.1.hook_resid_post`" in card
+    assert "somebody" not in card
+    assert "cache" not in card
+
+
+def test_a_local_base_has_no_address_on_the_hub(tmp_path):
+    card = train_card(CONFIG, facts(base=str(tmp_path / "my-model")))
+    assert "base_model" not in front_matter(card)
+    assert "# my-model, dora" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("name", "is_hub", "short"),
+    [
+        ("user/model-1.5", True, "user/model-1.5"),
+        ("/data/models/base", False, "base"),
+        ("./base", False, "base"),
+        ("a/b/c", False, "c"),
+        ("~/base", False, "base"),
+        ("base/", False, "base"),
+    ],
+)
+def test_names_and_paths(name, is_hub, short):
+    assert (is_hub_name(name), shown(name)) == (is_hub, short)
+
+
+def test_a_folder_that_looks_like_a_hub_name_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("user/model").mkdir(parents=True)
+    assert (is_hub_name("user/model"), shown("user/model")) == (False, "model")
+
+
+def test_a_merged_models_card_carries_on_the_adapters():
+    card = fuse_card("user/base", "dora", CHECK, ["bfloat16"], train_card(CONFIG, facts()))
+    assert front_matter(card)["library_name"] == "transformers"
+    assert card.count("---\nlibrary_name") + card.count("\n# ") == 1
+    assert "(bfloat16)" in card
+    assert "at most 2.0e-05" in card
+    assert "| `loss` | 0.6931 | 0.125 |" in card
+    assert card.count("## Licence") == 1
+    alone = fuse_card("user/base", "lora", CHECK, ["float32"], "# Somebody's own words")
+    assert "Somebody" not in alone
+    assert alone.count("## Licence") == 1
+
+
+def test_somebodys_own_readme_is_left_alone(tmp_path):
+    card = train_card(CONFIG, facts())
+    assert write_card(tmp_path, card)
+    assert write_card(tmp_path, card + "again")  # ours is replaced
+    assert (tmp_path / "README.md").read_text().endswith("again")
+    (tmp_path / "README.md").write_text("# Mine\n")
+    assert not write_card(tmp_path, card)
+    assert (tmp_path / "README.md").read_text() == "# Mine\n"
