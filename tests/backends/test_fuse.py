@@ -11,7 +11,7 @@ from fpo_core.adapters import Adapter, row_norms
 from fpo_core.errors import ModelError
 from fpo_core.fuse import merge, write_fused
 from fpo_core.fuse_check import check_fused, probe_tokens
-from fpo_core.model_folder import ModelFolder
+from fpo_core.model_folder import ModelFolder, flatten_rope
 from fpo_core.model_weights import ModelWeights
 from tests.backends.families import FAMILIES, write_family, write_quantised
 from tests.backends.support import shaken
@@ -156,10 +156,28 @@ def test_shards_stay_shards(make_policy, bases, tmp_path):
 
 def test_an_adapter_of_another_model_is_refused(make_policy, bases, tmp_path):
     adapter, *_ = adapted(make_policy, "torch", bases("llama"), "lora")
-    with pytest.raises(ModelError, match=r"stores no weight transformer\.h\.2\.mlp\.down_proj"):
+    with pytest.raises(ModelError, match=r"stores no weight h\.2\.mlp\.down_proj"):
         write_fused(ModelFolder(bases("gpt2"), "gpt2"), adapter, tmp_path)
     with pytest.raises(ModelError, match=r"made for a weight of shape \(32, 48\), .* \(32, 4\)"):
         merge(np.zeros((32, 4), np.float32), adapter, "2.mlp.down_proj")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fully_trained_model_opens_in_both_libraries(
+    make_policy, bases, tmp_path, family, backend
+):
+    if backend == "mlx" and family in ("gpt2", "gpt_neox"):
+        with pytest.raises(ModelError, match=f"names the weights of {family} otherwise"):
+            make_policy(backend, bases(family), sae=None, fine_tune_type="full")
+        return
+    policy = make_policy(backend, bases(family), sae=None, fine_tune_type="full")
+    policy.load_trained(shaken(policy.trained(), 0.02))
+    policy.save_model(tmp_path)
+    flatten_rope(tmp_path / "config.json")
+    expected = policy.logits(PROBE)
+    for found in through_libraries(tmp_path):
+        assert np.abs(found - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_merging_is_the_formula():
