@@ -108,6 +108,19 @@ def test_a_quantised_base_is_dequantised(make_policy, bases, tmp_path, family, k
             check_fused(base, expected, base, ["bfloat16"])
 
 
+@pytest.mark.parametrize("mode", ["affine", "mxfp4"])
+def test_a_dequantised_base_has_the_precision_of_its_scales(make_policy, bases, tmp_path, mode):
+    folder = write_quantised(bases("llama", "bfloat16"), tmp_path / "base", mode=mode)
+    adapter, base, expected = adapted(make_policy, "mlx", folder, "dora")
+    written = write_fused(
+        ModelFolder(folder, ""), adapter, tmp_path / "out", dequantiser=dequantiser(folder)
+    )
+    assert written.dtypes == ["bfloat16"]  # mxfp4's scales are bytes and say nothing
+    for found in through_libraries(tmp_path / "out"):
+        check = check_fused(base, expected, found, written.dtypes)
+        assert check.apart < 0.03 * check.moved
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_precision_of_the_base_is_kept_unless_asked(make_policy, bases, tmp_path, backend):
     folder = bases("qwen2", "bfloat16")
