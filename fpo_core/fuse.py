@@ -90,15 +90,14 @@ def _places(stored: ModelWeights, model: ModelFolder, adapter: Adapter) -> dict[
     found: dict[str, str] = {}
     for name in (name for file in stored.files for name in stored.names(file)):
         match = _WEIGHT.match(name)
-        # Some checkpoints, such as the hub's gpt2, hold the body alone.
-        if match and f".{model.layout.peft}".endswith(f".{match['path']}"):
+        if match and match["path"] in model.layout.stored:
             found |= {name: match["place"]} if match["place"] in wanted else {}
     missing = sorted(wanted - set(found.values()))
     if missing:
         raise ModelError(
-            f"{model.name} stores no weight {model.layout.peft}.{missing[0]} ({len(missing)} are "
-            "missing of those that the adapter is for): give the model that it was made for, in "
-            "the layout of transformers"
+            f"{model.name} stores no weight {model.layout.stored[0]}.{missing[0]}, nor "
+            f"{len(missing) - 1} others that the adapter is for: give the model that it was made "
+            "for, in the layout that both transformers and mlx-lm open"
         )
     return found
 

@@ -11,13 +11,26 @@ class Layout:
     """Path of the blocks in transformers' model, which PEFT's keys follow."""
     mlx: str = "model.layers"
     """Path of the blocks in mlx-lm's model."""
+    stored: tuple[str, ...] = ("model.layers",)
+    """Paths of the blocks in checkpoints that both libraries open."""
     transposed: bool = False
     """Whether checkpoints keep linear weights as (in, out): transformers' Conv1D."""
 
+    @property
+    def same_names(self) -> bool:
+        """Whether weights have the same names in both libraries."""
+        return self.peft == self.mlx
+
 
 _LAYOUTS = {
-    "gpt2": Layout("transformer.h", "model.h", transposed=True),
-    "gpt_neox": Layout("gpt_neox.layers", "model.h"),
+    # mlx-lm takes a gpt2 only where the checkpoint holds the body alone, as the hub's does.
+    "gpt2": Layout("transformer.h", "model.h", ("h",), transposed=True),
+    "gpt_neox": Layout("gpt_neox.layers", "model.h", ("gpt_neox.layers",)),
+    "gemma3": Layout(
+        "model.language_model.layers",
+        "language_model.model.layers",
+        ("language_model.model.layers", "model.language_model.layers"),
+    ),
 }
 
 

@@ -48,11 +48,14 @@ class ModelFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json, with a multimodal model's text part on top."""
+        return self._settings | self._settings.get("text_config", {})
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
         try:
-            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise ModelError(f"{self.path / 'config.json'} is not JSON: {error}") from None
-        return settings | settings.get("text_config", {})
 
     @property
     def weight_files(self) -> list[Path]:
@@ -83,7 +86,7 @@ class ModelFolder:
     @property
     def layout(self) -> Layout:
         """Where the blocks sit in either library's model."""
-        return layout_of(self.config.get("model_type", ""))
+        return layout_of(self._settings.get("model_type", ""))
 
     def copy_companions(self, folder: Path) -> None:
         """Copy tokenizer, chat template, generation settings, code and licence to a folder."""

@@ -16,6 +16,8 @@ from fpo_core.adapters import (
     select_targets,
 )
 from fpo_core.config import AdapterConfig
+from fpo_core.errors import ModelError
+from fpo_core.layout import layout_of
 from fpo_core.model_folder import check_quantised
 from fpo_mlx import lora
 
@@ -91,6 +93,12 @@ def select_trained(
     blocks = select_blocks(len(stack), config.num_layers)
     quantised = any(isinstance(module, nn.QuantizedLinear) for module in model.modules())
     check_quantised(config.fine_tune_type, quantised)
+    family = str(model.model_type)
+    if config.fine_tune_type == "full" and not layout_of(family).same_names:
+        raise ModelError(
+            f"fine_tune_type is full, but mlx-lm names the weights of {family} otherwise "
+            "than transformers, which could not load the result: use --backend torch, or lora"
+        )
     model.freeze()
     if config.fine_tune_type == "full":
         whole = config.num_layers < 0

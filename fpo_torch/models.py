@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
+from fpo_core.layout import layout_of
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -41,6 +42,14 @@ def _switch_dropout_off(settings: Any) -> None:
     for name, value in settings.to_dict().items():
         if ("dropout" in name or "pdrop" in name) and isinstance(value, float):
             setattr(settings, name, 0.0)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model in the layout that mlx-lm opens too."""
+    body: Any = model.base_model
+    tied = model.config.get_text_config().tie_word_embeddings
+    alone = tied and find_blocks(body)[0] in layout_of(model.config.model_type).stored
+    (body if alone else model).save_pretrained(folder)
 
 
 def quantisation_of(model: PreTrainedModel) -> str | None:

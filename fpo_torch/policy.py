@@ -29,7 +29,7 @@ from fpo_torch import ops
 from fpo_torch.fast import FastStep
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
-from fpo_torch.models import find_blocks, load_model, quantisation_of
+from fpo_torch.models import find_blocks, load_model, quantisation_of, save_model
 from fpo_torch.optimiser import Optimiser
 from fpo_torch.trained import select_trained, to_numpy
 
@@ -234,7 +234,7 @@ class TorchPolicy:
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.policy.Policy`."""
-        self.base.save_pretrained(folder, safe_serialization=True)
+        save_model(self.base, folder)
 
     @torch.no_grad()
     def logits(self, tokens: np.ndarray) -> np.ndarray:

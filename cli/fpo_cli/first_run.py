@@ -40,7 +40,6 @@ _ROWS = (
 class Example:
     """What a first run works on."""
 
-    title: str
     settings: Path
     """A YAML file of `fpo train`'s settings."""
     model: Path

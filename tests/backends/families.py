@@ -54,11 +54,11 @@ def write_family(family, folder, dtype="float32", **changes):
     return folder
 
 
-def write_quantised(base, folder, bits=4):
+def write_quantised(base, folder, bits=4, mode="affine"):
     """mlx-lm's quantised copy of a model, in groups of 32."""
     utils = importlib.import_module("mlx_lm.utils")
     model, config = utils.load_model(base)
-    model, config = utils.quantize_model(model, config, group_size=32, bits=bits)
+    model, config = utils.quantize_model(model, config, group_size=32, bits=bits, mode=mode)
     folder.mkdir()
     utils.save_model(folder, model)
     utils.save_config(config, folder / "config.json")

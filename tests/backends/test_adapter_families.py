@@ -253,3 +253,23 @@ def test_a_model_that_the_adapter_was_not_made_for_is_refused(family_folder, tmp
     (tmp_path / "mlx" / "adapter_config.json").write_text(json.dumps(config | {"model": ""}))
     with pytest.raises(ModelError, match="give its base with --model"):
         convert_adapter(tmp_path / "mlx", tmp_path / "out")
+
+
+def test_the_text_part_of_a_multimodal_model_has_a_layout(make_policy, tmp_path):
+    torch, transformers = map(importlib.import_module, ("torch", "transformers"))
+    sizes, settings = FAMILIES["gemma2"][1], {"vision_config": {"num_hidden_layers": 1}}
+    settings["vision_config"] |= {"hidden_size": 16, "intermediate_size": 16, "image_size": 28}
+    settings["vision_config"] |= {"num_attention_heads": 2, "patch_size": 14}
+    ids = {"image_token_index": 63, "boi_token_index": 62, "eoi_token_index": 61}
+    text = sizes | {"num_hidden_layers": 6}
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(text_config=text, mm_tokens_per_image=4, **settings, **ids)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    # mlx-lm reads the size of the vocabulary at the top level alone
+    config = json.loads((tmp_path / "config.json").read_text()) | {"vocab_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    layout = ModelFolder(tmp_path, "").layout
+    paths = [make_policy(b, tmp_path, sae=None, rank=2).stack_path for b in BACKENDS]
+    assert paths == [layout.peft, layout.mlx]
+    stored = load_file(tmp_path / "model.safetensors")
+    assert any(f"{path}.5.mlp.up_proj.weight" in stored for path in layout.stored)

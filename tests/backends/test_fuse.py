@@ -11,7 +11,7 @@ from fpo_core.adapters import Adapter, row_norms
 from fpo_core.errors import ModelError
 from fpo_core.fuse import merge, write_fused
 from fpo_core.fuse_check import check_fused, probe_tokens
-from fpo_core.model_folder import ModelFolder
+from fpo_core.model_folder import ModelFolder, flatten_rope
 from fpo_core.model_weights import ModelWeights
 from tests.backends.families import FAMILIES, write_family, write_quantised
 from tests.backends.support import shaken
@@ -108,6 +108,19 @@ def test_a_quantised_base_is_dequantised(make_policy, bases, tmp_path, family, k
             check_fused(base, expected, base, ["bfloat16"])
 
 
+@pytest.mark.parametrize("mode", ["affine", "mxfp4"])
+def test_a_dequantised_base_has_the_precision_of_its_scales(make_policy, bases, tmp_path, mode):
+    folder = write_quantised(bases("llama", "bfloat16"), tmp_path / "base", mode=mode)
+    adapter, base, expected = adapted(make_policy, "mlx", folder, "dora")
+    written = write_fused(
+        ModelFolder(folder, ""), adapter, tmp_path / "out", dequantiser=dequantiser(folder)
+    )
+    assert written.dtypes == ["bfloat16"]  # mxfp4's scales are bytes and say nothing
+    for found in through_libraries(tmp_path / "out"):
+        check = check_fused(base, expected, found, written.dtypes)
+        assert check.apart < 0.03 * check.moved
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_precision_of_the_base_is_kept_unless_asked(make_policy, bases, tmp_path, backend):
     folder = bases("qwen2", "bfloat16")
@@ -156,10 +169,28 @@ def test_shards_stay_shards(make_policy, bases, tmp_path):
 
 def test_an_adapter_of_another_model_is_refused(make_policy, bases, tmp_path):
     adapter, *_ = adapted(make_policy, "torch", bases("llama"), "lora")
-    with pytest.raises(ModelError, match=r"stores no weight transformer\.h\.2\.mlp\.down_proj"):
+    with pytest.raises(ModelError, match=r"stores no weight h\.2\.mlp\.down_proj"):
         write_fused(ModelFolder(bases("gpt2"), "gpt2"), adapter, tmp_path)
     with pytest.raises(ModelError, match=r"made for a weight of shape \(32, 48\), .* \(32, 4\)"):
         merge(np.zeros((32, 4), np.float32), adapter, "2.mlp.down_proj")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fully_trained_model_opens_in_both_libraries(
+    make_policy, bases, tmp_path, family, backend
+):
+    if backend == "mlx" and family in ("gpt2", "gpt_neox"):
+        with pytest.raises(ModelError, match=f"names the weights of {family} otherwise"):
+            make_policy(backend, bases(family), sae=None, fine_tune_type="full")
+        return
+    policy = make_policy(backend, bases(family), sae=None, fine_tune_type="full")
+    policy.load_trained(shaken(policy.trained(), 0.02))
+    policy.save_model(tmp_path)
+    flatten_rope(tmp_path / "config.json")
+    expected = policy.logits(PROBE)
+    for found in through_libraries(tmp_path):
+        assert np.abs(found - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_merging_is_the_formula():

@@ -31,7 +31,6 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
 
     world = assets()
     example = Example(
-        title="fpo quickstart",
         settings=SETTINGS,
         model=world.model,
         pairs=world.pairs,
