@@ -113,8 +113,13 @@ def _checked(session: Session, config: TrainConfig, ui: Ui) -> Checked:
     data = session.load_data(config)
     store = training_store(session, config.reference, config.output, config.cache)
     if checkpoint is not None:
+        tap = session.features
         found = fingerprints(
-            session.key, data.train, data.valid, features=session.features is not None
+            session.key,
+            data.train,
+            data.valid,
+            features=tap is not None,
+            weights=None if tap is None else tap.weights,
         )
         check_unchanged(checkpoint, config, found)
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)

@@ -10,13 +10,13 @@ from fpo_core.errors import ConfigError, TrainingError
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.output import checkpoints_in, is_finished
 
-PLACES = ("model", "adapter", "data", "sae", "revision")
+PLACES = ("model", "adapter", "data", "sae", "feature_weights", "revision")
 """Settings that say where something lies: what lies there is compared instead."""
 FREE = frozenset(
     (
         *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),
         *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
-        *("step0_pairs", "nonfinite_limit"),
+        *("step0_pairs", "nonfinite_limit", "preflight", "dry_run", "report_to"),
     )
 )
 """Settings that the result does not depend on."""

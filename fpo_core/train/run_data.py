@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Self
 
 import numpy as np
@@ -45,7 +46,13 @@ class RunData:
 
     def fingerprints(self) -> dict[str, str | None]:
         """What the run reads, by content, under the settings that name it."""
-        return fingerprints(self.store.key, self.train, self.valid, features=self.d_sae is not None)
+        return fingerprints(
+            self.store.key,
+            self.train,
+            self.valid,
+            features=self.d_sae is not None,
+            weights=self.weights,
+        )
 
     def batch(
         self, split: TokenisedPairs, rows: Sequence[int] | Int64s
@@ -68,9 +75,14 @@ class RunData:
 
 
 def fingerprints(
-    key: StoreKey, train: TokenisedPairs, valid: TokenisedPairs | None, *, features: bool
+    key: StoreKey,
+    train: TokenisedPairs,
+    valid: TokenisedPairs | None,
+    *,
+    features: bool,
+    weights: np.ndarray | None = None,
 ) -> dict[str, str | None]:
-    """What a run reads, by content: model, starting adapter, autoencoder and pairs.
+    """What a run reads, by content: model, starting adapter, autoencoder, its weights and pairs.
 
     `key` is that of its reference; a run without `features` reads none of a store that has them.
     """
@@ -79,6 +91,7 @@ def fingerprints(
         "model": key.model,
         "adapter": key.adapter,
         "sae": key.sae if features else None,
+        "feature_weights": None if weights is None else sha256(weights.tobytes()).hexdigest(),
         "data": "+".join(split.fingerprint() for split in splits),
     }
 

@@ -25,6 +25,7 @@ from tests.helpers import BACKENDS
 KINDS = {
     "lora": {"dropout": 0.2, "rank": 4},
     "full": {"fine_tune_type": "full", "num_layers": 2, "learning_rate": 1e-4},
+    "dora": {"fine_tune_type": "dora", "optimizer": "adafactor", "learning_rate": 1e-2},
     "accumulated": {"dropout": 0.2, "batch_size": 1, "grad_accumulation_steps": 3},
     "checkpointed": {"dropout": 0.2, "grad_checkpoint": True, "iters": 12},
 }
