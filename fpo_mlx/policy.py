@@ -13,7 +13,7 @@ from mlx_lm import utils
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import FeatureTap
-from fpo_core.objectives import needs_kl, objective_losses
+from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -39,6 +39,7 @@ class MlxPolicy:
         grad_checkpoint: bool = False,
     ) -> None:
         device = devices.select_device(model)
+        mx.reset_peak_memory()
         dtype = devices.select_dtype(model, device)
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training casts them inside the step.
@@ -133,7 +134,7 @@ class MlxPolicy:
                     ops,
                     self._forward,
                     batch,
-                    self._features,
+                    self._features if reads_d(objective) else None,
                     reference=reference,
                     objective=objective,
                     reference_forward=self._reference_forward if needs_kl(objective) else None,

@@ -9,7 +9,7 @@ from torch import Tensor
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import FeatureTap
-from fpo_core.objectives import needs_kl, objective_losses
+from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -35,6 +35,7 @@ class TorchPolicy:
         grad_checkpoint: bool = False,
     ) -> None:
         self.device = devices.select_device(model)
+        devices.reset_peak_memory(self.device)
         self.dtype = devices.select_dtype(model, self.device)
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training computes in bfloat16 through autocast.
@@ -131,7 +132,7 @@ class TorchPolicy:
                 ops,
                 self._forward,
                 batch,
-                self._features,
+                self._features if reads_d(objective) else None,
                 reference=reference,
                 objective=objective,
                 reference_forward=self._reference_forward if needs_kl(objective) else None,

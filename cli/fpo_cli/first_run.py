@@ -9,12 +9,10 @@ import numpy as np
 
 from fpo_cli.backend import select_backend
 from fpo_cli.commands.quickstart import SETTINGS
-from fpo_cli.options import read_yaml
 from fpo_cli.plots import draw_curves
 from fpo_cli.training import Checked, Outcome, check_folder, check_run, run
 from fpo_cli.ui import Ui
-from fpo_cli.world import assets, score
-from fpo_convert.sae import convert_sae
+from fpo_cli.world_runs import judge, place_assets, world_settings
 from fpo_core.config import QuickstartConfig, TrainConfig
 from fpo_core.files import remove_folder
 from fpo_core.policy import Sampling
@@ -46,7 +44,7 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     output = Path(config.output)
     settings = train_settings(config)
     _make_room(output, settings)
-    convert_sae(assets().sae, settings.sae or "")
+    place_assets(output)
     checked = check_run(settings, ui)
     outcome = run(
         checked,
@@ -54,7 +52,7 @@ def first_run(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
         samples=config.samples,
         sampling=Sampling(TOKENS, 1.0, 1.0, config.seed, checked.session.stop),
         sample_batch=config.samples,
-        judge=lambda prompt, text: score(prompt, text).preferred,
+        judge=judge,
     )
     picture = output / "curves.png"
     draw_curves(outcome.folder.log, picture, f"fpo quickstart, {checked.session.backend}")
@@ -85,16 +83,8 @@ def _make_room(output: Path, settings: TrainConfig) -> None:
 
 def train_settings(config: QuickstartConfig) -> TrainConfig:
     """quickstart.yaml on the world's files, with what the command was given on top."""
-    output, world = Path(config.output), assets()
-    places = {
-        "model": str(world.model),
-        "data": str(world.pairs),
-        "text": str(world.unrelated),
-        "sae": str(output / "sae.safetensors"),
-        "cache": str(output / "cache"),
-    }
     given = {k: v for k, v in config.to_mapping().items() if k in TrainConfig.names()}
-    return TrainConfig.from_mapping(read_yaml(SETTINGS) | places | given, str(SETTINGS))
+    return TrainConfig.from_mapping(world_settings(Path(config.output)) | given, str(SETTINGS))
 
 
 def calibrate(size: int = 1024) -> float:
@@ -119,17 +109,19 @@ def _prompts(checked: Checked, samples: int) -> list[str]:
 def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) -> None:
     from rich.table import Table
 
+    before = outcome.before
+    assert before is not None, "a quickstart measures its start"
     table = Table("", "before", "after", box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for label, form, read in _ROWS:
-        table.add_row(label, *(_cell(form, read(m)) for m in (outcome.before, outcome.after)))
+        table.add_row(label, *(_cell(form, read(m)) for m in (before, outcome.after)))
     ui.say()
     ui.say(table)
     for i, prompt in enumerate(prompts[:SHOWN]):
         ui.say()
         ui.say(f"prompt  {_one_line(prompt)}", "bold")
-        ui.say(f"before  {_one_line(outcome.before.completions[i])}")
+        ui.say(f"before  {_one_line(before.completions[i])}")
         ui.say(f"after   {_one_line(outcome.after.completions[i])}", "green")
     ui.say()
     for line in outcome.verdict:

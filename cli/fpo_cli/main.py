@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from fpo_cli.commands import (
+    compare,
     convert,
     doctor,
     evaluate,
@@ -18,7 +19,18 @@ from fpo_cli.commands import (
 )
 from fpo_core.errors import FpoError
 
-COMMANDS = (quickstart, convert, sae, reference, train, evaluate, generate, inspect, doctor)
+COMMANDS = (
+    quickstart,
+    convert,
+    sae,
+    reference,
+    train,
+    compare,
+    evaluate,
+    generate,
+    inspect,
+    doctor,
+)
 
 app = typer.Typer(
     name="fpo",

@@ -52,7 +52,8 @@ class Outcome:
     """How a run went."""
 
     result: TrainResult
-    before: Measured
+    before: Measured | None
+    """None where the start was not measured."""
     after: Measured
     folder: RunFolder
     store: Path
@@ -72,14 +73,17 @@ class Outcome:
             "loss_last": self.result.state.last.get("loss"),
             "constraint_ratio": self.result.state.constraint_ratio,
             "train_seconds": self.result.state.seconds,
-            "before": self.before.to_mapping(),
+            "before": self.before and self.before.to_mapping(),
             "after": self.after.to_mapping(),
             "verdict": self.verdict,
         }
 
 
-def check_run(config: TrainConfig, ui: Ui) -> Checked:
-    """Refuse what can be refused before weights are loaded or anything is written."""
+def check_run(config: TrainConfig, ui: Ui, *, finished_too: bool = False) -> Checked:
+    """Refuse what can be refused before weights are loaded or anything is written.
+
+    With `finished_too`, a run with no step left may be resumed, to be measured.
+    """
     session = Session(config)
     _ = session.backend
     check_folder(config.output)
@@ -98,7 +102,8 @@ def check_run(config: TrainConfig, ui: Ui) -> Checked:
             session.key, data.train, data.valid, features=session.features is not None
         )
         check_unchanged(checkpoint, config, found)
-        check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+        if not finished_too:
+            check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
     return Checked(session, config, data, store, texts, checkpoint)
 
 
@@ -156,8 +161,12 @@ def _foresee(checked: Checked, policy: Policy, ui: Ui) -> Preflight:
     return foresee(policy, checked.data, checked.store, checked.session.key, checked.config, ui)
 
 
-def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
-    """Phase 1, phase 2, and the same measurements before and after."""
+def run(checked: Checked, ui: Ui, *, measure_start: bool = True, **gauge_options: Any) -> Outcome:
+    """Phase 1, phase 2, and the same measurements before and after.
+
+    `gauge_options` are those of `Gauge`; an `objective` among them is measured in place of the
+    run's.
+    """
     config, session, data = checked.config, checked.session, checked.data
     policy = _start(checked, ui)
     checkpoint = checked.checkpoint
@@ -171,8 +180,10 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         run_data = RunData.of(data, store, session.features)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
-        ui.note("measuring the start")
-        before = _at_the_reference(gauge.measure(policy))
+        before = None
+        if measure_start:
+            ui.note("measuring the start")
+            before = _at_the_reference(gauge.measure(policy))
         if checkpoint is not None:
             ui.note(f"going on after step {checkpoint.state.step}")
         with open_trackers(config) as trackers, stop_signals(ui) as stop:
@@ -200,11 +211,10 @@ def _at_the_reference(measured: Measured) -> Measured:
 def make_gauge(checked: Checked, run_data: RunData, options: dict[str, Any]) -> Gauge:
     """The measurements of a run: its validation pairs, or training pairs where there are none."""
     config = checked.config
+    options = {"objective": config, "pairs": config.val_pairs} | options
     return Gauge(
         data=run_data,
         split=run_data.train if run_data.valid is None else run_data.valid,
-        objective=config,
-        pairs=config.val_pairs,
         tokens_per_batch=config.tokens_per_batch,
         tokenizer=checked.session.tokenizer,
         texts=checked.texts,

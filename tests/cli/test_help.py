@@ -84,6 +84,7 @@ def test_there_are_all_commands() -> None:
         "fpo sae features",
         "fpo reference",
         "fpo train",
+        "fpo compare",
         "fpo eval",
         "fpo generate",
         "fpo data inspect",
