@@ -452,6 +452,50 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareConfig(Settings):
+    """Settings of `fpo compare`."""
+
+    output: str = like(
+        LoopConfig, "output", default="fpo-compare", help="Folder for the runs and the tables."
+    )
+    settings: str | None = setting(
+        None,
+        help="YAML file of `fpo train`'s settings, which all runs share; by default those of the "
+        "quickstart on its world, whose oracle judges the samples.",
+    )
+    objectives: tuple[str, ...] | None = setting(
+        None, help="Objectives to compare, comma-separated; by default all that are possible."
+    )
+    grid: tuple[str, ...] | None = setting(
+        None,
+        help="Settings to vary, comma-separated, such as beta=1:10,fpo.alpha=0.5:2: each value "
+        "with each, a setting behind an objective's name for that alone.",
+    )
+    seeds: tuple[str, ...] = setting(
+        ("0",), help="Seeds of every run, comma-separated: the same batches for all objectives."
+    )
+    eval_pairs: int = setting(100, help="Held-out pairs measured at the end of a run.", least=1)
+    samples: int = setting(
+        64, help="Held-out prompts whose completions are measured; 0 samples none.", least=0
+    )
+    max_tokens: int = like(SamplingConfig, "max_tokens")
+    backend: Literal["auto", "mlx", "torch"] = like(BackendConfig, "backend")
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(BackendConfig, "device")
+    dtype: Literal["auto", "float32", "bfloat16"] = like(BackendConfig, "dtype")
+
+    def check(self) -> None:
+        """Objectives are known, seeds are numbers."""
+        for name in self.objectives or ():
+            if name not in COEFFICIENTS:
+                raise ConfigError(
+                    f"objectives names {name!r}, expected some of {', '.join(COEFFICIENTS)}"
+                )
+        for seed in self.seeds:
+            if not seed.isdecimal():
+                raise ConfigError(f"seeds names {seed!r}, expected whole numbers from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig(
     ModelConfig,
     DataConfig,

@@ -67,6 +67,11 @@ def needs_kl(config: ObjectiveConfig | None) -> bool:
     return config is not None and OBJECTIVES[config.objective].needs_kl
 
 
+def reads_d(config: ObjectiveConfig) -> bool:
+    """Whether the loss reads D, so that a step needs features."""
+    return OBJECTIVES[config.objective].drift is _discrepancy and constraint_weight(config) > 0
+
+
 def constraint_weight(config: ObjectiveConfig) -> float:
     """α in force: 0 where the objective has no constraint, 1 for tdpo1."""
     return 1.0 if OBJECTIVES[config.objective].symmetric else config.coefficient("alpha")

@@ -75,7 +75,8 @@ class Policy(Protocol):
     ) -> Scores:
         """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores.
 
-        An objective on the KL runs the weights of `set_reference` first, without gradient.
+        An objective on the KL runs the weights of `set_reference` first, without gradient. Only an
+        objective on D computes features.
         """
         ...
 
@@ -127,5 +128,8 @@ class Policy(Protocol):
         ...
 
     def peak_memory(self) -> int:
-        """Most bytes in use so far: on the accelerator, or resident on a CPU."""
+        """Most bytes in use since the policy was made: on the accelerator, or resident on a CPU.
+
+        Where that cannot be told apart (resident memory on macOS), since the process began.
+        """
         ...

@@ -51,9 +51,12 @@ class FastStep:
         *,
         at_reference: contextlib.AbstractContextManager[None] | None = None,
         entropy: bool = False,
+        features: bool = True,
         differentiate: bool = False,
     ) -> Scores:
-        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL."""
+        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL;
+        without `features`, nothing of the autoencoder.
+        """
         untrained = () if self._features is None else self._features.untrained
         split = Split.of(batch, untrained)
         scored = Scored.in_rectangle(batch, untrained) if split is None else split.scored
@@ -70,10 +73,10 @@ class FastStep:
         terms = self._head.terms(
             hidden, labels, frozen, entropy=entropy, differentiate=differentiate
         )
-        features = None
-        if self._features is not None and activations is not None:
-            features = self._features.sae, activations
-        return score_tokens(ops, scored, terms, features, self._pool, reference, objective)
+        tapped = None
+        if features and self._features is not None and activations is not None:
+            tapped = self._features.sae, activations
+        return score_tokens(ops, scored, terms, tapped, self._pool, reference, objective)
 
     def _whole(self, batch: Batch, scored: Scored) -> States:
         """States and activations of sequences that share nothing."""

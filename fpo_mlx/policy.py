@@ -23,7 +23,7 @@ from fpo_core.data.batches import Batch
 from fpo_core.fast import why_plain
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.group import ALONE, Group
-from fpo_core.objectives import needs_kl, objective_losses
+from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -51,6 +51,7 @@ class MlxPolicy:
         step: StepConfig | None = None,
     ) -> None:
         device = devices.select_device(model)
+        mx.reset_peak_memory()
         dtype = devices.select_dtype(model, device)
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training casts them inside the step.
@@ -126,6 +127,7 @@ class MlxPolicy:
     ) -> Scores:
         """Scores of a batch as MLX arrays, by the fast step where there is one."""
         kl = kl or needs_kl(objective)
+        features = not differentiate or objective is None or reads_d(objective)
         if self._fast is not None:
             return self._fast.score(
                 batch,
@@ -133,13 +135,14 @@ class MlxPolicy:
                 objective,
                 at_reference=self._at_reference() if kl else None,
                 entropy=entropy,
+                features=features,
                 differentiate=differentiate,
             )
         return score_batch(
             ops,
             self._forward,
             batch,
-            self._features,
+            self._features if features else None,
             reference=reference,
             objective=objective,
             reference_forward=self._reference_forward if kl else None,

@@ -1,8 +1,10 @@
 """Devices and precisions of the torch backend."""
 
+import contextlib
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -50,6 +52,15 @@ def memory_limit(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
     return physical_memory()
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count from now on: on CUDA, and for resident memory on Linux; elsewhere peaks only grow."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:

@@ -58,8 +58,11 @@ class FastStep:
         *,
         at_reference: contextlib.AbstractContextManager[None] | None = None,
         entropy: bool = False,
+        features: bool = True,
     ) -> Scores:
-        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL."""
+        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL;
+        without `features`, nothing of the autoencoder.
+        """
         untrained = () if self._features is None else self._features.untrained
         row = Row.of(batch, untrained)
         frozen = None
@@ -69,10 +72,10 @@ class FastStep:
         states, activations = self._states(row)
         labels = self._tensor(row.scored.labels)
         terms = self._head.terms(states, labels, frozen, entropy=entropy)
-        features = None
-        if self._features is not None and activations is not None:
-            features = self._features.sae, activations
-        return score_tokens(ops, row.scored, terms, features, self._pool, reference, objective)
+        tapped = None
+        if features and self._features is not None and activations is not None:
+            tapped = self._features.sae, activations
+        return score_tokens(ops, row.scored, terms, tapped, self._pool, reference, objective)
 
     def _states(self, row: Row) -> tuple[Tensor, Tensor | None]:
         """Final states that predict the scored tokens, (N, d), and activations on them, if any."""

@@ -20,7 +20,7 @@ from fpo_core.data.batches import Batch
 from fpo_core.fast import why_plain
 from fpo_core.feature_tap import FeatureTap
 from fpo_core.group import ALONE, Group
-from fpo_core.objectives import needs_kl, objective_losses
+from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch, score_batch
@@ -48,6 +48,7 @@ class TorchPolicy:
         step: StepConfig | None = None,
     ) -> None:
         self.device = devices.select_device(model)
+        devices.reset_peak_memory(self.device)
         self.dtype = devices.select_dtype(model, self.device)
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training computes in bfloat16 through autocast.
@@ -121,19 +122,25 @@ class TorchPolicy:
         *,
         kl: bool = False,
         entropy: bool = False,
+        features: bool = True,
     ) -> Scores:
         """Scores of a batch as tensors, by the fast step where there is one."""
         kl = kl or needs_kl(objective)
         if self._fast is not None:
             at_reference = self._at_reference() if kl else None
             return self._fast.score(
-                batch, reference, objective, at_reference=at_reference, entropy=entropy
+                batch,
+                reference,
+                objective,
+                at_reference=at_reference,
+                entropy=entropy,
+                features=features,
             )
         return score_batch(
             ops,
             self._forward,
             batch,
-            self._features,
+            self._features if features else None,
             reference=reference,
             objective=objective,
             reference_forward=self._reference_forward if kl else None,
@@ -192,7 +199,7 @@ class TorchPolicy:
         self.model.train()
         try:
             with self._stepping():
-                scores = self._scores(batch, reference, objective)
+                scores = self._scores(batch, reference, objective, features=reads_d(objective))
                 logps = ops.asarray(reference.logps, scores.logps)
                 losses = objective_losses(ops, scores, logps, objective)
                 (losses.sum() * weight).backward()

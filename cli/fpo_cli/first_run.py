@@ -134,11 +134,13 @@ def _prompts(checked: Checked, samples: int) -> list[str]:
 def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) -> None:
     from rich.table import Table
 
+    before = outcome.before
+    assert before is not None, "a quickstart measures its start"
     table = Table("", "before", "after", box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for label, form, read in _ROWS:
-        values = [read(m) for m in (outcome.before, outcome.after)]
+        values = [read(m) for m in (before, outcome.after)]
         if values != [None, None]:
             table.add_row(label, *(_cell(form, value) for value in values))
     ui.say()
@@ -146,7 +148,7 @@ def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) 
     for i, prompt in enumerate(prompts[:SHOWN]):
         ui.say()
         ui.say(f"prompt  {_one_line(prompt)}", "bold")
-        ui.say(f"before  {_one_line(outcome.before.completions[i])}")
+        ui.say(f"before  {_one_line(before.completions[i])}")
         ui.say(f"after   {_one_line(outcome.after.completions[i])}", "green")
     ui.say()
     for line in outcome.verdict:

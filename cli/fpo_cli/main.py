@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from fpo_cli.commands import (
+    compare,
     convert,
     doctor,
     evaluate,
@@ -20,7 +21,19 @@ from fpo_cli.commands import (
 from fpo_cli.launch import process_number
 from fpo_core.errors import FpoError
 
-COMMANDS = (quickstart, convert, sae, reference, train, evaluate, fuse, generate, inspect, doctor)
+COMMANDS = (
+    quickstart,
+    convert,
+    sae,
+    reference,
+    train,
+    compare,
+    evaluate,
+    fuse,
+    generate,
+    inspect,
+    doctor,
+)
 
 app = typer.Typer(
     name="fpo",

@@ -1,6 +1,6 @@
 """How a policy stands: held-out pairs, texts, and its own samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from fpo_core.texts import perplexity
 from fpo_core.train.run_data import RunData, spread
 from fpo_core.verdict import Findings
 
-Judge = Callable[[str, str], float]
-"""Scores a completion of a prompt, both as text."""
+Judge = Callable[[str, str], Mapping[str, float]]
+"""Scores a completion of a prompt, both as text; `preferred` is what the pairs prefer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,16 @@ class Measured:
     distinct_2: float | None = None
     """Distinct tokens, and pairs of tokens, over all of the samples."""
     oracle: float | None = None
-    """Mean score of the samples by the judge."""
+    """Mean of the samples' `preferred` score by the judge."""
+    oracle_scores: dict[str, float] = field(default_factory=dict)
+    """Means of all its scores."""
     completions: list[str] = field(default_factory=list)
 
     def to_mapping(self) -> dict[str, Any]:
         """The measurements as JSON values."""
-        values = {k: v for k, v in vars(self).items() if k != "evaluation" and v not in (None, [])}
+        values = {
+            k: v for k, v in vars(self).items() if k != "evaluation" and v not in (None, [], {})
+        }
         return self.evaluation.to_mapping() | values
 
 
@@ -111,7 +115,8 @@ class Gauge:
         if self.judge is not None:
             pairs = zip(prompts, texts, strict=True)
             scores = [self.judge(self._text(prompt), text) for prompt, text in pairs]
-            result["oracle"] = float(np.mean(scores))
+            means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
+            result |= {"oracle": means["preferred"], "oracle_scores": means}
         return result
 
     def _text(self, ids: np.ndarray) -> str:

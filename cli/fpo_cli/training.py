@@ -65,7 +65,8 @@ class Outcome:
     """How a run went."""
 
     result: TrainResult
-    before: Measured
+    before: Measured | None
+    """None where the start was not measured."""
     after: Measured
     folder: RunFolder
     store: Path
@@ -85,20 +86,23 @@ class Outcome:
             "loss_last": self.result.state.last.get("loss"),
             "constraint_ratio": self.result.state.constraint_ratio,
             "train_seconds": self.result.state.seconds,
-            "before": self.before.to_mapping(),
+            "before": self.before and self.before.to_mapping(),
             "after": self.after.to_mapping(),
             "verdict": self.verdict,
         }
 
 
-def check_run(config: TrainConfig, ui: Ui) -> Checked:
-    """Refuse what can be refused before weights are loaded or anything is written."""
+def check_run(config: TrainConfig, ui: Ui, *, finished_too: bool = False) -> Checked:
+    """Refuse what can be refused before weights are loaded or anything is written.
+
+    With `finished_too`, a run with no step left may be resumed, to be measured.
+    """
     session = Session(config)
     with first_before_others(session.group):
-        return _checked(session, config, ui)
+        return _checked(session, config, ui, finished_too)
 
 
-def _checked(session: Session, config: TrainConfig, ui: Ui) -> Checked:
+def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) -> Checked:
     check_optimizer(config.optimizer, session.backend)
     check_folder(config.output)
     check_trackers(config)
@@ -122,7 +126,8 @@ def _checked(session: Session, config: TrainConfig, ui: Ui) -> Checked:
             weights=None if tap is None else tap.weights,
         )
         check_unchanged(checkpoint, config, found)
-        check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+        if not finished_too:
+            check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
     return Checked(session, config, data, store, texts, checkpoint)
 
 
@@ -190,8 +195,12 @@ def _foresee(checked: Checked, policy: Policy, ui: Ui) -> Preflight:
     return foresee(policy, checked.data, checked.store, checked.session.key, checked.config, ui)
 
 
-def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
-    """Phase 1, phase 2, and the same measurements before and after."""
+def run(checked: Checked, ui: Ui, *, measure_start: bool = True, **gauge_options: Any) -> Outcome:
+    """Phase 1, phase 2, and the same measurements before and after.
+
+    `gauge_options` are those of `Gauge`; an `objective` among them is measured in place of the
+    run's.
+    """
     config, session, data = checked.config, checked.session, checked.data
     group = session.group
     policy = _start(checked, ui)
@@ -206,8 +215,10 @@ def run(checked: Checked, ui: Ui, **gauge_options: Any) -> Outcome:
         run_data = RunData.of(data, store, session.features, group)
         gauge = make_gauge(checked, run_data, gauge_options)
         start = policy.trained()
-        ui.note("measuring the start")
-        before = _at_the_reference(gauge.measure(policy))
+        before = None
+        if measure_start:
+            ui.note("measuring the start")
+            before = _at_the_reference(gauge.measure(policy))
         if checkpoint is not None:
             ui.note(f"going on after step {checkpoint.state.step}")
         with (
@@ -242,7 +253,7 @@ def _describe(checked: Checked, outcome: Outcome, run_data: RunData, ui: Ui) -> 
         rows={name: split.kept for name, split in checked.data.report.splits.items()},
         data=run_data.fingerprints()["data"] or "",
         features=session.features,
-        before=outcome.before.to_mapping(),
+        before={} if outcome.before is None else outcome.before.to_mapping(),
         after=outcome.after.to_mapping(),
     )
     if not write_card(folder, train_card(config, facts)):
@@ -258,11 +269,10 @@ def _at_the_reference(measured: Measured) -> Measured:
 def make_gauge(checked: Checked, run_data: RunData, options: dict[str, Any]) -> Gauge:
     """The measurements of a run: its validation pairs, or training pairs where there are none."""
     config = checked.config
+    options = {"objective": config, "pairs": config.val_pairs} | options
     return Gauge(
         data=run_data,
         split=run_data.train if run_data.valid is None else run_data.valid,
-        objective=config,
-        pairs=config.val_pairs,
         tokens_per_batch=config.tokens_per_batch,
         tokenizer=checked.session.tokenizer,
         texts=checked.texts,

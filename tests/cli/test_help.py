@@ -86,6 +86,7 @@ def test_there_are_all_commands() -> None:
         "fpo sae features",
         "fpo reference",
         "fpo train",
+        "fpo compare",
         "fpo eval",
         "fpo fuse",
         "fpo generate",

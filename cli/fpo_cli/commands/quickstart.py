@@ -27,7 +27,8 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     # than it brings: on two busy cores, one thread took 50 s and two 210 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from fpo_cli.first_run import Example, first_run
-    from fpo_cli.world import assets, score
+    from fpo_cli.world import assets
+    from fpo_cli.world_runs import judge
 
     world = assets()
     example = Example(
@@ -37,7 +38,7 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
         text=world.unrelated,
         sae=world.sae,
         tokens=TOKENS,
-        judge=lambda prompt, text: score(prompt, text).preferred,
+        judge=judge,
     )
     return {"command": "quickstart"} | first_run(config, ui, example)
 
