@@ -143,7 +143,7 @@ def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _number(value: Any) -> str:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and "value" in value:
         return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return f"{value:.4g}" if isinstance(value, int | float) else ""
 
