@@ -48,7 +48,6 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     ui.note("getting the model and the pairs")
     files = fetch(config.cache)
     example = Example(
-        title="SmolLM2-135M-Instruct",
         settings=SETTINGS,
         model=files.model,
         pairs=files.pairs,
