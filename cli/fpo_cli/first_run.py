@@ -2,18 +2,15 @@
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fpo_cli.backend import select_backend
-from fpo_cli.measure import Judge
-from fpo_cli.options import read_yaml
+from fpo_cli.example import Example
 from fpo_cli.training import Checked, Outcome, check_folder, check_run, run
 from fpo_cli.ui import Ui
-from fpo_convert.sae import convert_sae
 from fpo_core.config import QuickstartConfig, TrainConfig
 from fpo_core.files import remove_folder
 from fpo_core.model_card import PICTURE
@@ -36,23 +33,6 @@ _ROWS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """What a first run works on."""
-
-    settings: Path
-    """A YAML file of `fpo train`'s settings."""
-    model: Path
-    pairs: Path
-    text: Path
-    """Texts unrelated to the pairs, for perplexity."""
-    sae: Path
-    """A published checkpoint, to be converted."""
-    tokens: int
-    """Most tokens of a sampled completion."""
-    judge: Judge | None = None
-
-
 def first_run(config: QuickstartConfig, ui: Ui, example: Example) -> dict[str, Any]:
     """Convert, build the store, train, measure, draw and show; the mapping that --json prints."""
     started = time.perf_counter()
@@ -61,7 +41,7 @@ def first_run(config: QuickstartConfig, ui: Ui, example: Example) -> dict[str, A
     output = Path(config.output)
     settings = train_settings(config, example)
     _make_room(output, settings)
-    convert_sae(example.sae, settings.sae or "")
+    example.convert(output)
     checked = check_run(settings, ui)
     outcome = run(
         checked,
@@ -99,17 +79,9 @@ def _make_room(output: Path, settings: TrainConfig) -> None:
 
 def train_settings(config: QuickstartConfig, example: Example) -> TrainConfig:
     """The example's settings on its files, with what the command was given on top."""
-    output = Path(config.output)
-    places = {
-        "model": str(example.model),
-        "data": str(example.pairs),
-        "text": str(example.text),
-        "sae": str(output / "sae.safetensors"),
-        "cache": str(output / "cache"),
-    }
     given = {k: v for k, v in config.to_mapping().items() if k in TrainConfig.names()}
-    file = example.settings
-    return TrainConfig.from_mapping(read_yaml(file) | places | given, str(file))
+    settings = example.training(Path(config.output)) | given
+    return TrainConfig.from_mapping(settings, str(example.settings))
 
 
 def calibrate(size: int = 1024) -> float:
@@ -135,7 +107,7 @@ def _show(ui: Ui, outcome: Outcome, prompts: list[str], result: dict[str, Any]) 
     from rich.table import Table
 
     before = outcome.before
-    assert before is not None, "a quickstart measures its start"
+    assert before is not None, "a first run measures its start"
     table = Table("", "before", "after", box=None, pad_edge=False, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"

@@ -199,7 +199,7 @@ def run(checked: Checked, ui: Ui, *, measure_start: bool = True, **gauge_options
     """Phase 1, phase 2, and the same measurements before and after.
 
     `gauge_options` are those of `Gauge`; an `objective` among them is measured in place of the
-    run's.
+    run's. Where the start is not measured, no model card is written either.
     """
     config, session, data = checked.config, checked.session, checked.data
     group = session.group
@@ -238,11 +238,15 @@ def run(checked: Checked, ui: Ui, *, measure_start: bool = True, **gauge_options
         constraint_ratio=result.state.constraint_ratio,
     )
     outcome = Outcome(result, before, after, folder, checked.store, verdict(found))
-    only_first(group, lambda: _describe(checked, outcome, run_data, ui))
+    if before is not None:
+        described = before.to_mapping()
+        only_first(group, lambda: _describe(checked, outcome, described, run_data, ui))
     return outcome
 
 
-def _describe(checked: Checked, outcome: Outcome, run_data: RunData, ui: Ui) -> None:
+def _describe(
+    checked: Checked, outcome: Outcome, before: dict[str, Any], run_data: RunData, ui: Ui
+) -> None:
     """Leave the curves and the model card beside the result."""
     config, session, folder = checked.config, checked.session, outcome.folder.path
     draw_curves(outcome.folder.log, folder / PICTURE, f"{shown(config.output)}, {session.backend}")
@@ -253,7 +257,7 @@ def _describe(checked: Checked, outcome: Outcome, run_data: RunData, ui: Ui) -> 
         rows={name: split.kept for name, split in checked.data.report.splits.items()},
         data=run_data.fingerprints()["data"] or "",
         features=session.features,
-        before={} if outcome.before is None else outcome.before.to_mapping(),
+        before=before,
         after=outcome.after.to_mapping(),
     )
     if not write_card(folder, train_card(config, facts)):

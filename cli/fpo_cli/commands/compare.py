@@ -1,13 +1,18 @@
 """`fpo compare`: objectives, or any settings, side by side."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from fpo_cli.command import command
+from fpo_cli.commands.quickstart import SETTINGS, TOKENS
+from fpo_cli.options import read_yaml
 from fpo_cli.ui import Ui
 from fpo_core.config import CompareConfig
+
+WORLD_GRID = Path(__file__).parents[1] / "compare" / "world.yaml"
 
 
 def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
@@ -17,10 +22,15 @@ def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
     diversity, drift, time and memory, with their spread over seeds. Stopped at any point, the same
     command goes on: finished runs are read, a begun one resumes.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1") if config.settings is None else None
+    if config.settings is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
     from fpo_cli.compare.command import compare as run
+    from fpo_cli.example import quickstart_world
 
-    return {"command": "compare"} | run(config, ui)
+    if config.settings is not None:
+        return {"command": "compare"} | run(config, ui)
+    world = quickstart_world(SETTINGS, TOKENS)
+    return {"command": "compare"} | run(config, ui, world, read_yaml(WORLD_GRID)["grid"])
 
 
 def add_to(app: typer.Typer) -> None:

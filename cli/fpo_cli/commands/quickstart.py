@@ -26,21 +26,10 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     # Threads of a BLAS wait for each other by spinning, which on products this small costs more
     # than it brings: on two busy cores, one thread took 50 s and two 210 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from fpo_cli.first_run import Example, first_run
-    from fpo_cli.world import assets
-    from fpo_cli.world_runs import judge
+    from fpo_cli.example import quickstart_world
+    from fpo_cli.first_run import first_run
 
-    world = assets()
-    example = Example(
-        settings=SETTINGS,
-        model=world.model,
-        pairs=world.pairs,
-        text=world.unrelated,
-        sae=world.sae,
-        tokens=TOKENS,
-        judge=judge,
-    )
-    return {"command": "quickstart"} | first_run(config, ui, example)
+    return {"command": "quickstart"} | first_run(config, ui, quickstart_world(SETTINGS, TOKENS))
 
 
 def add_to(app: typer.Typer) -> None:

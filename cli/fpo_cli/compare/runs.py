@@ -55,22 +55,18 @@ class Comparison:
                 found[number] = self._train(planned)
         return start, [result for result in found if result is not None]
 
-    def place(self, planned: Planned) -> Path:
-        """The folder of a run."""
-        return self.folder / "runs" / planned.name
-
     def _finished(self, planned: Planned) -> Result | None:
         """The result of an earlier sitting. Raises ConfigError where it had other settings."""
-        path = self.place(planned) / RESULT_FILE
+        path = place(self.folder, planned) / RESULT_FILE
         if not path.is_file():
             return None
         result = json.loads(path.read_text(encoding="utf-8"))
-        before, now = result["config"], planned.config.to_mapping()
-        for key, value in now.items():
-            if key not in FREE and key != "preflight" and before.get(key) != value:
+        before = result["config"]
+        for key, value in planned.config.to_mapping().items():
+            if key not in FREE and before.get(key) != value:
                 raise ConfigError(
-                    f"{self.place(planned)} holds a run whose {key} was {before.get(key)}, and "
-                    f"here it is {value}: name another --output, or delete that folder"
+                    f"{path.parent} holds a run whose {key} was {before.get(key)}, and here it is "
+                    f"{value}: name another --output, or delete that folder"
                 )
         return result
 
@@ -97,9 +93,9 @@ class Comparison:
 
     def _checked(self, planned: Planned) -> Checked:
         """The run with its own folder, and the store that all runs on this reference share."""
-        place = self.place(planned)
-        resume = bool(checkpoints_in(place).steps())
-        config = replace(planned.config, output=str(place), resume=resume, preflight=False)
+        folder = place(self.folder, planned)
+        resume = bool(checkpoints_in(folder).steps())
+        config = replace(planned.config, output=str(folder), resume=resume, preflight=False)
         if config.reference is None:
             store = shared_store(Session(config), config.cache)
             config = replace(config, reference=str(store))
@@ -120,8 +116,8 @@ class Comparison:
             "constraint_ratio": outcome.result.state.constraint_ratio,
             "skipped": outcome.result.state.skipped,
             "seconds": time.perf_counter() - began,
-        } | costs(self.place(planned) / LOG_FILE)
-        write_json(self.place(planned) / RESULT_FILE, result)
+        } | costs(place(self.folder, planned) / LOG_FILE)
+        write_json(place(self.folder, planned) / RESULT_FILE, result)
         return result
 
     def _measuring(self, session: Session, config: TrainConfig) -> dict[str, Any]:
@@ -136,6 +132,11 @@ class Comparison:
             "sample_batch": max(self.config.samples, 1),
             "judge": self.judge,
         }
+
+
+def place(folder: Path, planned: Planned) -> Path:
+    """The folder of a run in that of its comparison."""
+    return folder / "runs" / planned.name
 
 
 def costs(log: Path) -> dict[str, float]:
