@@ -21,6 +21,7 @@ from fpo_torch import ops
 from fpo_torch.fused_features import pooled_features
 from fpo_torch.fused_head import Head, Precision
 from fpo_torch.fused_lora import FusedLora
+from fpo_torch.fused_norm import FusedNorms
 from fpo_torch.hooks import Tap
 from fpo_torch.packed_attention import attention_over_runs
 
@@ -42,12 +43,12 @@ class FastStep:
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget, precision)
         self._precision = precision
-        self._lora = FusedLora(model)
+        self._lora, self._norms = FusedLora(model), FusedNorms(model)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         """Holds what scoring needs of the model; backward must lie within it too."""
-        with attention_over_runs(self._model), self._lora.on():
+        with attention_over_runs(self._model), self._lora.on(), self._norms.on():
             yield
 
     def score(

@@ -77,19 +77,21 @@ class _Settings:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Queries are the last of the keys' tokens: (1, h, q, d), (1, g, k, d) -> (1, h, q, d)."""
-        if self.groups > 1:
-            key = key.repeat_interleave(self.groups, 1)
-            value = value.repeat_interleave(self.groups, 1)
         behind, ahead = query.shape[2], key.shape[2]
         windowed = self.window is not None and ahead > self.window
         if self.softcap is not None:
             return self._soft_capped(query, key, value)
         if behind == ahead and not windowed:
             return scaled_dot_product_attention(
-                query, key, value, is_causal=True, scale=self.scaling
+                query, key, value, is_causal=True, scale=self.scaling, enable_gqa=self.groups > 1
             )
         mask = self._mask(behind, ahead, query.device)
-        return scaled_dot_product_attention(query, key, value, mask, scale=self.scaling)
+        grouped = query.device.type == "cpu"  # elsewhere groups and a mask together run slowly
+        if not grouped:
+            key, value = (x.repeat_interleave(self.groups, 1) for x in (key, value))
+        return scaled_dot_product_attention(
+            query, key, value, mask, scale=self.scaling, enable_gqa=grouped and self.groups > 1
+        )
 
     def _mask(self, behind: int, ahead: int, device: torch.device) -> Tensor:
         keys = torch.arange(ahead, device=device)
@@ -100,6 +102,7 @@ class _Settings:
     def _soft_capped(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         assert self.softcap is not None
         assert self.scaling is not None
+        key, value = (x.repeat_interleave(self.groups, 1) for x in (key, value))
         scores = query @ key.transpose(2, 3) * self.scaling
         scores = torch.tanh(scores / self.softcap) * self.softcap
         mask = self._mask(query.shape[2], key.shape[2], query.device)

@@ -8,7 +8,7 @@ from typing import Any
 from fpo_core.errors import StoreError
 
 FORMAT = "fpo-reference"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 COLUMNS = (
     *("key", "logps", "lengths", "feature_lengths", "nonzeros"),

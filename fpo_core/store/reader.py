@@ -11,6 +11,7 @@ import numpy as np
 from fpo_core.errors import StoreError
 from fpo_core.safetensors_file import map_safetensors
 from fpo_core.scoring import ReferenceBatch
+from fpo_core.store.index import KeyIndex
 from fpo_core.store.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
 
 
@@ -22,19 +23,14 @@ class ReferenceStore:
     key: StoreKey
     manifest: dict[str, Any]
     shards: list[dict[str, np.ndarray]]
-    index: dict[bytes, tuple[int, int]]
+    index: KeyIndex
 
     @classmethod
     def open(cls, folder: Path) -> "ReferenceStore":
         """Open a store; raises StoreError where it is absent, damaged or of another version."""
         manifest = _read_manifest(folder)
         shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
-        index = {
-            row.tobytes(): (number, i)
-            for number, shard in enumerate(shards)
-            for i, row in enumerate(np.asarray(shard["key"]))
-        }
-        return cls(folder, StoreKey(**manifest["key"]), manifest, shards, index)
+        return cls(folder, StoreKey(**manifest["key"]), manifest, shards, KeyIndex(shards))
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -73,12 +69,13 @@ class ReferenceStore:
         return int(sum((shard["feature_lengths"][i] == 0).sum() for shard, i in places))
 
     def _place(self, key: bytes) -> tuple[dict[str, np.ndarray], int]:
-        if key not in self.index:
+        place = self.index.find(key)
+        if place is None:
             raise StoreError(
                 f"the reference store {self.folder} has no record of a pair of this data: "
                 "run `fpo reference` on the same data and options"
             )
-        number, row = self.index[key]
+        number, row = place
         return self.shards[number], row
 
 

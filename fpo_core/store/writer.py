@@ -114,4 +114,6 @@ def _columns(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     columns["offsets"] = np.concatenate([[0], np.cumsum(columns.pop("stored").reshape(-1))])
     for name in ("indices", "values"):
         columns[name] = np.concatenate([row[name] for row in rows])
+    if columns["indices"].max(initial=0) <= np.iinfo(np.uint16).max:
+        columns["indices"] = columns["indices"].astype(np.uint16)
     return {name: np.ascontiguousarray(column) for name, column in columns.items()}

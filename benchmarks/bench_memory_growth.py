@@ -1,0 +1,118 @@
+"""Memory while a large reference store is written and read, and what it costs on disk and to open.
+
+The model is pretended: it answers with random scores, so that only the store is measured.
+"""
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.alternating import write_result
+from fpo_core.config import ReferenceConfig
+from fpo_core.data.batches import Batch
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.policy import PolicyInfo
+from fpo_core.reference import extend_store
+from fpo_core.scores import Scores
+from fpo_core.store import ReferenceStore, StoreKey
+
+D_SAE = 16384
+
+
+class Pretended:
+    """Scores a batch at once, with so many random features a completion."""
+
+    info = PolicyInfo("none", "cpu", "float32", None, 1, 1, 1, 1)
+
+    def __init__(self, features: int) -> None:
+        self._features = features
+        self._generator = np.random.default_rng(0)
+
+    def score(self, batch: Batch) -> Scores:
+        """Log-probabilities and pooled features that fit the batch's shape."""
+        count = len(batch.tokens)
+        pooled = np.zeros((count, D_SAE), np.float32)
+        for row in pooled:
+            fired = self._generator.integers(0, D_SAE, self._features)
+            row[fired] = self._generator.random(self._features, np.float32)
+        lengths = batch.completion_lengths().astype(np.float32)
+        return Scores(-lengths, lengths, pooled=pooled, feature_lengths=lengths)
+
+
+def resident() -> int:
+    """Bytes of anonymous memory that this process holds now; mapped pages of files do not count."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(x.split()[1]) for x in lines if x.startswith("RssAnon")) * 1024
+
+
+def random_pairs(count: int) -> TokenisedPairs:
+    """Short pairs, no two alike."""
+    generator = np.random.default_rng(1)
+    return TokenisedPairs.from_lists(
+        (generator.integers(3, 9999, size).tolist() for size in (6, 4, 4)) for _ in range(count)
+    )
+
+
+def grow(rows: int, features: int, folder: Path) -> dict[str, Any]:
+    """Write a store of so many rows, then read every row; memory after a tenth and at the end."""
+    pairs = random_pairs(rows)
+    config = ReferenceConfig(tokens_per_batch=2048)
+    seen: list[int] = []
+    extend_store(
+        folder,
+        StoreKey("pretended", sae="pretended"),
+        Pretended(features),  # pyright: ignore[reportArgumentType]
+        [pairs],
+        config,
+        lambda event: seen.append(resident()),
+    )
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    start = time.perf_counter()
+    store = ReferenceStore.open(folder)
+    opened = time.perf_counter() - start
+    keys = pairs.keys()
+    before = resident()
+    for at in range(0, rows, 8):
+        store.batch(keys[at : at + 8], D_SAE)
+    tenth = seen[len(seen) // 10]
+    return {
+        "rows": rows,
+        "features": features,
+        "written_growth_mb": (max(seen[len(seen) // 10 :]) - tenth) / 1e6,
+        "read_growth_mb": (resident() - before) / 1e6,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "store_gb": size / 1e9,
+        "open_seconds": opened,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--features", type=int, default=50)
+    parser.add_argument("--wide-rows", type=int, default=60_000)
+    parser.add_argument("--wide-features", type=int, default=1000)
+    arguments = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    sizes = (
+        (arguments.rows, arguments.features),
+        (arguments.wide_rows, arguments.wide_features),
+    )
+    for rows, features in sizes:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            runs.append(grow(rows, features, folder))
+        finally:
+            shutil.rmtree(folder)
+        print("  ".join(f"{name} {value:.4g}" for name, value in runs[-1].items()))
+    write_result("memory_growth", {"runs": runs}, ("numpy", "safetensors"))
+
+
+if __name__ == "__main__":
+    main()
