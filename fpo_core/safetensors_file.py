@@ -5,6 +5,7 @@ The frameworks' own readers accept overlaps, holes, trailing bytes or duplicate 
 
 import json
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +22,13 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, 
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _STORED = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U16": "<u2", "U8": "u1"}
+
+# A map asked for whole costs a fraction of what its pages cost one by one, where that can be had.
+_ALL_PAGES_AT_ONCE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
+    if hasattr(mmap, "MAP_POPULATE")
+    else {"access": mmap.ACCESS_READ}
+)
 
 Fault = Callable[[str], FpoError]
 """The error that says what was found, with what to do put behind it."""
@@ -48,18 +56,15 @@ class SafetensorsFile:
     size: int
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows [start, stop) of a tensor, read (not mapped), bf16 and f16 widened to float32."""
+        """Rows [start, stop) of a tensor: F32 and F64 mapped read-only, the others as float32."""
         entry = self.entries[name]
         length = entry.shape[0] if entry.shape else 1
         stop = length if stop is None else min(stop, length)
         row = (entry.end - entry.begin) // max(length, 1)
-        with self.path.open("rb") as file:
-            file.seek(entry.begin + start * row)
-            data = np.empty((stop - start) * row, np.uint8)
-            if file.readinto(data.data) != len(data):
-                raise SaeError(f"{self.path} became shorter while it was read: convert it again")
+        code = _float_code(name, entry, self.path)
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        return widen(data.view(_float_code(name, entry, self.path)), entry.dtype).reshape(shape)
+        data = _mapped(self.path, entry.begin + start * row, (stop - start) * row)
+        return widen(data.view(code), entry.dtype).reshape(shape)
 
     def raw(self, name: str) -> np.ndarray:
         """The bytes of a tensor as they are, whatever its dtype."""
@@ -85,6 +90,20 @@ class SafetensorsFile:
             file.seek(self.payload_begin)
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
+
+
+def _mapped(path: Path, begin: int, size: int) -> np.ndarray:
+    """Bytes of a file, mapped for as long as the array lives: reading would copy them."""
+    if size <= 0:
+        return np.empty(0, np.uint8)
+    skipped = begin % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < begin + size:
+            raise SaeError(f"{path} became shorter while it was read: convert it again")
+        pages = mmap.mmap(
+            file.fileno(), skipped + size, offset=begin - skipped, **_ALL_PAGES_AT_ONCE
+        )
+    return np.frombuffer(pages, np.uint8, size, skipped)
 
 
 def widen(flat: np.ndarray, dtype: str) -> np.ndarray:
