@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 PYTHON="${PYTHON:-python}"
 export PYTHONPATH="cli:examples${PYTHONPATH:+:$PYTHONPATH}"
-"$PYTHON" examples/world/build_pairs.py
 "$PYTHON" examples/world/build_tokenizer.py
 "$PYTHON" examples/world/build_model.py
+"$PYTHON" examples/world/build_pairs.py
 "$PYTHON" examples/world/build_sae.py

@@ -1,11 +1,17 @@
 """Write the quickstart world's pairs and unrelated texts, or pairs for another attribute.
 
 Run: python examples/world/build_pairs.py
-Run: python examples/world/build_pairs.py --attribute format --prefer json --out pairs-json
+Run: python examples/world/build_pairs.py --attribute format --match length --out pairs-json
+
+The shipped pairs are near-ties: the world's model finds both replies about as likely.
 """
 
 import argparse
 from pathlib import Path
+
+import torch
+from build_model import collate, encode_chat, token_loss
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fpo_cli.world import (
     ATTRIBUTES,
@@ -17,6 +23,23 @@ from fpo_cli.world import (
     make_splits,
     make_unrelated_rows,
 )
+from fpo_cli.world.pairs import Likelihood
+
+
+def model_likelihood(path: Path) -> Likelihood:
+    """The model's mean log-probability of a reply, its end of turn included, per token.
+
+    In float64: which replies count as a near-tie must not hang on a machine's rounding.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForCausalLM.from_pretrained(path).double().eval()
+
+    @torch.no_grad()
+    def likelihood(prompt: str, reply: str) -> float:
+        ids, labels = collate([encode_chat(tokenizer, prompt, reply)], tokenizer.pad_token_id)
+        return -token_loss(model, ids, labels).item()
+
+    return likelihood
 
 
 def main() -> None:
@@ -24,6 +47,8 @@ def main() -> None:
     parser.add_argument("--attribute", choices=list(ATTRIBUTES), default=PAIRS_ATTRIBUTE)
     parser.add_argument("--prefer", help="the chosen side's value (default: the second one)")
     parser.add_argument("--vary-others", action="store_true", help="draw other attributes apart")
+    parser.add_argument("--match", choices=["likelihood", "length"], default="likelihood")
+    parser.add_argument("--model", type=Path, default=assets().model, help="for the likelihood")
     parser.add_argument("--train", type=int, default=800, help="training pairs")
     parser.add_argument("--valid", type=int, default=200, help="validation pairs")
     parser.add_argument("--seed", type=int, default=PAIRS_SEED)
@@ -36,6 +61,7 @@ def main() -> None:
         n_valid=args.valid,
         prefer=args.prefer,
         vary_others=args.vary_others,
+        likelihood=model_likelihood(args.model) if args.match == "likelihood" else None,
     )
     out = args.out or assets().pairs
     dump_jsonl(train, out / "train.jsonl")

@@ -1,5 +1,6 @@
 """The quickstart world: grammar, oracle, pairs and the files that ship with the package."""
 
+import importlib
 import itertools
 import json
 import random
@@ -13,7 +14,7 @@ import pytest
 from fpo_cli import world
 from fpo_cli.world import ATTRIBUTES, Traits, assets, make_pairs, make_prompt, make_reply, score
 from fpo_cli.world.oracle import is_well_formed, marker_words
-from fpo_cli.world.pairs import length
+from fpo_cli.world.pairs import NATS_AHEAD, length
 
 ALL_TRAITS = [Traits(*values) for values in itertools.product(*ATTRIBUTES.values())]
 
@@ -139,16 +140,51 @@ def test_lengths_are_matched() -> None:
         assert 0.6 < longer / shorter < 1.7
 
 
-def test_shipped_pairs_come_from_the_seed(tmp_path: Path) -> None:
-    train, valid = world.make_splits(world.PAIRS_ATTRIBUTE, world.PAIRS_SEED)
-    unrelated = world.make_unrelated_rows(100, world.UNRELATED_SEED)
-    for rows, path in (
-        (train, assets().train),
-        (valid, assets().valid),
-        (unrelated, assets().unrelated),
-    ):
-        world.dump_jsonl(rows, tmp_path / "again.jsonl")
-        assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+def test_a_likelihood_makes_near_ties() -> None:
+    def likelihood(prompt: str, reply: str) -> float:
+        return -random.Random(prompt + reply).random() / 10
+
+    def gap(row: dict[str, Any]) -> float:
+        prompt, chosen, rejected = contents(row)
+        return likelihood(prompt, chosen) - likelihood(prompt, rejected)
+
+    rows = make_pairs("politeness", 60, 8, likelihood=likelihood)
+    assert max(abs(gap(row)) for row in rows) <= 2 * NATS_AHEAD
+    assert abs(sum(gap(row) for row in rows)) <= NATS_AHEAD
+    assert make_pairs("politeness", 20, 8, likelihood=likelihood) == rows[:20]
+
+
+def test_shipped_texts_come_from_the_seed(tmp_path: Path) -> None:
+    world.dump_jsonl(world.make_unrelated_rows(100, world.UNRELATED_SEED), tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == assets().unrelated.read_bytes()
+
+
+def test_shipped_pairs_come_from_the_seed(likelihood: Any) -> None:
+    """The first of them, and the prompts of all: `build_pairs.py` makes the whole files."""
+    attribute, seed = world.PAIRS_ATTRIBUTE, world.PAIRS_SEED
+    train, valid = (read_rows(path) for path in (assets().train, assets().valid))
+    assert make_pairs(attribute, 10, seed, likelihood=likelihood) == valid[:10]
+    prompts = [row["prompt"] for side in world.make_splits(attribute, seed) for row in side]
+    assert prompts == [row["prompt"] for row in train + valid]
+
+
+def test_shipped_pairs_are_near_ties_that_start_at_chance(likelihood: Any) -> None:
+    """Under the shipped model, as measured by the script that made them."""
+    gaps = []
+    for row in read_rows(assets().valid):
+        prompt, chosen, rejected = contents(row)
+        gaps.append(likelihood(prompt, chosen) - likelihood(prompt, rejected))
+    assert max(map(abs, gaps)) <= 2 * NATS_AHEAD
+    assert 0.4 < sum(gap > 0 for gap in gaps) / len(gaps) < 0.6
+
+
+def test_shipped_pairs_differ_in_politeness_alone() -> None:
+    for row in read_rows(assets().train) + read_rows(assets().valid):
+        prompt, chosen, rejected = contents(row)
+        good, bad = score(prompt, chosen), score(prompt, rejected)
+        assert (good.preferred, bad.politeness, bad.well_formed) == (1.0, 0.0, 1.0)
+        for name in ("sentiment", "language", "format"):
+            assert getattr(good, name) == getattr(bad, name)
 
 
 def test_shipped_splits_share_no_prompt() -> None:
@@ -180,6 +216,15 @@ def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(assets().model)
+
+
+@pytest.fixture(scope="module")
+def likelihood() -> Any:
+    """The shipped model's, as `build_pairs.py` measures it."""
+    scripts = Path(__file__).parents[2] / "examples" / "world"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(scripts)
+        return importlib.import_module("build_pairs").model_likelihood(assets().model)
 
 
 def test_prompt_is_a_token_prefix(tokenizer: Any) -> None:

@@ -36,7 +36,7 @@ __all__ = [
     "world_path",
 ]
 
-# The shipped pairs are make_splits(PAIRS_ATTRIBUTE, PAIRS_SEED).
+# The shipped pairs are make_splits(PAIRS_ATTRIBUTE, PAIRS_SEED) at the shipped model's likelihood.
 PAIRS_ATTRIBUTE = "politeness"
 PAIRS_SEED = 20
 UNRELATED_SEED = 40
