@@ -10,7 +10,7 @@ from fpo_cli.options import Described
 
 _HEAD = """# Command line
 
-Written by `python -m fpo_cli.docs > docs/cli.md` from the settings in `fpo_core/config.py`; a test
+Written by `python -m fpo_cli.docs > docs/cli.md` from the settings in `fpo_core/config/`; a test
 keeps it up to date.
 
 Every command takes `-c FILE`, a YAML file whose keys are the option names in snake case

@@ -1,0 +1,72 @@
+"""Every setting of every command: its name, default, bounds and meaning, and nowhere else.
+
+Option names and YAML keys are the field names. A command's settings are the union of the groups it
+inherits, so a function can ask for just the group it needs.
+"""
+
+from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.objective import COEFFICIENTS, Coefficient, ObjectiveConfig, ObjectiveName
+from fpo_core.config.runs import (
+    CompareConfig,
+    EvalConfig,
+    FuseConfig,
+    GenerateConfig,
+    QuickstartConfig,
+    ReferenceRunConfig,
+    TrainConfig,
+)
+from fpo_core.config.tools import (
+    ConvertAdapterConfig,
+    ConvertConfig,
+    DoctorConfig,
+    InspectConfig,
+    NoModelConfig,
+    SaeCheckConfig,
+    SaeFeaturesConfig,
+    SaeInfoConfig,
+    SaeListConfig,
+)
+from fpo_core.config.training import (
+    AdapterConfig,
+    LoopConfig,
+    MeasureConfig,
+    OptimiserConfig,
+    ReferenceConfig,
+    SamplingConfig,
+    StepConfig,
+)
+
+__all__ = [
+    "COEFFICIENTS",
+    "AdapterConfig",
+    "BackendConfig",
+    "Coefficient",
+    "CompareConfig",
+    "ConvertAdapterConfig",
+    "ConvertConfig",
+    "DataConfig",
+    "DoctorConfig",
+    "EvalConfig",
+    "FeatureConfig",
+    "FuseConfig",
+    "GenerateConfig",
+    "InspectConfig",
+    "LoopConfig",
+    "MeasureConfig",
+    "ModelConfig",
+    "NoModelConfig",
+    "ObjectiveConfig",
+    "ObjectiveName",
+    "OptimiserConfig",
+    "QuickstartConfig",
+    "ReferenceConfig",
+    "ReferenceRunConfig",
+    "SaeCheckConfig",
+    "SaeConfig",
+    "SaeFeaturesConfig",
+    "SaeInfoConfig",
+    "SaeListConfig",
+    "SamplingConfig",
+    "StepConfig",
+    "TrainConfig",
+]

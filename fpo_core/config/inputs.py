@@ -1,0 +1,95 @@
+"""Where to compute, and what goes in: model, pairs, autoencoder."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fpo_core.errors import ConfigError
+from fpo_core.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendConfig(Settings):
+    """Where to compute."""
+
+    backend: Literal["auto", "mlx", "torch"] = setting(
+        "auto", help="mlx on Metal, torch on CUDA, else torch."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = setting(
+        "auto", help="Device of the backend; gpu is Metal (or CUDA) under MLX."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", help="Compute precision: bfloat16 on a GPU, float32 on a CPU, unless set."
+    )
+    seed: int = setting(0, help="Seed of the data order, adapters, dropout and samples.", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(BackendConfig):
+    """Which model, and where it starts."""
+
+    model: str = setting(help="Folder or hub name of the model.")
+    adapter: str | None = setting(None, help="Adapter folder that the model starts from.")
+    revision: str | None = setting(None, help="Hub revision of the model.")
+    trust_remote_code: bool = setting(False, help="Run model code that comes with the checkpoint.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Settings):
+    """Which pairs, and how they become tokens."""
+
+    data: str = setting(
+        help="JSONL, JSON or Parquet file, folder with train/valid files, or hub name."
+    )
+    valid_fraction: float = setting(
+        0.0,
+        help="Share of prompts held out where there is no validation file.",
+        least=0.0,
+        most=0.5,
+    )
+    max_seq_length: int = setting(
+        1024, help="Token budget of prompt and completion together.", least=8
+    )
+    max_prompt_length: int | None = setting(
+        None,
+        help="Hard cap on the prompt; by default it is cut only where the pair is too long, and "
+        "never below half of max_seq_length.",
+        least=1,
+    )
+    strict: bool = setting(False, help="Refuse data with any row that would be dropped or changed.")
+    max_rows: int | None = setting(None, help="Use only the first rows of each split.", least=1)
+    cache: str | None = setting(
+        None, help="Folder for tokenised rows; by default ~/.cache/fpo-mlx, or $FPO_CACHE."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeConfig(Settings):
+    """Which autoencoder measures the drift of features."""
+
+    sae: str | None = setting(None, help="Autoencoder made by `fpo convert sae`.")
+    hook: str | None = setting(
+        None, help="Where the autoencoder reads the model; by default as its file says."
+    )
+
+    def check(self) -> None:
+        """A hook is nothing without what reads it."""
+        if self.hook is not None and self.sae is None:
+            raise ConfigError("hook is set while sae is not: give --sae FILE too, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig(SaeConfig):
+    """Which of its features count."""
+
+    feature_weights: str | None = setting(
+        None,
+        help="File of weighted features that D compares in place of the top k, made by "
+        "`fpo sae features`.",
+    )
+
+    def check(self) -> None:
+        """Weights are nothing without what they are of."""
+        if self.feature_weights is not None and self.sae is None:
+            raise ConfigError(
+                "feature_weights is set while sae is not: give --sae FILE too, or leave it out"
+            )

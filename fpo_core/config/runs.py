@@ -1,0 +1,172 @@
+"""The settings of the commands that run a model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.objective import COEFFICIENTS, ObjectiveConfig
+from fpo_core.config.training import (
+    AdapterConfig,
+    LoopConfig,
+    MeasureConfig,
+    OptimiserConfig,
+    ReferenceConfig,
+    SamplingConfig,
+    StepConfig,
+)
+from fpo_core.errors import ConfigError
+from fpo_core.settings import Settings, like, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig, StepConfig):
+    """Settings of `fpo reference`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(
+    ModelConfig,
+    DataConfig,
+    FeatureConfig,
+    ObjectiveConfig,
+    ReferenceConfig,
+    StepConfig,
+    AdapterConfig,
+    OptimiserConfig,
+    LoopConfig,
+    MeasureConfig,
+):
+    """Settings of `fpo train`."""
+
+    def check(self) -> None:
+        """FPO needs an autoencoder."""
+        if self.objective == "fpo" and self.coefficient("alpha") > 0 and self.sae is None:
+            raise ConfigError(
+                "sae is not set while alpha is above 0: give --sae FILE (from `fpo convert sae`), "
+                "or --objective dpo-norm, which is fpo without its constraint"
+            )
+        for name in ("k", "normalize_d"):
+            if self.sae is None and getattr(self, name) != getattr(ObjectiveConfig, name):
+                raise ConfigError(
+                    f"{name} is set while sae is not: give --sae too, or leave it out"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig(BackendConfig, ObjectiveConfig):
+    """Settings of `fpo quickstart`."""
+
+    output: str = like(LoopConfig, "output", default="fpo-quickstart")
+    max_rows: int | None = like(DataConfig, "max_rows")
+    learning_rate: float | None = like(OptimiserConfig, "learning_rate", help="Peak learning rate.")
+    iters: int | None = like(LoopConfig, "iters", help="Optimiser steps.")
+    batch_size: int = like(LoopConfig, "batch_size")
+    samples: int = setting(100, help="Held-out prompts whose completions are judged.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(Settings):
+    """Settings of `fpo compare`."""
+
+    output: str = like(
+        LoopConfig, "output", default="fpo-compare", help="Folder for the runs and the tables."
+    )
+    settings: str | None = setting(
+        None,
+        help="YAML file of `fpo train`'s settings, which all runs share; by default those of the "
+        "quickstart on its world, whose oracle judges the samples.",
+    )
+    objectives: tuple[str, ...] | None = setting(
+        None, help="Objectives to compare, comma-separated; by default all that are possible."
+    )
+    grid: tuple[str, ...] | None = setting(
+        None,
+        help="Settings to vary, comma-separated, such as beta=1:10,fpo.alpha=0.5:2: each value "
+        "with each, a setting behind an objective's name for that alone.",
+    )
+    seeds: tuple[str, ...] = setting(
+        ("0",), help="Seeds of every run, comma-separated: the same batches for all objectives."
+    )
+    eval_pairs: int = setting(100, help="Held-out pairs measured at the end of a run.", least=1)
+    samples: int = setting(
+        64, help="Held-out prompts whose completions are measured; 0 samples none.", least=0
+    )
+    max_tokens: int = like(SamplingConfig, "max_tokens")
+    backend: Literal["auto", "mlx", "torch"] = like(BackendConfig, "backend")
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(BackendConfig, "device")
+    dtype: Literal["auto", "float32", "bfloat16"] = like(BackendConfig, "dtype")
+
+    def check(self) -> None:
+        """Objectives are known, seeds are numbers."""
+        for name in self.objectives or ():
+            if name not in COEFFICIENTS:
+                raise ConfigError(
+                    f"objectives names {name!r}, expected some of {', '.join(COEFFICIENTS)}"
+                )
+        for seed in self.seeds:
+            if not seed.isdecimal():
+                raise ConfigError(f"seeds names {seed!r}, expected whole numbers from 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(
+    ModelConfig,
+    DataConfig,
+    FeatureConfig,
+    ObjectiveConfig,
+    ReferenceConfig,
+    StepConfig,
+    MeasureConfig,
+    SamplingConfig,
+):
+    """Settings of `fpo eval`."""
+
+    base: str | None = setting(
+        None, help="Another model of the same shape to compare with, such as the one it came from."
+    )
+    base_adapter: str | None = setting(
+        None, help="Adapter of --model to compare with, in place of the bare model."
+    )
+    samples: int = setting(
+        16, help="Completions sampled to measure diversity; 0 samples none.", least=0
+    )
+
+    def check(self) -> None:
+        """Adapters are compared on one model, whole models with each other."""
+        for name in ("adapter", "base_adapter"):
+            if getattr(self, name) is not None and self.base is not None:
+                raise ConfigError(
+                    f"{name} and base are both set, expected one: adapters are compared on the "
+                    "model that they are of, so fuse one to compare it with another model"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(ModelConfig, SamplingConfig):
+    """Settings of `fpo generate`."""
+
+    prompt: str = setting(help="What to answer or to continue; - reads standard input.")
+    system_prompt: str | None = setting(None, help="A system message before the prompt.")
+    ignore_chat_template: bool = setting(
+        False, help="Continue the prompt as plain text, even where there is a chat template."
+    )
+    samples: int = setting(1, help="How many completions.", least=1)
+
+    def check(self) -> None:
+        """A system message needs a chat template."""
+        if self.system_prompt is not None and self.ignore_chat_template:
+            raise ConfigError(
+                "system_prompt is set while ignore_chat_template is: remove one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseConfig(ModelConfig):
+    """Settings of `fpo fuse`."""
+
+    adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")
+    out: str = setting(help="The folder to write.")
+    save_dtype: Literal["base", "float32", "float16", "bfloat16"] = setting(
+        "base",
+        help="Precision of the written weights; that of a quantised base is that of its scales.",
+    )

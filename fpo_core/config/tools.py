@@ -1,0 +1,159 @@
+"""The settings of the commands around them: data, conversion, autoencoders, diagnosis."""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from fpo_core.config.inputs import BackendConfig, DataConfig, ModelConfig, SaeConfig
+from fpo_core.config.training import AdapterConfig, ReferenceConfig
+from fpo_core.errors import ConfigError
+from fpo_core.settings import Settings, like, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoModelConfig(Settings):
+    """No model runs here."""
+
+    backend: Literal["auto", "mlx", "torch"] = setting(
+        "auto", help="Only checked to be installed: this command runs no model."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(NoModelConfig, DataConfig):
+    """Settings of `fpo data inspect`."""
+
+    model: str = like(ModelConfig, "model", help="Folder or hub name of the model to tokenise for.")
+    revision: str | None = like(ModelConfig, "revision")
+    trust_remote_code: bool = like(ModelConfig, "trust_remote_code")
+    seed: int = like(ModelConfig, "seed", help="Seed of --valid-fraction's choice of prompts.")
+    split: Literal["train", "valid"] = setting("train", help="Which pairs to show.")
+    start: int = setting(0, help="First pair to show, from 0.", least=0)
+    rows: int = setting(1, help="How many pairs to show, padded together as a batch.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(NoModelConfig):
+    """Settings of `fpo convert sae`."""
+
+    source: str = setting(
+        help="Folder or file, user/repo[:path][@revision] of the hub, or SAELens release/sae_id."
+    )
+    out: str = setting(help="The safetensors file to write, or the folder for sae-lens.")
+    to: Literal["fpo", "sae-lens"] = setting(
+        "fpo", help="Make the file that FPO reads, or of such a file a folder that SAELens opens."
+    )
+    format: str | None = setting(None, help="The source's format, where it is not recognised.")
+    dtype: Literal["float32", "float16", "bfloat16"] = setting(
+        "float32", help="Precision of the two weight matrices in the file."
+    )
+    encoder_only: bool = setting(False, help="Leave the decoder out: FPO does not need it.")
+    verify: bool = setting(
+        True, help="Compare the result with the source's own formula on random inputs."
+    )
+    norm_factor: float | None = setting(
+        None, help="Factor on activations that the autoencoder was trained with.", above=0.0
+    )
+    centre: bool | None = setting(
+        None, help="Whether activations were centred before training, where the source is silent."
+    )
+    k: int | None = setting(None, help="Active features of a top-k autoencoder.", least=1)
+    hook: str | None = setting(
+        None, help="Where the autoencoder reads the model, such as blocks.12.hook_resid_post."
+    )
+    model_name: str | None = setting(None, help="The model that the autoencoder was trained on.")
+    untrained_tokens: tuple[str, ...] | None = setting(
+        None, help="Tokens it was not trained on: bos, eos, pad, special or id:N, comma-separated."
+    )
+
+    def check(self) -> None:
+        """An export is of the file as it stands."""
+        for field in fields(ConvertConfig):
+            changed = getattr(self, field.name) != field.default
+            if self.to == "sae-lens" and changed and field.name not in ("source", "out", "to"):
+                raise ConfigError(
+                    f"{field.name} is set and to is sae-lens, which writes the file as it stands: "
+                    f"leave {field.name} out, or give it when converting the original"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertAdapterConfig(NoModelConfig):
+    """Settings of `fpo convert adapter`."""
+
+    source: str = setting(help="Folder of an adapter that PEFT or mlx-lm wrote.")
+    out: str = setting(help="The folder to write.")
+    to: Literal["peft", "mlx", "both"] = setting("both", help="Which library shall open it.")
+    model: str | None = setting(
+        None,
+        help="Folder or hub name of the base model, whose config.json is read; by default the "
+        "folder that the adapter names, where there is one.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeInfoConfig(NoModelConfig):
+    """Settings of `fpo sae info`."""
+
+    file: str = setting(help="An autoencoder made by `fpo convert sae`.")
+    verify: bool = setting(False, help="Read all weights and compare their hash.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeListConfig(NoModelConfig):
+    """Settings of `fpo sae list`."""
+
+    model: str = like(ModelConfig, "model", help="Hub name or folder of the model to align.")
+    num_layers: int = like(AdapterConfig, "num_layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeFeaturesConfig(ModelConfig, SaeConfig):
+    """Settings of `fpo sae features`."""
+
+    positive: str = setting(
+        help="Texts in which the features fire more: .jsonl with `text`, or one text a line."
+    )
+    negative: str = setting(help="Texts in which they fire less.")
+    out: str | None = setting(None, help="File of feature weights to write.")
+    top: int = setting(20, help="Features to show, and to weight in the file.", least=1)
+    absolute: bool = setting(
+        False, help="Take features of either direction: those that fire less on the positive too."
+    )
+    weight: float = setting(1.0, help="Weight of each feature in the file.", above=0.0)
+    max_seq_length: int = like(DataConfig, "max_seq_length", help="Texts are cut at this length.")
+    tokens_per_batch: int = like(ReferenceConfig, "tokens_per_batch")
+
+    def check(self) -> None:
+        """Features are an autoencoder's."""
+        if self.sae is None:
+            raise ConfigError("sae is not set: give --sae FILE (from `fpo convert sae`)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeCheckConfig(BackendConfig):
+    """Settings of `fpo sae check`."""
+
+    sae: str = setting(help="Autoencoder made by `fpo convert sae`, with its decoder.")
+    model: str = like(ModelConfig, "model")
+    data: str = like(DataConfig, "data")
+    hook: str | None = like(SaeConfig, "hook")
+    rows: int = setting(64, help="How many pairs to read, each as two texts.", least=1)
+    max_seq_length: int = like(DataConfig, "max_seq_length", default=512)
+    revision: str | None = like(ModelConfig, "revision")
+    trust_remote_code: bool = like(ModelConfig, "trust_remote_code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig(Settings):
+    """Settings of `fpo doctor`."""
+
+    backend: Literal["auto", "mlx", "torch"] = setting(
+        "auto", help="Look at this backend alone, and fail where it is not installed."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(
+        BackendConfig, "device", help="Device of the self-test."
+    )
+    self_test: bool = setting(
+        False, help="Replay golden values, a gradient and three training steps on the device."
+    )
+    cache: str | None = like(DataConfig, "cache")

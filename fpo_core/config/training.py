@@ -1,0 +1,190 @@
+"""How a run goes: the stored pass, what is trained, the optimiser, the loop, measurements."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fpo_core.errors import ConfigError
+from fpo_core.settings import Settings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceConfig(Settings):
+    """The stored pass of the frozen model."""
+
+    reference: str | None = setting(
+        None, help="Folder of the reference store; by default a folder beside the output."
+    )
+    feature_cap: int = setting(
+        1024, help="Most features stored per completion, largest first.", least=1
+    )
+    feature_dtype: Literal["float16", "float32"] = setting(
+        "float32", help="Precision of the stored features."
+    )
+    tokens_per_batch: int = setting(8192, help="Token budget of one forward pass.", least=8)
+    rows_per_shard: int = setting(2048, help="Pairs per file of the store.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig(Settings):
+    """How a forward pass is computed; the numbers are the same either way."""
+
+    plain: bool = setting(
+        False,
+        help="Run every pair's prompt twice and keep all logits: the slow path, to compare with.",
+    )
+    logits_budget: int = setting(
+        256, help="MiB that logits, and an autoencoder's features, may take at once.", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig(Settings):
+    """What is trained."""
+
+    fine_tune_type: Literal["lora", "dora", "full"] = setting(
+        "lora", help="Adapters of either kind, or the weights themselves."
+    )
+    num_layers: int = setting(-1, help="Train only the last so many blocks; -1 is all.", least=-1)
+    rank: int = setting(8, help="Rank of the adapters.", least=1)
+    scale: float = setting(
+        2.0, help="Factor on the adapter's output (PEFT's lora_alpha / rank).", above=0.0
+    )
+    dropout: float = setting(0.0, help="Dropout on the adapter's input.", least=0.0, most=0.9)
+    target_modules: tuple[str, ...] | None = setting(
+        None, help="Linear modules that get adapters, comma-separated; by default all in a block."
+    )
+
+    def check(self) -> None:
+        """Layers are all, or at least one."""
+        if self.num_layers == 0:
+            raise ConfigError("num_layers is 0, expected -1 for all blocks or a positive number")
+        if self.fine_tune_type == "dora" and self.dropout > 0:
+            raise ConfigError(
+                f"dropout is {self.dropout} while fine_tune_type is dora: PEFT and mlx-lm drop "
+                "different inputs there, so set dropout to 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig(Settings):
+    """How a step is taken."""
+
+    optimizer: Literal["adamw", "adafactor", "lion"] = setting(
+        "adamw",
+        help="Optimiser of the framework; torch has no lion. Adafactor's rate is relative to the "
+        "size of each weight.",
+    )
+    learning_rate: float | None = setting(
+        None,
+        help="Peak learning rate; by default, for adapters and for full, 1e-4 and 1e-5 (adamw), "
+        "1e-2 and 1e-3 (adafactor), 3e-5 and 3e-6 (lion).",
+        above=0.0,
+    )
+    weight_decay: float = setting(0.0, help="Decoupled weight decay.", least=0.0)
+    warmup: float = setting(
+        0.1, help="Warm-up: a share of the steps below 1, a number of steps from 1 on.", least=0.0
+    )
+    schedule: Literal["constant", "cosine", "linear"] = setting(
+        "cosine", help="Learning rate after the warm-up."
+    )
+    max_grad_norm: float = setting(1.0, help="Gradients are clipped to this norm.", above=0.0)
+
+    def peak_learning_rate(self, fine_tune_type: str) -> float:
+        """The learning rate after warm-up, its default depending on what is trained."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        rates = {"adamw": (1e-4, 1e-5), "adafactor": (1e-2, 1e-3), "lion": (3e-5, 3e-6)}
+        return rates[self.optimizer][fine_tune_type == "full"]
+
+    def check(self) -> None:
+        """What the frameworks mean by Adafactor's weight decay differs."""
+        if self.optimizer == "adafactor" and self.weight_decay:
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay} while optimizer is adafactor, expected 0: "
+                "MLX and torch decay differently under it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Settings):
+    """How long a run is, and what it leaves behind."""
+
+    output: str = setting(help="Folder for the adapter or model, checkpoints and logs.")
+    batch_size: int = setting(4, help="Pairs per forward pass.", least=1)
+    grad_accumulation_steps: int = setting(1, help="Forward passes per step.", least=1)
+    epochs: float | None = setting(
+        None, help="Passes over the training pairs; by default 1.", above=0.0
+    )
+    iters: int | None = setting(None, help="Optimiser steps, in place of epochs.", least=1)
+    grad_checkpoint: bool = setting(False, help="Recompute activations in backward to save memory.")
+    steps_per_report: int = setting(10, help="Steps between lines of the log.", least=1)
+    steps_per_eval: int | None = setting(
+        None, help="Steps between validations; by default ten times in a run.", least=1
+    )
+    save_every: int | None = setting(
+        None,
+        help="Steps between checkpoints; by default at each validation. The best validation so far "
+        "always makes one.",
+        least=1,
+    )
+    preflight: bool = setting(
+        True, help="Try the largest batches before anything else, for memory, time and disk."
+    )
+    dry_run: bool = setting(False, help="Only that: nothing is trained or written to the output.")
+    save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
+    resume: bool = setting(
+        False, help="Go on from the newest checkpoint in --output, given the same settings."
+    )
+    allow_change: tuple[str, ...] | None = setting(
+        None, help="Settings that may differ from the checkpoint's under --resume, comma-separated."
+    )
+    report_to: tuple[str, ...] | None = setting(
+        None, help="Trackers that get the metrics too: tensorboard, wandb, comma-separated."
+    )
+    nonfinite_limit: int = setting(
+        5, help="Steps in a row with a non-finite loss or gradient that end the run.", least=1
+    )
+    step0_pairs: int = setting(
+        16, help="Pairs on which the stored reference is checked before step 1; 0 is none.", least=0
+    )
+
+    def check(self) -> None:
+        """Length is given in epochs or in steps; changes are allowed to a run that goes on."""
+        if self.epochs is not None and self.iters is not None:
+            raise ConfigError(
+                "epochs and iters are both set, expected one of them: remove the other"
+            )
+        if self.allow_change and not self.resume:
+            raise ConfigError("allow_change is set while resume is not: give --resume too")
+        unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})
+        if unknown:
+            raise ConfigError(
+                f"allow_change names {unknown[0]!r}, expected settings, such as learning_rate"
+            )
+
+    def allowed_changes(self) -> set[str]:
+        """Settings that may differ from a checkpoint's."""
+        return {name.replace("-", "_") for name in self.allow_change or ()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureConfig(Settings):
+    """What is measured on held-out data."""
+
+    val_pairs: int = setting(256, help="Validation pairs scored each time.", least=1)
+    text: str | None = setting(
+        None, help="Texts to take perplexity on: .jsonl with `text`, or one text a line."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig(Settings):
+    """How completions are drawn."""
+
+    max_tokens: int = setting(64, help="Most tokens of a completion.", least=1)
+    temperature: float = setting(
+        1.0, help="1 samples the model's own distribution, 0 takes the likeliest token.", least=0.0
+    )
+    top_p: float = setting(
+        1.0, help="Sample from the likeliest tokens of this total share.", above=0.0, most=1.0
+    )
