@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from fpo_core.files import writing
 
-Kind = Literal["reference", "step0", "train", "eval", "skipped", "checkpoint", "warning", "done"]
+Kind = Literal[
+    *("reference", "step0", "train", "eval", "skipped", "checkpoint", "warning"),
+    *("stopped_early", "done"),
+]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class Findings:
     constraint_ratio: float | None = None
     held_out: bool = True
     """Whether the pairs were kept out of training."""
+    early_end: str | None = None
+    """Where and why training ended before its last step."""
 
     @property
     def learned(self) -> bool:
@@ -74,6 +76,8 @@ def verdict(found: Findings) -> list[str]:
             *([] if found.perplexity is None else [f"Texts: perplexity {found.perplexity:.2f}."]),
         ]
     lines = [_learned(found), _drifted(found), _constraint(found), _rewards(found)]
+    if found.early_end is not None:
+        lines.append(f"Stopped early? yes, {found.early_end}.")
     return [*lines, f"Next: {_advice(found)}"]
 
 

@@ -130,6 +130,7 @@ def findings(
     *,
     held_out: bool,
     constraint_ratio: float | None = None,
+    early_end: str | None = None,
 ) -> Findings:
     """The numbers that a verdict rests on; without `before` there is nothing to compare with."""
     metrics = after.evaluation.metrics
@@ -152,4 +153,5 @@ def findings(
         constrained="KL" if needs_kl(objective) else "D",
         constraint_ratio=ratio,
         held_out=held_out,
+        early_end=early_end,
     )

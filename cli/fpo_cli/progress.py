@@ -54,6 +54,8 @@ class ProgressDisplay:
             )
         elif event.kind == "skipped":
             self._ui.warn(f"step {event.step} skipped: loss {event.values['loss']}")
+        elif event.kind == "stopped_early":
+            self._line(f"stopped early {event.values['message']}")
         elif event.kind == "warning":
             self._ui.warn(event.values["message"])
 

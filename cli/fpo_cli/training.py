@@ -44,6 +44,7 @@ from fpo_core.train.preflight import Preflight
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
 from fpo_core.train.run_data import fingerprints
 from fpo_core.train.schedule import RowPlan
+from fpo_core.train.validate import check_judged
 from fpo_core.verdict import verdict
 
 
@@ -78,7 +79,8 @@ class Outcome:
             "output": str(self.folder.path),
             "reference": str(self.store),
             "log": str(self.folder.log),
-            "steps": self.result.steps,
+            "steps": self.result.state.step,
+            "stopped_early": self.result.early_end is not None,
             "skipped": self.result.state.skipped,
             "best_step": self.result.state.best_step,
             "num_tokens": self.result.state.num_tokens,
@@ -115,6 +117,7 @@ def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) 
         check_constrains(session.features.hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
+    check_judged(config, data.valid)
     store = training_store(session, config.reference, config.output, config.cache)
     if checkpoint is not None:
         tap = session.features
@@ -236,6 +239,7 @@ def run(checked: Checked, ui: Ui, *, measure_start: bool = True, **gauge_options
         config,
         held_out=data.valid is not None,
         constraint_ratio=result.state.constraint_ratio,
+        early_end=result.early_end,
     )
     outcome = Outcome(result, before, after, folder, checked.store, verdict(found))
     if before is not None:
@@ -253,7 +257,7 @@ def _describe(
     facts = RunFacts(
         base=config.model,
         backend=session.backend,
-        steps=outcome.result.steps,
+        steps=outcome.result.state.step,
         rows={name: split.kept for name, split in checked.data.report.splits.items()},
         data=run_data.fingerprints()["data"] or "",
         features=session.features,

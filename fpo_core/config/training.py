@@ -121,6 +121,18 @@ class LoopConfig(Settings):
     steps_per_eval: int | None = setting(
         None, help="Steps between validations; by default ten times in a run.", least=1
     )
+    best_metric: Literal["loss", "rewards/accuracies", "rewards/margins", "fpo/raw_accuracy"] = (
+        setting(
+            "loss",
+            help="Validation metric whose lowest loss, or highest value, is the best result.",
+        )
+    )
+    early_stopping: int | None = setting(
+        None,
+        help="Validations in a row without a better result that end the run; by default it goes "
+        "through.",
+        least=1,
+    )
     save_every: int | None = setting(
         None,
         help="Steps between checkpoints; by default at each validation. The best validation so far "

@@ -33,6 +33,9 @@ class TrainResult:
 
     state: RunState
     steps: int
+    """Those planned."""
+    early_end: str | None = None
+    """Where and why it ended before them, in words that follow "stopped early"."""
 
 
 def train(
@@ -60,7 +63,7 @@ def train(
         raise WriteError(error.path, error.reason, run.way_on()) from None
     except LostProcessError as error:
         raise LostProcessError(f"{error}; {run.way_on()}") from None
-    return TrainResult(run.state, run.plan.steps)
+    return TrainResult(run.state, run.plan.steps, run.early_end())
 
 
 class _Run:
@@ -106,26 +109,48 @@ class _Run:
             return
         only_first(self.group, folder.drop_best)
         text = f"best/ no longer holds the best result (step {state.best_step}): the next fills it"
-        state.best_step = state.best_loss = None
+        state.best_step = state.best_value = None
+        state.stale = 0
         self.emit(Event("warning", state.step, {"message": text}))
 
     def to_the_end(self, stop: StopAsked) -> None:
         """Every step that is left, then the result."""
-        for step in range(self.state.step + 1, self.plan.steps + 1):
+        while not self._ended():
+            step = self.state.step + 1
             self._step(step)
-            ended = step == self.plan.steps
-            if ended or step % self.config.steps_per_report == 0 or step == 1:
+            last = step == self.plan.steps
+            if last or step % self.config.steps_per_report == 0 or step == 1:
                 self._report()
-            improved = (ended or step % self.eval_every == 0) and self._validate()
+            improved = (last or step % self.eval_every == 0) and self._validate()
+            ended = self._ended()
+            if ended and self.state.window.values:
+                self._report()
             asked = self._asked(stop)
             if ended or improved or asked or step % self.save_every == 0:
                 self._save(improved=improved)
             if asked and not ended:
                 raise StoppedError(f"stopped after step {step}: {self.way_on()}", asked)
         only_first(self.group, lambda: self.folder.save_result(self.policy))
+        if early := self.early_end():
+            self.emit(Event("stopped_early", self.state.step, {"message": early}))
         self._warn_of_weak_constraint(self.state.constraint_ratio)
         self._clock()
         self.emit(Event("done", self.state.step, {"seconds": self.state.seconds}))
+
+    def _ended(self) -> bool:
+        state = self.state
+        return state.step >= self.plan.steps or state.out_of_patience(self.config.early_stopping)
+
+    def early_end(self) -> str | None:
+        """As `TrainResult` has it."""
+        state = self.state
+        if state.step >= self.plan.steps:
+            return None
+        better = "the start" if state.best_step is None else f"step {state.best_step} (in best/)"
+        return (
+            f"after step {state.step} of {self.plan.steps}: {self.config.best_metric} on held-out "
+            f"pairs was no better than at {better} in {state.stale} validations"
+        )
 
     def _asked(self, stop: StopAsked) -> int | None:
         """The signal that asks for a stop, in whichever process it was heard."""
@@ -231,10 +256,14 @@ class _Run:
         state = self.state
         state.evals.append((state.step, values))
         self.emit(Event("eval", state.step, values))
-        loss, best = values["eval_loss"], state.best_loss
-        if not state.step or not math.isfinite(loss) or (best is not None and loss >= best):
+        if not state.step:
             return False
-        state.best_loss, state.best_step = loss, state.step
+        state.stale += 1
+        value, best = values[f"eval_{self.config.best_metric}"], state.best_value
+        sign = 1 if self.config.best_metric == "loss" else -1
+        if not math.isfinite(value) or (best is not None and sign * value >= sign * best):
+            return False
+        state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
 
     def _save(self, *, improved: bool) -> None:

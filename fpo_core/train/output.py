@@ -93,7 +93,7 @@ class RunFolder:
 
         def write(folder: Path) -> None:
             self._write_result(policy, folder)
-            found = {"step": state.best_step, "eval_loss": state.best_loss}
+            found = {"step": state.best_step, f"eval_{self.config.best_metric}": state.best_value}
             write_json(folder / BEST_FILE, found)
 
         write_folder(self.path / BEST, write)

@@ -114,8 +114,10 @@ def find_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Checkpo
 def check_unfinished(checkpoint: Checkpoint, config: TrainConfig, steps: int) -> None:
     """Raise TrainingError where nothing of the run's `steps` is left to do."""
     at = checkpoint.state.step
-    if at > steps or (at == steps and is_finished(Path(config.output))):
+    early = checkpoint.state.out_of_patience(config.early_stopping)
+    if at > steps or ((at == steps or early) and is_finished(Path(config.output))):
+        option = "--early-stopping" if early and at < steps else "--iters or --epochs"
         raise TrainingError(
-            f"the run in {config.output} has done {at} of {steps} steps, so nothing is left: to "
-            "train longer, raise --iters or --epochs and allow it with --allow-change"
+            f"the run in {config.output} ended after {at} of {steps} steps, so nothing is left: to "
+            f"train longer, raise {option} and allow it with --allow-change"
         )

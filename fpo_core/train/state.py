@@ -48,8 +48,11 @@ class RunState:
     num_tokens: int = 0
     skipped: int = 0
     nonfinite_in_a_row: int = 0
-    best_loss: float | None = None
+    best_value: float | None = None
+    """The best so far of the validation metric that decides."""
     best_step: int | None = None
+    stale: int = 0
+    """Validations in a row that were no better."""
     seconds: float = 0.0
     """Time spent, over all sittings."""
     window: Window = field(default_factory=Window)
@@ -66,6 +69,10 @@ class RunState:
     def constraint_ratio(self) -> float | None:
         """Median after the warm-up; None without an autoencoder."""
         return statistics.median(self.ratios) if self.ratios else None
+
+    def out_of_patience(self, validations: int | None) -> bool:
+        """Whether so many validations in a row were no better; never with None."""
+        return validations is not None and self.stale >= validations
 
     def to_mapping(self) -> dict[str, Any]:
         """The state as JSON values."""

@@ -2,14 +2,26 @@
 
 import numpy as np
 
-from fpo_core.config import ObjectiveConfig
+from fpo_core.config import LoopConfig, ObjectiveConfig, TrainConfig
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import TokenisedPairs
+from fpo_core.errors import ConfigError
 from fpo_core.group import gather_scores, joined
 from fpo_core.metrics import preference_metrics
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores, join
 from fpo_core.train.run_data import RunData, spread
+
+
+def check_judged(config: TrainConfig, valid: TokenisedPairs | None) -> None:
+    """Raise ConfigError where a setting asks for held-out pairs and there are none."""
+    for name in ("early_stopping", "best_metric"):
+        value = getattr(config, name)
+        if valid is None and value != getattr(LoopConfig, name):
+            raise ConfigError(
+                f"{name} is {value}, but no pairs are held out to judge by: give --valid-fraction "
+                f"0.05 or a validation file, or leave {name} out"
+            )
 
 
 def score_pairs(

@@ -94,6 +94,23 @@ def test_another_backend_is_refused_where_the_numbers_would_differ(
     assert run_tiny(allowed, store(source))[0].state.step == 4
 
 
+def test_a_run_that_stops_early_does_so_at_the_same_step_after_a_crash(
+    backend, tiny, store, tmp_path
+):
+    """Of four pairs' accuracy there are nine values, so twenty validations cannot all be better."""
+    early = {"early_stopping": 1, "best_metric": "rewards/accuracies", "steps_per_eval": 2}
+    options = {"backend": backend, "save_every": 1} | early
+    result, _ = run_tiny(settings(tiny, tmp_path / "whole", **options), store(backend))
+    assert 2 < result.state.step < 40
+    cut = settings(tiny, tmp_path / "cut", **options)
+    with pytest.raises(CrashError):
+        run_tiny(cut, store(backend), emit=crash_at("eval", result.state.step))
+    again = dataclasses.replace(cut, resume=True)
+    assert run_tiny(again, store(backend))[0].early_end == result.early_end
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "cut")
+    assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
+
+
 STEPS = 40
 LEARNING_RATE = {"lora": 1e-3, "full": 2e-4}
 """As in test_parity: far above, rounding decides which features fire, and steps diverge."""

@@ -88,7 +88,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
     ran = fpo(*train, "--resume")
     assert ran.code == 0, ran.err
     assert f"going on after step {step}" in ran.err
-    refused(fpo(*train, "--resume"), "has done 12 of 12 steps, so nothing is left")
+    refused(fpo(*train, "--resume"), "ended after 12 of 12 steps, so nothing is left")
 
 
 def test_nothing_to_resume_and_settings_that_do_not_exist(

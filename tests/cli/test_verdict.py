@@ -1,6 +1,7 @@
 """The verdict: six lines at most, and the right word for each situation."""
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_each_trouble_has_its_word_and_its_advice(changes, line, word, advice) -
     assert advice in lines[-1]
 
 
+def test_an_early_end_is_told() -> None:
+    lines = verdict(found(early_end="after step 5 of 9: loss was no better"))
+    assert lines[-2] == "Stopped early? yes, after step 5 of 9: loss was no better."
+
+
 def test_a_model_alone_is_not_judged_against_anything() -> None:
     lines = verdict(Findings(raw=Share.of(0.6, 100), perplexity=5.0))
     assert len(lines) == 2
@@ -83,7 +89,8 @@ def test_never_more_than_six_lines_and_never_a_crash() -> None:
         "reward",
     )
     for chosen in itertools.product((True, False), repeat=len(optional)):
-        absent = {name: None for name, keep in zip(optional, chosen, strict=True) if not keep}
+        absent: dict[str, Any] = {"early_end": "after step 5 of 9"}
+        absent |= {name: None for name, keep in zip(optional, chosen, strict=True) if not keep}
         lines = verdict(found(**absent))
         assert 1 <= len(lines) <= 6
         assert all(line and "\n" not in line for line in lines)

@@ -31,8 +31,11 @@ class PretendPolicy:
 
     info = PolicyInfo("pretend", "cpu", "float32", None, 2, 4, 8, 8)
 
-    def __init__(self, shift: float = 0.0, norms: tuple[float, ...] = ()) -> None:
-        self.shift, self.norms = shift, list(norms)
+    def __init__(
+        self, shift: float = 0.0, norms: tuple[float, ...] = (), rises: int | None = None
+    ) -> None:
+        """What it adds grows at each step, or falls again after `rises` of them."""
+        self.shift, self.norms, self.rises = shift, list(norms), rises
         self.rates: list[float] = []
         self.weights: list[float] = []
 
@@ -49,7 +52,9 @@ class PretendPolicy:
         norm = self.norms.pop(0) if self.norms else 1.0
         if math.isfinite(norm):
             self.rates.append(learning_rate)
-            self.shift = float(np.float32(self.shift + 0.1))  # as a checkpoint keeps it
+            falls = self.rises is not None and len(self.rates) > self.rises
+            moved = self.shift + (-0.1 if falls else 0.1)
+            self.shift = float(np.float32(moved))  # as a checkpoint keeps it
         return norm
 
     def prepare_training(self, config: Any, group: Any = None) -> None: ...

@@ -56,7 +56,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str, ste
     assert is_finished(tmp_path / "run")
     assert again.state.evals == whole.state.evals
     assert again.state.ratios == whole.state.ratios
-    assert (again.state.best_step, again.state.best_loss) == (7, whole.state.best_loss)
+    assert (again.state.best_step, again.state.best_value) == (7, whole.state.best_value)
     assert "step0" not in [event.kind for event in events]
     assert not [*tmp_path.rglob(".*")], "something temporary was left"
 
