@@ -59,6 +59,11 @@ class Settings:
         return dict(defaults)
 
     @classmethod
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What was given, with what follows from it for settings that were not."""
+        return given
+
+    @classmethod
     def names(cls) -> list[str]:
         """The keys that this group takes, in order."""
         return [field.name for field in dataclasses.fields(cls)]
@@ -76,6 +81,7 @@ class Settings:
             if name not in known:
                 raise ConfigError(f"{source} has an unknown key {key!r}; {_suggest(name, known)}")
             given[name] = value
+        given = cls.completed(given)
         for field in dataclasses.fields(cls):
             if field.default is MISSING and given.get(field.name) is None:
                 option = "--" + field.name.replace("_", "-")

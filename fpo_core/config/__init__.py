@@ -6,6 +6,7 @@ inherits, so a function can ask for just the group it needs.
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
 from fpo_core.config.objective import COEFFICIENTS, Coefficient, ObjectiveConfig, ObjectiveName
+from fpo_core.config.presets import PRESETS
 from fpo_core.config.runs import (
     CompareConfig,
     EvalConfig,
@@ -38,6 +39,7 @@ from fpo_core.config.training import (
 
 __all__ = [
     "COEFFICIENTS",
+    "PRESETS",
     "AdapterConfig",
     "BackendConfig",
     "Coefficient",

@@ -27,18 +27,24 @@ FAMILIES = {
     "gemma2": ("Gemma2", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8}),
     "phi3": ("Phi3", _GROUPED),
     "gpt2": ("GPT2", _GPT2 | {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 128}),
-    # mlx-lm has the approximate GELU alone
     "gpt_neox": ("GPTNeoX", _SIZES | {"intermediate_size": 128, "hidden_act": "gelu_pytorch_tanh"}),
 }
-"""transformers' class, and its settings."""
+"""transformers' class, and its settings; gpt_neox with the one GELU that mlx-lm has."""
 ROUNDED = {"gemma3_text": ("Gemma3Text", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8})}
-"""mlx-lm rounds the scale of its embeddings, so the two libraries differ a little."""
+"""mlx-lm rounds √hidden_size, the scale of its embeddings, to bfloat16."""
+OTHERS = {
+    "olmo2": ("Olmo2", _GROUPED),
+    "gpt_neox_erf": ("GPTNeoX", _SIZES | {"intermediate_size": 128}),
+}
+"""A further family, and gpt_neox as it is published: with the exact GELU."""
+APART = {"gemma3_text": 1e-3, "gpt_neox_erf": 1e-3}
+"""How far mlx-lm is from transformers, relative to the largest value, where it rounds."""
 
 
 def write_family(family, folder, dtype="float32", **changes):
     """Write a model of the family, its config.json completed for mlx-lm."""
     torch, transformers = (importlib.import_module(name) for name in ("torch", "transformers"))
-    name, settings = (FAMILIES | ROUNDED)[family]
+    name, settings = (FAMILIES | ROUNDED | OTHERS)[family]
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(
         getattr(transformers, name + "Config")(**settings | changes)

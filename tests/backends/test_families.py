@@ -6,7 +6,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import torch
-import transformers
 
 import fpo_mlx.hooks
 import fpo_mlx.models
@@ -15,76 +14,32 @@ import fpo_torch.models
 from fpo_core.config import ModelConfig
 from fpo_core.errors import SaeError
 from fpo_core.sae_hook import SITES
+from tests.backends.families import APART, FAMILIES, OTHERS, ROUNDED, write_family
 
 TOKENS = [[3, 9, 11, 13, 15, 21, 40, 8]]
-WIDTHS = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.25,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-TIED = WIDTHS | {"tie_word_embeddings": True}
-# Heads as wide as the hidden size divided by their number, as mlx-lm takes for granted
-PLAIN = {name: value for name, value in WIDTHS.items() if name != "head_dim"}
-GPT2 = {
-    "vocab_size": 64,
-    "n_embd": 32,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 64,
-    "initializer_range": 0.25,
-}
-FAMILIES = {
-    "llama": ("Llama", WIDTHS),
-    "mistral": ("Mistral", WIDTHS),
-    "qwen2": ("Qwen2", PLAIN),
-    "qwen3": ("Qwen3", WIDTHS),
-    "gemma2": ("Gemma2", TIED | {"query_pre_attn_scalar": 16}),
+WIDE_HEADS = {"num_hidden_layers": 2, "initializer_range": 0.25, "head_dim": 16}
+# phi3 and qwen2 take heads as wide as the hidden size divided by their number
+PLAIN = {"num_hidden_layers": 2, "initializer_range": 0.25}
+CHANGES = {
+    "llama": WIDE_HEADS,
+    "mistral": WIDE_HEADS,
+    "qwen3": WIDE_HEADS,
+    "gemma2": WIDE_HEADS,
     # Six layers hold one of each kind of attention; the window is shorter than the sequence.
-    "gemma3": (
-        "Gemma3",
-        TIED | {"query_pre_attn_scalar": 16, "sliding_window": 4, "num_hidden_layers": 6},
-    ),
-    "phi3": ("Phi3", PLAIN),
-    "olmo2": ("Olmo2", PLAIN),
-    "gpt2": ("GPT2", GPT2),
-    "gpt_neox": ("GPTNeoX", PLAIN | {"intermediate_size": 128}),
+    "gemma3_text": WIDE_HEADS | {"num_hidden_layers": 6, "sliding_window": 4},
+    "gpt2": {"n_layer": 2, "initializer_range": 0.25},
 }
-PARALLEL = ("gpt_neox",)
-# mlx-lm rounds gemma3's embedding scale to bfloat16, and takes another GELU in gpt_neox.
-TOLERANCE = {"gemma3": 1e-3, "gpt_neox": 1e-3}
+PARALLEL = ("gpt_neox", "gpt_neox_erf")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=FAMILIES | ROUNDED | OTHERS)
 def family(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def folder(family, tmp_path_factory):
-    """A random model with norms that are not all one, so that before and after differ."""
-    name, settings = FAMILIES[family]
-    config_name = "Gemma3TextConfig" if family == "gemma3" else f"{name}Config"
-    config = getattr(transformers, config_name)(**settings)
-    torch.manual_seed(0)
-    suffix = "LMHeadModel" if family == "gpt2" else "ForCausalLM"
-    model = getattr(transformers, name + suffix)(config)
-    for path, weight in model.named_parameters():
-        if weight.ndim == 1:
-            torch.nn.init.normal_(weight, 0.0 if path.endswith("bias") else 0.7, 0.3)
-    target = tmp_path_factory.mktemp(family)
-    # The hub's gpt2 is the body alone, and mlx-lm takes it so.
-    (model.transformer if family == "gpt2" else model).save_pretrained(target)
-    return target
+    return write_family(family, tmp_path_factory.mktemp(family), **CHANGES.get(family, PLAIN))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +84,7 @@ def close(found, expected, tolerance):
 
 def test_backends_read_the_same(family, sites):
     for place, expected in sites["torch"].items():
-        close(sites["mlx"][place], expected, TOLERANCE.get(family, 1e-5))
+        close(sites["mlx"][place], expected, APART.get(family, 1e-5))
 
 
 def test_sites_add_up(family, backend, sites):
@@ -163,7 +118,7 @@ def test_the_inputs_of_attention_output_and_mlp(family, folder, sites):
             mlp = names["post_feedforward_layernorm"](mlp)
     close(attention.numpy(), at["attn_out"].numpy(), 1e-5)
     close(mlp.numpy(), at["mlp_out"].numpy(), 1e-5)
-    if family in ("llama", "gemma3"):
+    if family in ("llama", "gemma3_text"):
         assert at["z"].shape[-1] == 64, "all heads side by side"
 
 

@@ -1,0 +1,45 @@
+"""Presets lie under what is given, and those of the paper are for whole models."""
+
+import pytest
+
+from fpo_core.config import PRESETS, TrainConfig
+from fpo_core.errors import ConfigError
+
+NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
+
+
+def made(**given):
+    return TrainConfig.from_mapping(NEEDED | given)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_setting_of_a_preset_is_in_force(name):
+    config = made(preset=name)
+    for key, value in PRESETS[name].items():
+        assert getattr(config, key) == value, key
+    assert config.peak_learning_rate(config.fine_tune_type) == PRESETS[name]["learning_rate"]
+    assert TrainConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_what_is_given_wins():
+    config = made(preset="paper", learning_rate=1e-6, batch_size=4, alpha=2.0, warmup=None)
+    assert (config.learning_rate, config.batch_size, config.alpha) == (1e-6, 4, 2.0)
+    assert (config.warmup, config.schedule) == (150, "constant")
+
+
+def test_coefficients_go_to_fpo_alone():
+    config = made(preset="paper", objective="simpo")
+    assert config.coefficient("beta") == 2.0
+    assert config.learning_rate == 5e-7
+
+
+@pytest.mark.parametrize("given", [{"fine_tune_type": "lora"}, {"adapter": "a"}])
+def test_adapters_need_a_learning_rate_of_their_own(given):
+    with pytest.raises(ConfigError, match=r"of 5e-07 hardly trains an adapter: give --learning-"):
+        made(preset="paper", **given)
+    assert made(preset="paper", learning_rate=1e-4, fine_tune_type="lora").batch_size == 32
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="preset is 'papre', expected one of 'paper'"):
+        made(preset="papre")
