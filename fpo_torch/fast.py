@@ -21,6 +21,7 @@ from fpo_torch import ops
 from fpo_torch.fused_features import pooled_features
 from fpo_torch.fused_head import Head, Precision
 from fpo_torch.fused_lora import FusedLora
+from fpo_torch.fused_mlp import FusedMlps
 from fpo_torch.fused_norm import FusedNorms
 from fpo_torch.hooks import Tap
 from fpo_torch.packed_attention import attention_over_runs
@@ -43,12 +44,15 @@ class FastStep:
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget, precision)
         self._precision = precision
-        self._lora, self._norms = FusedLora(model), FusedNorms(model)
+        self._fused = FusedLora(model), FusedMlps(model), FusedNorms(model)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
         """Holds what scoring needs of the model; backward must lie within it too."""
-        with attention_over_runs(self._model), self._lora.on(), self._norms.on():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(attention_over_runs(self._model))
+            for fused in self._fused:
+                stack.enter_context(fused.on())
             yield
 
     def score(

@@ -9,6 +9,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fpo_torch.fused_mlp import Gate, gated
+
 
 class FusedLora:
     """Swaps PEFT's forward of plain adapters for the fused one, while it is on."""
@@ -42,45 +44,65 @@ def _is_plain(layer: LoraLinear) -> bool:
     )
 
 
-def _fused(layer: LoraLinear) -> Callable[[Tensor], Tensor]:
+def _fused(layer: LoraLinear) -> Callable[..., Tensor]:
     base, dropout = layer.get_base_layer(), layer.lora_dropout["default"]
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     scale = layer.scaling["default"]
 
-    def forward(x: Tensor) -> Tensor:
+    def forward(x: Tensor, up: Tensor | None = None, gate: Gate | None = None) -> Tensor:
+        """Of x, or of the product of two factors."""
         if layer.disable_adapters or layer.merged or not isinstance(dropout, nn.Identity):
-            return type(layer).forward(layer, x)
-        return _Lora.apply(x, base.weight, base.bias, a, b, scale)
+            wide = x if gate is None or up is None else gated(x, up, gate)
+            return type(layer).forward(layer, wide)
+        return _Lora.apply(x, up, gate, base.weight, base.bias, a, b, scale)
 
     return forward
 
 
 class _Lora(torch.autograd.Function):
-    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, all products in the precision of x."""
+    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, all products in the precision of x.
+
+    Of a gated product its two factors are kept, which others keep too, and not the product.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+        ctx: Any,
+        x: Tensor,
+        up: Tensor | None,
+        gate: Gate | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
     ) -> Tensor:
-        low = _flat(x) @ a.to(x.dtype).T
-        ctx.save_for_backward(x, weight, a, b, low)
-        ctx.scale = scale
-        y = linear(x, weight, bias)
+        wide = x if gate is None or up is None else gate.product(x, up)
+        low = _flat(wide) @ a.to(x.dtype).T
+        ctx.save_for_backward(x, up, weight, a, b, low)
+        ctx.gate, ctx.scale = gate, scale
+        y = linear(wide, weight, bias)
         _flat(y).addmm_(low, b.to(x.dtype).T, alpha=scale)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
-        x, weight, a, b, low = ctx.saved_tensors
-        rows, outer = _flat(x), _flat(gradient)
+        x, up, weight, a, b, low = ctx.saved_tensors
+        outer = _flat(gradient)
         to_low = outer @ b.to(x.dtype) * ctx.scale
-        to_x = None
+        to_b = ((low * ctx.scale).T @ outer).T  # twice as fast as the product turned round
+        to_x = to_up = None
         if ctx.needs_input_grad[0]:
             to_x = (outer @ weight).addmm_(to_low, a.to(x.dtype)).view_as(x)
-        to_a = to_low.T @ rows
-        to_b = ((low * ctx.scale).T @ outer).T  # twice as fast as the product turned round
-        return to_x, None, None, to_a.to(a.dtype), to_b.to(b.dtype), None
+        if ctx.gate is None:
+            to_a = to_low.T @ _flat(x)
+        else:
+            bent = ctx.gate.act(x)
+            to_a = to_low.T @ _flat(bent * up)
+            if to_x is not None:
+                to_x, to_up = ctx.gate.gradients(to_x, x, up, bent)
+        return to_x, to_up, None, None, None, to_a.to(a.dtype), to_b.to(b.dtype), None
 
 
 def _flat(x: Tensor) -> Tensor:
