@@ -54,6 +54,8 @@ def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
         processing_class=AutoTokenizer.from_pretrained(WORLD / "model"),
         peft_config=LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR, task_type="CAUSAL_LM"),
     )
+    if options["grad_checkpoint"]:  # as `train` does before its first step
+        trainer.model.activation_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
     mask = np.arange(batch.width) < batch.lengths[:, None]
     inputs = {
         "input_ids": torch.from_numpy(batch.tokens).long(),
