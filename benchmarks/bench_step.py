@@ -22,7 +22,7 @@ from fpo_core.config import (
     OptimiserConfig,
     StepConfig,
 )
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.sae_hook import Hook
 from fpo_core.scoring import ReferenceBatch
 
@@ -40,7 +40,7 @@ def build_policy(options: dict[str, Any]) -> Any:
     features = None
     if options["alpha"] > 0:
         hook = Hook.parse(f"blocks.{shape['num_hidden_layers'] - 2}.hook_resid_post")
-        features = FeatureTap(random_sae(shape["hidden_size"], options["d_sae"]), hook, ())
+        features = Features.of(random_sae(shape["hidden_size"], options["d_sae"]), hook, ())
     folder = Path(options["folder"])
     return Policy(
         folder,

@@ -137,13 +137,16 @@ FAULTS = [
     Fault(
         "predicting positions pooled (torch)",
         TORCH,
-        "hidden[:, start:]",
-        "hidden[:, start - 1 : -1]",
+        "h[:, start:] for h",
+        "h[:, start - 1 : -1] for h",
     ),
     Fault(
-        "predicting positions pooled (mlx)", MLX, "hidden[:, start:]", "hidden[:, start - 1 : -1]"
+        "predicting positions pooled (mlx)",
+        MLX,
+        "h[:, start:] for h",
+        "h[:, start - 1 : -1] for h",
     ),
-    Fault("another layer tapped (torch)", TORCH, "stack[features.hook.layer]", "stack[-1]"),
+    Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
     Fault("gradient kept between steps", TORCH, "weight.grad = None", "pass"),
     Fault("no bias correction (mlx)", MLX, "bias_correction=True", "bias_correction=False"),
     Fault(
@@ -155,8 +158,8 @@ FAULTS = [
     Fault(
         "tap forgotten when a block is repeated (mlx)",
         "fpo_mlx/hooks.py",
-        "                if inside is None:",
-        "                if inside is None or not inside.watching:",
+        "watch_all(inside, lambda:",
+        "watch_all([t for t in inside if t.watching], lambda:",
     ),
     Fault(
         "repeated block keeps half precision (mlx)",

@@ -1,7 +1,7 @@
 """From the terms of single tokens to `Scores`: what the fast steps of both backends end in."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from fpo_core.ops import Array, Ops
 from fpo_core.packing import Scored
 from fpo_core.sae import Sae
 from fpo_core.scores import Scores
-from fpo_core.scoring import ReferenceBatch, compare_features
+from fpo_core.scoring import ReferenceBatch, beside, compare_features
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ def score_tokens(
     xp: Ops,
     scored: Scored,
     terms: TokenTerms,
-    features: tuple[Sae, Array] | None,
+    features: Sequence[tuple[Sae, Array]],
     pool: Pool,
     reference: ReferenceBatch | None,
     objective: ObjectiveConfig | None,
 ) -> Scores:
-    """Scores of n sequences from the terms of their tokens, and from an autoencoder and the
-    activations at them (N, d_in), which `pool` turns into pooled features.
+    """Scores of n sequences from the terms of their tokens, and from autoencoders, each with the
+    activations at the tokens (N, d_in), which `pool` turns into pooled features.
     """
     like = terms.logps
     member = xp.asarray(scored.membership, like) > 0
@@ -90,16 +90,19 @@ def score_tokens(
         kl=total(terms.kl),
         entropy=total(terms.entropy),
     )
-    if features is None:
+    if not features:
         return scores
-    sae, h = features
     shares = xp.asarray(scored.shares, like)
-    pooled = pool(sae, h, scored, shares, **_drifting(scored, reference, objective))
+    drifting = _drifting(scored, reference, objective)
+    pooled = beside(xp, [pool(sae, h, scored, shares, **drifting) for sae, h in features])
     counts = xp.asarray(scored.feature_lengths, like)
     return compare_features(
         xp,
         dataclasses.replace(scores, pooled=pooled, feature_lengths=counts),
-        lambda: sae.pooled_pre_activation(xp, h, lambda z: shares @ z),
+        [sae.d_sae for sae, _ in features],
+        lambda: beside(
+            xp, [sae.pooled_pre_activation(xp, h, lambda z: shares @ z) for sae, h in features]
+        ),
         None if reference is None else reference.astype(xp, like),
         objective,
     )

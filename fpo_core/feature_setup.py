@@ -6,7 +6,7 @@ from typing import Any
 from fpo_core.adapters import select_blocks
 from fpo_core.config import AdapterConfig, FeatureConfig, SaeConfig
 from fpo_core.errors import SaeError
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, FeatureTap
 from fpo_core.feature_weights import read_weights
 from fpo_core.model_folder import ModelFolder
 from fpo_core.sae import load_sae
@@ -17,19 +17,23 @@ from fpo_core.sae_meta import SaeMeta
 
 def load_features(
     config: SaeConfig, model: ModelFolder, special: dict[str, tuple[int, ...]]
-) -> FeatureTap | None:
-    """The autoencoder of a run where it reads the model; None where the run has none.
+) -> Features | None:
+    """The autoencoders of a run where they read the model; None where the run has none.
 
     `special` are the tokenizer's special ids by role. Raises SaeError where the file names no hook
     and none is given, or where layer or width do not fit the model.
     """
     if config.sae is None:
         return None
-    sae = load_sae(Path(config.sae))
-    hook = check_fit(sae, model.config, Hook.parse(config.hook) if config.hook else None)
+    taps: list[FeatureTap] = []
+    for number, name in enumerate(config.sae):
+        sae = load_sae(Path(name))
+        given = None if config.hook is None else Hook.parse(config.hook[number])
+        taps.append(FeatureTap(sae, check_fit(sae, model.config, given)))
     file = config.feature_weights if isinstance(config, FeatureConfig) else None
-    weights = None if file is None else read_weights(Path(file), sae)
-    return FeatureTap(sae, hook, untrained_ids(sae, special), weights)
+    weights = None if file is None else read_weights(Path(file), taps[0].sae)
+    untrained = {token for tap in taps for token in untrained_ids(tap.sae, special)}
+    return Features(tuple(taps), tuple(sorted(untrained)), weights)
 
 
 def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
@@ -62,7 +66,7 @@ def untrained_ids(sae: SaeMeta, special: dict[str, tuple[int, ...]]) -> tuple[in
     return tuple(sorted(ids))
 
 
-def describe_pooling(features: FeatureTap) -> str:
+def describe_pooling(features: Features) -> str:
     """How features are pooled, for the key of a reference store."""
     left_out = ",".join(map(str, features.untrained)) or "none"
     return f"mean over completion tokens; left out: {left_out}"

@@ -17,7 +17,7 @@ from fpo_core.config import (
     OptimiserConfig,
     TrainConfig,
 )
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, FeatureTap
 from fpo_core.fuse_check import FuseCheck
 
 CARD_FILE = "README.md"
@@ -40,7 +40,7 @@ class RunFacts:
     """Pairs by split."""
     data: str
     """Fingerprint of the pairs."""
-    features: FeatureTap | None
+    features: Features | None
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     """Measurements by name; shares are mappings with value, low and high."""
@@ -120,16 +120,22 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _autoencoder(config: TrainConfig, features: FeatureTap | None) -> list[str]:
+def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    sae = features.sae
+    named = zip(config.sae or (), features.taps, strict=True)
+    lines = [line for name, tap in named for line in _described(name, tap)]
+    return _section("Autoencoder", lines[0]) + lines[1:]
+
+
+def _described(name: str, tap: FeatureTap) -> list[str]:
+    sae = tap.sae
     made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
     text = (
-        f"`{shown(config.sae or '')}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
-        f"{sae.d_in} dimensions at `{features.hook}`. SHA-256 of its weights:"
+        f"`{shown(name)}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
+        f"{sae.d_in} dimensions at `{tap.hook}`. SHA-256 of its weights:"
     )
-    return [*_section("Autoencoder", text), f"`{sae.payload_sha256}`"]
+    return [text, f"`{sae.payload_sha256}`"]
 
 
 def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -15,19 +15,20 @@ from fpo_core.data.rows import Int64s, TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
 from fpo_core.feature_setup import describe_pooling
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.group import ALONE, Group, gather_scores, joined, wait
 from fpo_core.policy import Policy
 from fpo_core.scores import Scores
 from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
 
 
-def store_key(model: str, adapter: str | None, features: FeatureTap | None) -> StoreKey:
+def store_key(model: str, adapter: str | None, features: Features | None) -> StoreKey:
     """The identity of a run's reference from fingerprints of model and adapter."""
     if features is None:
         return StoreKey(model, adapter)
     pooling = describe_pooling(features)
-    return StoreKey(model, adapter, features.sae.payload_sha256, str(features.hook), pooling)
+    payloads = "+".join(sae.payload_sha256 for sae in features.saes)
+    return StoreKey(model, adapter, payloads, "+".join(map(str, features.hooks)), pooling)
 
 
 def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
@@ -61,8 +62,11 @@ def extend_store(
     config: ReferenceConfig,
     emit: Sink,
     group: Group = ALONE,
+    widths: Sequence[int] = (),
 ) -> ReferenceStore:
     """Score every pair that the store lacks with the frozen policy; begin the store if need be.
+
+    `widths` are the features of each autoencoder, where there are several.
 
     Stopped at any point, a later call goes on from the last whole shard. A store that is extended
     keeps the cap and precision that it was begun with. The processes of a group share the batches;
@@ -73,7 +77,7 @@ def extend_store(
     if store is not None and not any(missing):
         return store
     wait(group)  # until all have seen what is missing
-    writer = None if group.rank else _writer(folder, store, key, policy, config)
+    writer = None if group.rank else _writer(folder, store, key, policy, config, widths)
     progress = _Progress(sum(map(len, missing)), emit)
     for split, positions in zip(splits, missing, strict=True):
         rows = np.asarray(positions, np.int64)
@@ -93,6 +97,7 @@ def _writer(
     key: StoreKey,
     policy: Policy,
     config: ReferenceConfig,
+    widths: Sequence[int],
 ) -> StoreWriter:
     begun = None if store is None else store.manifest
     if begun is not None and begun["key"]["sae"] is not None and key.sae is None:
@@ -112,6 +117,7 @@ def _writer(
         cap=config.feature_cap if begun is None else begun["feature_cap"],
         dtype=config.feature_dtype if begun is None else begun["feature_dtype"],
         rows_per_shard=config.rows_per_shard,
+        widths=widths,
         made_with=made_with if begun is None else begun["made_with"],
         shards=None if begun is None else begun["shards"],
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from fpo_core.data.batches import PAD_ID
 from fpo_core.errors import DataError
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.ops import Array, Ops
 
 OUTLIER = 5.0
@@ -77,9 +77,7 @@ class _Sums:
         return self.errors / variance if variance > 0 else float("nan")
 
 
-def check_texts(
-    reader: ActivationReader, features: FeatureTap, rows: Sequence[Sequence[int]]
-) -> Fit:
+def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]]) -> Fit:
     """Measure an autoencoder on token rows; tokens that it was not trained on are left out.
 
     Raises SaeError where it has no decoder, DataError where no token counts.
@@ -91,8 +89,8 @@ def check_texts(
 
 
 class _Measure:
-    def __init__(self, reader: ActivationReader, features: FeatureTap) -> None:
-        self.reader, self.sae, self.untrained = reader, features.sae, features.untrained
+    def __init__(self, reader: ActivationReader, features: Features) -> None:
+        self.reader, self.sae, self.untrained = reader, features.only.sae, features.untrained
         self.moved: Any = None
         self.limit: float | None = None
         self.all, self.inliers = _Sums(self.sae.d_in), _Sums(self.sae.d_in)

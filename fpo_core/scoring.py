@@ -1,6 +1,8 @@
 """From a model's dense outputs to `Scores`: the plain path, the same lines for every framework."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +11,17 @@ import numpy as np
 from fpo_core import logps
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.features import discrepancy, let_through, pool, top_mask
 from fpo_core.ops import Array, Ops
 from fpo_core.sae import Sae
 from fpo_core.scores import Scores
 
-Forward = Callable[[Batch, int], tuple[Array, Array | None]]
-"""A batch and a first column -> predictions of, and activations on, the tokens from there on."""
+Forward = Callable[[Batch, int], tuple[Array, tuple[Array, ...]]]
+"""A batch and a first column -> predictions of, and activations on, the tokens from there on.
+
+Activations are those at each hook.
+"""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Outputs:
 
     logits: Array
     """(n, t, v) predictions *of* the token at each position."""
-    hidden: Array | None = None
-    """(n, t, d_in) activations at the hook *on* the token at each position."""
+    hidden: tuple[Array, ...] = ()
+    """(n, t, d_in) activations at each hook *on* the token at each position."""
     reference_logits: Array | None = None
     """(n, t, v) the same predictions by the reference, where KL is wanted."""
 
@@ -90,7 +95,7 @@ def score_batch(
     xp: Ops,
     forward: Forward,
     batch: Batch,
-    features: FeatureTap | None,
+    features: Features | None,
     *,
     reference: ReferenceBatch | None = None,
     objective: ObjectiveConfig | None = None,
@@ -109,7 +114,7 @@ def score_batch(
         xp,
         Outputs(logits, hidden, frozen),
         targets.astype(xp, logits),
-        sae=None if features is None else features.sae,
+        saes=() if features is None else features.saes,
         reference=None if reference is None else reference.astype(xp, logits),
         objective=objective,
         entropy=entropy,
@@ -121,14 +126,14 @@ def score(
     outputs: Outputs,
     targets: Targets,
     *,
-    sae: Sae | None = None,
+    saes: Sequence[Sae] = (),
     reference: ReferenceBatch | None = None,
     objective: ObjectiveConfig | None = None,
     entropy: bool = False,
 ) -> Scores:
     """Score outputs of 2b sequences: log-probabilities always, the rest where it can be had.
 
-    With an autoencoder, the pooled features; with the stored reference too, D under `objective`;
+    With autoencoders, the pooled features; with the stored reference too, D under `objective`;
     with reference logits, sequential KL. Each field of the result is (2b,) or (2b, d_sae).
     """
     mask = targets.mask
@@ -143,28 +148,45 @@ def score(
         kl=kl,
         entropy=logps.sequence_entropy(xp, outputs.logits, mask) if entropy else None,
     )
-    if sae is None or outputs.hidden is None:
+    if not saes or not outputs.hidden:
         return scores
-    pooled = pool(xp, sae.encode(xp, outputs.hidden), targets.feature_mask)
+    read = list(zip(saes, outputs.hidden, strict=True))
+    pooled = beside(xp, [pool(xp, sae.encode(xp, h), targets.feature_mask) for sae, h in read])
     # Spelt unlike the count in `pool`: MLX 0.32 fails to compile an output that it finds twice.
     count = xp.as_float(targets.feature_mask > 0).sum(1)
     features = dataclasses.replace(scores, pooled=pooled, feature_lengths=count)
 
     def pre_activation() -> Array:
-        return sae.mean_pre_activation(xp, outputs.hidden, targets.feature_mask)
+        return beside(xp, [sae.mean_pre_activation(xp, h, targets.feature_mask) for sae, h in read])
 
-    return compare_features(xp, features, pre_activation, reference, objective)
+    widths = [sae.d_sae for sae in saes]
+    return compare_features(xp, features, widths, pre_activation, reference, objective)
+
+
+def beside(xp: Ops, parts: Sequence[Array]) -> Array:
+    """Features of several autoencoders side by side: (n, m_s) each -> (n, Σ m_s)."""
+    return parts[0] if len(parts) == 1 else xp.concatenate(list(parts), 1)
+
+
+def _apart(array: Array, widths: Sequence[int]) -> list[Array]:
+    """The features of each autoencoder: (n, Σ m_s) -> (n, m_s) each."""
+    if len(widths) == 1:
+        return [array]
+    ends = np.cumsum(widths).tolist()
+    return [array[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
 
 
 def compare_features(
     xp: Ops,
     scores: Scores,
+    widths: Sequence[int],
     pre_activation: Callable[[], Array],
     reference: ReferenceBatch | None,
     objective: ObjectiveConfig | None,
 ) -> Scores:
     """Scores that hold pooled features, with D added where the reference's are there too.
 
+    `widths` are the features of each autoencoder; D is the mean of theirs (appendix D.2).
     `pre_activation` gives the mean pre-activation of each feature, (2b, d_sae).
     """
     if reference is None or reference.pooled is None or objective is None:
@@ -172,23 +194,21 @@ def compare_features(
     if objective.straight_through:
         pooled = let_through(xp, scores.pooled, pre_activation(), reference.pooled)
         scores = dataclasses.replace(scores, pooled=pooled)
-    return _with_discrepancy(xp, scores, reference, objective)
+    sides = zip(_apart(scores.pooled, widths), _apart(reference.pooled, widths), strict=True)
+    found = [_compared(xp, *pooled, reference.weights, objective) for pooled in sides]
+    d, union, lost = (functools.reduce(operator.add, terms) for terms in zip(*found, strict=True))
+    d = d if len(found) == 1 else d / len(found)
+    return dataclasses.replace(scores, d=d, union=union, outside_cap=lost * reference.truncated)
 
 
-def _with_discrepancy(
-    xp: Ops, scores: Scores, reference: ReferenceBatch, objective: ObjectiveConfig
-) -> Scores:
+def _compared(
+    xp: Ops, pooled: Array, stored: Array, weights: Array | None, objective: ObjectiveConfig
+) -> tuple[Array, Array, Array]:
+    """D, |I_k|, and the policy's top features that the reference lacks, each (2b,)."""
     d, union = discrepancy(
-        xp,
-        scores.pooled,
-        reference.pooled,
-        objective.k,
-        normalize=objective.normalize_d,
-        weights=reference.weights,
+        xp, pooled, stored, objective.k, normalize=objective.normalize_d, weights=weights
     )
-    policy = abs(xp.stop_gradient(scores.pooled))
-    weights = reference.weights
+    policy = abs(xp.stop_gradient(pooled))
     compared = top_mask(xp, policy, objective.k) if weights is None else weights > 0
-    lost = compared & (policy > 0) & (reference.pooled == 0)
-    outside = xp.as_float(lost).sum(-1) * reference.truncated
-    return dataclasses.replace(scores, d=d, union=union, outside_cap=outside)
+    lost = compared & (policy > 0) & (stored == 0)
+    return d, union, xp.as_float(lost).sum(-1)

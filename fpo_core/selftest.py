@@ -95,9 +95,9 @@ def _function(kind: str, content: dict[str, Any]) -> Function:
         )
         scores = score(
             xp,
-            Outputs(arrays["logits"], arrays["hidden"], arrays["reference_logits"]),
+            Outputs(arrays["logits"], (arrays["hidden"],), arrays["reference_logits"]),
             Targets(arrays["labels"], arrays["mask"], arrays["feature_mask"]),
-            sae=sae,
+            saes=(sae,),
             reference=ReferenceBatch(
                 arrays["reference_logps"],
                 arrays["reference_pooled"],

@@ -12,7 +12,7 @@ from mlx import nn
 from fpo_core.config import ObjectiveConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.fast import score_tokens
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, watch_all
 from fpo_core.packing import Scored, Split
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
@@ -22,7 +22,7 @@ from fpo_mlx.fused_head import Head
 from fpo_mlx.hooks import Tap
 from fpo_mlx.split_cache import CompletionCache, PromptCache
 
-States = tuple[mx.array, mx.array | None]
+States = tuple[mx.array, tuple[mx.array, ...]]
 
 
 class FastStep:
@@ -32,11 +32,11 @@ class FastStep:
         self,
         model: nn.Module,
         layers: int,
-        tap: Tap | None,
-        features: FeatureTap | None,
+        taps: list[Tap],
+        features: Features | None,
         config: StepConfig,
     ) -> None:
-        self._model, self._layers, self._tap, self._features = model, layers, tap, features
+        self._model, self._layers, self._taps, self._features = model, layers, taps, features
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget)
         self.vocab = self._head.vocab
@@ -73,9 +73,8 @@ class FastStep:
         terms = self._head.terms(
             hidden, labels, frozen, entropy=entropy, differentiate=differentiate
         )
-        tapped = None
-        if features and self._features is not None and activations is not None:
-            tapped = self._features.sae, activations
+        saes = self._features.saes if features and self._features is not None else ()
+        tapped = list(zip(saes, activations, strict=True)) if saes else []
         return score_tokens(ops, scored, terms, tapped, self._pool, reference, objective)
 
     def _whole(self, batch: Batch, scored: Scored) -> States:
@@ -90,19 +89,19 @@ class FastStep:
         return _at_tokens([first, self._run(split.completions, completions)], split.scored)
 
     def _run(self, tokens: npt.NDArray[np.int32], caches: list[Any] | None = None) -> States:
-        """Final states (n, t, d), and activations at the hook, where there is one."""
+        """Final states (n, t, d), and activations at each hook."""
 
         def run() -> mx.array:
             return self._head.states(lambda: self._model(mx.array(tokens), cache=caches))
 
-        return (run(), None) if self._tap is None else self._tap.watch(run)
+        return watch_all(self._taps, run)
 
 
 def _at_tokens(passes: list[States], scored: Scored) -> States:
     """What several passes say of the scored tokens: (N, d) states and activations."""
     states = _gather([state for state, _ in passes], scored.predictors)
-    tapped = [tapped for _, tapped in passes if tapped is not None]
-    return states, _gather(tapped, scored.places) if tapped else None
+    hooks = zip(*(tapped for _, tapped in passes), strict=True)
+    return states, tuple(_gather(list(parts), scored.places) for parts in hooks)
 
 
 def _gather(parts: list[mx.array], indices: npt.NDArray[np.int64]) -> mx.array:

@@ -4,13 +4,14 @@ A module is intercepted by giving it a subclass of its own class: its parameters
 and no other instance of the class changes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from fpo_core.feature_tap import watch_all
 from fpo_core.sae_hook import Hook
 from fpo_core.sites import tap_point
 from fpo_mlx.split_cache import Arrays, SplitCache
@@ -85,29 +86,31 @@ class ColumnCut:
         return result if self._columns is None else result[:, self._columns]
 
 
-def tap_and_checkpoint(stack: list[nn.Module], hook: Hook | None, checkpoint: bool) -> Tap | None:
-    """Tap the hook's block, where there is one, and checkpoint every block, where asked.
+def tap_and_checkpoint(
+    stack: list[nn.Module], hooks: Sequence[Hook], checkpoint: bool
+) -> list[Tap]:
+    """Tap the block of each hook, and checkpoint every block, where asked.
 
     A tap inside a block must sit inside its checkpoint, a tap at its ends around it.
     """
-    tap = None if hook is None else Tap(stack[hook.layer], hook.site)
+    taps = [Tap(stack[hook.layer], hook.site) for hook in hooks]
     for number, block in enumerate(stack if checkpoint else []):
-        tapped = tap is not None and hook is not None and number == hook.layer
-        _checkpoint_block(block, tap if tapped else None)
-    if tap is not None:
+        own = [tap for tap, hook in zip(taps, hooks, strict=True) if hook.layer == number]
+        _checkpoint_block(block, [tap for tap in own if tap.inside])
+    for tap in taps:
         tap.install()
-    return tap
+    return taps
 
 
-def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
+def _checkpoint_block(block: nn.Module, taps: list[Tap]) -> None:
     """Recompute this block in backward instead of keeping its activations.
 
-    Trained weights, the input, what a split cache gives and makes, and a value tapped inside are
+    Trained weights, the input, what a split cache gives and makes, and values tapped inside are
     explicit inputs and outputs of the checkpoint: what crosses it any other way loses its gradient.
     """
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
-        inside = tap if tap is not None and tap.inside and tap.watching else None
+        inside = [tap for tap in taps if tap.watching]
         cache = next((a for a in (*args, *kw.values()) if isinstance(a, SplitCache)), SplitCache())
         high, low = (int(part) for part in np.array(_RANDOM[0]))
 
@@ -121,18 +124,16 @@ def _checkpoint_block(block: nn.Module, tap: Tap | None) -> None:
             module.update(weights)
             cache.given = given
             try:
-                if inside is None:
-                    return inner(module, x, *args, **kw), (), cache.made
-                result, tapped = inside.watch(lambda: inner(module, x, *args, **kw))
-                return result, (tapped,), cache.made
+                result, tapped = watch_all(inside, lambda: inner(module, x, *args, **kw))
+                return result, tapped, cache.made
             finally:
                 module.update(mine)
                 cache.given = passed
 
         weights = module.trainable_parameters()
         result, tapped, cache.made = mx.checkpoint(run)(weights, x, cache.given)
-        if inside is not None:
-            (inside.value,) = tapped
+        for tap, value in zip(inside, tapped, strict=True):
+            tap.value = value
         return result
 
     intercept(block, call)

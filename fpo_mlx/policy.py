@@ -21,7 +21,7 @@ from fpo_core.config import (
 )
 from fpo_core.data.batches import Batch
 from fpo_core.fast import why_plain
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, watch_all
 from fpo_core.group import ALONE, Group
 from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
@@ -45,7 +45,7 @@ class MlxPolicy:
         folder: Path,
         model: ModelConfig,
         adapter: AdapterConfig,
-        features: FeatureTap | None = None,
+        features: Features | None = None,
         *,
         grad_checkpoint: bool = False,
         step: StepConfig | None = None,
@@ -62,7 +62,8 @@ class MlxPolicy:
         parameters = _count(self.model)
         self._trained = select_trained(self.model, stack, adapter, model.seed, dtype)
         self._features = features and features.to(ops, mx.zeros(0))
-        self._tap = tap_and_checkpoint(stack, features and features.hook, grad_checkpoint)
+        hooks = () if features is None else features.hooks
+        self._taps = tap_and_checkpoint(stack, hooks, grad_checkpoint)
         self._cut = ColumnCut(body_of(self.model, self.stack_path))
         self._reference: Weights | None = None
         self._optimiser: Optimiser | None = None
@@ -85,7 +86,7 @@ class MlxPolicy:
 
     def _try_fast_step(self, config: StepConfig) -> None:
         """Take the fast step, unless it says something else of this model than the plain one."""
-        fast = FastStep(self.model, self.info.layers, self._tap, self._features, config)
+        fast = FastStep(self.model, self.info.layers, self._taps, self._features, config)
 
         def score_fast(batch: Batch) -> Scores:
             self._fast = fast
@@ -162,13 +163,13 @@ class MlxPolicy:
         finally:
             self.model.train(training)
 
-    def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, None]:
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[mx.array, tuple[()]]:
         with self._at_reference():
             logits, _ = self._forward(batch, start)
             mx.eval(logits)
-        return logits, None
+        return logits, ()
 
-    def _forward(self, batch: Batch, start: int) -> tuple[mx.array, mx.array | None]:
+    def _forward(self, batch: Batch, start: int) -> tuple[mx.array, tuple[mx.array, ...]]:
         """Predictions of, and activations on, the tokens from column `start` on.
 
         Padding is on the right of a causal model, so it needs no attention mask.
@@ -178,10 +179,8 @@ class MlxPolicy:
         def run() -> mx.array:
             return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
 
-        if self._tap is None:
-            return run(), None
-        logits, hidden = self._tap.watch(run)
-        return logits, hidden[:, start:]
+        logits, hidden = watch_all(self._taps, run)
+        return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.policy.Policy`."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from fpo_core.config import ObjectiveConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.fast import score_tokens
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, watch_all
 from fpo_core.packing import Row
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
@@ -34,12 +34,12 @@ class FastStep:
         self,
         model: PreTrainedModel,
         stack_path: str,
-        tap: Tap | None,
-        features: FeatureTap | None,
+        taps: list[Tap],
+        features: Features | None,
         config: StepConfig,
         precision: Precision,
     ) -> None:
-        self._model, self._tap, self._features = model, tap, features
+        self._model, self._taps, self._features = model, taps, features
         self._body = model.get_submodule(stack_path.rpartition(".")[0])
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget, precision)
@@ -77,13 +77,12 @@ class FastStep:
         states, activations = self._states(row)
         labels = self._tensor(row.scored.labels)
         terms = self._head.terms(states, labels, frozen, entropy=entropy)
-        tapped = None
-        if features and self._features is not None and activations is not None:
-            tapped = self._features.sae, activations
+        saes = self._features.saes if features and self._features is not None else ()
+        tapped = list(zip(saes, activations, strict=True)) if saes else []
         return score_tokens(ops, row.scored, terms, tapped, self._pool, reference, objective)
 
-    def _states(self, row: Row) -> tuple[Tensor, Tensor | None]:
-        """Final states that predict the scored tokens, (N, d), and activations on them, if any."""
+    def _states(self, row: Row) -> tuple[Tensor, list[Tensor]]:
+        """Final states that predict the scored tokens, (N, d), and activations on them."""
         tokens, positions = self._tensor(row.tokens)[None], self._tensor(row.positions)[None]
 
         def run() -> Tensor:
@@ -92,11 +91,10 @@ class FastStep:
                     input_ids=tokens, position_ids=positions, use_cache=False, runs=row.runs
                 ).last_hidden_state
 
-        states, activations = (run(), None) if self._tap is None else self._tap.watch(run)
+        states, activations = watch_all(self._taps, run)
         states = states[0].index_select(0, self._tensor(row.scored.predictors))
-        if activations is not None:
-            activations = activations[0].index_select(0, self._tensor(row.scored.places))
-        return states, activations
+        places = self._tensor(row.scored.places)
+        return states, [each[0].index_select(0, places) for each in activations]
 
     def _tensor(self, array: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)

@@ -18,7 +18,7 @@ from fpo_core.config import (
 )
 from fpo_core.data.batches import Batch
 from fpo_core.fast import why_plain
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features, watch_all
 from fpo_core.group import ALONE, Group
 from fpo_core.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.policy import PolicyInfo, Sampling
@@ -42,7 +42,7 @@ class TorchPolicy:
         folder: Path,
         model: ModelConfig,
         adapter: AdapterConfig,
-        features: FeatureTap | None = None,
+        features: Features | None = None,
         *,
         grad_checkpoint: bool = False,
         step: StepConfig | None = None,
@@ -57,7 +57,8 @@ class TorchPolicy:
         self.base.to(self.device)  # pyright: ignore[reportArgumentType]
         torch.manual_seed(model.seed)
         self.stack_path, stack = find_blocks(self.base)
-        self._tap = features and Tap(stack[features.hook.layer], features.hook.site)
+        hooks = () if features is None else features.hooks
+        self._taps = [Tap(stack[hook.layer], hook.site) for hook in hooks]
         self._features = features and features.to(ops, torch.empty(0, device=self.device))
         parameters = sum(weight.numel() for weight in self.base.parameters())
         if grad_checkpoint:
@@ -87,7 +88,7 @@ class TorchPolicy:
     def _try_fast_step(self, config: StepConfig) -> None:
         """Take the fast step, unless it says something else of this model than the plain one."""
         fast = FastStep(
-            self.base, self.stack_path, self._tap, self._features, config, self._precision
+            self.base, self.stack_path, self._taps, self._features, config, self._precision
         )
 
         def score_fast(batch: Batch) -> Scores:
@@ -167,11 +168,11 @@ class TorchPolicy:
         finally:
             self.model.train(training)
 
-    def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, None]:
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[Tensor, tuple[()]]:
         with self._at_reference():
-            return self._forward(batch, start)[0], None
+            return self._forward(batch, start)[0], ()
 
-    def _forward(self, batch: Batch, start: int) -> tuple[Tensor, Tensor | None]:
+    def _forward(self, batch: Batch, start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Predictions of, and activations on, the tokens from column `start` on.
 
         Padding is on the right of a causal model, so it needs no attention mask.
@@ -183,10 +184,8 @@ class TorchPolicy:
             with self._precision():
                 return self.model(input_ids=tokens, logits_to_keep=keep, use_cache=False).logits
 
-        if self._tap is None:
-            return run(), None
-        logits, hidden = self._tap.watch(run)
-        return logits, hidden[:, start:]
+        logits, hidden = watch_all(self._taps, run)
+        return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.policy.Policy`."""

@@ -12,7 +12,7 @@ from fpo_cli.launch import launched_for
 from fpo_cli.quiet import quiet_loading
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.errors import BackendError
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.group import ALONE, Group
 from fpo_core.policy import Policy
 from fpo_core.sae_check import ActivationReader
@@ -101,7 +101,7 @@ def build_policy(
     folder: Path,
     model: ModelConfig,
     adapter: AdapterConfig,
-    features: FeatureTap | None,
+    features: Features | None,
     *,
     grad_checkpoint: bool = False,
     step: StepConfig | None = None,

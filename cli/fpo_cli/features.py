@@ -17,8 +17,8 @@ def rank_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     """Rank, show and write; the mapping that --json prints."""
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
     session = Session(config)
-    tap = session.features
-    assert tap is not None, "the settings require an autoencoder"
+    assert session.features is not None, "the settings require an autoencoder"
+    tap = session.features.only
     policy = session.policy(FROZEN)
     ui.note(f"{session.backend}, {session.model.name}, {tap.hook}")
     width, budget = config.max_seq_length, config.tokens_per_batch

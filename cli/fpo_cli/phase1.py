@@ -42,7 +42,7 @@ def build_reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
         "new_pairs": missing,
         "bytes": size,
         "sae": config.sae,
-        "hook": None if features is None else str(features.hook),
+        "hook": None if features is None else [str(hook) for hook in features.hooks],
         "key": session.key.to_mapping(),
         "data": data.report.to_mapping(),
         "seconds": time.perf_counter() - start,

@@ -27,10 +27,12 @@ def check_sae(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
     """Measure, show and judge. Raises SaeError for a file without decoder, or that cannot fit."""
     names = set(ModelConfig.names()) & set(SaeCheckConfig.names())
     session = Session(ModelConfig(**{name: getattr(config, name) for name in names}))
-    chosen = SaeConfig(sae=config.sae, hook=config.hook)
+    hook = None if config.hook is None else (config.hook,)
+    chosen = SaeConfig(sae=(config.sae,), hook=hook)
     features = load_features(chosen, session.model, session.special)
     assert features is not None, "the autoencoder was given"
-    if not features.sae.has_decoder:
+    tap = features.only
+    if not tap.sae.has_decoder:
         raise SaeError(
             f"{config.sae} was converted without its decoder, which the check needs: convert the "
             "original again without --encoder-only"
@@ -39,19 +41,19 @@ def check_sae(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
     raw, chat = (
         make(pairs, session.tokenizer, config.max_seq_length) for make in (raw_rows, chat_rows)
     )
-    reader = build_reader(session.backend, session.model.path, session.config, features.hook)
+    reader = build_reader(session.backend, session.model.path, session.config, tap.hook)
     fits = {
         "raw": check_texts(reader, features, raw or []),
         "chat": None if chat is None else check_texts(reader, features, chat),
     }
-    verdict = judge(fits["raw"], fits["chat"], features.sae.d_sae)
-    ui.say(f"{config.sae} at {features.hook} of {config.model}")
+    verdict = judge(fits["raw"], fits["chat"], tap.sae.d_sae)
+    ui.say(f"{config.sae} at {tap.hook} of {config.model}")
     _show(fits, ui)
     ui.say(f"{verdict.word}: {'; '.join(verdict.reasons)}")
     return {
         "sae": config.sae,
         "model": config.model,
-        "hook": str(features.hook),
+        "hook": str(tap.hook),
         "backend": session.backend,
         "pairs": len(pairs),
         **{name: None if fit is None else asdict(fit) for name, fit in fits.items()},

@@ -24,7 +24,7 @@ from fpo_core.config import (
 )
 from fpo_core.data import load_data, load_tokenizer
 from fpo_core.data.batches import collate
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.metrics import preference_metrics
 from fpo_core.sae import load_sae
 from fpo_core.scoring import ReferenceBatch
@@ -74,8 +74,8 @@ def _training(backend: str, device: str) -> list[Check]:
         batch = collate(load_data(data, load_tokenizer(str(assets().model))).train, range(PAIRS))
     model = ModelConfig(model=str(assets().model), device=device, dtype="float32")  # pyright: ignore
     assert sae.hook is not None
-    tap = FeatureTap(sae, sae.hook, SPECIAL_TOKENS)
-    policy = build_policy(backend, assets().model, model, AdapterConfig(), tap)
+    features = Features.of(sae, sae.hook, SPECIAL_TOKENS)
+    policy = build_policy(backend, assets().model, model, AdapterConfig(), features)
     scores = policy.score(batch)
     truncated = np.zeros(2 * PAIRS, np.float32)
     reference = ReferenceBatch(scores.logps, scores.pooled, truncated)

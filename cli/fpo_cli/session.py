@@ -22,7 +22,7 @@ from fpo_core.data.rows import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink
 from fpo_core.feature_setup import load_features, special_roles
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.files import sampled_sha256
 from fpo_core.group import Group
 from fpo_core.model_folder import ModelFolder
@@ -36,7 +36,7 @@ FROZEN = AdapterConfig(rank=1, num_layers=1)
 
 @dataclass(frozen=True)
 class Session:
-    """A model with its tokenizer and, where given, its autoencoder and starting adapter."""
+    """A model with its tokenizer and, where given, its autoencoders and starting adapter."""
 
     config: ModelConfig
 
@@ -71,8 +71,8 @@ class Session:
         return tuple(dict.fromkeys(self.special["end_of_turn"] + self.special["eos"]))
 
     @cached_property
-    def features(self) -> FeatureTap | None:
-        """The autoencoder where it reads the model."""
+    def features(self) -> Features | None:
+        """The autoencoders where they read the model."""
         if not isinstance(self.config, SaeConfig):
             return None
         return load_features(self.config, self.model, self.special)
@@ -147,7 +147,8 @@ class Session:
         emit: Sink,
     ) -> ReferenceStore:
         """The store at `folder`, extended by what it lacks of the splits."""
-        return extend_store(folder, self.key, policy, splits, config, emit, self.group)
+        widths = () if self.features is None else self.features.widths
+        return extend_store(folder, self.key, policy, splits, config, emit, self.group, widths)
 
 
 def _adapter_fingerprint(folder: Path) -> str:

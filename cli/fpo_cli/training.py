@@ -114,7 +114,8 @@ def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) 
     select_blocks(session.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, session.model.quantisation is not None)
     if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
-        check_constrains(session.features.hook, session.model, config)
+        for hook in session.features.hooks:
+            check_constrains(hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
     check_judged(config, data.valid)

@@ -64,17 +64,27 @@ class DataConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeConfig(Settings):
-    """Which autoencoder measures the drift of features."""
+    """Which autoencoders measure the drift of features."""
 
-    sae: str | None = setting(None, help="Autoencoder made by `fpo convert sae`.")
-    hook: str | None = setting(
-        None, help="Where the autoencoder reads the model; by default as its file says."
+    sae: tuple[str, ...] | None = setting(
+        None,
+        help="Autoencoder made by `fpo convert sae`; of several, comma-separated, D is the mean.",
+    )
+    hook: tuple[str, ...] | None = setting(
+        None, help="Where each autoencoder reads the model; by default as its file says."
     )
 
     def check(self) -> None:
         """A hook is nothing without what reads it."""
         if self.hook is not None and self.sae is None:
             raise ConfigError("hook is set while sae is not: give --sae FILE too, or leave it out")
+        if self.hook is not None and self.sae is not None and len(self.hook) != len(self.sae):
+            raise ConfigError(
+                f"hook names {len(self.hook)} places and sae {len(self.sae)} autoencoders, "
+                "expected one for each: give as many, or leave it out"
+            )
+        if self.sae is not None and len(set(self.sae)) < len(self.sae):
+            raise ConfigError("sae names an autoencoder twice, expected each once: leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,4 +102,9 @@ class FeatureConfig(SaeConfig):
         if self.feature_weights is not None and self.sae is None:
             raise ConfigError(
                 "feature_weights is set while sae is not: give --sae FILE too, or leave it out"
+            )
+        if self.feature_weights is not None and self.sae is not None and len(self.sae) > 1:
+            raise ConfigError(
+                f"feature_weights is set while sae names {len(self.sae)} autoencoders, expected "
+                "one: weights are of one autoencoder's features"
             )

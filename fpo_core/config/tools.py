@@ -127,6 +127,11 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
         """Features are an autoencoder's."""
         if self.sae is None:
             raise ConfigError("sae is not set: give --sae FILE (from `fpo convert sae`)")
+        if len(self.sae) > 1:
+            raise ConfigError(
+                f"sae names {len(self.sae)} autoencoders, expected one: rank the features of each "
+                "by itself"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,9 @@ class StoreKey:
     adapter: str | None = None
     """Fingerprint of the adapter that the reference starts with."""
     sae: str | None = None
-    """SHA-256 of the autoencoder's payload; None where no features are stored."""
+    """SHA-256 of each autoencoder's payload; None where no features are stored."""
     hook: str | None = None
-    """Where the autoencoder reads the model."""
+    """Where each autoencoder reads the model."""
     pooling: str | None = None
     """Which completion tokens the pooled features leave out."""
 

@@ -1,5 +1,6 @@
 """Writing a reference store shard by shard, so that a stopped pass can go on where it was."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ class StoreWriter:
         cap: int,
         dtype: str,
         rows_per_shard: int,
+        widths: Sequence[int] = (),
         made_with: dict[str, Any],
         shards: list[dict[str, Any]] | None = None,
     ) -> None:
         self.folder, self.rows_per_shard = folder, rows_per_shard
         self.cap, self.dtype = cap, np.dtype(dtype)
+        self._starts = np.cumsum(widths)[:-1]
         self._manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -81,12 +84,16 @@ class StoreWriter:
         }  # pyright: ignore[reportReturnType]
 
     def _sparse(self, pooled: np.ndarray | None, row: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The non-zeros of one pooled vector, largest magnitude first, up to the cap."""
+        """The non-zeros of one pooled vector, largest magnitude first, up to the cap.
+
+        Each of several autoencoders has the cap to itself: their scales differ.
+        """
         if pooled is None:
             return np.empty(0, np.int32), np.empty(0, self.dtype), 0
         fired = np.flatnonzero(pooled[row])
-        order = np.argsort(-np.abs(pooled[row][fired]), kind="stable")[: self.cap]
-        indices = fired[order].astype(np.int32)
+        parts = np.split(fired, np.searchsorted(fired, self._starts))
+        kept = [part[_largest_first(pooled[row][part])][: self.cap] for part in parts]
+        indices = np.concatenate(kept).astype(np.int32)
         with np.errstate(over="ignore"):
             values = pooled[row][indices].astype(self.dtype)
         if not np.isfinite(values).all():
@@ -104,6 +111,10 @@ class StoreWriter:
             write_atomically(self.folder / name, lambda path: save_file(arrays, path))
             self._manifest["shards"].append({"file": name, "rows": len(rows)})
         write_json(self.folder / MANIFEST, self._manifest)
+
+
+def _largest_first(values: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.abs(values), kind="stable")
 
 
 _COLUMNS = ("logps", "lengths", "feature_lengths", "nonzeros", "stored")

@@ -11,7 +11,7 @@ from fpo_core.data.batches import Batch, collate
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.plans import scoring_batches
 from fpo_core.data.rows import Int64s, TokenisedPairs
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.group import ALONE, Group
 from fpo_core.scoring import ReferenceBatch
 from fpo_core.store import ReferenceStore, StoreKey
@@ -25,7 +25,7 @@ class RunData:
     valid: TokenisedPairs | None
     store: ReferenceStore
     d_sae: int | None
-    """Features of the autoencoder; None where the run has none."""
+    """Features of all autoencoders; None where the run has none."""
     weights: np.ndarray | None = None
     """(d_sae,) weights of the features that D compares; None for its top k."""
     group: Group = ALONE
@@ -36,11 +36,11 @@ class RunData:
         cls,
         data: PreferenceData,
         store: ReferenceStore,
-        features: FeatureTap | None,
+        features: Features | None,
         group: Group = ALONE,
     ) -> Self:
         """The pairs of a run with its reference, and what its autoencoder adds to that."""
-        d_sae = None if features is None else features.sae.d_sae
+        d_sae = None if features is None else sum(features.widths)
         weights = None if features is None else features.weights
         return cls(data.train, data.valid, store, d_sae, weights, group)
 

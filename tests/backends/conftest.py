@@ -7,7 +7,7 @@ import pytest
 from fpo_convert.sae import convert_sae
 from fpo_core.config import AdapterConfig, DataConfig, ModelConfig
 from fpo_core.data import load_data, load_tokenizer
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.sae import load_sae
 from fpo_core.sae_hook import Hook
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy, write_tiny_model
@@ -48,7 +48,7 @@ def make_policy(tiny):
     ):
         if isinstance(sae, str):
             sae = random_sae(HIDDEN, kind=sae)
-        tap = None if sae is None else FeatureTap(sae, Hook.parse(hook), untrained)
+        tap = None if sae is None else Features.of(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device="cpu", dtype=dtype)
         options = {"grad_checkpoint": grad_checkpoint, "step": step}
         return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)

@@ -8,7 +8,7 @@ from typing import Any
 from fpo_core.config import TrainConfig
 from fpo_core.data.rows import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.group import ALONE, Group, only_first
 from fpo_core.model_folder import ModelFolder
 from fpo_core.reference import extend_store, store_key
@@ -64,7 +64,7 @@ def settings(model: Path, output: Path, **changes: Any) -> TrainConfig:
 
 def run_tiny(config: TrainConfig, store: Path, **options: Any) -> Any:
     """A run on random pairs with config.backend; the reference lies in, or goes into, `store`."""
-    tap = FeatureTap(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
+    tap = Features.of(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
     pairs = random_pairs(23, seed=1)
     return train_on(config, pairs[:19], pairs[19:], tap, store, **options)
 
@@ -73,7 +73,7 @@ def train_on(
     config: TrainConfig,
     train_pairs: TokenisedPairs,
     valid: TokenisedPairs | None,
-    tap: FeatureTap,
+    tap: Features,
     store: Path,
     *,
     emit: Any = None,
@@ -92,7 +92,7 @@ def train_on(
         key = store_key(model.fingerprint(), None, tap)
         splits = [train_pairs] if valid is None else [train_pairs, valid]
         opened = extend_store(store, key, policy, splits, config, silent, group)
-    data = RunData(train_pairs, valid, opened, tap.sae.d_sae, group=group)
+    data = RunData(train_pairs, valid, opened, sum(tap.widths), group=group)
     folder = RunFolder(Path(config.output), model, config)
     if checkpoint is None:
         only_first(group, folder.begin)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fpo_core.errors import ConfigError
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from tests.backends.runs import (
     CrashError,
     crash_at,
@@ -42,7 +42,7 @@ def store(tmp_path_factory):
 def world_run(world, store):
     """A run on the quickstart world, whose reference is torch's for every run."""
     folder, pairs, sae = world
-    tap = FeatureTap(sae, sae.hook, tuple(range(7)))
+    tap = Features.of(sae, sae.hook, tuple(range(7)))
 
     def run(output, emit=None, **changes):
         few = {"beta": 2.0, "alpha": 0.5, "k": 50, "steps_per_report": 1, "val_pairs": 4}

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fpo_core.config import ModelConfig
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.sae_check import check_texts
 from fpo_core.sae_hook import Hook
 from tests.backends.support import HIDDEN
@@ -49,7 +49,7 @@ def test_both_backends_measure_the_same(backend, tiny, sae, expected):
     kind = {"torch": "TorchReader", "mlx": "MlxReader"}[backend]
     reader = getattr(importlib.import_module(f"fpo_{backend}.activations"), kind)
     config = ModelConfig(model=str(tiny), device="cpu", dtype="float32")
-    found = check_texts(reader(tiny, config, hook), FeatureTap(sae, hook, (BOS,)), ROWS)
+    found = check_texts(reader(tiny, config, hook), Features.of(sae, hook, (BOS,)), ROWS)
     unexplained, l0, tokens = expected
     np.testing.assert_allclose(found.variance_unexplained, unexplained, rtol=1e-4)
     np.testing.assert_allclose(found.l0, l0)

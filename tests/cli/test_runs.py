@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,27 @@ from .conftest import Fpo, model_and_data
 
 BACKENDS = ("torch", "mlx")
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
+
+
+def test_two_autoencoders(backend: str, fpo: Fpo, sae: Path, tmp_path: Path) -> None:
+    """Read at two layers in one pass; eval finds the run's own store, and D as training had it."""
+    other, run = tmp_path / "other.safetensors", tmp_path / "run"
+    shutil.copy(sae, other)
+    both = ["--sae", f"{sae},{other}", "--hook", "model.layers.2,model.layers.3.mlp"]
+    options = [*model_and_data(), *both, "--backend", backend, "--val-pairs", 8, "--json"]
+    ran = fpo("train", *options, *FEW, "--output", run)
+    assert ran.code == 0, ran.err
+    trained = ran.json
+    assert trained["before"]["fpo/d_rejected"] == pytest.approx(0, abs=1e-6)
+    card = (run / "README.md").read_text()
+    assert "blocks.2.hook_resid_post" in card
+    assert "blocks.3.hook_mlp_out" in card
+    judged = fpo("eval", *options, "--adapter", run, "--samples", 0).json
+    assert judged["reference"] == str(run / "reference")
+    found = judged["after"]["fpo/d_rejected"]
+    assert found == pytest.approx(trained["after"]["fpo/d_rejected"], rel=1e-3)
+    refused = fpo("eval", *options[:-1], "--adapter", run, "--feature-weights", "w.json")
+    assert (refused.code, "expected one" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -34,7 +56,7 @@ def test_train_eval_generate(backend: str, fpo: Fpo, world: list[object], tmp_pa
     kinds = [json.loads(line)["kind"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert kinds[0] == "step0"
     assert kinds[-1] == "done"
-    assert json.loads((run / "fpo_config.json").read_text())["sae"] == str(world[-1])
+    assert json.loads((run / "fpo_config.json").read_text())["sae"] == [str(world[-1])]
 
     ran = fpo("eval", *world, *use, *measured, "--beta", 1, "--adapter", run, "--samples", 2)
     assert ran.code == 0, ran.err
@@ -178,7 +200,7 @@ def test_quickstart(backend: str, fpo: Fpo, tmp_path: Path) -> None:
         assert len(result[moment]["completions"]) == 4
         assert {"entropy", "perplexity", "fpo/kl_rejected", "fpo/d_rejected"} <= set(result[moment])
     assert Path(result["picture"]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert Path(result["sae"]).is_file()
+    assert Path(result["sae"][0]).is_file()
     assert "held-out raw accuracy" in ran.err
     assert {path.name for path in tmp_path.iterdir()} == {"quick"}
 

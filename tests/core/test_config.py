@@ -40,6 +40,21 @@ def test_training_with_a_constraint_needs_an_autoencoder():
     assert TrainConfig(model="m", data="d", output="o", alpha=0.0).sae is None
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"feature_weights": "w"}, "feature_weights is set while sae names 2"),
+        ({"hook": "blocks.1.hook_resid_post"}, "hook names 1 places and sae 2 autoencoders"),
+        ({"sae": "one,one"}, "sae names an autoencoder twice"),
+    ],
+)
+def test_several_autoencoders(change, words):
+    given = NEEDED | {"sae": "one,two"}
+    assert TrainConfig(**given).sae == ("one", "two")
+    with pytest.raises(ConfigError, match=words):
+        TrainConfig(**given | change)
+
+
 def test_epochs_and_iters_exclude_each_other():
     with pytest.raises(ConfigError, match="epochs and iters are both set"):
         LoopConfig(output="o", epochs=1.0, iters=10)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fpo_core.config import TrainConfig
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.fuse_check import FuseCheck
 from fpo_core.model_card import RunFacts, fuse_card, is_hub_name, shown, train_card, write_card
 from fpo_core.sae_hook import Hook
@@ -33,7 +33,7 @@ def facts(base="user/base"):
         steps=7,
         rows={"train": 20, "valid": 5},
         data="abc123",
-        features=FeatureTap(random_sae(4, 8), Hook.parse("blocks.1.hook_resid_post"), ()),
+        features=Features.of(random_sae(4, 8), Hook.parse("blocks.1.hook_resid_post"), ()),
         before={"pairs": 5, "raw_accuracy": share, "loss": 0.6931},
         after={"pairs": 5, "raw_accuracy": share | {"value": 0.75}, "loss": 0.125, "fpo/kl": 1.5},
     )

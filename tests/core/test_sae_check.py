@@ -9,7 +9,7 @@ from fpo_core import numpy_ops
 from fpo_core.data.both_ways import chat_rows, first_pairs, raw_rows
 from fpo_core.data.pairs import Pair
 from fpo_core.errors import DataError, SaeError
-from fpo_core.feature_tap import FeatureTap
+from fpo_core.feature_tap import Features
 from fpo_core.sae import Sae
 from fpo_core.sae_check import Fit, check_texts, judge
 from fpo_core.sae_hook import Hook
@@ -51,12 +51,12 @@ def sae(**changes):
 
 
 def tap(untrained=(BOS,), **changes):
-    return FeatureTap(sae(**changes), Hook(0, "resid_post"), untrained)
+    return Features.of(sae(**changes), Hook(0, "resid_post"), untrained)
 
 
 def by_hand(table, features, tokens):
     """FVU, L0 and silent features of these tokens, one at a time in float64."""
-    made = features.sae
+    made = features.only.sae
     h = [table.rows[token].astype(np.float64) for token in tokens]
     c = [np.maximum(row @ made.W_enc + made.b_enc, 0) for row in h]
     errors = sum(
@@ -96,7 +96,7 @@ def test_a_perfect_and_a_silent_autoencoder():
     eye, zero = np.eye(D, dtype=np.float32), np.zeros(D, np.float32)
     both = np.concatenate([eye, -eye], 1)
     perfect = tap(d_sae=2 * D, W_enc=both, b_enc=np.zeros(2 * D, np.float32), W_dec=both.T)
-    perfect = dataclasses.replace(perfect, sae=dataclasses.replace(perfect.sae, b_dec=zero))
+    perfect = Features.of(dataclasses.replace(perfect.only.sae, b_dec=zero), perfect.only.hook)
     found = check_texts(Table(), perfect, ROWS)
     assert found.variance_unexplained < 1e-10
     assert found.l0 == D

@@ -74,7 +74,7 @@ def outputs(fw, hidden=True, reference=False):
     h = np.arange(1.0, 17).reshape(2, 4, 2) * [1, -1]
     found = Outputs(
         fw.array(np.log(probability)),
-        fw.array(h) if hidden else None,
+        (fw.array(h),) if hidden else (),
         None if uniform is None else fw.array(uniform),
     )
     return found, Targets(
@@ -97,7 +97,7 @@ def test_scores_by_hand(name):
         fw.xp,
         given,
         targets,
-        sae=identity_sae(2).to(fw.xp, given.logits),
+        saes=(identity_sae(2).to(fw.xp, given.logits),),
         reference=reference.astype(fw.xp, given.logits),
         objective=ObjectiveConfig(k=2),
     )
@@ -113,10 +113,33 @@ def test_scores_by_hand(name):
     assert found.entropy is None
 
 
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_d_of_several_autoencoders_is_the_mean_of_theirs(name):
+    """The second's features are half the first's; one feature of each has moved by 2."""
+    fw = framework(name)
+    given, targets = outputs(fw)
+    pooled = np.array([[3.0, 0, 0, 4], [9, 0, 0, 10]])  # as in the test above
+    stored = np.concatenate([pooled - [0, 0, 0, 2], pooled / 2 - [2, 0, 0, 0]], 1)
+    zeros = np.zeros(2, np.float32)
+    sae = identity_sae(2)
+    saes = sae, dataclasses.replace(sae, W_enc=sae.W_enc / 2)
+    found = score(
+        fw.xp,
+        dataclasses.replace(given, hidden=given.hidden * 2),
+        targets,
+        saes=tuple(each.to(fw.xp, given.logits) for each in saes),
+        reference=ReferenceBatch(zeros, stored, zeros).astype(fw.xp, given.logits),
+        objective=ObjectiveConfig(k=4),
+    )
+    fw.close(found.pooled, np.concatenate([pooled, pooled / 2], 1))
+    fw.close(found.d, [(2**2 / 4 + 2**2 / 4) / 2] * 2)
+    fw.close(found.union, [4, 4])
+
+
 def test_kl_and_entropy_are_summed_over_the_completion():
     fw = framework("numpy64")
     given, targets = outputs(fw, hidden=False, reference=True)
-    found = score(fw.xp, given, targets, sae=None, entropy=True)
+    found = score(fw.xp, given, targets, entropy=True)
     # Uniform reference over 10 tokens against 1/2 and nine times 1/18.
     one = 0.1 * math.log(0.1 / 0.5) + 0.9 * math.log(0.1 * 18)
     two = 0.1 * math.log(0.1 / 0.25) + 0.9 * math.log(0.1 * 12)
@@ -135,7 +158,7 @@ def test_policy_features_that_the_cap_cut_off_are_counted():
     def outside(truncated):
         reference = ReferenceBatch(np.zeros(2), pooled, np.array(truncated))
         sae = identity_sae(2)
-        options = {"sae": sae, "reference": reference, "objective": ObjectiveConfig(k=2)}
+        options = {"saes": (sae,), "reference": reference, "objective": ObjectiveConfig(k=2)}
         return score(fw.xp, given, targets, **options).outside_cap.tolist()
 
     assert outside([1.0, 1.0]) == [1, 1]
@@ -150,7 +173,7 @@ def dense(batch, seed=1):
     previous = batch.tokens[:, start - 1 : -1]
     reference = np.abs(generator.normal(size=(64, 40)))[batch.tokens[:, 1]]
     return (
-        Outputs(logits[previous] * 3, hidden[targets.labels], logits[previous]),
+        Outputs(logits[previous] * 3, (hidden[targets.labels],), logits[previous]),
         targets,
         ReferenceBatch(np.zeros(len(reference)), reference, np.ones(len(reference))),
     )
@@ -158,7 +181,7 @@ def dense(batch, seed=1):
 
 def numpy_scores(batch):
     given, targets, reference = dense(batch)
-    options = {"sae": random_sae(8, 40, kind="topk"), "objective": ObjectiveConfig(k=4)}
+    options = {"saes": (random_sae(8, 40, kind="topk"),), "objective": ObjectiveConfig(k=4)}
     return score(numpy_ops, given, targets, reference=reference, entropy=True, **options)
 
 

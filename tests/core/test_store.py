@@ -123,6 +123,17 @@ def test_features_are_stored_largest_first_up_to_the_cap(tmp_path):
     assert store.empty_feature_rows([pair_key(0)]) == 1
 
 
+def test_each_autoencoder_has_the_cap_to_itself(tmp_path):
+    pooled = np.array([[100, 200, 300, 3, 1, 2], [0, 0, 0, 0, 0, 4]], np.float32)
+    given = Scores(np.zeros(2), np.ones(2), pooled=pooled, feature_lengths=np.ones(2))
+    made = writer(tmp_path, cap=2, widths=(3, 3))
+    made.add([pair_key(0)], given)
+    made.close()
+    found = ReferenceStore.open(tmp_path).batch([pair_key(0)], 6)
+    assert found.pooled.tolist() == [[0, 200, 300, 3, 0, 2], [0, 0, 0, 0, 0, 4]]
+    assert found.truncated.tolist() == [1, 0]
+
+
 def test_half_precision_is_kept_as_such_and_overflow_is_refused(tmp_path):
     made = writer(tmp_path, dtype="float16")
     made.add([pair_key(1)], scores([1]))
