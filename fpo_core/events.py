@@ -9,8 +9,15 @@ from typing import Any, Literal
 from fpo_core.files import writing
 
 Kind = Literal[
-    *("reference", "step0", "train", "eval", "skipped", "checkpoint", "warning"),
-    *("stopped_early", "done"),
+    "reference",
+    "step0",
+    "train",
+    "eval",
+    "skipped",
+    "checkpoint",
+    "warning",
+    "stopped_early",
+    "done",
 ]
 
 

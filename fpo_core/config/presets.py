@@ -1,9 +1,11 @@
 """Sets of settings under one name: those of the FPO paper (arXiv 2411.07618)."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from fpo_core.errors import ConfigError
+from fpo_core.settings import Settings, setting
 
 PresetName = Literal["paper", "paper-control"]
 _BOTH: dict[str, Any] = {
@@ -30,7 +32,7 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises ConfigError for adapters without a learning rate: the paper's moves whole models.
     """
     name = given.get("preset")
-    if name not in get_args(PresetName):
+    if not isinstance(name, str) or name not in PRESETS:
         return {}
     adapters = given.get("fine_tune_type") in ("lora", "dora") or given.get("adapter") is not None
     if adapters and given.get("learning_rate") is None:
@@ -40,3 +42,20 @@ def preset(given: Mapping[str, Any]) -> dict[str, Any]:
             "such as 1e-4, or train in full"
         )
     return dict(PRESETS[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetConfig(Settings):
+    """Whose settings to begin with."""
+
+    preset: PresetName | None = setting(
+        None,
+        help="Settings of the paper, where no other value is given: paper is its main recipe, "
+        "paper-control that of its control experiments; both train the whole model.",
+    )
+
+    @classmethod
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What was given, over what its preset says."""
+        below = cls.fitting(preset(given), given)
+        return given | {name: v for name, v in below.items() if given.get(name) is None}

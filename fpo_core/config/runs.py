@@ -1,11 +1,11 @@
 """The settings of the commands that run a model."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
 from fpo_core.config.objective import COEFFICIENTS, ObjectiveConfig
-from fpo_core.config.presets import PresetName, preset
+from fpo_core.config.presets import PresetConfig
 from fpo_core.config.training import (
     AdapterConfig,
     LoopConfig,
@@ -27,6 +27,7 @@ class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig, St
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(
     ModelConfig,
+    PresetConfig,
     DataConfig,
     FeatureConfig,
     ObjectiveConfig,
@@ -38,18 +39,6 @@ class TrainConfig(
     MeasureConfig,
 ):
     """Settings of `fpo train`."""
-
-    preset: PresetName | None = setting(
-        None,
-        help="Settings of the paper, where no other value is given: paper is its main recipe, "
-        "paper-control that of its control experiments; both train the whole model.",
-    )
-
-    @classmethod
-    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What was given, over what its preset says."""
-        below = cls.fitting(preset(given), given)
-        return given | {name: v for name, v in below.items() if given.get(name) is None}
 
     def check(self) -> None:
         """FPO needs an autoencoder."""
