@@ -71,7 +71,7 @@ def body_of(model: nn.Module, stack_path: str) -> nn.Module:
 
 def hidden_size(block: nn.Module) -> int:
     """Width of the residual stream, from the block's first norm."""
-    for name in ("input_layernorm", "ln_1"):
+    for name in ("input_layernorm", "ln_1", "post_attention_layernorm"):  # olmo2 has no first
         if name in block:
             return block[name].weight.shape[0]
     raise ModelError(

@@ -30,7 +30,12 @@ FAMILIES = {
     "gpt_neox": ("GPTNeoX", _SIZES | {"intermediate_size": 128, "hidden_act": "gelu_pytorch_tanh"}),
 }
 """transformers' class, and its settings; gpt_neox with the one GELU that mlx-lm has."""
-ROUNDED = {"gemma3_text": ("Gemma3Text", _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8})}
+ROUNDED = {
+    "gemma3_text": (
+        "Gemma3Text",
+        _GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
+    )
+}
 """mlx-lm rounds √hidden_size, the scale of its embeddings, to bfloat16."""
 OTHERS = {
     "olmo2": ("Olmo2", _GROUPED),
