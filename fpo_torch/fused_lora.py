@@ -54,15 +54,19 @@ def _fused(layer: LoraLinear) -> Callable[..., Tensor]:
         if layer.disable_adapters or layer.merged or not isinstance(dropout, nn.Identity):
             wide = x if gate is None or up is None else gated(x, up, gate)
             return type(layer).forward(layer, wide)
-        return _Lora.apply(x, up, gate, base.weight, base.bias, a, b, scale)
+        weight, bias = base.weight, base.bias
+        sketch, wide, low = _Inputs.apply(x, up, gate, weight, a, b, scale)
+        return _Output.apply(sketch, wide, low, weight, bias, b, scale)
 
     return forward
 
 
-class _Lora(torch.autograd.Function):
-    """y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, all products in the precision of x.
+class _Inputs(torch.autograd.Function):
+    """Of y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, in the precision of x: what backward needs, and backward.
 
-    Of a gated product its two factors are kept, which others keep too, and not the product.
+    Of a gated product its two factors are kept, which others keep too, and not the product. The
+    output is for `_Output`, which keeps nothing: a checkpoint that repeats a block ends before its
+    last product.
     """
 
     @staticmethod
@@ -72,22 +76,22 @@ class _Lora(torch.autograd.Function):
         up: Tensor | None,
         gate: Gate | None,
         weight: Tensor,
-        bias: Tensor | None,
         a: Tensor,
         b: Tensor,
         scale: float,
-    ) -> Tensor:
-        wide = x if gate is None or up is None else gate.product(x, up)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """An empty tensor of y's shape, x or the product, and x Aᵀ."""
+        wide = x.detach() if gate is None or up is None else gate.product(x, up)
         low = _flat(wide) @ a.to(x.dtype).T
         ctx.save_for_backward(x, up, weight, a, b, low)
         ctx.gate, ctx.scale = gate, scale
-        y = linear(wide, weight, bias)
-        _flat(y).addmm_(low, b.to(x.dtype).T, alpha=scale)
-        return y
+        ctx.mark_non_differentiable(wide, low)
+        ctx.set_materialize_grads(False)
+        return x.new_empty(1).expand(*x.shape[:-1], weight.shape[0]), wide, low
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = grad_outputs
+        gradient = grad_outputs[0]
         x, up, weight, a, b, low = ctx.saved_tensors
         outer = _flat(gradient)
         to_low = outer @ b.to(x.dtype) * ctx.scale
@@ -102,7 +106,31 @@ class _Lora(torch.autograd.Function):
             to_a = to_low.T @ _flat(bent * up)
             if to_x is not None:
                 to_x, to_up = ctx.gate.gradients(to_x, x, up, bent)
-        return to_x, to_up, None, None, None, to_a.to(a.dtype), to_b.to(b.dtype), None
+        return to_x, to_up, None, None, to_a.to(a.dtype), to_b.to(b.dtype), None
+
+
+class _Output(torch.autograd.Function):
+    """y from x or the product, and x Aᵀ; its gradient goes to `_Inputs` as it comes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        sketch: Tensor,
+        wide: Tensor,
+        low: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        b: Tensor,
+        scale: float,
+    ) -> Tensor:
+        del ctx, sketch
+        y = linear(wide, weight, bias)
+        _flat(y).addmm_(low, b.to(y.dtype).T, alpha=scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return grad_outputs[0], None, None, None, None, None, None
 
 
 def _flat(x: Tensor) -> Tensor:
