@@ -38,7 +38,7 @@ def build_policy(options: dict[str, Any]) -> Any:
         from fpo_torch.policy import TorchPolicy as Policy
     shape = MODELS[options["model"]][1]
     features = None
-    if options["alpha"] > 0:
+    if options["alpha"]:
         hook = Hook.parse(f"blocks.{shape['num_hidden_layers'] - 2}.hook_resid_post")
         features = Features.of(random_sae(shape["hidden_size"], options["d_sae"]), hook, ())
     folder = Path(options["folder"])
@@ -93,6 +93,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fpo": {},
     "fpo, one pair at a time": {"one_at_a_time": True},
     "alpha 0": {"alpha": 0.0},
+    "simpo": {"alpha": None, "objective": {"objective": "simpo"}},
+    "tdpo2": {"alpha": None, "objective": {"objective": "tdpo2"}},
     "plain": {"plain": True},
 }
 

@@ -98,8 +98,11 @@ class Head:
         parts: list[TokenTerms] = []
         for at in range(0, max(labels.shape[0], 1), self._chunk_rows):
             part = slice(at, at + self._chunk_rows)
+            own = h[part]
+            if parts:  # one chunk after the other, for each to take the memory of the last
+                own = mx.depends([own], parts[-1].given())[0]
             frozen = None if reference is None else reference[0](reference[1][part])
-            parts.append(compute(h[part], labels[part], frozen, entropy))
+            parts.append(compute(own, labels[part], frozen, entropy))
         return TokenTerms.join(ops, parts)
 
     def _chunk(

@@ -144,13 +144,16 @@ class _ForwardGradient(torch.autograd.Function):
         reference: tuple[Logits, Tensor] | None,
     ) -> tuple[Tensor, ...]:
         """(N, d) -> the terms, (N,) each."""
-        parts: list[list[tuple[Tensor, Tensor]]] = []
-        for at in range(0, max(len(labels), 1), chunk):
+        count = 1 if reference is None else 2
+        terms = [h.new_empty(len(h), dtype=torch.float32) for _ in range(count)]
+        slopes = [torch.empty_like(h) for _ in range(count)]
+        for at in range(0, len(h), chunk):
             part = slice(at, at + chunk)
             frozen = None if reference is None else (reference[0], reference[1][part])
-            parts.append(run(h[part], labels[part], frozen))
-        terms = [torch.cat([part[i][0] for part in parts]) for i in range(len(parts[0]))]
-        slopes = [torch.cat([part[i][1] for part in parts]) for i in range(len(parts[0]))]
+            # Nothing made here may outlive its turn: the next chunk of logits takes its place.
+            for i, (term, slope) in enumerate(run(h[part], labels[part], frozen)):
+                terms[i][part], slopes[i][part] = term, slope
+            del term, slope
         ctx.save_for_backward(*slopes)
         return tuple(terms)
 
