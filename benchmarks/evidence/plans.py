@@ -1,0 +1,120 @@
+"""Which runs the evidence rests on: objectives, ablations of FPO, and feature control."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fpo_cli.commands.compare import WORLD_GRID
+from fpo_cli.commands.quickstart import SETTINGS, TOKENS
+from fpo_cli.compare.plan import Planned, plan
+from fpo_cli.example import Example, quickstart_world
+from fpo_cli.features import rank_features
+from fpo_cli.options import read_yaml
+from fpo_cli.ui import Ui
+from fpo_cli.world import ATTRIBUTES, make_prompt, make_reply, random_traits
+from fpo_core.config import CompareConfig, SaeFeaturesConfig
+
+OBJECTIVES, ABLATION, CONTROL = "objectives", "ablation", "control"
+STRONG = 10
+"""Times the default alpha: for feature control, and the run without weights beside it."""
+TEXTS = 200
+"""Replies of either kind that tell an attribute's features."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The quickstart's world, and how its runs are compared."""
+
+    example: Example
+    config: CompareConfig
+    shared: dict[str, Any]
+    """Settings of every run."""
+
+    @classmethod
+    def of(cls, output: Path, seeds: Sequence[str], over: Iterable[str]) -> "World":
+        """With some settings `over` those of the quickstart and of `fpo compare`, as a grid."""
+        example = quickstart_world(SETTINGS, TOKENS)
+        example.convert(output)
+        grid = (*read_yaml(WORLD_GRID)["grid"], "save_every=20", "save_total_limit=1000", *over)
+        config = CompareConfig(output=str(output), seeds=tuple(seeds), grid=grid)
+        return cls(example, config, example.training(output))
+
+    def objectives(self) -> list[Planned]:
+        """Every objective, with every seed."""
+        return self._planned(self.config)
+
+    def ablations(self) -> list[Planned]:
+        """FPO with one setting changed; without constraint it is the dpo-norm of `objectives`."""
+        alpha = self.alpha
+        changes: list[dict[str, Any]] = [
+            *({"alpha": alpha * factor} for factor in (0.2, 3, STRONG)),
+            *({"k": k} for k in (5, 200)),
+            {"stop_gradient": False},
+            {"normalize_d": True, "alpha": 1.0},
+        ]
+        return [run for change in changes for run in self._changed(change)]
+
+    def control(self, folder: Path, ui: Ui) -> list[Planned]:
+        """FPO with a strong constraint on the features of one attribute in place of the top k."""
+        runs: list[Planned] = []
+        for attribute in ATTRIBUTES:
+            file = folder / f"{attribute}.json"
+            if not file.is_file():
+                self._weigh(attribute, file, ui)
+            change = {"alpha": self.alpha * STRONG, "feature_weights": str(file)}
+            runs += [_named(run, {"weights": attribute}) for run in self._changed(change)]
+        return runs
+
+    @property
+    def alpha(self) -> float:
+        """FPO's alpha in the objectives' runs."""
+        return next(r for r in self.objectives() if r.objective == "fpo").config.coefficient(
+            "alpha"
+        )
+
+    def _planned(self, config: CompareConfig, **change: Any) -> list[Planned]:
+        return plan(config, self.shared | change, str(SETTINGS))
+
+    def _changed(self, change: dict[str, Any]) -> list[Planned]:
+        config = replace(self.config, objectives=("fpo",), grid=self._without(change))
+        return [_named(run, change) for run in self._planned(config, **change)]
+
+    def _without(self, change: dict[str, Any]) -> tuple[str, ...]:
+        grid = self.config.grid or ()
+        own = (text for text in grid if "." not in text.partition("=")[0] or "fpo." in text)
+        return tuple(
+            text for text in own if text.partition("=")[0].removeprefix("fpo.") not in change
+        )
+
+    def _weigh(self, attribute: str, file: Path, ui: Ui) -> None:
+        """Let `fpo sae features` tell the attribute's two values apart, in either direction."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sides = [file.with_name(f"{attribute}-{value}.txt") for value in ATTRIBUTES[attribute]]
+        for path, value in zip(sides, ATTRIBUTES[attribute], strict=True):
+            path.write_text("".join(f"{text}\n" for text in _replies(attribute, value)))
+        config = SaeFeaturesConfig(
+            model=self.shared["model"],
+            sae=self.shared["sae"],
+            positive=str(sides[1]),
+            negative=str(sides[0]),
+            out=str(file),
+            absolute=True,
+            backend=self.config.backend,
+        )
+        rank_features(config, ui)
+
+
+def _named(run: Planned, change: dict[str, Any]) -> Planned:
+    return replace(run, varied=change)
+
+
+def _replies(attribute: str, value: str) -> list[str]:
+    """Replies with this value, the other attributes drawn alike for both values."""
+    rng = random.Random(0)
+    found: list[str] = []
+    for _ in range(TEXTS):
+        traits = random_traits(rng, **{attribute: value})
+        found.append(make_reply(rng, make_prompt(rng).item, traits))
+    return found

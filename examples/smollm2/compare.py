@@ -1,0 +1,61 @@
+"""Compare objectives on SmolLM2-135M-Instruct: accuracy, KL, entropy, D, time and memory.
+
+Run: python examples/smollm2/compare.py [--cache FOLDER] [--objectives fpo,dpo] [--seeds 0,1,2]
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from fetch import HERE
+
+from fpo_cli.command import command
+from fpo_cli.main import main
+from fpo_cli.options import read_yaml
+from fpo_cli.ui import Ui
+from fpo_core.config import CompareConfig, DataConfig
+from fpo_core.errors import ConfigError
+from fpo_core.settings import like
+
+GRID = HERE / "compare.yaml"
+OBJECTIVES = ("dpo", "dpo-norm", "simpo", "tdpo2", "fpo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmolCompareConfig(CompareConfig):
+    """Settings of this comparison."""
+
+    output: str = like(CompareConfig, "output", default="fpo-smollm2-compare")
+    objectives: tuple[str, ...] | None = like(CompareConfig, "objectives", default=OBJECTIVES)
+    eval_pairs: int = like(CompareConfig, "eval_pairs", default=52)
+    samples: int = like(CompareConfig, "samples", default=16)
+    cache: str | None = like(
+        DataConfig,
+        "cache",
+        help="Folder for the model; by default ~/.cache/fpo-mlx, or $FPO_CACHE.",
+    )
+
+    def check(self) -> None:
+        """The example brings its own settings."""
+        if self.settings is not None:
+            raise ConfigError("settings is set, but this example has its own: use `fpo compare`")
+
+
+def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
+    """Train objectives on pairs of moods from one stored reference, and compare them.
+
+    Every run has the same seeds and batches. Stopped at any point, the same command goes on.
+    """
+    from example import smollm2_example
+
+    from fpo_cli.compare.command import compare
+
+    example = smollm2_example(config.cache)
+    return {"command": "compare"} | compare(config, ui, example, read_yaml(GRID)["grid"])
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+command(app, "compare", SmolCompareConfig)(compare_smollm2)
+
+if __name__ == "__main__":
+    main(app, "compare.py")

@@ -1,0 +1,22 @@
+"""The example as `fpo_cli` works on examples: files, settings, autoencoder."""
+
+from fetch import HERE, fetch
+
+from fpo_cli.example import Example
+from fpo_cli.world import assets
+
+TOKENS = 80
+"""Most tokens of a sampled completion."""
+
+
+def smollm2_example(cache: str | None) -> Example:
+    """SmolLM2 with its pairs of moods, downloaded where the cache lacks them."""
+    files = fetch(cache)
+    return Example(
+        settings=HERE / "settings.yaml",
+        model=files.model,
+        pairs=files.pairs,
+        text=assets().unrelated,
+        sae=HERE / "sae",
+        tokens=TOKENS,
+    )
