@@ -147,13 +147,15 @@ class _ForwardGradient(torch.autograd.Function):
         count = 1 if reference is None else 2
         terms = [h.new_empty(len(h), dtype=torch.float32) for _ in range(count)]
         slopes = [torch.empty_like(h) for _ in range(count)]
-        for at in range(0, len(h), chunk):
-            part = slice(at, at + chunk)
+
+        def fill(part: slice) -> None:
+            # Nothing made here outlives its turn: the next chunk of logits takes its place.
             frozen = None if reference is None else (reference[0], reference[1][part])
-            # Nothing made here may outlive its turn: the next chunk of logits takes its place.
             for i, (term, slope) in enumerate(run(h[part], labels[part], frozen)):
                 terms[i][part], slopes[i][part] = term, slope
-            del term, slope
+
+        for at in range(0, len(h), chunk):
+            fill(slice(at, at + chunk))
         ctx.save_for_backward(*slopes)
         return tuple(terms)
 

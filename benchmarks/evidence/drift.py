@@ -1,4 +1,4 @@
-"""How the checkpoints of a finished run stand, pair by pair: accuracy, KL, and D by each measure."""
+"""The checkpoints of a finished run, pair by pair: accuracy, KL, and D by each measure."""
 
 from dataclasses import dataclass
 from pathlib import Path
