@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -115,12 +116,19 @@ def write_result(name: str, values: dict[str, Any], packages: tuple[str, ...]) -
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     setting = {
-        "command": "python " + " ".join(sys.argv),
+        "command": _command(),
         "versions": {package: _version(package) for package in packages},
         "hardware": hardware(),
     }
     path.write_text(json.dumps(setting | values, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _command() -> str:
+    """What was called, without the folders of this machine."""
+    names = [word for word in sys.argv[1:] if not word.startswith("/")]
+    names = [name for name in names if name not in ("--python", "--models")]
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
 
 
 def _version(package: str) -> str | None:

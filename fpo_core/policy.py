@@ -133,3 +133,9 @@ class Policy(Protocol):
         Where that cannot be told apart (resident memory on macOS), since the process began.
         """
         ...
+
+    def memory_in_use(self) -> dict[str, int]:
+        """Bytes that arrays hold (active_memory) and that the framework keeps for reuse
+        (cache_memory); empty where it does not say.
+        """
+        ...

@@ -1,5 +1,7 @@
 """Devices and precisions of the MLX backend."""
 
+import weakref
+
 import mlx.core as mx
 
 from fpo_core.config import BackendConfig
@@ -35,3 +37,16 @@ def select_dtype(config: BackendConfig, device: str) -> mx.Dtype:
     if config.dtype == "auto":
         return mx.bfloat16 if device == "gpu" else mx.float32
     return mx.bfloat16 if config.dtype == "bfloat16" else mx.float32
+
+
+def wire_memory(owner: object, device: str) -> None:
+    """Keep arrays resident on Metal while `owner` lives; the limit of before holds after it."""
+    limit = memory_limit(device) if device == "gpu" and mx.metal.is_available() else None
+    if limit is not None:
+        weakref.finalize(owner, mx.set_wired_limit, mx.set_wired_limit(limit))
+
+
+def limit_cache(owner: object, mib: int | None) -> None:
+    """Let freed memory that MLX keeps for reuse take so many MiB, while `owner` lives."""
+    if mib is not None:
+        weakref.finalize(owner, mx.set_cache_limit, mx.set_cache_limit(mib * 2**20))

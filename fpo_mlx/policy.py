@@ -51,6 +51,9 @@ class MlxPolicy:
         step: StepConfig | None = None,
     ) -> None:
         device = devices.select_device(model)
+        step = step or StepConfig()
+        devices.wire_memory(self, device)
+        devices.limit_cache(self, step.cache_limit)
         mx.reset_peak_memory()
         dtype = devices.select_dtype(model, device)
         full = adapter.fine_tune_type == "full"
@@ -79,7 +82,6 @@ class MlxPolicy:
             trained_parameters=sum(weight.size for weight in self._trained.get().values()),
         )
         self.model.eval()
-        step = step or StepConfig()
         self._fast: FastStep | None = None
         if not step.plain:
             self._try_fast_step(step)
@@ -262,6 +264,10 @@ class MlxPolicy:
     def peak_memory(self) -> int:
         """See `fpo_core.policy.Policy`."""
         return mx.get_peak_memory()
+
+    def memory_in_use(self) -> dict[str, int]:
+        """See `fpo_core.policy.Policy`."""
+        return {"active_memory": mx.get_active_memory(), "cache_memory": mx.get_cache_memory()}
 
     def _training(self) -> Optimiser:
         if self._optimiser is None:

@@ -71,3 +71,23 @@ def peak_memory(device: torch.device) -> int:
         return torch.mps.driver_allocated_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_in_use(device: torch.device) -> dict[str, int]:
+    """Bytes that tensors on a GPU hold and that are kept for reuse; a CPU says neither."""
+    if device.type != "cuda":
+        return {}
+    active = torch.cuda.memory_allocated(device)
+    return {
+        "active_memory": active,
+        "cache_memory": torch.cuda.memory_reserved(device) - active,
+    }
+
+
+def refuse_cache_limit(mib: int | None) -> None:
+    """torch has no such limit, and what is set must take part."""
+    if mib is not None:
+        raise BackendError(
+            f"--cache-limit {mib} was asked for but torch has no such limit: leave it out, or use "
+            "--backend mlx"
+        )

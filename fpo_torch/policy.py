@@ -48,6 +48,8 @@ class TorchPolicy:
         step: StepConfig | None = None,
     ) -> None:
         self.device = devices.select_device(model)
+        step = step or StepConfig()
+        devices.refuse_cache_limit(step.cache_limit)
         devices.reset_peak_memory(self.device)
         self.dtype = devices.select_dtype(model, self.device)
         full = adapter.fine_tune_type == "full"
@@ -80,7 +82,6 @@ class TorchPolicy:
             trained_parameters=sum(w.numel() for w in self._trained.parameters.values()),
         )
         self.model.eval()
-        step = step or StepConfig()
         self._fast: FastStep | None = None
         if not step.plain:
             self._try_fast_step(step)
@@ -260,6 +261,10 @@ class TorchPolicy:
     def peak_memory(self) -> int:
         """See `fpo_core.policy.Policy`."""
         return devices.peak_memory(self.device)
+
+    def memory_in_use(self) -> dict[str, int]:
+        """See `fpo_core.policy.Policy`."""
+        return devices.memory_in_use(self.device)
 
     def _training(self) -> Optimiser:
         if self._optimiser is None:

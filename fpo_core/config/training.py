@@ -35,6 +35,11 @@ class StepConfig(Settings):
     logits_budget: int = setting(
         256, help="MiB that logits, and an autoencoder's features, may take at once.", least=1
     )
+    cache_limit: int | None = setting(
+        None,
+        help="MiB of freed memory that MLX keeps for reuse; by default MLX decides. MLX alone.",
+        least=0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

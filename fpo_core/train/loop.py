@@ -235,6 +235,7 @@ class _Run:
             "skipped": state.skipped,
             "peak_memory": self.policy.peak_memory(),
             "steps": self.plan.steps,
+            **self.policy.memory_in_use(),
         }
         state.window = Window()
         self.emit(Event("train", state.step, values))

@@ -20,7 +20,8 @@ from fpo_core.train.resume import check_unchanged, find_checkpoint
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy
 from tests.helpers import random_pairs, random_sae
 
-TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
+TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
+TIMES |= {"peak_memory", "active_memory", "cache_memory"}
 """What may differ between the logs of equal runs."""
 
 

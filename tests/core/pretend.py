@@ -79,6 +79,9 @@ class PretendPolicy:
     def peak_memory(self) -> int:
         return 1
 
+    def memory_in_use(self) -> dict[str, int]:
+        return {}
+
 
 TIMES = {"tokens_per_second", "seconds_per_step", "peak_memory", "seconds"}
 """What may differ between the logs of equal runs."""
