@@ -1,6 +1,7 @@
 """Log-probabilities from hidden states, chunk by chunk: no more than a budget of logits at once."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ class Head:
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
     ) -> TokenTerms:
         if reference is None and isinstance(self.module, nn.Linear):
-            run = self._logps_and_slope
+            run = functools.partial(self._logps_and_slope, self._scratch(h))
         else:
             run = self._terms_and_slopes
         return TokenTerms(*_ForwardGradient.apply(h, self.chunk, run, labels, reference))
@@ -111,13 +112,26 @@ class Head:
             slopes = [torch.autograd.grad(term.sum(), h, retain_graph=True)[0] for term in found]
         return [(term.detach(), slope) for term, slope in zip(found, slopes, strict=True)]
 
+    def _scratch(self, h: Tensor) -> Tensor | None:
+        """Room for the logits of every chunk in turn, where the layer is one float32 product."""
+        layer: Any = self.module
+        with self._precision():
+            cast = torch.is_autocast_enabled(h.device.type)
+        bent = layer.bias is not None or self.softcap is not None
+        if cast or bent or {h.dtype, layer.weight.dtype} != {torch.float32}:
+            return None
+        return h.new_empty(min(self.chunk, len(h)), len(layer.weight))
+
     def _logps_and_slope(
-        self, h: Tensor, labels: Tensor, reference: None
+        self, scratch: Tensor | None, h: Tensor, labels: Tensor, reference: None
     ) -> list[tuple[Tensor, Tensor]]:
         """The same for log π alone, by hand and in place: ∂log π/∂logits = onehot − softmax."""
         del reference
         weight, picks = self.module.weight, labels[:, None]
-        logits = ops.as_float(self.logits(h))
+        if scratch is None:
+            logits = ops.as_float(self.logits(h))
+        else:
+            logits = torch.mm(h, weight.T, out=scratch[: len(h)])  # pyright: ignore
         bend = None if self.softcap is None else 1 - (logits / self.softcap).square()
         logits -= logits.amax(1, keepdim=True)
         picked = logits.gather(1, picks)
