@@ -72,7 +72,8 @@ def work(options: dict[str, Any]) -> None:
             policy.accumulate(part, known, objective, 1 / batch.pairs)
         policy.apply_gradients(1e-5, 1.0)
 
-    serve(step, policy.peak_memory if options["backend"] == "mlx" else None)
+    on_cpu = options["backend"] == "torch" and options["device"] == "cpu"
+    serve(step, None if on_cpu else policy.peak_memory)
 
 
 def _pair(batch: Any, reference: ReferenceBatch, i: int) -> tuple[Any, ReferenceBatch]:
