@@ -17,6 +17,7 @@ BACKENDS = ("torch", "mlx")
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_two_autoencoders(backend: str, fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     """Read at two layers in one pass; eval finds the run's own store, and D as training had it."""
     other, run = tmp_path / "other.safetensors", tmp_path / "run"
