@@ -21,7 +21,7 @@ def with_controls(features: Features) -> Features:
     return Features(taps, features.untrained)
 
 
-def random_like(sae: Sae, seed: int = 0) -> Sae:
+def random_like(sae: Sae, seed: int = 17) -> Sae:
     """The autoencoder with an encoder of random directions, each as long as its own."""
     weights = np.asarray(sae.W_enc, np.float32)
     drawn = np.random.default_rng(seed).normal(size=weights.shape)
