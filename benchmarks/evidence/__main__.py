@@ -43,7 +43,7 @@ def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
         start, _ = Comparison(world.config, [planned], world.example.judge, ui).results()
         folder = place(output, planned)
         if not (folder / "drift.npz").is_file():
-            observer = observer or Observer(planned.config, pairs)
+            observer = observer or Observer(groups[OBJECTIVES][0].config, pairs)
             observer.observe(folder)
     names = {group: [_folder(run) for run in runs] for group, runs in groups.items()}
     write_json(output / FILE, {"groups": names, "alpha": world.alpha, "start": start})
