@@ -8,11 +8,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
 
+from benchmarks.evidence.drift import FILE as DRIFT
 from benchmarks.evidence.drift import Observer
 from benchmarks.evidence.found import Evidence
 from benchmarks.evidence.plans import ABLATION, CONTROL, OBJECTIVES, World
@@ -36,18 +37,22 @@ def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
         CONTROL: world.control(output / "weights", ui),
     }
     every = [run for runs in groups.values() for run in runs]
-    observer: Observer | None = None
-    start: dict[str, Any] = {}
-    for number, planned in enumerate(every, 1):
-        ui.note(f"{number} of {len(every)}: {planned.name}")
-        start, _ = Comparison(world.config, [planned], world.example.judge, ui).results()
-        folder = place(output, planned)
-        if not (folder / "drift.npz").is_file():
-            observer = observer or Observer(groups[OBJECTIVES][0].config, pairs)
-            observer.observe(folder)
+    # All train before any is observed: what observes would count in the memory of later runs.
+    start, _ = Comparison(world.config, every, world.example.judge, ui).results()
+    _observe([place(output, run) for run in every], every[0].config, pairs, ui)
     names = {group: [_folder(run) for run in runs] for group, runs in groups.items()}
     write_json(output / FILE, {"groups": names, "alpha": world.alpha, "start": start})
     return Evidence.read(output)
+
+
+def _observe(runs: Sequence[Path], config: TrainConfig, pairs: int, ui: Ui) -> None:
+    """Observe those that were not, all with the k of one run's settings."""
+    left = [folder for folder in runs if not (folder / DRIFT).is_file()]
+    observer = Observer(config, pairs) if left else None
+    for folder in left:
+        ui.note(f"observing {folder.name}")
+        assert observer is not None
+        observer.observe(folder)
 
 
 def _folder(run: Planned) -> str:
@@ -61,13 +66,8 @@ def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence
     command += [] if cache is None else ["--cache", cache]
     subprocess.run(command, check=True)
     runs = sorted((output / "runs").iterdir())
-    observer: Observer | None = None
-    for folder in runs:
-        if not (folder / "drift.npz").is_file():
-            ui.note(f"observing {folder.name}")
-            settings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["config"]
-            observer = observer or Observer(TrainConfig.from_mapping(settings), pairs)
-            observer.observe(folder)
+    settings = json.loads((runs[0] / "result.json").read_text(encoding="utf-8"))["config"]
+    _observe(runs, TrainConfig.from_mapping(settings), pairs, ui)
     names = {OBJECTIVES: [f"runs/{folder.name}" for folder in runs], ABLATION: [], CONTROL: []}
     start = json.loads((output / "start.json").read_text(encoding="utf-8"))
     write_json(output / FILE, {"groups": names, "alpha": None, "start": start})
