@@ -90,7 +90,10 @@ def memory_and_time(found: Evidence) -> Iterator[str]:
                 f"- FPO / {other}: memory {ratios[0]:.2f} (paper: {paper}), time of a step "
                 f"{ratios[1]:.2f}."
             )
-    yield "- On a CPU, peak memory is the whole process's, weights and libraries included."
+    yield (
+        "- On a CPU, peak memory is the whole process's, libraries and what earlier runs left "
+        "included: the order of the runs shows in it as much as their objectives."
+    )
 
 
 def consistency(found: Evidence) -> Iterator[str]:
