@@ -137,19 +137,15 @@ def flatten_rope(path: Path) -> None:
 def _download(config: ModelConfig, wanted: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
+    from fpo_core.hub import advice
+
     name = config.model
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"there is no folder {name}: check the path")
     try:
         return Path(snapshot_download(name, revision=config.revision, allow_patterns=wanted))
-    except errors.GatedRepoError:
-        reason = f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
-    except errors.RevisionNotFoundError:
-        reason = f"{name} has no revision {config.revision!r} on the hub: check --revision"
-    except errors.RepositoryNotFoundError:
-        reason = f"{name} is neither a folder nor on the hub: check the name, or `hf auth login`"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError):
-        reason = f"{name} is no folder, and the hub cannot be reached: check the path or network"
     except errors.HFValidationError:
         reason = f"{name!r} is neither a folder nor a hub name such as user/model: check it"
+    except OSError as error:
+        reason = advice(name, error) or f"{name} cannot be downloaded ({error}): check the disk"
     raise ModelError(reason)

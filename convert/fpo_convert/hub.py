@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpo_core.errors import SaeError
+from fpo_core.hub import advice
 
 # Every file that a reader may open, relative to the checkpoint's folder.
 FILES = (
@@ -70,8 +71,9 @@ def download(address: Address) -> tuple[Path, str]:
     except Exception as error:  # the hub library raises many kinds, all about the network or names
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise SaeError(
-            f"{address.repo} could not be fetched from the hub ({reason[0]}): check the name, the "
-            "network and your access"
+            advice(address.repo, error)
+            or f"{address.repo} could not be fetched from the hub ({reason[0]}): check the name, "
+            "the network and your access"
         ) from None
     local = folder / address.path
     if not local.exists():

@@ -10,6 +10,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.data.pairs import Pair, parse_pair
 from fpo_core.errors import DataError
+from fpo_core.hub import advice
 
 SPLIT_NAMES = {
     "train": ("train", "train_prefs"),
@@ -131,7 +132,9 @@ def _open_hub(name: str) -> dict[str, Source]:
     except Exception as error:  # `datasets` raises whatever the network or a loader raised
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
-            f"data is {name!r}, which is no local file and cannot be loaded from the hub: {reason}"
+            advice(name, error)
+            or f"data is {name!r}, which is no local file and cannot be loaded from the hub: "
+            f"{reason}"
         ) from None
     found: dict[str, Source] = {}
     for split, names in SPLIT_NAMES.items():

@@ -47,6 +47,8 @@ def _why_not(model: str, is_folder: bool, error: Exception) -> str:
         return f"the folder {model} holds no tokenizer: expected tokenizer.json beside the model"
     if "trust_remote_code" in text:
         return f"the tokenizer of {model} brings its own code: read it, then --trust-remote-code"
+    if not is_folder and (known := advice(model, error)):
+        return known
     if "gated repo" in text:
         return f"{model} is gated on the hub: accept its licence there and log in (hf auth login)"
     if not is_folder and "not a valid model identifier" in text:

@@ -179,6 +179,6 @@ def test_the_hubs_own_cache_serves_offline(tmp_path, monkeypatch):
     assert huggingface_hub.constants.HF_HUB_OFFLINE
     convert_sae("someone/saes:layer_3", tmp_path / "o")
     assert load_sae(tmp_path / "o").source["revision"] == REVISION
-    with pytest.raises(SaeError, match="someone/others could not be fetched"):
+    with pytest.raises(SaeError, match="someone/others is not on this machine, and the hub"):
         convert_sae("someone/others:layer_3", tmp_path / "p")
     assert not (tmp_path / "p").exists()

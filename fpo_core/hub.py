@@ -1,0 +1,55 @@
+"""What to do where the Hugging Face hub does not give what was asked for."""
+
+from collections.abc import Iterator
+
+
+def advice(name: str, error: BaseException) -> str | None:
+    """One sentence for an error of the hub's library, or one that it caused; None for any other.
+
+    `name` is the repository as the user called it.
+    """
+    from huggingface_hub import constants, errors
+
+    for found in _causes(error):
+        if isinstance(found, errors.GatedRepoError):
+            return f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
+        if isinstance(found, errors.RevisionNotFoundError):
+            return f"{name} has no such revision on the hub: check --revision"
+        if isinstance(found, errors.RepositoryNotFoundError):
+            return f"{name} is not on the hub, or private: check the name, or run `hf auth login`"
+        if isinstance(found, errors.HfHubHTTPError):
+            return _refused(name, found)
+        if isinstance(found, _unreachable()):
+            why = ", since HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+            return (
+                f"{name} is not on this machine, and the hub cannot be reached{why}: check the "
+                "name and the network"
+            )
+    return None
+
+
+def _refused(name: str, error: BaseException) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"the hub refuses {name} ({status}): run `hf auth login` with a token that may read"
+    return f"the hub failed on {name} ({status or type(error).__name__}): try again later"
+
+
+def _unreachable() -> tuple[type[BaseException], ...]:
+    from huggingface_hub import errors
+
+    return (
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        ConnectionError,
+        TimeoutError,
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """What was raised first comes last in a chain, and says most: it is yielded first."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    yield from reversed(chain)
