@@ -10,6 +10,7 @@ from typing import Any
 from fpo_core.data.pairs import Message
 from fpo_core.data.sources import looks_local
 from fpo_core.errors import DataError, ModelError
+from fpo_core.hub import advice
 
 Tokenizer = Any
 """A transformers tokenizer: `PreTrainedTokenizerBase`, which is not imported for its name."""
@@ -37,7 +38,8 @@ def load_tokenizer(
             name, revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # transformers, the hub and a model's own code raise what they like
-        raise ModelError(_why_not(model, folder.is_dir(), error)) from None
+        known = None if folder.is_dir() else advice(model, error)
+        raise ModelError(known or _why_not(model, folder.is_dir(), error)) from None
 
 
 def _why_not(model: str, is_folder: bool, error: Exception) -> str:
@@ -47,8 +49,6 @@ def _why_not(model: str, is_folder: bool, error: Exception) -> str:
         return f"the folder {model} holds no tokenizer: expected tokenizer.json beside the model"
     if "trust_remote_code" in text:
         return f"the tokenizer of {model} brings its own code: read it, then --trust-remote-code"
-    if not is_folder and (known := advice(model, error)):
-        return known
     if "gated repo" in text:
         return f"{model} is gated on the hub: accept its licence there and log in (hf auth login)"
     if not is_folder and "not a valid model identifier" in text:
