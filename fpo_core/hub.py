@@ -12,11 +12,11 @@ def advice(name: str, error: BaseException) -> str | None:
 
     for found in _causes(error):
         if isinstance(found, errors.GatedRepoError):
-            return f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
+            return gated(name)
         if isinstance(found, errors.RevisionNotFoundError):
             return f"{name} has no such revision on the hub: check --revision"
         if isinstance(found, errors.RepositoryNotFoundError):
-            return f"{name} is not on the hub, or private: check the name, or run `hf auth login`"
+            return missing(name)
         if isinstance(found, errors.HfHubHTTPError):
             return _refused(name, found)
         if isinstance(found, _unreachable()):
@@ -26,6 +26,16 @@ def advice(name: str, error: BaseException) -> str | None:
                 "name and the network"
             )
     return None
+
+
+def gated(name: str) -> str:
+    """What to do about a repository that asks for its licence to be accepted."""
+    return f"{name} is gated: accept its licence on the hub, then run `hf auth login`"
+
+
+def missing(name: str) -> str:
+    """What to do about a repository that is not there, or not for everybody."""
+    return f"{name} is not on the hub, or private: check the name, or run `hf auth login`"
 
 
 def _refused(name: str, error: BaseException) -> str:

@@ -99,6 +99,19 @@ class ModelFolder:
         return sampled_sha256([self.path / "config.json", *self.weight_files])
 
 
+def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
+    """What to say where a library does not open the model in a folder."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    words = reason.lower()
+    if "model type" in words and ("not supported" in words or "does not recognize" in words):
+        kind = ModelFolder(folder, "").config.get("model_type")
+        return ModelError(
+            f"{library} does not support the model_type {kind!r} of {folder}: update {library}, or "
+            "take a model of another family"
+        )
+    return ModelError(f"{library} cannot load the model in {folder}: {reason}")
+
+
 def check_quantised(fine_tune_type: str, quantised: bool) -> None:
     """Raise ModelError where quantised weights themselves would have to move."""
     if quantised and fine_tune_type == "full":

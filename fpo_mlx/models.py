@@ -10,7 +10,7 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.model_folder import mlx_lm_settings
+from fpo_core.model_folder import cannot_load, mlx_lm_settings
 
 
 def load_model(
@@ -25,8 +25,7 @@ def load_model(
             folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"mlx-lm cannot load the model in {folder}: {reason}") from None
+        raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
     return model, settings

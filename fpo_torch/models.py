@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
 from fpo_core.layout import layout_of
+from fpo_core.model_folder import cannot_load
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -26,8 +27,7 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
             trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"transformers cannot load the model in {folder}: {reason}") from None
+        raise cannot_load("transformers", folder, error) from None
 
 
 def _refuse_mlx_quantisation(folder: Path, settings: Any) -> None:

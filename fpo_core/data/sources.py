@@ -10,7 +10,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.data.pairs import Pair, parse_pair
 from fpo_core.errors import DataError
-from fpo_core.hub import advice
+from fpo_core.hub import advice, gated, missing
 
 SPLIT_NAMES = {
     "train": ("train", "train_prefs"),
@@ -124,18 +124,25 @@ def _open_folder(folder: Path) -> dict[str, Source]:
     return found
 
 
+def _why_not(name: str, error: Exception) -> str:
+    """One sentence from whatever `datasets` raised: it tells of the hub's answers in words."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    if isinstance(error, DatasetNotFoundError):
+        return gated(name) if "gated" in reason else missing(name)
+    return advice(name, error) or (
+        f"data is {name!r}, which is no local file and cannot be loaded from the hub: {reason}"
+    )
+
+
 def _open_hub(name: str) -> dict[str, Source]:
     import datasets
 
     try:
         loaded: Any = datasets.load_dataset(name)
     except Exception as error:  # `datasets` raises whatever the network or a loader raised
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(
-            advice(name, error)
-            or f"data is {name!r}, which is no local file and cannot be loaded from the hub: "
-            f"{reason}"
-        ) from None
+        raise DataError(_why_not(name, error)) from None
     found: dict[str, Source] = {}
     for split, names in SPLIT_NAMES.items():
         held = next((candidate for candidate in names if candidate in loaded), None)

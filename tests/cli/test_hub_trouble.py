@@ -80,4 +80,8 @@ def test_an_unsupported_model_is_named(fpo: Fpo, tmp_path: Path, backend: str) -
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"model_type": "nothing_known"}))
     options = ["--model", model, "--prompt", "p", "--backend", backend]
-    refused(fpo("generate", *options), "nothing_known", "not supported")
+    refused(
+        fpo("generate", *options),
+        "does not support the model_type 'nothing_known'",
+        "another family",
+    )
