@@ -131,9 +131,7 @@ FAULTS = [
         "arange(start - 1, batch.width - 1,",
         "arange(start, batch.width,",
     ),
-    Fault(
-        "labels shifted (mlx)", MLX, "return logits[:, start - 1 : -1]", "return logits[:, start:]"
-    ),
+    Fault("labels shifted (mlx)", MLX, "during(slice(start - 1, -1)", "during(slice(start, None)"),
     Fault(
         "predicting positions pooled (torch)",
         TORCH,
@@ -147,11 +145,16 @@ FAULTS = [
         "h[:, start - 1 : -1] for h",
     ),
     Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
-    Fault("gradient kept between steps", TORCH, "weight.grad = None", "pass"),
-    Fault("no bias correction (mlx)", MLX, "bias_correction=True", "bias_correction=False"),
+    Fault("gradient kept between steps", "fpo_torch/optimiser.py", "weight.grad = None", "pass"),
+    Fault(
+        "no bias correction (mlx)",
+        "fpo_mlx/optimiser.py",
+        "bias_correction=True",
+        "bias_correction=False",
+    ),
     Fault(
         "clipping ignored (mlx)",
-        MLX,
+        "fpo_mlx/optimiser.py",
         "apply_gradients(clipped,",
         "apply_gradients(self._gradients,",
     ),

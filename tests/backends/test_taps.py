@@ -79,4 +79,4 @@ def test_the_sites_of_a_block_add_up(backend, read):
 def test_adapters_do_not_move_the_place(backend, read, site):
     """With adapters at zero, around every linear layer, each site reads what it did without."""
     plain = read(backend, Hook(1, site), fine_tune_type="full")
-    np.testing.assert_allclose(read(backend, Hook(1, site)), plain, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(read(backend, Hook(1, site)), plain, rtol=1e-5, atol=1e-5)
