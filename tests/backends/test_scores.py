@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fpo_core import numpy_ops
+from fpo_core.config import StepConfig
 from fpo_core.features import discrepancy
 from fpo_core.scores import Scores
 from tests.backends.support import (
@@ -44,9 +45,10 @@ def moved(backend, make_policy):
     return policy, batch, reference
 
 
-def test_log_probabilities_are_those_of_transformers(backend, make_policy, oracle):
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_log_probabilities_are_those_of_transformers(backend, make_policy, oracle, plain):
     batch = random_batch(4)
-    found = make_policy(backend).score(batch, entropy=True)
+    found = make_policy(backend, step=StepConfig(plain=plain)).score(batch, entropy=True)
     for row, (tokens, prompt, length) in enumerate(
         zip(batch.tokens, batch.prompt_lengths, batch.lengths, strict=True)
     ):
@@ -60,9 +62,12 @@ def test_log_probabilities_are_those_of_transformers(backend, make_policy, oracl
         np.testing.assert_allclose(found.entropy[row], entropy, rtol=1e-5)
 
 
-def test_pooled_features_are_those_of_the_tokens_own_hidden_states(backend, make_policy, oracle):
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_pooled_features_are_those_of_the_tokens_own_hidden_states(
+    backend, make_policy, oracle, plain
+):
     batch, sae = random_batch(4), random_sae(32)
-    found = make_policy(backend).score(batch)
+    found = make_policy(backend, step=StepConfig(plain=plain)).score(batch)
     for row, (tokens, prompt, length) in enumerate(
         zip(batch.tokens, batch.prompt_lengths, batch.lengths, strict=True)
     ):
