@@ -2,7 +2,7 @@
 
 Run: PYTHONPATH=examples python examples/world/build_sae.py
 
-It reads the output of the model's third block at every token of the grammar's texts, special
+It reads the output of a block, by default the third, at every token of the grammar's texts, special
 tokens left out. SAELens is a dependency of this script alone.
 """
 
@@ -24,11 +24,11 @@ LAYER = 2
 
 @torch.no_grad()
 def activations(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, n_tokens: int, seed: int
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, layer: int, n_tokens: int, seed: int
 ) -> torch.Tensor:
-    """Outputs of block `LAYER` at non-special tokens, (n_tokens, d_in), in random order."""
+    """Outputs of a block at non-special tokens, (n_tokens, d_in), in random order."""
     kept: list[torch.Tensor] = []
-    hook = model.get_submodule(f"model.layers.{LAYER}").register_forward_hook(
+    hook = model.get_submodule(f"model.layers.{layer}").register_forward_hook(
         lambda _module, _inputs, output: kept.append(_hidden(output))
     )
     special = torch.tensor(sorted(tokenizer.all_special_ids))
@@ -54,13 +54,13 @@ def _padded_ids(tokenizer: PreTrainedTokenizerFast, rng: random.Random, n: int) 
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
 
 
-def where_it_reads(special: list[int]) -> SAEMetadata:
+def where_it_reads(layer: int, special: list[int]) -> SAEMetadata:
     """The metadata that say where the autoencoder belongs."""
     return SAEMetadata(
         model_name="fpo-world-1m",
         model_class_name="AutoModelForCausalLM",
-        hook_name=f"blocks.{LAYER}.hook_resid_post",
-        hf_hook_name=f"model.layers.{LAYER}",
+        hook_name=f"blocks.{layer}.hook_resid_post",
+        hf_hook_name=f"model.layers.{layer}",
         hook_head_index=None,
         context_size=64,
         seqpos_slice=(None,),
@@ -72,7 +72,7 @@ def where_it_reads(special: list[int]) -> SAEMetadata:
 
 @torch.no_grad()
 def report_attributes(
-    path: Path, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast
+    path: Path, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, layer: int
 ) -> None:
     """Print the largest difference of a feature's mean activation between polite and rude."""
     sae, means = SAE.load_from_disk(path), []
@@ -84,7 +84,7 @@ def report_attributes(
             ids, head = encode_chat(tokenizer, prompt.text, reply)
             states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
             # hidden_states[0] is the embedding, so the output of block n is at n + 1.
-            codes.append(sae.encode(states[LAYER + 1][0, head:-1]).mean(0))
+            codes.append(sae.encode(states[layer + 1][0, head:-1]).mean(0))
         means.append(torch.stack(codes).mean(0))
     gap, feature = (means[0] - means[1]).abs().max(0)
     print(f"politeness: feature {feature.item()} differs by {gap.item():.3f} on average")
@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=assets().model)
     parser.add_argument("--out", type=Path, default=assets().sae)
+    parser.add_argument("--layer", type=int, default=LAYER, help="block, from 0")
     parser.add_argument("--d-sae", type=int, default=1024)
     parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -106,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
-    acts = activations(model, tokenizer, args.tokens, args.seed)
+    acts = activations(model, tokenizer, args.layer, args.tokens, args.seed)
     recipe = Recipe(
         d_sae=args.d_sae,
         k=args.k,
@@ -115,10 +116,10 @@ def main() -> None:
         batch_size=args.batch_size,
         seed=args.seed,
     )
-    metadata = where_it_reads(sorted(tokenizer.all_special_ids))
+    metadata = where_it_reads(args.layer, sorted(tokenizer.all_special_ids))
     train_topk(acts, recipe, metadata, args.out)
-    report(args.out, activations(model, tokenizer, 50_000, args.seed + 1))
-    report_attributes(args.out, model, tokenizer)
+    report(args.out, activations(model, tokenizer, args.layer, 50_000, args.seed + 1))
+    report_attributes(args.out, model, tokenizer, args.layer)
 
 
 if __name__ == "__main__":
