@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
 from benchmarks.evidence.drift import FILE as DRIFT
 from benchmarks.evidence.drift import Observer
 from benchmarks.evidence.found import Evidence
-from benchmarks.evidence.plans import ABLATION, CONTROL, OBJECTIVES, World
+from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
 from fpo_cli.compare.plan import Planned
 from fpo_cli.compare.runs import Comparison, place
@@ -35,11 +35,13 @@ def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
         OBJECTIVES: world.objectives(),
         ABLATION: world.ablations(),
         CONTROL: world.control(output / "weights", ui),
+        BLOCKS: world.blocks(output / "saes"),
     }
     every = [run for runs in groups.values() for run in runs]
     # All train before any is observed: what observes would count in the memory of later runs.
     start, _ = Comparison(world.config, every, world.example.judge, ui).results()
-    _observe([place(output, run) for run in every], every[0].config, pairs, ui)
+    judged = [run for group in (OBJECTIVES, ABLATION, CONTROL) for run in groups[group]]
+    _observe([place(output, run) for run in judged], every[0].config, pairs, ui)
     names = {group: [_folder(run) for run in runs] for group, runs in groups.items()}
     write_json(output / FILE, {"groups": names, "alpha": world.alpha, "start": start})
     return Evidence.read(output)
@@ -68,7 +70,10 @@ def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence
     runs = sorted((output / "runs").iterdir())
     settings = json.loads((runs[0] / "result.json").read_text(encoding="utf-8"))["config"]
     _observe(runs, TrainConfig.from_mapping(settings), pairs, ui)
-    names = {OBJECTIVES: [f"runs/{folder.name}" for folder in runs], ABLATION: [], CONTROL: []}
+    names = {
+        OBJECTIVES: [f"runs/{folder.name}" for folder in runs],
+        **{g: [] for g in (ABLATION, CONTROL, BLOCKS)},
+    }
     start = json.loads((output / "start.json").read_text(encoding="utf-8"))
     write_json(output / FILE, {"groups": names, "alpha": None, "start": start})
     return Evidence.read(output)

@@ -34,6 +34,28 @@ def accuracy_and_diversity(found: Evidence) -> Iterator[str]:
     yield _against(found, "entropy", "entropy of samples")
     if "oracle" in found.of("fpo")[0].result["metrics"]:
         yield _against(found, "oracle", "the oracle's score")
+        yield from _broken(found)
+
+
+def _broken(found: Evidence) -> Iterator[str]:
+    """Where entropy above FPO's is that of worse samples: it is no measure of diversity there."""
+    fpo = {
+        key: _mean(found.of("fpo"), lambda run, key=key: run.result["metrics"][key])
+        for key in ("entropy", "oracle")
+    }
+    worse = [
+        objective
+        for objective in dict.fromkeys(run.result["objective"] for run in found.objectives)
+        if _mean(found.of(objective), lambda run: run.result["metrics"]["entropy"]) > fpo["entropy"]
+        and _mean(found.of(objective), lambda run: run.result["metrics"]["oracle"]) < fpo["oracle"]
+    ]
+    if worse:
+        yield (
+            f"- The paper's higher entropy for FPO does not hold here: {', '.join(worse)} end "
+            "above it. Their samples are also judged worse, and FPO's entropy "
+            f"({fpo['entropy']:.3f}) is the nearer to the start's ({found.start['metrics']['entropy']:.3f}): what they gain "
+            "is disorder, not diversity."
+        )
 
 
 def sequential_kl(found: Evidence) -> Iterator[str]:
@@ -139,7 +161,7 @@ def ablations(found: Evidence) -> Iterator[str]:
         yield f"`fpo` is the default, α = {found.alpha:g}; `dpo-norm` is α = 0."
     if not found.ablations:
         yield "Ablations: not measured on this model."
-    yield "Layers and sites: not measured, one autoencoder comes with the model."
+    yield "Layers: under table 7. Other sites than the residual stream: not measured."
 
 
 def control(found: Evidence) -> Iterator[str]:
@@ -185,12 +207,35 @@ def _oracle(attribute: str) -> Callable[[Run], float]:
 
 
 def several(found: Evidence) -> Iterator[str]:
-    """Table 7."""
-    del found
+    """Table 7, and table 3's layers."""
+    if not found.blocks:
+        yield "Not measured: one autoencoder comes with the model."
+        return
+    columns = ("raw_accuracy", "oracle", "entropy", "kl_rejected", "perplexity")
+    yield from _table(_results(found.blocks), columns)
+    yield ""
     yield (
-        "Not measured: `--sae a,b` takes several autoencoders, and tests show that D and its "
-        "gradient are the mean of theirs, but one comes with the model."
+        "Blocks are counted from 0, of 4; each autoencoder reads the output of its block, several "
+        "give the mean of their D. All with normalised D and α = 1."
     )
+    scores = {
+        name: _mean(runs, lambda run: run.result["metrics"]["oracle"])
+        for name, runs in _by(found.blocks, "block").items()
+    }
+    together = scores.pop("1+2+3")
+    alone = max(scores, key=lambda name: scores[name])
+    found_so = "no better" if together <= scores[alone] else "better"
+    yield (
+        f"- All three together: oracle {together:.3f}, the best alone (block {alone}) "
+        f"{scores[alone]:.3f}: several are {found_so}."
+    )
+
+
+def _by(runs: Sequence[Run], key: str) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(str(run.result["varied"][key]), []).append(run)
+    return groups
 
 
 def cost(found: Evidence) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.evidence.drift import Standing, read
 from benchmarks.evidence.measures import NAMES
-from benchmarks.evidence.plans import ABLATION, CONTROL, OBJECTIVES
+from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES
 from benchmarks.evidence.ranks import interval, spearman
 from fpo_core.scores import rejected
 
@@ -79,6 +79,11 @@ class Evidence:
     def control(self) -> list[Run]:
         """FPO on the features of one attribute."""
         return self.groups[CONTROL]
+
+    @property
+    def blocks(self) -> list[Run]:
+        """FPO with autoencoders of one block or of several."""
+        return self.groups.get(BLOCKS, [])
 
     def of(self, objective: str) -> list[Run]:
         """The runs of an objective, a seed each."""

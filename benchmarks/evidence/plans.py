@@ -14,9 +14,15 @@ from fpo_cli.features import rank_features
 from fpo_cli.options import read_yaml
 from fpo_cli.ui import Ui
 from fpo_cli.world import ATTRIBUTES, make_prompt, make_reply, random_traits
+from fpo_convert.sae import convert_sae
 from fpo_core.config import CompareConfig, SaeFeaturesConfig
 
-OBJECTIVES, ABLATION, CONTROL = "objectives", "ablation", "control"
+OBJECTIVES, ABLATION, CONTROL, BLOCKS = "objectives", "ablation", "control", "blocks"
+SAES = {
+    1: Path(__file__).parent / "saes" / "block-1",
+    3: Path(__file__).parent / "saes" / "block-3",
+}
+"""Autoencoders of other blocks than the world's own, made by examples/world/build_sae.py."""
 STRONG = 10
 """Times the default alpha: for feature control, and the run without weights beside it."""
 TEXTS = 200
@@ -65,6 +71,24 @@ class World:
                 self._weigh(attribute, file, ui)
             change = {"alpha": self.alpha * STRONG, "feature_weights": str(file)}
             runs += [_named(run, {"weights": attribute}) for run in self._changed(change)]
+        return runs
+
+    def blocks(self, folder: Path) -> list[Planned]:
+        """FPO with autoencoders of other blocks, and with all of them at once.
+
+        D is normalised, because activations of different blocks differ in size.
+        """
+        files = {2: Path(self.shared["sae"])}
+        for block, source in SAES.items():
+            files[block] = folder / f"block-{block}.safetensors"
+            if not files[block].is_file():
+                convert_sae(source, files[block])
+        runs: list[Planned] = []
+        for blocks in ((1,), (2,), (3,), (1, 2, 3)):
+            saes = [str(files[block]) for block in blocks]
+            change = {"sae": saes, "normalize_d": True, "alpha": 1.0}
+            name = {"block": "+".join(map(str, blocks))}
+            runs += [_named(run, name) for run in self._changed(change)]
         return runs
 
     @property
