@@ -50,11 +50,12 @@ def _broken(found: Evidence) -> Iterator[str]:
         and _mean(found.of(objective), lambda run: run.result["metrics"]["oracle"]) < fpo["oracle"]
     ]
     if worse:
+        mine, first = fpo["entropy"], found.start["metrics"]["entropy"]
         yield (
             f"- The paper's higher entropy for FPO does not hold here: {', '.join(worse)} end "
             "above it. Their samples are also judged worse, and FPO's entropy "
-            f"({fpo['entropy']:.3f}) is the nearer to the start's ({found.start['metrics']['entropy']:.3f}): what they gain "
-            "is disorder, not diversity."
+            f"({mine:.3f}) is the nearer to the start's ({first:.3f}): what they gain is disorder, "
+            "not diversity."
         )
 
 
