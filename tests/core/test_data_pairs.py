@@ -87,14 +87,24 @@ def test_hub_name_goes_through_datasets(monkeypatch):
     assert [pair.chosen for pair in found["train"]] == [[assistant("b")]] * 2
 
 
-def test_hub_failure_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionError("no network\nlong trace"),
+            r"^someone/pairs is not on this machine.*network$",
+        ),
+        (RuntimeError("odd\nlong trace"), r"'someone/pairs'.*hub: odd$"),
+    ],
+)
+def test_hub_failure_is_one_sentence(monkeypatch, error, said):
     import datasets
 
     def load_dataset(name):
-        raise ConnectionError("no network\nlong trace")
+        raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match=r"'someone/pairs'.*hub: no network$"):
+    with pytest.raises(DataError, match=said):
         read_pairs(DataConfig(data="someone/pairs"))
 
 
