@@ -20,6 +20,8 @@ MEASURES = {
     "random": "random weights in its place",
     "hidden": "mean squared error of the hidden state",
 }
+FEWEST = 5
+"""Runs that a rank correlation over runs needs at least."""
 POINTS = 20, 5
 """What feature control should move the attribute by, at least, and the others, at most."""
 
@@ -115,7 +117,8 @@ def memory_and_time(found: Evidence) -> Iterator[str]:
             )
     yield (
         "- On a CPU, peak memory is the whole process's, libraries and what earlier runs left "
-        "included: the order of the runs shows in it as much as their objectives."
+        "included: the order of the runs shows in it as much as their objectives. Times are of "
+        "runs one after another, beside other work; benchmarks/bench_step.py takes steps in turn."
     )
 
 
@@ -138,6 +141,9 @@ def consistency(found: Evidence) -> Iterator[str]:
         f"Over objectives, settings and seeds at raw accuracy {target:.3f} ± 0.01, rejected side:"
     )
     yield ""
+    if by_measure["sae"].count < FEWEST:
+        yield f"Not measured: {by_measure['sae'].count} runs are too few for a rank correlation."
+        return
     yield from (f"- {MEASURES[name]}: {by_measure[name]}" for name in NAMES)
     yield ""
     yield _special(by_measure)

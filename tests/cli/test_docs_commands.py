@@ -56,6 +56,7 @@ NOT_RUN = {
     "fpo doctor --self-test": "in test_json.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python examples/smollm2/build_sae.py": "trains for a quarter of an hour, with SAELens",
+    "python -m benchmarks.evidence --smollm2": "trains for an hour",
     "sh examples/world/build.sh": "trains for minutes, with SAELens",
 }
 """Commands that are not run here, and why."""
@@ -173,6 +174,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
 
 FOREIGN = {"--nproc-per-node": "torchrun", "--hostfile": "mlx.launch", "--adapter-path": "mlx-lm"}
 FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py")
+FOREIGN["--smollm2"] = "benchmarks.evidence"
 """Options of other programs that the documents name."""
 
 
