@@ -1,7 +1,7 @@
 """A linear layer and its adapter as one function: the wide input is kept for backward once."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from fpo_torch.fused_mlp import Gate, gated
+from fpo_torch.swapped import swapped
 
 
 class FusedLora:
@@ -18,16 +19,9 @@ class FusedLora:
     def __init__(self, model: nn.Module) -> None:
         self._layers = [m for m in model.modules() if isinstance(m, LoraLinear) and _is_plain(m)]
 
-    @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these layers are fused."""
-        for layer in self._layers:
-            vars(layer)["forward"] = _fused(layer)
-        try:
-            yield
-        finally:
-            for layer in self._layers:
-                del vars(layer)["forward"]
+        return swapped((layer, _fused(layer)) for layer in self._layers)
 
 
 def _is_plain(layer: LoraLinear) -> bool:

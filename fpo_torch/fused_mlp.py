@@ -1,13 +1,15 @@
 """Gated feed-forward layers that keep their two factors for backward, and no product of them."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
+
+from fpo_torch.swapped import is_swapped, swapped
 
 
 @dataclass(frozen=True)
@@ -46,22 +48,15 @@ class FusedMlps:
         found = ((module, _recognise(module)) for module in model.modules())
         self._layers = [(module, gate) for module, gate in found if gate is not None]
 
-    @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these layers are fused."""
-        for module, gate in self._layers:
-            vars(module)["forward"] = _fused(module, gate)
-        try:
-            yield
-        finally:
-            for module, _ in self._layers:
-                del vars(module)["forward"]
+        return swapped((module, _fused(module, gate)) for module, gate in self._layers)
 
 
 def _fused(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         factors = module.gate_proj(x), module.up_proj(x)
-        if "forward" in vars(module.down_proj):  # a fused adapter, which multiplies them itself
+        if is_swapped(module.down_proj):  # a fused adapter, which multiplies them itself
             return module.down_proj(*factors, gate)
         return module.down_proj(gated(*factors, gate))
 

@@ -1,11 +1,13 @@
 """Root-mean-square norms as one function each: half the passes over memory, one array kept."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fpo_torch.swapped import swapped
 
 
 class FusedNorms:
@@ -19,16 +21,9 @@ class FusedNorms:
             if eps is not None
         ]
 
-    @contextlib.contextmanager
-    def on(self) -> Iterator[None]:
+    def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these norms are fused."""
-        for module, eps, offset in self._norms:
-            vars(module)["forward"] = _fused(module, eps, offset)
-        try:
-            yield
-        finally:
-            for module, _, _ in self._norms:
-                del vars(module)["forward"]
+        return swapped((module, _fused(module, *how)) for module, *how in self._norms)
 
 
 def _fused(module: nn.Module, eps: float, offset: float) -> Callable[[Tensor], Tensor]:
