@@ -128,10 +128,15 @@ class Policy(Protocol):
         ...
 
     def peak_memory(self) -> int:
-        """Most bytes in use since the policy was made: on the accelerator, or resident on a CPU.
+        """Most bytes in use since the policy was made, or since `reset_peak_memory`: on the
+        accelerator, or resident on a CPU.
 
         Where that cannot be told apart (resident memory on macOS), since the process began.
         """
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Give freed memory back to the system, and count the peak from here."""
         ...
 
     def memory_in_use(self) -> dict[str, int]:

@@ -10,12 +10,12 @@ from fpo_core.sae_encode import transform_input
 
 
 def stream_pool(
-    xp: Ops, sae: Sae, h: Array, shares: Array, chunk: int
+    xp: Ops, sae: Sae, h: Array, shares: Array, chunk: int, *, backward: bool = True
 ) -> tuple[Array, Array | None]:
     """c̄ of n sequences, (n, d_sae), from activations h (N, d_in) and shares (n, N).
 
     `chunk` tokens are encoded at a time. Where k features are active at each token, their indices
-    (N, k) come second, which `encode_columns` needs; else None.
+    (N, k) come second, which `encode_columns` needs in `backward`; else None.
     """
     pooled: Array | None = None
     winners: list[Array] = []
@@ -23,7 +23,7 @@ def stream_pool(
         features = sae.encode(xp, h[at : at + chunk])
         part = shares[:, at : at + chunk] @ features
         pooled = part if pooled is None else pooled + part
-        if sae.k is not None:
+        if backward and sae.k is not None:
             winners.append(xp.top_indices(abs(features), sae.k))
     if pooled is None:  # no token is scored
         return shares @ sae.encode(xp, h), None

@@ -54,7 +54,7 @@ class MlxPolicy:
         step = step or StepConfig()
         devices.wire_memory(self, device)
         devices.limit_cache(self, step.cache_limit)
-        mx.reset_peak_memory()
+        self.reset_peak_memory()
         dtype = devices.select_dtype(model, device)
         full = adapter.fine_tune_type == "full"
         # Trained weights stay float32; full training casts them inside the step.
@@ -264,6 +264,11 @@ class MlxPolicy:
     def peak_memory(self) -> int:
         """See `fpo_core.policy.Policy`."""
         return mx.get_peak_memory()
+
+    def reset_peak_memory(self) -> None:
+        """See `fpo_core.policy.Policy`."""
+        mx.clear_cache()
+        mx.reset_peak_memory()
 
     def memory_in_use(self) -> dict[str, int]:
         """See `fpo_core.policy.Policy`."""

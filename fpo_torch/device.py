@@ -1,6 +1,7 @@
 """Devices and precisions of the torch backend."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import sys
@@ -55,11 +56,16 @@ def memory_limit(device: torch.device) -> int | None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count from now on: on CUDA, and for resident memory on Linux; elsewhere peaks only grow."""
+    """Count from now on: on CUDA, and for resident memory on Linux; elsewhere peaks only grow.
+
+    Memory that is free but still resident goes back to the system first.
+    """
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     elif device.type == "cpu":
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # neither macOS nor musl has them
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -47,7 +47,7 @@ class _Pooled(torch.autograd.Function):
         bounds: list[tuple[int, int, int]],
         slots: int,
     ) -> Tensor:
-        pooled, winners = stream_pool(ops, sae, h, shares, chunk)
+        pooled, winners = stream_pool(ops, sae, h, shares, chunk, backward=ctx.needs_input_grad[0])
         ctx.save_for_backward(h, shares, winners)
         ctx.sae, ctx.bounds, ctx.slots = sae, bounds, slots
         return pooled

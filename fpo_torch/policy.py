@@ -262,6 +262,10 @@ class TorchPolicy:
         """See `fpo_core.policy.Policy`."""
         return devices.peak_memory(self.device)
 
+    def reset_peak_memory(self) -> None:
+        """See `fpo_core.policy.Policy`."""
+        devices.reset_peak_memory(self.device)
+
     def memory_in_use(self) -> dict[str, int]:
         """See `fpo_core.policy.Policy`."""
         return devices.memory_in_use(self.device)

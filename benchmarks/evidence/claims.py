@@ -256,7 +256,8 @@ def cost(found: Evidence) -> Iterator[str]:
     yield (
         f"All objectives, one seed: {total + reference:.0f} s, of them {steps:.0f} s in steps and "
         f"{reference:.1f} s in the reference pass: {(total + reference) / (steps + reference):.2f} "
-        "times these two. The rest is loading, validation, checkpoints, and measuring each result."
+        "times these two. The rest is loading, validation, checkpoints, and measuring each result; "
+        "benchmarks/bench_compare.py takes the whole command on the world by itself."
     )
 
 

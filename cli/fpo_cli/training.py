@@ -94,12 +94,14 @@ class Outcome:
         }
 
 
-def check_run(config: TrainConfig, ui: Ui, *, finished_too: bool = False) -> Checked:
+def check_run(
+    config: TrainConfig, ui: Ui, session: Session | None = None, *, finished_too: bool = False
+) -> Checked:
     """Refuse what can be refused before weights are loaded or anything is written.
 
     With `finished_too`, a run with no step left may be resumed, to be measured.
     """
-    session = Session(config)
+    session = session or Session(config)
     with first_before_others(session.group):
         return _checked(session, config, ui, finished_too)
 

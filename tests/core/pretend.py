@@ -79,6 +79,9 @@ class PretendPolicy:
     def peak_memory(self) -> int:
         return 1
 
+    def reset_peak_memory(self) -> None:
+        pass
+
     def memory_in_use(self) -> dict[str, int]:
         return {}
 

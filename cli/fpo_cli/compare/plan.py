@@ -52,7 +52,7 @@ def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[
     objectives = list(config.objectives or _possible(shared, axes))
     _check_used(axes, objectives)
     runs: list[Planned] = []
-    for objective, seed in itertools.product(objectives, config.seeds):
+    for seed, objective in itertools.product(config.seeds, objectives):
         own = _for_objective(axes, objective)
         base = {k: v for k, v in shared.items() if _takes(objective, k)}
         for values in itertools.product(*(axis.values for axis in own)):

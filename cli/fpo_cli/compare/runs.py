@@ -3,14 +3,15 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fpo_cli.compare.plan import Planned
+from fpo_cli.compare.shared import Sessions
 from fpo_cli.measure import Judge
 from fpo_cli.progress import ProgressDisplay
-from fpo_cli.session import FROZEN, Session, splits_of
+from fpo_cli.session import Session, splits_of
 from fpo_cli.stores import shared_store
 from fpo_cli.training import Checked, check_run, make_gauge, run
 from fpo_cli.ui import Ui
@@ -35,6 +36,7 @@ class Comparison:
     runs: Sequence[Planned]
     judge: Judge | None
     ui: Ui
+    sessions: Sessions = field(default_factory=Sessions)
 
     @property
     def folder(self) -> Path:
@@ -77,7 +79,7 @@ class Comparison:
             return json.loads(path.read_text(encoding="utf-8"))
         checked = self._checked(planned)
         session, config = checked.session, checked.config
-        policy = session.policy(FROZEN)
+        policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
         began = time.perf_counter()
         with ProgressDisplay(self.ui) as display:
             splits = splits_of(checked.data)
@@ -96,10 +98,10 @@ class Comparison:
         folder = place(self.folder, planned)
         resume = bool(checkpoints_in(folder).steps())
         config = replace(planned.config, output=str(folder), resume=resume, preflight=False)
+        session = self.sessions.of(config)
         if config.reference is None:
-            store = shared_store(Session(config), config.cache)
-            config = replace(config, reference=str(store))
-        return check_run(config, self.ui, finished_too=True)
+            config = replace(config, reference=str(shared_store(session, config.cache)))
+        return check_run(config, self.ui, session, finished_too=True)
 
     def _train(self, planned: Planned) -> Result:
         began = time.perf_counter()
