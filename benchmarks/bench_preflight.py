@@ -76,7 +76,7 @@ def main() -> None:
         settings = folder / "settings.yaml"
         settings.write_text(yaml.safe_dump(example.training(folder)), encoding="utf-8")
         options = ["-c", str(settings), "--backend", args.backend, "--iters", str(args.iters)]
-        options += ["--samples", "1", "--reference", str(folder / "reference")]
+        options += ["--reference", str(folder / "reference")]
         for setting in SETTINGS:
             rows.append(compare(setting, options, folder))
             print(json.dumps(rows[-1]), flush=True)

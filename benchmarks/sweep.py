@@ -1,36 +1,34 @@
-"""What each setting does on the quickstart's world, one at a time: the tables of docs/choosing.md.
+"""What each setting does, one at a time: the tables of docs/choosing.md.
 
-Run: python -m benchmarks.sweep [--output FOLDER] [--seeds 0] [--report]
+Run: python -m benchmarks.sweep [--on world | smollm2] [--output FOLDER] [--seeds 0] [--report]
 
-Adapters and full training are swept apart, each around a base of its own. Finished runs are read
-again. The tables stand between two marks in the document; the rest of it is left as it is.
+On the quickstart's world, or on the model of examples/smollm2. Adapters and full training are swept
+apart, each around a base of its own. Finished runs are read again. The tables stand between two
+marks in the document; the rest of it is left as it is.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
-
 from fpo_cli.commands.quickstart import SETTINGS, TOKENS
 from fpo_cli.compare.plan import Planned, plan
 from fpo_cli.compare.runs import Comparison, Result
 from fpo_cli.compare.table import rows
-from fpo_cli.example import quickstart_world
+from fpo_cli.example import Example, quickstart_world
 from fpo_cli.ui import Ui
 from fpo_core.config import CompareConfig
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT, RESULTS = ROOT / "docs" / "choosing.md", ROOT / "benchmarks" / "results" / "sweep.json"
-BEGIN, END = "<!-- sweep: made by python -m benchmarks.sweep -->", "<!-- end of sweep -->"
-SHARED = {"val_pairs": 50, "steps_per_eval": 65, "save_every": 130}
-SAMPLES = 192
+DOCUMENT, RESULTS = ROOT / "docs" / "choosing.md", ROOT / "benchmarks" / "results"
 
 Values = dict[str, tuple[Any, ...]]
 
@@ -50,57 +48,105 @@ class Sweep:
             yield from ({name: value} for value in values)
 
 
-_COMMON: Values = {
+@dataclass(frozen=True)
+class Ground:
+    """What is swept over, and what is measured there."""
+
+    name: str
+    example: Callable[[], Example]
+    shared: dict[str, Any]
+    """Settings of all runs over those of the example."""
+    sweeps: tuple[Sweep, ...]
+    columns: dict[str, tuple[str, str]]
+    """Columns of `fpo compare`, with their heads and forms."""
+    samples: int
+    pairs: int
+
+    def planned(self, sweep: Sweep, output: Path, seeds: Sequence[str]) -> list[Planned]:
+        """The runs of a sweep, in the order of its table."""
+        settings = self.example().training(output) | self.shared | sweep.base
+        config = CompareConfig(output=str(output), seeds=tuple(seeds), objectives=("fpo",))
+        return [
+            replace(run, varied=change)
+            for change in sweep.changes()
+            for run in plan(config, settings | change, self.name)
+        ]
+
+    def measured(self, sweep: Sweep, output: Path, seeds: Sequence[str], ui: Ui) -> dict[str, Any]:
+        """Run what is left of a sweep; its rows."""
+        example = self.example()
+        example.convert(output)
+        runs = self.planned(sweep, output, seeds)
+        config = CompareConfig(
+            output=str(output), seeds=tuple(seeds), samples=self.samples, eval_pairs=self.pairs
+        )
+        start, results = Comparison(config, runs, example.judge, ui).results()
+        return {
+            "title": sweep.title,
+            "seeds": list(seeds),
+            "base": _base(runs[0]),
+            "start": {name: start["metrics"].get(name) for name in ("oracle", "perplexity")},
+            "rows": [self._row(row, results) for row in rows(results)],
+        }
+
+    def _row(self, row: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+        mine = [result for result in results if result["variant"] == row["variant"]]
+        ratio = sum(result["constraint_ratio"] for result in mine) / len(mine)
+        found = {name: row[name] for name in self.columns}
+        return {"changed": mine[0]["varied"], "constraint_ratio": ratio} | found
+
+
+_COLUMNS = {
+    "raw_accuracy": ("raw accuracy", ".3f"),
+    "kl_rejected": ("KL rejected", ".3g"),
+    "d_rejected": ("D rejected", ".2g"),
+    "perplexity": ("perplexity", ".4g"),
+}
+_ON_WORLD: Values = {
     "alpha": (0.5, 50.0),
     "beta": (10.0, 300.0),
     "k": (10, 200),
     "batch_size": (4, 32),
 }
-SWEEPS = (
-    Sweep("Adapters", {}, {"learning_rate": (3e-4, 1e-3, 1e-2), **_COMMON, "rank": (4, 64)}),
-    Sweep(
-        "Full training",
-        {"fine_tune_type": "full", "learning_rate": 3e-4},
-        {"learning_rate": (3e-5, 1e-4, 1e-3), **_COMMON},
+WORLD = Ground(
+    "world",
+    lambda: quickstart_world(SETTINGS, TOKENS),
+    {"val_pairs": 50, "steps_per_eval": 65, "save_every": 130},
+    (
+        Sweep("Adapters", {}, {"learning_rate": (3e-4, 1e-3, 1e-2), **_ON_WORLD, "rank": (4, 64)}),
+        Sweep(
+            "Full training",
+            {"fine_tune_type": "full", "learning_rate": 3e-4},
+            {"learning_rate": (3e-5, 1e-4, 1e-3), **_ON_WORLD},
+        ),
     ),
+    {"raw_accuracy": _COLUMNS["raw_accuracy"], "oracle": ("oracle", ".3f"), **_COLUMNS},
+    samples=192,
+    pairs=100,
 )
-COLUMNS = {
-    "raw_accuracy": ("raw accuracy", ".3f"),
-    "oracle": ("oracle", ".3f"),
-    "kl_rejected": ("KL rejected", ".3g"),
-    "d_rejected": ("D rejected", ".2g"),
-    "perplexity": ("perplexity", ".3f"),
-}
-
-
-def planned(sweep: Sweep, output: Path, seeds: Sequence[str]) -> list[Planned]:
-    """The runs of a sweep, in the order of its table."""
-    example = quickstart_world(SETTINGS, TOKENS)
-    settings = example.training(output) | SHARED | sweep.base
-    config = CompareConfig(
-        output=str(output), seeds=tuple(seeds), objectives=("fpo",), samples=SAMPLES
-    )
-    return [
-        replace(run, varied=change)
-        for change in sweep.changes()
-        for run in plan(config, settings | change, str(SETTINGS))
-    ]
-
-
-def measured(sweep: Sweep, output: Path, seeds: Sequence[str], ui: Ui) -> dict[str, Any]:
-    """Run what is left of a sweep; its rows."""
-    example = quickstart_world(SETTINGS, TOKENS)
-    example.convert(output)
-    runs = planned(sweep, output, seeds)
-    config = CompareConfig(output=str(output), seeds=tuple(seeds), samples=SAMPLES)
-    start, results = Comparison(config, runs, example.judge, ui).results()
-    return {
-        "title": sweep.title,
-        "seeds": list(seeds),
-        "base": _base(runs[0]),
-        "start": start["metrics"]["oracle"],
-        "rows": [_row(sweep, row, results) for row in rows(results)],
-    }
+_ON_SMOLLM2: Values = {"alpha": (0.5, 50.0), "beta": (0.1, 10.0), "k": (200,), "batch_size": (8,)}
+SMOLLM2 = Ground(
+    "smollm2",
+    lambda: importlib.import_module("example").smollm2_example(None),
+    {"iters": 40, "steps_per_eval": 40, "save_every": 40, "val_pairs": 24}
+    | {"alpha": 5.0, "beta": 2.0},
+    (
+        Sweep(
+            "Adapters",
+            {"learning_rate": 1e-4},
+            {"learning_rate": (3e-5, 3e-4, 1e-3), **_ON_SMOLLM2, "rank": (32,)},
+        ),
+        Sweep(
+            "Full training",
+            {"fine_tune_type": "full", "learning_rate": 1e-5},
+            {"learning_rate": (1e-6, 3e-6, 3e-5), **_ON_SMOLLM2},
+        ),
+    ),
+    _COLUMNS,
+    samples=0,
+    pairs=52,
+)
+GROUNDS = {ground.name: ground for ground in (WORLD, SMOLLM2)}
 
 
 def _base(run: Planned) -> dict[str, Any]:
@@ -111,68 +157,68 @@ def _base(run: Planned) -> dict[str, Any]:
     return found
 
 
-def _row(sweep: Sweep, row: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
-    mine = next(result for result in results if result["variant"] == row["variant"])
-    ratios = [r["constraint_ratio"] for r in results if r["variant"] == row["variant"]]
-    return {"changed": mine["varied"], "constraint_ratio": sum(ratios) / len(ratios)} | {
-        name: row[name] for name in COLUMNS
-    }
-
-
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any], columns: dict[str, tuple[str, str]]) -> str:
     """A sweep as Markdown."""
     base = ", ".join(f"{name} {value:g}" for name, value in found["base"].items())
     seeds = (
         f"seed {found['seeds'][0]}" if len(found["seeds"]) == 1 else f"{len(found['seeds'])} seeds"
     )
-    heads = ["changed", *(head for head, _ in COLUMNS.values()), "α·D / margin"]
+    start = ", ".join(f"{k} {v:.4g}" for k, v in found["start"].items() if v is not None)
+    heads = ["changed", *(head for head, _ in columns.values()), "α·D / margin"]
     lines = [
-        f"**{found['title']}**, around {base} ({seeds}; oracle {found['start']:.3f} before):",
+        f"**{found['title']}**, around {base} ({seeds}; before: {start}):",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
     ]
     for row in found["rows"]:
         name = ", ".join(f"{k} {v:g}" for k, v in row["changed"].items()) or "nothing"
-        cells = [format(row[key], form) for key, (_, form) in COLUMNS.items()]
-        ratio = row["constraint_ratio"]
-        cells.append("–" if ratio is None else f"{ratio:.2g}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        cells = [format(row[key], form) for key, (_, form) in columns.items()]
+        lines.append(f"| {name} | {' | '.join([*cells, format(row['constraint_ratio'], '.2g')])} |")
     return "\n".join(lines)
 
 
-def write_tables(document: Path, sweeps: Sequence[dict[str, Any]]) -> None:
+def write_tables(document: Path, ground: Ground, sweeps: Sequence[dict[str, Any]]) -> None:
     """Put the tables between the document's marks."""
-    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
+    begin = f"<!-- sweep: made by python -m benchmarks.sweep --on {ground.name} -->"
+    end = "<!-- end of sweep -->"
+    before, _, rest = document.read_text(encoding="utf-8").partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit(f"{document} lacks {BEGIN!r} and {END!r}: put both where the tables go")
-    tables = "\n\n".join(table(sweep) for sweep in sweeps)
-    document.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{document} lacks {begin!r} and {end!r}: put both where the tables go")
+    tables = "\n\n".join(table(sweep, ground.columns) for sweep in sweeps)
+    document.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep", description=__doc__)
+    parser.add_argument("--on", choices=list(GROUNDS), default="world")
     parser.add_argument("--output", type=Path, default=Path("fpo-sweep"))
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--report", action="store_true", help="only write the tables again")
     args = parser.parse_args()
-    if args.report:
-        found = json.loads(RESULTS.read_text(encoding="utf-8"))["sweeps"]
+    ground = GROUNDS[args.on]
+    results = RESULTS / f"sweep-{ground.name}.json"
+    if ground is WORLD:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
     else:
-        places = (args.output / sweep.title.split()[0].lower() for sweep in SWEEPS)
+        sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
+    if args.report:
+        found = json.loads(results.read_text(encoding="utf-8"))["sweeps"]
+    else:
+        places = (args.output / sweep.title.split()[0].lower() for sweep in ground.sweeps)
         found = [
-            measured(sweep, place, args.seeds.split(","), Ui())
-            for sweep, place in zip(SWEEPS, places, strict=True)
+            ground.measured(sweep, place, args.seeds.split(","), Ui())
+            for sweep, place in zip(ground.sweeps, places, strict=True)
         ]
         result = {
-            "command": f"python -m benchmarks.sweep --seeds {args.seeds}",
+            "command": f"python -m benchmarks.sweep --on {ground.name} --seeds {args.seeds}",
             "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
             "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
             "sweeps": found,
         }
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    write_tables(DOCUMENT, found)
+        results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_tables(DOCUMENT, ground, found)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from fpo_mlx.hooks import intercept
 
 Logits = Callable[[mx.array], mx.array]
 """(n, d) hidden states -> (n, v) logits."""
-_COPIES = 4
-"""Logits, their softmax and gradients of one chunk live at once."""
+Chunk = tuple[TokenTerms, list[mx.array]]
+"""The terms of some tokens, and all that was made for them."""
+_COPIES = 3
+"""Logits, their softmax and a gradient of one chunk live at once."""
 
 
 class Head:
@@ -59,10 +61,13 @@ class Head:
 
     def logits(self, h: mx.array) -> mx.array:
         """(n, d) -> (n, v)."""
-        logits = self._layer(self.module, h)
+        logits = self._uncapped(h)
         if self._softcap is None:
             return logits
         return mx.tanh(logits / self._softcap) * self._softcap
+
+    def _uncapped(self, h: mx.array) -> mx.array:
+        return self._layer(self.module, h)
 
     def frozen(self) -> Logits:
         """The layer as it is now, whatever its weights become."""
@@ -96,46 +101,39 @@ class Head:
         if differentiate and self.trained:
             compute = self._repeated
         parts: list[TokenTerms] = []
+        made: list[mx.array] = []
         for at in range(0, max(labels.shape[0], 1), self._chunk_rows):
             part = slice(at, at + self._chunk_rows)
             own = h[part]
-            if parts:  # one chunk after the other, for each to take the memory of the last
-                own = mx.depends([own], parts[-1].given())[0]
+            if made:  # one chunk after the other, for each to take the memory of the last
+                own = mx.depends([own], made)[0]
             frozen = None if reference is None else reference[0](reference[1][part])
-            parts.append(compute(own, labels[part], frozen, entropy))
+            terms, made = compute(own, labels[part], frozen, entropy)
+            parts.append(terms)
         return TokenTerms.join(ops, parts)
 
     def _chunk(
         self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
-    ) -> TokenTerms:
-        return TokenTerms.of(ops, self.logits(h), labels, reference, entropy=entropy)
+    ) -> Chunk:
+        terms = TokenTerms.of(ops, self.logits(h), labels, reference, entropy=entropy)
+        return terms, terms.given()
 
     def _repeated(
         self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
-    ) -> TokenTerms:
+    ) -> Chunk:
         def run(weights: dict[str, mx.array], h: mx.array) -> list[mx.array]:
-            return self._with(weights, lambda: self._chunk(h, labels, reference, entropy).given())
+            return self._with(weights, lambda: self._chunk(h, labels, reference, entropy)[1])
 
-        return TokenTerms(*mx.checkpoint(run)(self._weights(), h))
+        terms = mx.checkpoint(run)(self._weights(), h)
+        return TokenTerms(*terms), terms
 
     def _forward_gradient(
         self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
-    ) -> TokenTerms:
+    ) -> Chunk:
         del entropy
 
-        def terms(h: mx.array) -> list[mx.array]:
-            return self._chunk(h, labels, reference, False).given()
-
         def forward(h: mx.array) -> list[mx.array]:
-            """The terms, then each one's gradient by its own token's state."""
-            found = terms(h)
-            slopes = []
-            for i in range(len(found)):
-                ones = [
-                    mx.ones_like(t) if i == j else mx.zeros_like(t) for j, t in enumerate(found)
-                ]
-                slopes += mx.vjp(terms, [h], ones)[1]
-            return [*found, *slopes]
+            return self._terms_and_slopes(h, labels, reference)
 
         def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
             del primals
@@ -146,7 +144,31 @@ class Head:
         function = mx.custom_function(forward)
         function.vjp(backward)
         outputs: Any = function(h)
-        return TokenTerms(*outputs[: len(outputs) // 2])
+        return TokenTerms(*outputs[: len(outputs) // 2]), outputs
+
+    def _terms_and_slopes(
+        self, h: mx.array, labels: mx.array, reference: mx.array | None
+    ) -> list[mx.array]:
+        """The terms (n,), then each one's gradient by its own token's state (n, d).
+
+        By logits, log π has the gradient onehot − softmax, and KL softmax − the reference's.
+        """
+        logits = ops.as_float(self.logits(h))
+        found = TokenTerms.of(ops, logits, labels, reference)
+        softmax, picks = mx.softmax(logits, axis=-1), labels[:, None]
+        less = mx.take_along_axis(softmax, picks, axis=-1) - 1
+        slopes = [-self._through(h, logits, mx.put_along_axis(softmax, picks, less, axis=-1))]
+        if reference is not None:
+            apart = softmax - mx.softmax(ops.as_float(reference), axis=-1)
+            slopes.append(self._through(h, logits, apart))
+        return [*found.given(), *slopes]
+
+    def _through(self, h: mx.array, logits: mx.array, gradient: mx.array) -> mx.array:
+        """A gradient by the logits (n, v) as one by the states (n, d)."""
+        if self._softcap is not None:
+            gradient = gradient * (1 - mx.square(logits / self._softcap))
+        # Of the layer only what its gradient needs is evaluated: no logits again.
+        return mx.vjp(self._uncapped, [h], [gradient.astype(h.dtype)])[1][0]
 
 
 def _find_head(model: nn.Module) -> tuple[nn.Module, str]:

@@ -84,23 +84,23 @@ class MlxPolicy:
         self.model.eval()
         self._fast: FastStep | None = None
         if not step.plain:
-            self._try_fast_step(step)
+            self._try_fast_step(step, fuse_lora=adapter.dropout == 0)
 
-    def _try_fast_step(self, config: StepConfig) -> None:
+    def _try_fast_step(self, config: StepConfig, *, fuse_lora: bool) -> None:
         """Take the fast step, unless it says something else of this model than the plain one."""
         fast = FastStep(self.model, self.info.layers, self._taps, self._features, config)
 
         def score_fast(batch: Batch) -> Scores:
-            self._fast = fast
+            self._fast, fast.lora.on = fast, fuse_lora
             return self.score(batch)
 
         fallback = None
         for fast.mask_axes in (1, 2):
-            self._fast = None
+            self._fast, fast.lora.on = None, False
             fallback = why_plain(self.score, score_fast, fast.vocab, self.info.dtype)
             if fallback is None:
                 return
-        self._fast = None
+        self._fast, fast.lora.on = None, False
         self.info = dataclasses.replace(self.info, fallback=fallback)
 
     def score(

@@ -77,7 +77,7 @@ def preflight(
     plan = RowPlan.of(train.lengths(), config)
     shapes = _Shapes(train.lengths(), plan)
     try:
-        scored, per_token = _try_scoring(policy, train, config)
+        scored, scoring, judging = _try_scoring(policy, train, config)
         largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
         step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
@@ -91,8 +91,8 @@ def preflight(
         seconds_largest=seconds_largest,
         seconds_per_step=seconds,
         steps=plan.steps,
-        train_seconds=seconds * plan.steps + _validation_tokens(valid, plan, config) * per_token,
-        reference_seconds=per_token * missing * 2 * float(train.lengths().mean()),
+        train_seconds=seconds * plan.steps + _scored_tokens(train, valid, plan, config) * judging,
+        reference_seconds=scoring * missing * _tokens(train),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
         disk_bytes=_checkpoint_bytes(policy, config) + missing * _record_bytes(scored, config),
@@ -129,13 +129,22 @@ class _Shapes:
 
 def _try_scoring(
     policy: Policy, train: TokenisedPairs, config: TrainConfig
-) -> tuple[Scores, float]:
-    """Score the largest batch of the reference pass: its scores, and seconds per token."""
+) -> tuple[Scores, float, float]:
+    """Score the largest batch of the reference pass: its scores, seconds per token, and the same
+    where it is compared with a reference, as in validation.
+    """
     rows = scoring_batches(train.lengths(), config.tokens_per_batch)[0]
-    batch = collate(train, rows)
-    policy.score(batch)
-    seconds, scores = _timed(lambda: policy.score(batch))
-    return scores, seconds / (2 * batch.pairs * batch.width)
+    batch, tokens = collate(train, rows), train.num_tokens(rows)
+    scores = policy.score(batch)
+    seconds, _ = _timed(lambda: policy.score(batch))
+    reference = _as_reference(scores)
+    judging, _ = _timed(lambda: policy.score(batch, reference, config))
+    return scores, seconds / tokens, judging / tokens
+
+
+def _as_reference(scores: Scores) -> ReferenceBatch:
+    truncated = None if scores.pooled is None else np.zeros(len(scores.logps), np.float32)
+    return ReferenceBatch(scores.logps, scores.pooled, truncated)
 
 
 def _try_training(
@@ -143,9 +152,7 @@ def _try_training(
 ) -> tuple[Batch, float]:
     """Forward and backward of one batch, the second time timed."""
     batch = collate(train, rows)
-    scores = policy.score(batch)
-    truncated = None if scores.pooled is None else np.zeros(2 * batch.pairs, np.float32)
-    reference = ReferenceBatch(scores.logps, scores.pooled, truncated)
+    reference = _as_reference(policy.score(batch))
     policy.prepare_training(config)
     policy.accumulate(batch, reference, config, 1 / batch.pairs)
     seconds, _ = _timed(lambda: policy.accumulate(batch, reference, config, 1 / batch.pairs))
@@ -158,12 +165,21 @@ def _timed(call: Callable[[], ResultT]) -> tuple[float, ResultT]:
     return time.perf_counter() - start, result
 
 
-def _validation_tokens(valid: TokenisedPairs | None, plan: RowPlan, config: TrainConfig) -> float:
-    """Tokens of all validations of a run."""
+def _scored_tokens(
+    train: TokenisedPairs, valid: TokenisedPairs | None, plan: RowPlan, config: TrainConfig
+) -> float:
+    """Tokens of the check before step 1 and of every validation, first and last included."""
+    checked = min(len(train), config.step0_pairs) * _tokens(train)
     if valid is None:
-        return 0.0
-    each = 2 * min(len(valid), config.val_pairs) * float(valid.lengths().mean())
-    return each * (1 + plan.steps // (config.steps_per_eval or max(1, plan.steps // 10)))
+        return checked
+    every = config.steps_per_eval or max(1, plan.steps // 10)
+    each = min(len(valid), config.val_pairs) * _tokens(valid)
+    return checked + each * (1 + -(-plan.steps // every))
+
+
+def _tokens(split: TokenisedPairs) -> float:
+    """Mean tokens of a pair."""
+    return split.num_tokens(np.arange(len(split))) / len(split)
 
 
 def _checkpoint_bytes(policy: Policy, config: TrainConfig) -> int:

@@ -1,7 +1,9 @@
 """The largest batch before step 1: what is foretold, and what is refused."""
 
 import shutil
+import time
 from collections import namedtuple
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ def foretell(policy, tmp_path: Path, **changes) -> Preflight:
 
 def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
     policy = Watched()
-    found = foretell(policy, tmp_path, iters=12)
+    found = foretell(policy, tmp_path, iters=12, step0_pairs=0)
     assert policy.trained_on == [(2, 128)] * 2 + [(2, 32)] * 2
     assert (found.pairs, found.width, found.steps) == (2, 128, 12)
     assert found.fits
@@ -51,6 +53,18 @@ def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
     assert found.train_seconds == pytest.approx(12 * found.seconds_per_step)
     assert policy.rates == [0.0]
     assert not (tmp_path / "run").exists()
+
+
+def test_checks_and_validations_take_their_time(tmp_path, monkeypatch):
+    """Every timed call takes a second; pairs of 10 tokens, prompts on both sides: 14 of them."""
+    monkeypatch.setattr(time, "perf_counter", count().__next__)
+    pairs = TokenisedPairs.from_lists([([1, 2], [3] * 7, [4] * 3)] * 8)
+    settings = config(tmp_path / "run", iters=12, steps_per_eval=5, step0_pairs=4, val_pairs=6)
+    found = preflight(Watched(), pairs, pairs, settings, missing=10)  # pyright: ignore
+    batch = 8 * 14  # all pairs fit one scoring batch
+    assert found.reference_seconds == pytest.approx(10 * 14 / batch)
+    judged = 4 * 14 + 6 * 14 * len(["step 0", "step 5", "step 10", "step 12"])
+    assert found.train_seconds == pytest.approx(12 * found.seconds_per_step + judged / batch)
 
 
 def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):
