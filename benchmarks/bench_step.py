@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--pairs", default="A", help="A, M, short, long or tiny")
     found.add_argument("--device", default="cpu")
     found.add_argument("--dtype", default="float32")
-    found.add_argument("--d-sae", type=int, default=16384)
+    found.add_argument("--d-sae", type=int, default=4096, help="as examples/smollm2 has it")
     found.add_argument("--grad-checkpoint", action="store_true")
     found.add_argument("--steps", type=int, default=20)
     found.add_argument("--models", default=None, help="folder that keeps the random models")

@@ -124,7 +124,7 @@ WORLD = Ground(
     samples=192,
     pairs=100,
 )
-_ON_SMOLLM2: Values = {"alpha": (0.5, 50.0), "beta": (0.1, 10.0), "k": (200,), "batch_size": (8,)}
+_ON_SMOLLM2: Values = {"alpha": (0.5, 50.0), "beta": (0.1, 10.0)}
 SMOLLM2 = Ground(
     "smollm2",
     lambda: importlib.import_module("example").smollm2_example(None),
@@ -134,7 +134,7 @@ SMOLLM2 = Ground(
         Sweep(
             "Adapters",
             {"learning_rate": 1e-4},
-            {"learning_rate": (3e-5, 3e-4, 1e-3), **_ON_SMOLLM2, "rank": (32,)},
+            {"learning_rate": (3e-5, 3e-4, 1e-3), **_ON_SMOLLM2, "batch_size": (8,), "rank": (32,)},
         ),
         Sweep(
             "Full training",

@@ -19,7 +19,6 @@ from fpo_core.scoring import ReferenceBatch
 from fpo_mlx import ops
 from fpo_mlx.fused_features import pooled_features
 from fpo_mlx.fused_head import Head
-from fpo_mlx.fused_lora import FusedLora
 from fpo_mlx.hooks import Tap
 from fpo_mlx.split_cache import CompletionCache, PromptCache
 
@@ -40,7 +39,6 @@ class FastStep:
         self._model, self._layers, self._taps, self._features = model, layers, taps, features
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget)
-        self.lora = FusedLora(model)
         self.vocab = self._head.vocab
         self.mask_axes = 1
         """Axes for heads in a mask: models that group queries in an axis of their own want 2."""

@@ -8,6 +8,7 @@ from mlx import nn
 
 from fpo_core.errors import ModelError
 from fpo_core.fast import TokenTerms
+from fpo_core.logps import token_kl
 from fpo_core.packing import chunk_rows
 from fpo_mlx import ops
 from fpo_mlx.hooks import intercept
@@ -16,7 +17,7 @@ Logits = Callable[[mx.array], mx.array]
 """(n, d) hidden states -> (n, v) logits."""
 Chunk = tuple[TokenTerms, list[mx.array]]
 """The terms of some tokens, and all that was made for them."""
-_COPIES = 3
+_COPIES = 10
 """Logits, their softmax and a gradient of one chunk live at once."""
 
 
@@ -154,14 +155,17 @@ class Head:
         By logits, log π has the gradient onehot − softmax, and KL softmax − the reference's.
         """
         logits = ops.as_float(self.logits(h))
-        found = TokenTerms.of(ops, logits, labels, reference)
         softmax, picks = mx.softmax(logits, axis=-1), labels[:, None]
+        # The largest probability is 1 / Σ exp(logits − max): no second pass of exponentials.
+        total = logits.max(axis=-1) - mx.log(softmax.max(axis=-1))
+        terms = [mx.take_along_axis(logits, picks, axis=-1)[:, 0] - total]
         less = mx.take_along_axis(softmax, picks, axis=-1) - 1
         slopes = [-self._through(h, logits, mx.put_along_axis(softmax, picks, less, axis=-1))]
         if reference is not None:
+            terms.append(token_kl(ops, logits, reference))
             apart = softmax - mx.softmax(ops.as_float(reference), axis=-1)
             slopes.append(self._through(h, logits, apart))
-        return [*found.given(), *slopes]
+        return [*terms, *slopes]
 
     def _through(self, h: mx.array, logits: mx.array, gradient: mx.array) -> mx.array:
         """A gradient by the logits (n, v) as one by the states (n, d)."""

@@ -7,25 +7,22 @@ import mlx.core as mx
 from mlx import nn
 from mlx_lm.tuner.lora import LoRALinear
 
-from fpo_mlx.hooks import intercept
+from fpo_mlx.hooks import Switch, intercept
 
 
-class FusedLora:
-    """Stands in for mlx-lm's adapters of a model without dropout, while it is on."""
+def fuse_lora(model: nn.Module, switch: Switch) -> None:
+    """Stand in for mlx-lm's adapters without dropout, while the switch is on."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.on = False
-        for layer in model.modules():
-            if type(layer) is LoRALinear:  # a tapped one is of a class of its own, and stays
-                intercept(layer, self._call)
-
-    def _call(self, inner: Callable[..., mx.array], layer: Any, x: mx.array) -> mx.array:
-        if not self.on or x.dtype != layer.lora_a.dtype:
+    def call(inner: Callable[..., mx.array], layer: Any, x: mx.array) -> mx.array:
+        if not switch.on or x.dtype != layer.lora_a.dtype:
             return inner(layer, x)
         rows = x.reshape(-1, x.shape[-1])
-        return _fused(layer.linear, layer.scale, rows, layer.lora_a, layer.lora_b).reshape(
-            *x.shape[:-1], -1
-        )
+        y = _fused(layer.linear, layer.scale, rows, layer.lora_a, layer.lora_b)
+        return y.reshape(*x.shape[:-1], -1)
+
+    for layer in model.modules():
+        if isinstance(layer, LoRALinear):
+            intercept(layer, call)
 
 
 def _fused(

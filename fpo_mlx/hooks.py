@@ -5,6 +5,7 @@ and no other instance of the class changes.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -18,6 +19,13 @@ from fpo_mlx.split_cache import Arrays, SplitCache
 
 _RANDOM: Any = mx.random.state
 """One array: the two halves of a 64-bit key."""
+
+
+@dataclass
+class Switch:
+    """Whether what stands in for layers is in use."""
+
+    on: bool = False
 
 
 class Tap:

@@ -30,8 +30,10 @@ from fpo_core.scoring import ReferenceBatch, score_batch
 from fpo_mlx import device as devices
 from fpo_mlx import ops
 from fpo_mlx.fast import FastStep
+from fpo_mlx.fused_lora import fuse_lora
+from fpo_mlx.fused_mlp import fuse_mlps
 from fpo_mlx.generate import generate
-from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
+from fpo_mlx.hooks import ColumnCut, Switch, tap_and_checkpoint
 from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
 from fpo_mlx.optimiser import Optimiser
 from fpo_mlx.trained import Weights, select_trained
@@ -65,6 +67,11 @@ class MlxPolicy:
         parameters = _count(self.model)
         self._trained = select_trained(self.model, stack, adapter, model.seed, dtype)
         self._features = features and features.to(ops, mx.zeros(0))
+        self._fused = Switch()
+        if not step.plain:  # within taps and checkpoints, which come around
+            fuse_mlps(self.model, size, self._fused)
+            if adapter.dropout == 0:
+                fuse_lora(self.model, self._fused)
         hooks = () if features is None else features.hooks
         self._taps = tap_and_checkpoint(stack, hooks, grad_checkpoint)
         self._cut = ColumnCut(body_of(self.model, self.stack_path))
@@ -84,23 +91,23 @@ class MlxPolicy:
         self.model.eval()
         self._fast: FastStep | None = None
         if not step.plain:
-            self._try_fast_step(step, fuse_lora=adapter.dropout == 0)
+            self._try_fast_step(step)
 
-    def _try_fast_step(self, config: StepConfig, *, fuse_lora: bool) -> None:
+    def _try_fast_step(self, config: StepConfig) -> None:
         """Take the fast step, unless it says something else of this model than the plain one."""
         fast = FastStep(self.model, self.info.layers, self._taps, self._features, config)
 
         def score_fast(batch: Batch) -> Scores:
-            self._fast, fast.lora.on = fast, fuse_lora
+            self._fast, self._fused.on = fast, True
             return self.score(batch)
 
         fallback = None
         for fast.mask_axes in (1, 2):
-            self._fast, fast.lora.on = None, False
+            self._fast, self._fused.on = None, False
             fallback = why_plain(self.score, score_fast, fast.vocab, self.info.dtype)
             if fallback is None:
                 return
-        self._fast, fast.lora.on = None, False
+        self._fast, self._fused.on = None, False
         self.info = dataclasses.replace(self.info, fallback=fallback)
 
     def score(

@@ -15,17 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
 
 from benchmarks.evidence.drift import FILE as DRIFT
 from benchmarks.evidence.drift import Observer
-from benchmarks.evidence.found import Evidence
+from benchmarks.evidence.found import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
-from fpo_cli.compare.plan import Planned
-from fpo_cli.compare.runs import Comparison, place
+from fpo_cli.compare.runs import START_FILE, Comparison, place
 from fpo_cli.ui import Ui
 from fpo_core.config import TrainConfig
-from fpo_core.files import write_json
 
 ROOT = Path(__file__).parents[2]
-FILE = "evidence.json"
 
 
 def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
@@ -40,25 +37,21 @@ def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
     every = [run for runs in groups.values() for run in runs]
     # All train before any is observed: what observes would count in the memory of later runs.
     start, _ = Comparison(world.config, every, world.example.judge, ui).results()
-    judged = [run for group in (OBJECTIVES, ABLATION, CONTROL) for run in groups[group]]
-    _observe([place(output, run) for run in judged], every[0].config, pairs, ui)
-    names = {group: [_folder(run) for run in runs] for group, runs in groups.items()}
-    write_json(output / FILE, {"groups": names, "alpha": world.alpha, "start": start})
-    return Evidence.read(output)
+    folders = {name: [Run(place(output, run)) for run in runs] for name, runs in groups.items()}
+    found = Evidence(folders, world.alpha, start)
+    _observe([*found.objectives, *found.ablations, *found.control], every[0].config, pairs, ui)
+    found.write(output)
+    return found
 
 
-def _observe(runs: Sequence[Path], config: TrainConfig, pairs: int, ui: Ui) -> None:
+def _observe(runs: Sequence[Run], config: TrainConfig, pairs: int, ui: Ui) -> None:
     """Observe those that were not, all with the k of one run's settings."""
-    left = [folder for folder in runs if not (folder / DRIFT).is_file()]
+    left = [run.folder for run in runs if not (run.folder / DRIFT).is_file()]
     observer = Observer(config, pairs) if left else None
     for folder in left:
         ui.note(f"observing {folder.name}")
         assert observer is not None
         observer.observe(folder)
-
-
-def _folder(run: Planned) -> str:
-    return f"runs/{run.name}"
 
 
 def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence:
@@ -67,16 +60,12 @@ def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence
     command = [sys.executable, str(script), "--output", str(output)]
     command += [] if cache is None else ["--cache", cache]
     subprocess.run(command, check=True)
-    runs = sorted((output / "runs").iterdir())
-    settings = json.loads((runs[0] / "result.json").read_text(encoding="utf-8"))["config"]
-    _observe(runs, TrainConfig.from_mapping(settings), pairs, ui)
-    names = {
-        OBJECTIVES: [f"runs/{folder.name}" for folder in runs],
-        **{g: [] for g in (ABLATION, CONTROL, BLOCKS)},
-    }
-    start = json.loads((output / "start.json").read_text(encoding="utf-8"))
-    write_json(output / FILE, {"groups": names, "alpha": None, "start": start})
-    return Evidence.read(output)
+    runs = [Run(folder) for folder in sorted((output / "runs").iterdir())]
+    _observe(runs, TrainConfig.from_mapping(runs[0].result["config"]), pairs, ui)
+    start = json.loads((output / START_FILE).read_text(encoding="utf-8"))
+    found = Evidence({OBJECTIVES: runs, ABLATION: [], CONTROL: [], BLOCKS: []}, None, start)
+    found.write(output)
+    return found
 
 
 def main() -> None:

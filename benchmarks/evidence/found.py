@@ -13,8 +13,11 @@ from benchmarks.evidence.drift import Standing, read
 from benchmarks.evidence.measures import NAMES
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES
 from benchmarks.evidence.ranks import interval, spearman
+from fpo_cli.compare.runs import RESULT_FILE
+from fpo_core.files import write_json
 from fpo_core.scores import rejected
 
+FILE = "evidence.json"
 MATCH = 0.0101
 """Raw accuracies that differ by at most one point are matched, floating point allowed for."""
 
@@ -28,7 +31,7 @@ class Run:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What `fpo compare` wrote of it."""
-        return json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        return json.loads((self.folder / RESULT_FILE).read_text(encoding="utf-8"))
 
     @cached_property
     def standings(self) -> list[Standing]:
@@ -57,13 +60,21 @@ class Evidence:
 
     @classmethod
     def read(cls, folder: Path) -> "Evidence":
-        """What the command left in a folder."""
-        content = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
+        """What `write` left in a folder."""
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         groups = {
             group: [Run(folder / name) for name in names]
             for group, names in content["groups"].items()
         }
         return cls(groups, content["alpha"], content["start"])
+
+    def write(self, folder: Path) -> None:
+        """Leave in a folder which of its runs belong to which group."""
+        groups = {
+            group: [str(run.folder.relative_to(folder)) for run in runs]
+            for group, runs in self.groups.items()
+        }
+        write_json(folder / FILE, {"groups": groups, "alpha": self.alpha, "start": self.start})
 
     @property
     def objectives(self) -> list[Run]:
@@ -83,7 +94,7 @@ class Evidence:
     @property
     def blocks(self) -> list[Run]:
         """FPO with autoencoders of one block or of several."""
-        return self.groups.get(BLOCKS, [])
+        return self.groups[BLOCKS]
 
     def of(self, objective: str) -> list[Run]:
         """The runs of an objective, a seed each."""

@@ -70,7 +70,7 @@ class World:
             if not file.is_file():
                 self._weigh(attribute, file, ui)
             change = {"alpha": self.alpha * STRONG, "feature_weights": str(file)}
-            runs += [_named(run, {"weights": attribute}) for run in self._changed(change)]
+            runs += self._changed(change, {"weights": attribute})
         return runs
 
     def blocks(self, folder: Path) -> list[Planned]:
@@ -87,8 +87,7 @@ class World:
         for blocks in ((1,), (2,), (3,), (1, 2, 3)):
             saes = [str(files[block]) for block in blocks]
             change = {"sae": saes, "normalize_d": True, "alpha": 1.0}
-            name = {"block": "+".join(map(str, blocks))}
-            runs += [_named(run, name) for run in self._changed(change)]
+            runs += self._changed(change, {"block": "+".join(map(str, blocks))})
         return runs
 
     @property
@@ -101,9 +100,10 @@ class World:
     def _planned(self, config: CompareConfig, **change: Any) -> list[Planned]:
         return plan(config, self.shared | change, str(SETTINGS))
 
-    def _changed(self, change: dict[str, Any]) -> list[Planned]:
+    def _changed(self, change: dict[str, Any], name: dict[str, Any] | None = None) -> list[Planned]:
+        """FPO with other settings, told apart by them or by a `name`."""
         config = replace(self.config, objectives=("fpo",), grid=self._without(change))
-        return [_named(run, change) for run in self._planned(config, **change)]
+        return [replace(run, varied=name or change) for run in self._planned(config, **change)]
 
     def _without(self, change: dict[str, Any]) -> tuple[str, ...]:
         grid = self.config.grid or ()
@@ -128,10 +128,6 @@ class World:
             backend=self.config.backend,
         )
         rank_features(config, ui)
-
-
-def _named(run: Planned, change: dict[str, Any]) -> Planned:
-    return replace(run, varied=change)
 
 
 def _replies(attribute: str, value: str) -> list[str]:

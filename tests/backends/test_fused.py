@@ -1,0 +1,63 @@
+"""Layers that a fast step computes its own way are found; that they are right is in `test_fast`."""
+
+import functools
+from collections import Counter
+
+import pytest
+
+import fpo_mlx.fused_lora
+import fpo_mlx.fused_mlp
+import fpo_torch.fused_lora
+import fpo_torch.fused_mlp
+import fpo_torch.fused_norm
+from fpo_core.config import StepConfig
+from tests.backends.families import write_family
+from tests.helpers import random_batch
+
+LINEAR, BLOCKS = 7, 2
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts calls of what stands in for layers."""
+    found = Counter()
+
+    def counted(name, function):
+        @functools.wraps(function)
+        def call(*args):
+            found[name] += 1
+            return function(*args)
+
+        return call
+
+    gates = tuple(counted("mlp", gate) for gate in fpo_mlx.fused_mlp._GATES)
+    monkeypatch.setattr(fpo_mlx.fused_mlp, "_GATES", gates)
+    for name, module in (
+        ("lora", fpo_mlx.fused_lora),
+        ("lora", fpo_torch.fused_lora),
+        ("mlp", fpo_torch.fused_mlp),
+        ("norm", fpo_torch.fused_norm),
+    ):
+        monkeypatch.setattr(module, "_fused", counted(name, module._fused), raising=True)
+    return found
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_layers_are_found(backend, make_policy, calls, tmp_path, name, dropout):
+    folder = write_family(name, tmp_path / name, num_hidden_layers=BLOCKS)
+    policy = make_policy(backend, folder=folder, dropout=dropout)
+    calls.clear()
+    policy.score(random_batch(3))
+    assert calls["mlp"] >= BLOCKS
+    if backend == "mlx" and dropout:
+        assert not calls["lora"]
+    else:
+        assert calls["lora"] == LINEAR * calls["mlp"]
+    assert (calls["norm"] > 0) == (backend == "torch")
+
+
+def test_the_plain_step_has_the_librarys_layers(backend, make_policy, calls):
+    policy = make_policy(backend, step=StepConfig(plain=True))
+    policy.score(random_batch(3))
+    assert not calls
