@@ -139,7 +139,7 @@ SMOLLM2 = Ground(
         Sweep(
             "Full training",
             {"fine_tune_type": "full", "learning_rate": 1e-5},
-            {"learning_rate": (1e-6, 3e-6, 3e-5), **_ON_SMOLLM2},
+            {"learning_rate": (1e-6, 3e-6, 3e-5), "alpha": (50.0,), "batch_size": (8,)},
         ),
     ),
     _COLUMNS,
@@ -180,7 +180,7 @@ def table(found: dict[str, Any], columns: dict[str, tuple[str, str]]) -> str:
 
 def write_tables(document: Path, ground: Ground, sweeps: Sequence[dict[str, Any]]) -> None:
     """Put the tables between the document's marks."""
-    begin = f"<!-- sweep: made by python -m benchmarks.sweep --on {ground.name} -->"
+    begin = f"<!-- sweep on {ground.name}: made by python -m benchmarks.sweep -->"
     end = "<!-- end of sweep -->"
     before, _, rest = document.read_text(encoding="utf-8").partition(begin)
     _, found, after = rest.partition(end)

@@ -121,10 +121,10 @@ def evidence(tmp_path: Path) -> Evidence:
         write_run(tmp_path, f"fpo weights={name}", 0, 1.5, weights=name, alpha=20.0)
         for name in ATTRIBUTES
     ]
-    groups = {"objectives": objectives, "ablation": ablation, "control": control}
-    start = {"reference_seconds": 3.0, "metrics": Run(tmp_path / objectives[0]).result["metrics"]}
-    content = {"groups": groups, "alpha": 2.0, "start": start}
-    (tmp_path / "evidence.json").write_text(json.dumps(content))
+    groups = {"objectives": objectives, "ablation": ablation, "control": control, "blocks": []}
+    runs = {group: [Run(tmp_path / name) for name in names] for group, names in groups.items()}
+    start = {"reference_seconds": 3.0, "metrics": runs["objectives"][0].result["metrics"]}
+    Evidence(runs, 2.0, start).write(tmp_path)
     return Evidence.read(tmp_path)
 
 
