@@ -11,8 +11,8 @@ from fpo_core.settings import Settings, setting
 ObjectiveName = Literal["fpo", "dpo-norm", "dpo", "simpo", "simpo-kl", "tdpo1", "tdpo2", "discopop"]
 Coefficient = Literal["alpha", "beta", "gamma", "discopop_tau"]
 COEFFICIENTS: dict[ObjectiveName, dict[Coefficient, float]] = {
-    "fpo": {"beta": 0.1, "alpha": 0.5},
-    "dpo-norm": {"beta": 0.1},
+    "fpo": {"beta": 2.0, "alpha": 5.0},
+    "dpo-norm": {"beta": 2.0},
     "dpo": {"beta": 0.1},
     "simpo": {"beta": 2.0, "gamma": 0.5},
     "simpo-kl": {"beta": 2.0, "gamma": 0.5, "alpha": 0.5},
@@ -20,7 +20,8 @@ COEFFICIENTS: dict[ObjectiveName, dict[Coefficient, float]] = {
     "tdpo2": {"beta": 0.1, "alpha": 0.5},
     "discopop": {"beta": 0.1, "discopop_tau": 0.05},
 }
-"""The coefficients that each objective has, and their defaults: those of the papers."""
+"""The coefficients that each objective has, and their defaults: those of the papers, but for the
+first two, whose are from experiments (docs/choosing.md); `paper` among the presets has its own."""
 
 
 def _default(name: Coefficient) -> str:
@@ -74,7 +75,9 @@ class ObjectiveConfig(Settings):
     )
     k: int = setting(50, help="Features of policy and of reference that D compares.", least=1)
     normalize_d: bool = setting(
-        False, help="Divide D by the mean squared reference feature, so alpha carries between SAEs."
+        True,
+        help="Divide D by the mean squared reference feature, so that alpha carries between "
+        "autoencoders; off, D is the paper's.",
     )
     straight_through: bool = setting(
         False,

@@ -16,6 +16,7 @@ _BOTH: dict[str, Any] = {
     "k": 50,
     "alpha": 0.5,
     "beta": 0.1,
+    "normalize_d": False,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": _BOTH

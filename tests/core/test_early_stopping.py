@@ -31,7 +31,7 @@ def test_a_run_ends_after_so_many_validations_that_were_no_better(
     state = result.state
     assert (state.step, state.best_step, state.stale) == (3 + patience, 3, patience)
     # 0.3 nats a token up on the chosen side: u = β · 0.3
-    best = 0.1 * 0.3 if metric != "loss" else math.log1p(math.exp(-0.03))
+    best = 2.0 * 0.3 if metric != "loss" else math.log1p(math.exp(-0.6))
     assert state.best_value == pytest.approx(best, rel=1e-6)
     said = f"after step {3 + patience} of 12: {metric} on held-out pairs was no better than at "
     assert result.early_end == f"{said}step 3 (in best/) in {patience} validations"

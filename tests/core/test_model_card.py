@@ -53,7 +53,7 @@ def test_a_card_of_training():
     for line in (
         "| target_modules | q_proj, v_proj |",
         "| beta | 2.0 |",
-        "| alpha | 0.5 |",  # the objective's default, in force
+        "| alpha | 5.0 |",  # the objective's default, in force
         "| learning_rate | 0.0001 |",
         "| `raw_accuracy` | 0.500 [0.250, 0.750] | 0.750 [0.250, 0.750] |",
         "| `loss` | 0.6931 | 0.125 |",

@@ -18,7 +18,12 @@ INPUTS = ("logps", "d", "kl")
 CONFIGS = {
     "fpo": {"alpha": 0.7, "beta": 0.4},
     "fpo, no stop-gradient": {"alpha": 0.7, "beta": 0.4, "stop_gradient": False},
-    "fpo, smoothed, with RPO": {"label_smoothing": 0.1, "rpo_alpha": 0.3},
+    "fpo, smoothed, with RPO": {
+        "alpha": 0.5,
+        "beta": 0.1,
+        "label_smoothing": 0.1,
+        "rpo_alpha": 0.3,
+    },
     "dpo-norm": {"beta": 1.5},
     "dpo": {"beta": 0.3},
     "dpo, smoothed": {"beta": 0.3, "label_smoothing": 0.2},
@@ -223,7 +228,7 @@ def test_what_an_objective_does_not_use_is_refused_by_name(settings, named):
 
 
 def test_coefficients_are_the_objectives_own_unless_set():
-    assert ObjectiveConfig().coefficient("alpha") == 0.5
+    assert ObjectiveConfig().coefficient("alpha") == 5.0
     assert ObjectiveConfig(objective="simpo").coefficient("beta") == 2.0
     assert ObjectiveConfig(objective="simpo", beta=1.0).coefficient("beta") == 1.0
     assert ObjectiveConfig(objective="dpo").coefficient("alpha") == 0.0

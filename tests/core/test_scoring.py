@@ -99,7 +99,7 @@ def test_scores_by_hand(name):
         targets,
         saes=(identity_sae(2).to(fw.xp, given.logits),),
         reference=reference.astype(fw.xp, given.logits),
-        objective=ObjectiveConfig(k=2),
+        objective=ObjectiveConfig(k=2, normalize_d=False),
     )
     fw.close(found.logps, [3 * math.log(1 / 2), math.log(1 / 4)])
     fw.close(found.lengths, [3, 1])
@@ -129,7 +129,7 @@ def test_d_of_several_autoencoders_is_the_mean_of_theirs(name):
         targets,
         saes=tuple(each.to(fw.xp, given.logits) for each in saes),
         reference=ReferenceBatch(zeros, stored, zeros).astype(fw.xp, given.logits),
-        objective=ObjectiveConfig(k=4),
+        objective=ObjectiveConfig(k=4, normalize_d=False),
     )
     fw.close(found.pooled, np.concatenate([pooled, pooled / 2], 1))
     fw.close(found.d, [(2**2 / 4 + 2**2 / 4) / 2] * 2)
@@ -158,7 +158,11 @@ def test_policy_features_that_the_cap_cut_off_are_counted():
     def outside(truncated):
         reference = ReferenceBatch(np.zeros(2), pooled, np.array(truncated))
         sae = identity_sae(2)
-        options = {"saes": (sae,), "reference": reference, "objective": ObjectiveConfig(k=2)}
+        options = {
+            "saes": (sae,),
+            "reference": reference,
+            "objective": ObjectiveConfig(k=2, normalize_d=False),
+        }
         return score(fw.xp, given, targets, **options).outside_cap.tolist()
 
     assert outside([1.0, 1.0]) == [1, 1]
@@ -181,7 +185,10 @@ def dense(batch, seed=1):
 
 def numpy_scores(batch):
     given, targets, reference = dense(batch)
-    options = {"saes": (random_sae(8, 40, kind="topk"),), "objective": ObjectiveConfig(k=4)}
+    options = {
+        "saes": (random_sae(8, 40, kind="topk"),),
+        "objective": ObjectiveConfig(k=4, normalize_d=False),
+    }
     return score(numpy_ops, given, targets, reference=reference, entropy=True, **options)
 
 

@@ -16,7 +16,7 @@ def test_a_run_learns_saves_and_reports(tmp_path: Path) -> None:
     assert result.state.first["loss"] == pytest.approx(math.log(2))
     # After 6 steps the chosen side is 0.6 nats a token up: u = β · 0.6.
     assert result.state.evals[-1][1]["eval_loss"] == pytest.approx(
-        -math.log(1 / (1 + math.exp(-0.06)))
+        -math.log(1 / (1 + math.exp(-1.2)))
     )
     assert result.state.best_step == 6
     for name in ("adapter_model.safetensors", "best/adapters.safetensors"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 FILE = Path(__file__).parents[2] / "fpo_core" / "golden.json"
 PAIRS, TOKENS, VOCAB, D_IN, D_SAE = 2, 5, 7, 3, 8
-SETTINGS = {"alpha": 2.0, "beta": 0.5, "k": 2}
+SETTINGS = {"alpha": 2.0, "beta": 0.5, "k": 2, "normalize_d": False}
 SAE_K = 3
 """Active features of the top-k autoencoders."""
 
