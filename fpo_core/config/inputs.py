@@ -94,7 +94,7 @@ class FeatureConfig(SaeConfig):
     feature_weights: str | None = setting(
         None,
         help="File of weighted features that D compares in place of the top k, made by "
-        "`fpo sae features`.",
+        "`fpo sae features`; with --no-normalize-d where the reference may lack them all.",
     )
 
     def check(self) -> None:
