@@ -1,4 +1,4 @@
-"""Gated feed-forward layers whose product, and its gradient, are one pass over memory each."""
+"""Gated feed-forward layers that keep three arrays for backward, and bend each number once."""
 
 import functools
 from collections.abc import Callable
@@ -37,25 +37,35 @@ def fuse_mlps(model: nn.Module, width: int, switch: Switch) -> None:
             intercept(module, functools.partial(call, found))
 
 
-def _gate(act: Callable[[mx.array], mx.array]) -> Gate:
-    def product(x: mx.array, up: mx.array) -> mx.array:
-        return act(x) * up
+def _gate(
+    bend: Callable[[mx.array], mx.array],
+    act: Callable[[mx.array, mx.array], mx.array],
+    slope: Callable[[mx.array, mx.array], mx.array],
+) -> Gate:
+    """From the dear part of an activation, kept for backward, and from act(x) and act'(x) by it."""
 
-    def gradients(x: mx.array, up: mx.array, outer: mx.array) -> list[mx.array]:
-        return mx.vjp(product, [x, up], [outer])[1]
+    def forward(x: mx.array, up: mx.array) -> list[mx.array]:
+        bent = bend(x)
+        return [act(x, bent) * up, bent]
+
+    def gradients(x: mx.array, up: mx.array, bent: mx.array, outer: mx.array) -> list[mx.array]:
+        return [outer * up * slope(x, bent), outer * act(x, bent)]
 
     backward: Any = mx.compile(gradients, shapeless=True)
-    fused: Any = mx.custom_function(mx.compile(product, shapeless=True))
-    fused.vjp(lambda primals, outer, output: backward(*primals, outer))
-    return fused
+    fused: Any = mx.custom_function(mx.compile(forward, shapeless=True))
+    fused.vjp(lambda primals, outer, outputs: backward(*primals, outputs[1], outer[0]))
+    return lambda x, up: fused(x, up)[0]
 
 
-def _gelu(x: mx.array) -> mx.array:
-    """By tanh."""
-    return 0.5 * x * (1 + mx.tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))
-
-
-_GATES = (_gate(lambda x: x * mx.sigmoid(x)), _gate(_gelu))
+_SQUARE, _CUBE = sqrt(2 / pi), 0.044715
+_GATES = (
+    _gate(mx.sigmoid, lambda x, s: x * s, lambda x, s: s + x * s * (1 - s)),
+    _gate(  # GELU by tanh
+        lambda x: mx.tanh(_SQUARE * (x + _CUBE * x * x * x)),
+        lambda x, t: 0.5 * x * (1 + t),
+        lambda x, t: 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _SQUARE * (1 + 3 * _CUBE * x * x),
+    ),
+)
 
 
 def _recognise(module: Any, width: int) -> Gate | None:
