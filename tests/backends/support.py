@@ -13,7 +13,7 @@ from fpo_core.scoring import ReferenceBatch
 
 HIDDEN = 32
 UNTRAINED = (5, 6)
-OBJECTIVE = ObjectiveConfig(alpha=2.0, beta=0.5, k=8)
+OBJECTIVE = ObjectiveConfig(alpha=2.0, beta=0.5, k=8, normalize_d=False)
 """Strong enough that the constraint is a fair part of the gradient."""
 BETA1 = 0.9
 
