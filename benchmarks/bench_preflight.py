@@ -81,7 +81,7 @@ def main() -> None:
             rows.append(compare(setting, options, folder))
             print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": "python benchmarks/bench_preflight.py " + " ".join(sys.argv[1:]),
+        "command": f"python benchmarks/bench_preflight.py --iters {args.iters} --backend {args.backend}",
         "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
         "versions": {name: version(name) for name in ("torch", "mlx", "transformers", "numpy")},
         "rows": rows,
