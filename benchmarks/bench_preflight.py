@@ -81,7 +81,8 @@ def main() -> None:
             rows.append(compare(setting, options, folder))
             print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": f"python benchmarks/bench_preflight.py --iters {args.iters} --backend {args.backend}",
+        "command": "python benchmarks/bench_preflight.py "
+        f"--iters {args.iters} --backend {args.backend}",
         "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
         "versions": {name: version(name) for name in ("torch", "mlx", "transformers", "numpy")},
         "rows": rows,
