@@ -87,7 +87,6 @@ class Comparison:
         seconds = time.perf_counter() - began
         self.ui.note("measuring the start")
         data = RunData.of(checked.data, store, session.features)
-        policy.set_reference(policy.trained())
         measured = make_gauge(checked, data, self._measuring(session, config)).measure(policy)
         result = {"reference_seconds": seconds, "metrics": measured.to_mapping()}
         write_json(path, result)
