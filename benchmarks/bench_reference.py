@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import alternate, ratio, serve, write_result
-from benchmarks.bench_step import build_policy, parser
+from benchmarks.bench_step import build_policy, options_of, parser
 from benchmarks.shapes import MODELS, PAIRS, batch_of, build_model
 
 
@@ -66,26 +66,9 @@ def _bare_mlx(folder: str, tokens: np.ndarray) -> Callable[[], None]:
     return lambda: mx.eval(model(ids))
 
 
-def options_of(arguments: argparse.Namespace, pairs: str, folder: Path) -> dict[str, Any]:
-    """What the workers of a shape are to do, as `bench_step` has it."""
-    return {
-        "backend": arguments.backend,
-        "model": arguments.model_shape,
-        "folder": str(folder),
-        "pairs": pairs,
-        "device": "cpu",
-        "dtype": "float32",
-        "d_sae": arguments.d_sae,
-        "grad_checkpoint": False,
-        "logits_budget": 256,
-        "plain": False,
-        "alpha": 0.5,
-    }
-
-
 def measure(arguments: argparse.Namespace, pairs: str, folder: Path) -> dict[str, Any]:
     """Each kind of pass in turn, on one shape of pairs."""
-    common = options_of(arguments, pairs, folder)
+    common = options_of(arguments, folder, pairs=pairs)
     kinds = ("reference", "rows", "packed")
     module = [sys.executable, "-m", "benchmarks.bench_reference", "--worker"]
     commands = {kind: [*module, json.dumps(common | {"what": kind})] for kind in kinds}

@@ -62,24 +62,23 @@ class Ground:
     samples: int
     pairs: int
 
-    def planned(self, sweep: Sweep, output: Path, seeds: Sequence[str]) -> list[Planned]:
-        """The runs of a sweep, in the order of its table."""
-        settings = self.example().training(output) | self.shared | sweep.base
-        config = CompareConfig(output=str(output), seeds=tuple(seeds), objectives=("fpo",))
-        return [
-            replace(run, varied=change)
-            for change in sweep.changes()
-            for run in plan(config, settings | change, self.name)
-        ]
-
     def measured(self, sweep: Sweep, output: Path, seeds: Sequence[str], ui: Ui) -> dict[str, Any]:
         """Run what is left of a sweep; its rows."""
         example = self.example()
         example.convert(output)
-        runs = self.planned(sweep, output, seeds)
         config = CompareConfig(
-            output=str(output), seeds=tuple(seeds), samples=self.samples, eval_pairs=self.pairs
+            output=str(output),
+            seeds=tuple(seeds),
+            objectives=("fpo",),
+            samples=self.samples,
+            eval_pairs=self.pairs,
         )
+        settings = example.training(output) | self.shared | sweep.base
+        runs = [
+            replace(run, varied=change)
+            for change in sweep.changes()
+            for run in plan(config, settings | change, self.name)
+        ]
         start, results = Comparison(config, runs, example.judge, ui).results()
         return {
             "title": sweep.title,
@@ -124,7 +123,6 @@ WORLD = Ground(
     samples=192,
     pairs=100,
 )
-_ON_SMOLLM2: Values = {"alpha": (0.5, 50.0), "beta": (0.1, 10.0)}
 SMOLLM2 = Ground(
     "smollm2",
     lambda: importlib.import_module("example").smollm2_example(None),
@@ -134,7 +132,13 @@ SMOLLM2 = Ground(
         Sweep(
             "Adapters",
             {"learning_rate": 1e-4},
-            {"learning_rate": (3e-5, 3e-4, 1e-3), **_ON_SMOLLM2, "batch_size": (8,), "rank": (32,)},
+            {
+                "learning_rate": (3e-5, 3e-4, 1e-3),
+                "alpha": (0.5, 50.0),
+                "beta": (0.1, 10.0),
+                "batch_size": (8,),
+                "rank": (32,),
+            },
         ),
         Sweep(
             "Full training",
