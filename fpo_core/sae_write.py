@@ -1,33 +1,32 @@
 """Writing canonical autoencoder files: tensor by tensor, hashed on the way, complete or absent."""
 
-import hashlib
 import json
 import os
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import NamedTemporaryFile
+from typing import IO
 
 import numpy as np
 
 from fpo_core.errors import SaeError
+from fpo_core.payload import Payload, reserve
 from fpo_core.sae_meta import SaeMeta, header_sha256
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 _NO_HASH = "0" * 64
-_FLUSH_BYTES = 16 << 20
-_MOST_WAITING = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A tensor to write: `chunks()` gives its rows in order, as float arrays."""
+    """A tensor to write: `chunks()` gives its rows in order, as float arrays.
+
+    Each is done with before the next is asked for, so the same memory may hold them all.
+    """
 
     name: str
     dtype: str
@@ -45,50 +44,31 @@ def write_sae(
     """Write a canonical file and return the SHA-256 of its payload.
 
     Chunks are asked for tensor after tensor, so a later one may depend on what an earlier one saw.
-    `late`, called after the last, may give `meta` anew with texts of the same length (hashes).
-    `check` sees the complete temporary file and may refuse it by raising.
+    `check` sees the complete temporary file, but for the hashes in its header, and may refuse it by
+    raising. `late`, called after that, may give `meta` anew with texts of the same length (hashes).
     Raises SaeError for a number that is not finite; nothing is left behind on any error.
     """
-    path = Path(path)
-    header, length = _header(meta, plans)
-    with replacing(path, check) as file:
-        file.write(bytes(length))
-        sha256 = _write_payload(file, plans)
-        header["__metadata__"] |= (late() if late else meta).to_header()
-        header["__metadata__"]["payload_sha256"] = sha256
-        header["__metadata__"]["header_sha256"] = header_sha256(header)
-        file.seek(0)
+    path, entries = Path(path), _entries(plans)
+    header = _header(meta, entries, _NO_HASH)
+    length = _padded_length(header)
+    with replacing(path) as file:
+        reserve(file, length + sum(_size(plan) for plan in plans))
         file.write(_encoded_header(header, length))
+        with Payload(file) as payload:
+            _write_all(plans, payload)
+            if check is not None:
+                check(Path(file.name))
+            meta = late() if late else meta
+            sha256 = payload.sha256()
+        file.seek(0)
+        file.write(_encoded_header(_header(meta, entries, sha256), length))
     return sha256
 
 
-def _write_payload(file: BinaryIO, plans: Sequence[Plan]) -> str:
-    """Write all tensors and return their SHA-256, which a thread keeps up with."""
-    digest, waiting, begin = hashlib.sha256(), deque[Future[None]](), file.tell()
-    with ThreadPoolExecutor(1) as hasher:
-        for plan in plans:
-            for chunk in plan.chunks():
-                data = encode(plan.name, chunk, plan.dtype)
-                waiting.append(hasher.submit(digest.update, data))
-                file.write(data)
-                if file.tell() - begin >= _FLUSH_BYTES:
-                    begin = _start_to_disk(file, begin)
-                if len(waiting) > _MOST_WAITING:
-                    waiting.popleft().result()
-    return digest.hexdigest()
-
-
-def _start_to_disk(file: BinaryIO, begin: int) -> int:
-    """Have what was written from `begin` on go to disk meanwhile; returns where it ends.
-
-    Linux starts to write out what is said to be needed no more, and keeps it until that is done.
-    Elsewhere the fsync at the end does it all.
-    """
-    file.flush()
-    end = file.tell()
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
-    return end
+def _write_all(plans: Sequence[Plan], file: Payload | IO[bytes]) -> None:
+    for plan in plans:
+        for chunk in plan.chunks():
+            file.write(encode(plan.name, chunk, plan.dtype))
 
 
 def write_safetensors(path: Path, plans: Sequence[Plan]) -> None:
@@ -96,9 +76,7 @@ def write_safetensors(path: Path, plans: Sequence[Plan]) -> None:
     header = _entries(plans)
     with replacing(path) as file:
         file.write(_encoded_header(header, _padded_length(header)))
-        for plan in plans:
-            for chunk in plan.chunks():
-                file.write(encode(plan.name, chunk, plan.dtype))
+        _write_all(plans, file)
 
 
 def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
@@ -119,30 +97,24 @@ def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
 
 
 @contextmanager
-def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterator[BinaryIO]:
-    """A temporary file beside `path` that takes its place at the end, and vanishes on any error.
-
-    `check` is called with the complete temporary file before it takes its place.
-    """
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside `path` that takes its place at the end, and vanishes on any error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        file = NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False)  # noqa: SIM115
     except OSError as error:
         raise SaeError(
             f"{path} cannot be written ({error.strerror}): choose another --out"
         ) from None
     try:
-        with os.fdopen(descriptor, "wb") as file, ThreadPoolExecutor(1) as disk:
+        with file:
             yield file
             file.flush()
-            synced = disk.submit(os.fsync, file.fileno())
-            if check is not None:
-                check(Path(name))
-            synced.result()
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+            os.fsync(file.fileno())
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
     except BaseException as error:
-        os.unlink(name)
+        os.unlink(file.name)
         if isinstance(error, OSError):
             raise SaeError(
                 f"{path} cannot be written ({error.strerror}): choose another --out"
@@ -150,16 +122,21 @@ def replacing(path: Path, check: Callable[[Path], None] | None = None) -> Iterat
         raise
 
 
-def _header(meta: SaeMeta, plans: Sequence[Plan]) -> tuple[dict, int]:
-    hashes = {"payload_sha256": _NO_HASH, "header_sha256": _NO_HASH}
-    header = {"__metadata__": meta.to_header() | hashes} | _entries(plans)
-    return header, _padded_length(header)
+def _header(meta: SaeMeta, entries: dict, payload_sha256: str) -> dict:
+    texts = meta.to_header() | {"payload_sha256": payload_sha256}
+    header = {"__metadata__": texts} | entries
+    texts["header_sha256"] = header_sha256(header)
+    return header
+
+
+def _size(plan: Plan) -> int:
+    return prod(plan.shape) * _WIDTHS[plan.dtype]
 
 
 def _entries(plans: Sequence[Plan]) -> dict:
     entries, position = {}, 0
     for plan in plans:
-        end = position + prod(plan.shape) * _WIDTHS[plan.dtype]
+        end = position + _size(plan)
         entries[plan.name] = {
             "dtype": plan.dtype,
             "shape": list(plan.shape),

@@ -18,6 +18,7 @@ from fpo_core.errors import FpoError, SaeError, StoreError
 
 MAX_HEADER = 100_000_000
 CHUNK_BYTES = 1 << 20
+WINDOW_BYTES = 4 << 20  # what to map at once: smaller maps cost more per byte
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -104,6 +105,13 @@ def _mapped(path: Path, begin: int, size: int) -> np.ndarray:
             file.fileno(), skipped + size, offset=begin - skipped, **_ALL_PAGES_AT_ONCE
         )
     return np.frombuffer(pages, np.uint8, size, skipped)
+
+
+def windows(path: Path) -> Iterator[np.ndarray]:
+    """All bytes of a file, mapped piece by piece."""
+    size = path.stat().st_size
+    for begin in range(0, size, WINDOW_BYTES):
+        yield _mapped(path, begin, min(WINDOW_BYTES, size - begin))
 
 
 def widen(flat: np.ndarray, dtype: str) -> np.ndarray:

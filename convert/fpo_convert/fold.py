@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fpo_convert.source import Source
-from fpo_convert.tensors import ArrayTensor, Tensor, chunks
+from fpo_convert.tensors import ArrayTensor, Scratch, Tensor, chunks
 from fpo_core.errors import SaeError
 from fpo_core.sae_meta import SaeMeta
 from fpo_core.sae_write import DTYPES, Plan
@@ -85,6 +85,7 @@ class _Fold:
         self.source = source
         self.norms = source.decoder_norms
         self.offset = np.zeros(source.d_sae)
+        self._scratch = Scratch()
 
     def encoder(self) -> Iterator[np.ndarray]:
         """Rows of the folded W_enc."""
@@ -118,8 +119,8 @@ class _Fold:
 
     def _scaled(self, rows: np.ndarray, factor: float) -> np.ndarray:
         if self.norms is not None:
-            return _times(rows, self.norms * factor)
-        return rows if factor == 1.0 else _times(rows, factor)
+            return self._times(rows, self.norms * factor)
+        return rows if factor == 1.0 else self._times(rows, factor)
 
     def bias(self) -> np.ndarray:
         """The folded b_enc; for gated, that of the gate."""
@@ -142,7 +143,7 @@ class _Fold:
             factor *= source.decoder_factor
         trivial = bool((factor == 1.0).all())
         for part, rows in chunks(source.tensors["W_dec"]):
-            scaled = rows if trivial else _times(rows, factor[part, None])
+            scaled = rows if trivial else self._times(rows, factor[part, None])
             yield self._unwhitened(scaled)
 
     def output_bias(self) -> np.ndarray:
@@ -157,10 +158,9 @@ class _Fold:
         whitening = self.source.whitening
         return rows if whitening is None else rows.astype(np.float64) @ whitening.inverse
 
-
-def _times(rows: np.ndarray, factor: np.ndarray | float) -> np.ndarray:
-    """A product in the rows' own precision, in which SAELens computes these factors too."""
-    return rows * np.asarray(factor, rows.dtype)
+    def _times(self, rows: np.ndarray, factor: np.ndarray | float) -> np.ndarray:
+        """A product in the rows' own precision, in which SAELens computes these factors too."""
+        return np.multiply(rows, np.asarray(factor, rows.dtype), out=self._scratch.like(rows))
 
 
 def scalar(tensor: Tensor) -> float:

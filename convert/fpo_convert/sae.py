@@ -19,7 +19,7 @@ from fpo_core.errors import SaeError
 from fpo_core.sae import check_payload, load_sae
 from fpo_core.sae_meta import SaeMeta, parse_meta
 from fpo_core.sae_write import write_sae
-from fpo_core.safetensors_file import open_safetensors
+from fpo_core.safetensors_file import open_safetensors, windows
 
 _NO_HASH = "0" * 64
 
@@ -199,5 +199,7 @@ def _report(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for window in windows(path):
+        digest.update(window)
+    return digest.hexdigest()

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from fpo_core.errors import SaeError
-from fpo_core.safetensors_file import CHUNK_BYTES, SafetensorsFile
+from fpo_core.safetensors_file import CHUNK_BYTES, WINDOW_BYTES, SafetensorsFile
 
 
 class Tensor(Protocol):
@@ -88,7 +88,24 @@ def transposed(stored: Tensor) -> WholeTensor:
 def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
     """The tensor's rows by pieces that fit a cache, with their position."""
     length = tensor.shape[0]
-    step = max(1, CHUNK_BYTES // (4 * max(1, int(np.prod(tensor.shape[1:])))))
-    for start in range(0, length, step):
-        stop = min(start + step, length)
-        yield slice(start, stop), tensor.rows(start, stop)
+    row = 4 * max(1, int(np.prod(tensor.shape[1:])))
+    step = max(1, CHUNK_BYTES // row)
+    window = step * (WINDOW_BYTES // CHUNK_BYTES)
+    for begin in range(0, length, window):
+        rows = tensor.rows(begin, min(begin + window, length))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            yield slice(begin + start, begin + start + len(part)), part
+
+
+class Scratch:
+    """Memory for the result of one chunk after the other, each over the one before."""
+
+    def __init__(self) -> None:
+        self._flat = np.empty(0, np.float32)
+
+    def like(self, rows: np.ndarray) -> np.ndarray:
+        """An array of that shape and dtype, with whatever is in it."""
+        if self._flat.dtype != rows.dtype or self._flat.size < rows.size:
+            self._flat = np.empty(rows.size, rows.dtype)
+        return self._flat[: rows.size].reshape(rows.shape)

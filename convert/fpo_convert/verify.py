@@ -1,6 +1,5 @@
 """Does the canonical file compute what the source computes? Both formulas, on the same inputs."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +34,8 @@ class Comparison:
 def compare(source: Source, written: Path) -> Comparison:
     """Encode random inputs by the source's formula and by the canonical file."""
     x = sample_inputs(source)
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(canonical_encode, written, x.astype(np.float32))
-        expected, edge = source_encode(source, x)
-        return compare_features(expected, edge, found.result())
+    expected, edge = source_encode(source, x)
+    return compare_features(expected, edge, canonical_encode(written, x.astype(np.float32)))
 
 
 def canonical_encode(path: Path, x: np.ndarray) -> np.ndarray:
@@ -47,7 +44,7 @@ def canonical_encode(path: Path, x: np.ndarray) -> np.ndarray:
     z, _, _ = transform_input(numpy_ops, x, sae.input_transform)
     projected = np.zeros((len(x), sae.d_sae), np.float32)
     for part, rows in chunks(FileTensor(open_safetensors(path), "W_enc")):
-        projected += _product(z[:, part], rows)
+        projected += z[:, part] @ rows
     return sae.activate(numpy_ops, projected)
 
 
@@ -92,17 +89,12 @@ def source_encode(source: Source, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     projected = np.zeros((len(x), source.d_sae))
     for part, rows in chunks(source.tensors["W_enc"]):
         # A chunk's own sum may be in float32; the chunks are added up in float64.
-        projected += _product(z[:, part].astype(rows.dtype), rows)
+        projected += z[:, part].astype(rows.dtype) @ rows
     if source.architecture == "gated":
         return _gated(source, projected)
     pre = projected + source.tensors["b_enc"].rows()
     pre = pre if source.decoder_norms is None else pre * source.decoder_norms
     return _activate(source, pre)
-
-
-def _product(z: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """z @ rows for a few tokens, one by one: rearranging `rows` for a matrix product costs more."""
-    return np.stack([token @ rows for token in z])
 
 
 def _prepare(source: Source, x: np.ndarray) -> np.ndarray:
