@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Self
+from typing import BinaryIO, Self
 
 _FLUSH_BYTES = 16 << 20
 _READ_BYTES = 1 << 20
@@ -19,7 +19,7 @@ class Payload:
     the writer's arrays can be used again at once.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._ends = SimpleQueue[int | None]()
         file.flush()
@@ -40,7 +40,7 @@ class Payload:
         self._ends.put(self._file.tell())
 
     def sha256(self) -> str:
-        """The hash of all that was written, which must be all there is."""
+        """The hash of all that was written; nothing may be written after that."""
         self._ends.put(None)
         return self._sha256.result()
 
@@ -61,7 +61,7 @@ class Payload:
         return digest.hexdigest()
 
 
-def reserve(file: IO[bytes], size: int) -> None:
+def reserve(file: BinaryIO, size: int) -> None:
     """Have room for a file's bytes found at once, which costs less than piece by piece.
 
     Raises OSError where the disk is too full. Systems that can't do it go without.
@@ -74,7 +74,7 @@ def reserve(file: IO[bytes], size: int) -> None:
                 raise
 
 
-def _start_to_disk(file: IO[bytes], begin: int, end: int) -> None:
+def _start_to_disk(file: BinaryIO, begin: int, end: int) -> None:
     """Have bytes go to the disk meanwhile.
 
     Linux starts to write out what is said to be needed no more, and keeps it until that is done.

@@ -2,13 +2,13 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def write_sae(
     return sha256
 
 
-def _write_all(plans: Sequence[Plan], file: Payload | IO[bytes]) -> None:
+def _write_all(plans: Sequence[Plan], file: Payload | BinaryIO) -> None:
     for plan in plans:
         for chunk in plan.chunks():
             file.write(encode(plan.name, chunk, plan.dtype))
@@ -97,24 +97,25 @@ def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """A temporary file beside `path` that takes its place at the end, and vanishes on any error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False)  # noqa: SIM115
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
     except OSError as error:
         raise SaeError(
             f"{path} cannot be written ({error.strerror}): choose another --out"
         ) from None
     try:
-        with file:
+        with open(name, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
     except BaseException as error:
-        os.unlink(file.name)
+        os.unlink(name)
         if isinstance(error, OSError):
             raise SaeError(
                 f"{path} cannot be written ({error.strerror}): choose another --out"

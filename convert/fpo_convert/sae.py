@@ -201,5 +201,5 @@ def _report(
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     for window in windows(path):
-        digest.update(window)
+        digest.update(window.data)
     return digest.hexdigest()

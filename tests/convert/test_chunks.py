@@ -1,0 +1,23 @@
+"""Pieces of a source's arrays: all rows, once, in order."""
+
+import numpy as np
+import pytest
+
+from fpo_convert.tensors import ArrayTensor, Scratch, WholeTensor, chunks
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (7, 300_000), (9, 70_000), (40, 65_536), (1000,)])
+def test_chunks_are_all_rows_in_order(shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    for tensor in (ArrayTensor(array), WholeTensor(shape, lambda: array)):
+        parts = list(chunks(tensor))
+        assert [part.start for part, _ in parts] == [0, *(part.stop for part, _ in parts[:-1])]
+        assert all(len(rows) == part.stop - part.start for part, rows in parts)
+        assert np.array_equal(np.concatenate([rows for _, rows in parts]), array)
+
+
+def test_scratch_fits_what_is_asked_for():
+    scratch = Scratch()
+    for shape, dtype in [((2, 3), np.float32), ((5, 4), np.float32), ((2, 2), np.float64)]:
+        room = scratch.like(np.zeros(shape, dtype))
+        assert (room.shape, room.dtype) == (shape, dtype)
