@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import alternate, ratio, serve, write_result
-from benchmarks.bench_step import command, options_of, parser
-from benchmarks.shapes import MODELS, batch_of, build_model
+from benchmarks.bench_step import command, options_of, parser, peak_of
+from benchmarks.shapes import LINEAR, MODELS, batch_of, build_model
 from fpo_core.data.batches import Batch
 
 WORLD = Path(__file__).resolve().parents[1] / "cli" / "fpo_cli" / "world" / "data"
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PEERS = {
     "torch": ("TRL online", "TRL precomputed", "TRL online, compact", "TRL precomputed, compact"),
+    "cuda": ("TRL online", "TRL precomputed"),
     "mlx": ("mlx-lm-lora",),
 }
 
@@ -39,14 +39,15 @@ def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
 
     if options["compact"]:
         trl.trainer.utils._use_triton = lambda device: True
-    scratch = tempfile.mkdtemp()
+    scratch, on_cpu = tempfile.mkdtemp(), options["device"] == "cpu"
+    dtype = getattr(torch, options["dtype"])
     trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(options["folder"], dtype=torch.float32),
+        model=AutoModelForCausalLM.from_pretrained(options["folder"], dtype=dtype),
         args=DPOConfig(
             output_dir=scratch,
             per_device_train_batch_size=batch.pairs,
-            use_cpu=True,
-            bf16=False,
+            use_cpu=on_cpu,
+            bf16=dtype == torch.bfloat16,
             gradient_checkpointing=options["grad_checkpoint"],
             report_to=[],
         ),
@@ -62,6 +63,7 @@ def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
         "attention_mask": torch.from_numpy(mask).long(),
         "completion_mask": torch.from_numpy(batch.completion_mask()).long(),
     }
+    inputs = {name: each.to(options["device"]) for name, each in inputs.items()}
     if options["precomputed"]:
         with torch.no_grad():
             logps = trainer.compute_ref_log_probs(trainer.model, inputs)
@@ -72,12 +74,18 @@ def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
 
     def step() -> None:
         trainer.model.train()
-        trainer.compute_loss(trainer.model, inputs).backward()
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(trainer.model, inputs)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
 
-    return step
+    if on_cpu:
+        return step
+    from benchmarks.gpu import synchronised
+
+    return synchronised(step)
 
 
 def mlx_lm_lora_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
@@ -127,7 +135,8 @@ def work(options: dict[str, Any]) -> None:
     """Be a peer."""
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     if options["backend"] == "torch":
-        serve(trl_step(options, batch))
+        step = trl_step(options, batch)
+        serve(step, peak_of(options))
         return
     from fpo_mlx.fast_blas import load_fast_blas
 
@@ -155,9 +164,15 @@ def main() -> None:
     if arguments.peer:
         work(json.loads(arguments.peer))
         return
-    names = arguments.against or PEERS[arguments.backend]
+    on_gpu = arguments.device == "cuda"
+    names = arguments.against or PEERS["cuda" if on_gpu else arguments.backend]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = build_model(arguments.model_shape, Path(arguments.models or scratch))
+        folder = build_model(
+            arguments.model_shape,
+            Path(arguments.models or scratch),
+            arguments.dtype,
+            arguments.device,
+        )
         options = options_of(arguments, folder, one_at_a_time=arguments.one_at_a_time)
         rows = {name: _beside(arguments, options, name) for name in names}
     for name, row in rows.items():
@@ -170,6 +185,7 @@ def main() -> None:
     name = f"peers-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
     name += "-checkpoint" if arguments.grad_checkpoint else ""
     name += "-one-pair" if arguments.one_at_a_time else ""
+    name += "-cuda" if on_gpu else ""
     packages = ("torch", "transformers", "peft", "trl", "mlx", "mlx-lm", "mlx-lm-lora", "numpy")
     setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
     write_result(name, {"setting": setting, "rows": rows}, packages)

@@ -1,19 +1,22 @@
 """Time and peak memory of one step: fast against plain, and by objective and backend.
 
-Each variant runs in a process of its own; steps are taken in turn.
+Each variant runs in a process of its own; steps are taken in turn. On a CUDA device it also says
+tokens per second, the share of the measured rate of matrix products, and where the time goes.
 """
 
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import alternate, ratio, serve, write_result
+from benchmarks.alternating import Worker, alternate, ratio, serve, write_result
 from benchmarks.shapes import MODELS, batch_of, build_model, random_sae
 from fpo_core.config import (
     AdapterConfig,
@@ -22,9 +25,14 @@ from fpo_core.config import (
     OptimiserConfig,
     StepConfig,
 )
+from fpo_core.data.batches import Batch
 from fpo_core.feature_tap import Features
 from fpo_core.sae_hook import Hook
 from fpo_core.scoring import ReferenceBatch
+
+Step = Callable[[], None]
+Peak = Callable[[], int] | None
+"""What tells the peak of memory, None for the process's own."""
 
 
 def build_policy(options: dict[str, Any]) -> Any:
@@ -54,9 +62,41 @@ def build_policy(options: dict[str, Any]) -> Any:
 
 def work(options: dict[str, Any]) -> None:
     """Take optimiser steps on one batch."""
+    batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
+    step, peak = (_bare if options["bare"] else _policy_step)(options, batch)
+    if options["device"] != "cuda" or options["backend"] != "torch":
+        serve(step, peak)
+        return
+    from benchmarks import gpu
+
+    steps = gpu.synchronised(step)
+    if options["profile"]:
+        for _ in range(3):
+            steps()
+        print(json.dumps(gpu.profile(step)))
+        return
+    serve(steps, peak)
+
+
+def _bare(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
+    from benchmarks import gpu
+
+    return gpu.bare_step(options, batch), peak_of(options)
+
+
+def peak_of(options: dict[str, Any]) -> Peak:
+    """What tells the peak of torch's memory from now on: a device's, or None for the process's."""
+    if options["device"] == "cpu":
+        return None
+    import torch
+
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.max_memory_allocated
+
+
+def _policy_step(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
     policy = build_policy(options)
     assert options["plain"] or policy.info.fallback is None, policy.info.fallback
-    batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     objective = ObjectiveConfig(**options["objective"], alpha=options["alpha"])
     scores = policy.score(batch)
     truncated = None if scores.pooled is None else np.zeros(len(scores.logps), np.float32)
@@ -72,8 +112,9 @@ def work(options: dict[str, Any]) -> None:
             policy.accumulate(part, known, objective, 1 / batch.pairs)
         policy.apply_gradients(1e-5, 1.0)
 
-    on_cpu = options["backend"] == "torch" and options["device"] == "cpu"
-    serve(step, None if on_cpu else policy.peak_memory)
+    if options["backend"] == "torch":
+        return step, peak_of(options)
+    return step, policy.peak_memory
 
 
 def _pair(batch: Any, reference: ReferenceBatch, i: int) -> tuple[Any, ReferenceBatch]:
@@ -98,6 +139,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "tdpo2": {"alpha": None, "objective": {"objective": "tdpo2"}},
     "plain": {"plain": True},
 }
+BARE = "bare transformers"
 
 
 def command(options: dict[str, Any]) -> list[str]:
@@ -121,6 +163,8 @@ def options_of(arguments: argparse.Namespace, folder: Path, **changes: Any) -> d
         "alpha": 0.5,
         "objective": {},
         "one_at_a_time": False,
+        "bare": False,
+        "profile": False,
     } | changes
 
 
@@ -142,21 +186,38 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = parser()
-    arguments.add_argument("--variants", nargs="*", default=list(VARIANTS))
+    arguments.add_argument("--variants", nargs="*", default=None)
     arguments = arguments.parse_args()
     if arguments.worker:
         work(json.loads(arguments.worker))
         return
+    on_gpu = arguments.backend == "torch" and arguments.device == "cuda"
+    variants = VARIANTS | ({BARE: {"bare": True}} if on_gpu else {})
+    names = arguments.variants or list(variants)
     with tempfile.TemporaryDirectory() as scratch:
         folder = build_model(
-            arguments.model_shape, Path(arguments.models or scratch), arguments.dtype
+            arguments.model_shape,
+            Path(arguments.models or scratch),
+            arguments.dtype,
+            "cuda" if on_gpu else "cpu",
         )
-        commands = {
-            name: command(options_of(arguments, folder, **VARIANTS[name]))
-            for name in arguments.variants
-        }
-        workers = alternate(commands, arguments.steps)
-    base = workers[arguments.variants[-1]]
+        settings = {name: options_of(arguments, folder, **variants[name]) for name in names}
+        workers = alternate(
+            {name: command(each) for name, each in settings.items()}, arguments.steps
+        )
+        values = {"rows": _rows(workers, names[-1])}
+        if on_gpu:
+            values |= _on_gpu(settings, values["rows"])
+    packages = ("torch", "transformers", "peft", "triton", "mlx", "mlx-lm", "numpy")
+    name = f"step-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
+    name += "-checkpoint" if arguments.grad_checkpoint else ""
+    name += "-cuda" if on_gpu else ""
+    write_result(name, {"setting": vars(arguments) | {"models": None}} | values, packages)
+
+
+def _rows(workers: dict[str, Worker], last: str) -> dict[str, Any]:
+    """What each variant took, beside the last one."""
+    base = workers[last]
     rows = {
         name: {
             "seconds": float(np.median(worker.times)),
@@ -171,12 +232,39 @@ def main() -> None:
         print(
             f"{name:28} {row['seconds']:8.3f} s  {row['peak_gb']:6.2f} GB  "
             f"{time_ratio['median']:.3f} [{time_ratio['low']:.3f}, {time_ratio['high']:.3f}]  "
-            f"memory {row['memory_ratio']:.3f}  of {base.name}"
+            f"memory {row['memory_ratio']:.3f}  of {last}"
         )
-    packages = ("torch", "transformers", "peft", "mlx", "mlx-lm", "numpy")
-    name = f"step-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
-    name += "-checkpoint" if arguments.grad_checkpoint else ""
-    write_result(name, {"setting": vars(arguments) | {"models": None}, "rows": rows}, packages)
+    return rows
+
+
+def _on_gpu(settings: dict[str, dict[str, Any]], rows: dict[str, Any]) -> dict[str, Any]:
+    """Add tokens per second and the share of the device's rate; profile the first variant."""
+    import torch
+
+    from benchmarks import gpu
+
+    first = next(iter(settings.values()))
+    batch = batch_of(first["pairs"], MODELS[first["model"]][1]["vocab_size"])
+    rate = gpu.matmul_rate(getattr(torch, first["dtype"]))
+    for name, row in rows.items():
+        whole = settings[name]["plain"] or settings[name]["bare"]
+        work = gpu.work_of(first["model"], batch, shared=not whole)
+        row["tokens_per_second"] = float(batch.lengths.sum()) / row["seconds"]
+        row["share_of_matmul_rate"] = work / row["seconds"] / rate
+        print(
+            f"{name:28} {row['tokens_per_second']:9.0f} tokens/s  "
+            f"{row['share_of_matmul_rate']:.3f} of {rate / 1e12:.0f} TFLOP/s"
+        )
+    done = subprocess.run(
+        command(first | {"profile": True}), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"the profile failed:\n{done.stderr[-3000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps({k: v for k, v in found.items() if k != "top"}))
+    for kernel in found["top"]:
+        print(f"{kernel['ms']:8.3f} ms {kernel['count']:5} {kernel['name']}")
+    return {"device": torch.cuda.get_device_name(), "matmul_rate": rate, "profile": found}
 
 
 if __name__ == "__main__":

@@ -50,18 +50,21 @@ MODELS = {
 }
 """Class prefix and configuration in transformers."""
 
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""The layers that every side adapts."""
+
 PAIRS = {
     "tiny": [(16, 8, 8)] * 2,
     "A": [(256, 128, 128)] * 4,
     "M": [(30, 55, 60), (40, 65, 75), (47, 78, 87), (60, 93, 105)],
     "short": [(4, 128, 128)] * 4,
-    "long": [(256, 384, 384)] * 4,
+    "long": [(256, 768, 768)] * 4,
 }
 """Tokens of prompt, chosen and rejected. `M` has the totals of short chat pairs: 177, 291, 327."""
 
 
-def build_model(name: str, folder: Path, dtype: str = "float32") -> Path:
-    """Write a model of this shape, unless it is there, and return its folder."""
+def build_model(name: str, folder: Path, dtype: str = "float32", device: str = "cpu") -> Path:
+    """Write a model of this shape, drawn on this device, unless it is there; its folder."""
     import torch
     import transformers
 
@@ -73,7 +76,8 @@ def build_model(name: str, folder: Path, dtype: str = "float32") -> Path:
             bos_token_id=1, eos_token_id=2, pad_token_id=0, **settings
         )
         config.dtype = getattr(torch, dtype)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        with torch.device(device):
+            model = transformers.AutoModelForCausalLM.from_config(config)
         model.to(getattr(torch, dtype)).save_pretrained(place)
     return place
 

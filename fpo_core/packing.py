@@ -142,6 +142,16 @@ class Row:
             Scored.of(batch, untrained, prompts_at, completions_at),
         )
 
+    def members(self) -> tuple[Ints, Ints]:
+        """(t,) the run that each token is of, and its part of it: 0 the prompt, then completions.
+
+        A token sees those of its run that stand no later, in the prompt or its own part.
+        """
+        parts = [(run.prompt, *run.completions) for run in self.runs]
+        number = [np.full(sum(sizes), i) for i, sizes in enumerate(parts)]
+        part = [np.repeat(np.arange(len(sizes)), sizes) for sizes in parts]
+        return np.concatenate(number), np.concatenate(part)
+
 
 @dataclass(frozen=True)
 class Split:

@@ -50,3 +50,10 @@ def limit_cache(owner: object, mib: int | None) -> None:
     """Let freed memory that MLX keeps for reuse take so many MiB, while `owner` lives."""
     if mib is not None:
         weakref.finalize(owner, mx.set_cache_limit, mx.set_cache_limit(mib * 2**20))
+
+
+def refuse_compiling() -> None:
+    """torch's compiler is torch's alone, and what is set must take part."""
+    raise BackendError(
+        "--compile was asked for but belongs to CUDA devices: leave it out, or use --backend torch"
+    )

@@ -56,6 +56,8 @@ class MlxPolicy:
         step = step or StepConfig()
         devices.wire_memory(self, device)
         devices.limit_cache(self, step.cache_limit)
+        if step.compile:
+            devices.refuse_compiling()
         self.reset_peak_memory()
         dtype = devices.select_dtype(model, device)
         full = adapter.fine_tune_type == "full"

@@ -12,6 +12,7 @@ import torch
 from fpo_core.config import BackendConfig
 from fpo_core.errors import BackendError
 from fpo_core.machine import physical_memory
+from fpo_torch.compiled import compiles_on
 
 
 def select_device(config: BackendConfig) -> torch.device:
@@ -96,4 +97,13 @@ def refuse_cache_limit(mib: int | None) -> None:
         raise BackendError(
             f"--cache-limit {mib} was asked for but torch has no such limit: leave it out, or use "
             "--backend mlx"
+        )
+
+
+def refuse_compiling(device: torch.device) -> None:
+    """Where it would gain nothing: it is for CUDA devices, and needs Triton."""
+    if not compiles_on(device):
+        raise BackendError(
+            f"--compile was asked for on {device.type}: it needs a CUDA device and Triton, "
+            "so leave it out"
         )

@@ -3,11 +3,12 @@
 import contextlib
 import functools
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fpo_core.config import ObjectiveConfig, StepConfig
@@ -18,6 +19,9 @@ from fpo_core.packing import Row
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
 from fpo_torch import ops
+from fpo_torch.compiled import compiles_on
+from fpo_torch.compiled_blocks import CompiledBlocks
+from fpo_torch.flex_row import BLOCK, FlexRow
 from fpo_torch.fused_features import pooled_features
 from fpo_torch.fused_head import Head, Precision
 from fpo_torch.fused_lora import FusedLora
@@ -25,6 +29,15 @@ from fpo_torch.fused_mlp import FusedMlps
 from fpo_torch.fused_norm import FusedNorms
 from fpo_torch.hooks import Tap
 from fpo_torch.packed_attention import attention_over_runs
+from fpo_torch.run_attention import RunByRun
+
+
+class Fused(Protocol):
+    """Swaps the forward of some layers."""
+
+    def on(self) -> contextlib.AbstractContextManager[None]:
+        """Within, they are fused; backward must lie within it too."""
+        ...
 
 
 class FastStep:
@@ -44,7 +57,13 @@ class FastStep:
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget, precision)
         self._precision = precision
-        self._fused = FusedLora(model), FusedMlps(model), FusedNorms(model)
+        self._fused: list[Fused] = [FusedLora(model), FusedMlps(model), FusedNorms(model)]
+        if config.compile:
+            inside = [tap.inside for tap in taps]  # what a hook keeps, a compiled block may lose
+            stack = model.get_submodule(stack_path).children()
+            self._fused += [CompiledBlocks(block for block in stack if block not in inside)]
+        self._flex = compiles_on(model.device)
+        self._windows = {None, *_windows(model)}
 
     @contextlib.contextmanager
     def on(self) -> Iterator[None]:
@@ -85,10 +104,14 @@ class FastStep:
         """Final states that predict the scored tokens, (N, d), and activations on them."""
         tokens, positions = self._tensor(row.tokens)[None], self._tensor(row.positions)[None]
 
+        runs = RunByRun(row.runs)
+        if self._flex and len(row.tokens) >= BLOCK:
+            runs = FlexRow(row, self._windows, tokens.device)
+
         def run() -> Tensor:
             with self._precision():
                 return self._body(
-                    input_ids=tokens, position_ids=positions, use_cache=False, runs=row.runs
+                    input_ids=tokens, position_ids=positions, use_cache=False, runs=runs
                 ).last_hidden_state
 
         states, activations = watch_all(self._taps, run)
@@ -98,3 +121,9 @@ class FastStep:
 
     def _tensor(self, array: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
+
+
+def _windows(model: nn.Module) -> set[int]:
+    """The sliding windows of its blocks."""
+    found = (getattr(module, "sliding_window", None) for module in model.modules())
+    return {window for window in found if isinstance(window, int)}

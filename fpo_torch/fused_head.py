@@ -14,13 +14,15 @@ from transformers import PreTrainedModel
 from fpo_core.fast import TokenTerms
 from fpo_core.packing import chunk_rows
 from fpo_torch import ops
+from fpo_torch.compiled import compiled_on_gpu, compiles_on
 
 Logits = Callable[[Tensor], Tensor]
 """(n, d) hidden states -> (n, v) logits."""
 Precision = Callable[[], contextlib.AbstractContextManager[Any]]
 """Makes the context in which a layer computes, such as autocast."""
 _COPIES = 3
-"""Logits, their softmax and a gradient of one chunk live at once."""
+"""Logits, their softmax and a gradient of one chunk live at once. Where a GPU makes the gradient by
+hand, it reads and writes bfloat16 alone: two arrays of half the size."""
 
 
 class Head:
@@ -34,6 +36,8 @@ class Head:
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._precision = precision
         self.chunk = chunk_rows(budget, config.vocab_size, _COPIES)
+        narrow = module.weight.dtype == torch.bfloat16 and compiles_on(module.weight.device)
+        self._chunk_by_hand = chunk_rows(budget, config.vocab_size, 1) if narrow else self.chunk
 
     @property
     def trained(self) -> bool:
@@ -52,9 +56,9 @@ class Head:
     def _capped(self, layer: Logits, h: Tensor) -> Tensor:
         with self._precision():
             logits = layer(h)
-            if self.softcap is None:
-                return logits
-            return torch.tanh(logits / self.softcap) * self.softcap
+        if self.softcap is None:
+            return logits
+        return torch.tanh(logits / self.softcap) * self.softcap
 
     def terms(
         self,
@@ -95,11 +99,11 @@ class Head:
     def _frozen_terms(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
     ) -> TokenTerms:
+        run, chunk = self._terms_and_slopes, self.chunk
         if reference is None and isinstance(self.module, nn.Linear):
             run = functools.partial(self._logps_and_slope, self._scratch(h))
-        else:
-            run = self._terms_and_slopes
-        return TokenTerms(*_ForwardGradient.apply(h, self.chunk, run, labels, reference))
+            chunk = self._chunk_by_hand
+        return TokenTerms(*_ForwardGradient.apply(h, chunk, run, labels, reference))
 
     def _terms_and_slopes(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
@@ -117,32 +121,49 @@ class Head:
         layer: Any = self.module
         with self._precision():
             cast = torch.is_autocast_enabled(h.device.type)
-        bent = layer.bias is not None or self.softcap is not None
-        if cast or bent or {h.dtype, layer.weight.dtype} != {torch.float32}:
+        plain = layer.bias is None and not cast and not compiles_on(h.device)
+        if not plain or {h.dtype, layer.weight.dtype} != {torch.float32}:
             return None
         return h.new_empty(min(self.chunk, len(h)), len(layer.weight))
 
     def _logps_and_slope(
         self, scratch: Tensor | None, h: Tensor, labels: Tensor, reference: None
     ) -> list[tuple[Tensor, Tensor]]:
-        """The same for log π alone, by hand and in place: ∂log π/∂logits = onehot − softmax."""
+        """The same for log π alone, by hand: ∂log π/∂logits = onehot − softmax."""
         del reference
-        weight, picks = self.module.weight, labels[:, None]
+        weight: Any = self.module.weight
+        picks = labels[:, None]
         if scratch is None:
-            logits = ops.as_float(self.logits(h))
+            with self._precision():
+                logits = self.module(h)
         else:
-            logits = torch.mm(h, weight.T, out=scratch[: len(h)])  # pyright: ignore
-        bend = None if self.softcap is None else 1 - (logits / self.softcap).square()
-        logits -= logits.amax(1, keepdim=True)
-        picked = logits.gather(1, picks)
-        logits.exp_()
-        total = logits.sum(1, keepdim=True)
-        logits.div_(-total)
-        logits.scatter_add_(1, picks, torch.ones_like(picked))
-        if bend is not None:
-            logits *= bend
-        slope = logits.to(weight.dtype) @ weight  # pyright: ignore
-        return [((picked - total.log())[:, 0], slope)]
+            logits = torch.mm(h, weight.T, out=scratch[: len(h)])
+        logps, slope = _log_softmax(logits, picks, self.softcap, weight.dtype)
+        return [(logps, slope @ weight)]
+
+
+@compiled_on_gpu
+def _log_softmax(
+    logits: Tensor, picks: Tensor, softcap: float | None, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """log π of `picks` (n, 1) from a layer's product (n, v), before its soft cap, and the slope
+    of log π by that product, in this precision. Writes over float32 logits.
+    """
+    logits = ops.as_float(logits)
+    bend = None
+    if softcap is not None:
+        logits = logits.div_(softcap).tanh_()
+        bend = 1 - logits.square()
+        logits = logits.mul_(softcap)
+    picked = logits.gather(1, picks)
+    high = logits.amax(1, keepdim=True)
+    total = logits.sub_(high).exp_().sum(1, keepdim=True)
+    logps = picked - high - total.log()
+    slope = logits.div_(-total)
+    at_pick = -torch.expm1(logps)  # 1 − π, exact where π is near 1
+    if bend is not None:
+        slope, at_pick = slope.mul_(bend), at_pick * bend.gather(1, picks)
+    return logps[:, 0], slope.to(precision).scatter_(1, picks, at_pick.to(precision))
 
 
 class _ForwardGradient(torch.autograd.Function):

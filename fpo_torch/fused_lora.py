@@ -39,8 +39,10 @@ def _is_plain(layer: LoraLinear) -> bool:
 
 
 def _fused(layer: LoraLinear) -> Callable[..., Tensor]:
-    base, dropout = layer.get_base_layer(), layer.lora_dropout["default"]
-    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    base: Any = layer.get_base_layer()
+    dropout = layer.lora_dropout["default"]
+    a: Any = layer.lora_A["default"].weight
+    b: Any = layer.lora_B["default"].weight
     scale = layer.scaling["default"]
 
     def forward(x: Tensor, up: Tensor | None = None, gate: Gate | None = None) -> Tensor:
@@ -49,6 +51,9 @@ def _fused(layer: LoraLinear) -> Callable[..., Tensor]:
             wide = x if gate is None or up is None else gated(x, up, gate)
             return type(layer).forward(layer, wide)
         weight, bias = base.weight, base.bias
+        if torch.compiler.is_compiling():  # which does by itself what the functions below do
+            low = linear(x, a.to(x.dtype))
+            return linear(x, weight, bias) + linear(low, b.to(x.dtype)) * scale
         sketch, wide, low = _Inputs.apply(x, up, gate, weight, a, b, scale)
         return _Output.apply(sketch, wide, low, weight, bias, b, scale)
 

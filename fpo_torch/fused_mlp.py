@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
+from fpo_torch.compiled import compiled_on_gpu
 from fpo_torch.swapped import is_swapped, swapped
 
 
@@ -22,14 +23,26 @@ class Gate:
 
     def product(self, x: Tensor, up: Tensor) -> Tensor:
         """act(x) · up, all of one shape."""
-        return self.act(x).mul_(up)
+        return _product(x, up, self.act)
 
     def gradients(
         self, outer: Tensor, x: Tensor, up: Tensor, bent: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Of x and of up, from the product's gradient and from act(x): both are written over."""
-        bent.mul_(outer)
-        return self.slope(outer.mul_(up), x), bent
+        return _gradients(outer, x, up, bent, self.slope)
+
+
+@compiled_on_gpu
+def _product(x: Tensor, up: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
+    return act(x).mul_(up)
+
+
+@compiled_on_gpu
+def _gradients(
+    outer: Tensor, x: Tensor, up: Tensor, bent: Tensor, slope: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    bent.mul_(outer)
+    return slope(outer.mul_(up), x), bent
 
 
 GATES = (
@@ -55,6 +68,8 @@ class FusedMlps:
 
 def _fused(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return type(module).forward(module, x)
         factors = module.gate_proj(x), module.up_proj(x)
         if is_swapped(module.down_proj):  # a fused adapter, which multiplies them itself
             return module.down_proj(*factors, gate)

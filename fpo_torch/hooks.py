@@ -14,6 +14,8 @@ class Tap:
     def __init__(self, block: nn.Module, site: str) -> None:
         modules = dict(block.named_modules())
         point = tap_point(site, modules.__contains__)
+        self.inside = None if point.path == "" else block
+        """The block, where the place is inside it and not at its ends."""
         self._watching = False
         self._value: Tensor | None = None
         module = modules[point.path]

@@ -76,13 +76,20 @@ class Optimiser:
                 for part in state_parts(self._name, shapes[name])
             }
             step = torch.tensor(float(state["step"]))
+            step = step.to(weight.device) if _fused(weight) else step
             self._optimizer.state[weight] = {"step": step, **parts}
 
 
 def _make(weights: list[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adafactor":
         return torch.optim.Adafactor(weights, lr=0.0, eps=_ADAFACTOR_EPS)
-    return torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay)
+    fused = _fused(weights[0])
+    return torch.optim.AdamW(weights, lr=0.0, weight_decay=config.weight_decay, fused=fused)
+
+
+def _fused(weight: Tensor) -> bool:
+    """Whether Adam runs as one kernel, which keeps its step beside the weights."""
+    return weight.device.type == "cuda"
 
 
 def _as_torch(part: str, array: np.ndarray, weight: nn.Parameter) -> Tensor:

@@ -50,6 +50,8 @@ class TorchPolicy:
         self.device = devices.select_device(model)
         step = step or StepConfig()
         devices.refuse_cache_limit(step.cache_limit)
+        if step.compile:
+            devices.refuse_compiling(self.device)
         devices.reset_peak_memory(self.device)
         self.dtype = devices.select_dtype(model, self.device)
         full = adapter.fine_tune_type == "full"

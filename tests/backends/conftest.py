@@ -42,6 +42,7 @@ def make_policy(tiny):
         sae="relu",
         untrained=UNTRAINED,
         grad_checkpoint=False,
+        device="cpu",
         dtype="float32",
         step=None,
         **adapter,
@@ -49,7 +50,7 @@ def make_policy(tiny):
         if isinstance(sae, str):
             sae = random_sae(HIDDEN, kind=sae)
         tap = None if sae is None else Features.of(sae, Hook.parse(hook), untrained)
-        config = ModelConfig(model=str(folder), device="cpu", dtype=dtype)
+        config = ModelConfig(model=str(folder), device=device, dtype=dtype)
         options = {"grad_checkpoint": grad_checkpoint, "step": step}
         return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)
 

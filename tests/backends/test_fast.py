@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
@@ -85,6 +86,41 @@ def test_every_family(backend, make_policy, family, name, checkpoint):
             grad_checkpoint=checkpoint,
         )
     )
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+WIDER = {
+    "gpt2": {"n_head": 2},
+    "qwen3": {"head_dim": 16},
+    "gemma2": {"head_dim": 16},
+    "gemma3_text": {"head_dim": 16},
+}
+"""Heads as wide as FlexAttention wants them, 16, elsewhere by having two of them."""
+
+
+def wider(name, folder):
+    """A family's tiny model with heads that a GPU's kernels take."""
+    change = WIDER.get(name, {"num_attention_heads": 2})
+    return write_family(name, folder, **CHANGES.get(name, SMALL) | change)
+
+
+@needs_cuda
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("name", FAMILIES | ROUNDED)
+def test_every_family_on_a_gpu(make_policy, tmp_path, name, checkpoint):
+    options = {"hook": HOOK, "grad_checkpoint": checkpoint, "device": "cuda"}
+    check(*both(make_policy, "torch", random_batch(3), wider(name, tmp_path), **options))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_bfloat16_on_a_gpu(make_policy, tmp_path, name):
+    """No further from float32 than the plain step is, but for chance."""
+    folder, batch = wider(name, tmp_path), random_batch(3)
+    options = {"hook": HOOK, "device": "cuda", "objective": dataclasses.replace(OBJECTIVE, alpha=0)}
+    exact, _ = both(make_policy, "torch", batch, folder, **options)
+    plain, fast = both(make_policy, "torch", batch, folder, dtype="bfloat16", **options)
+    assert difference(fast[1], exact[1]) < max(2 * difference(plain[1], exact[1]), 0.02)
 
 
 @pytest.mark.parametrize("transform", ["none", "layer_norm", "constant_norm_rescale"])

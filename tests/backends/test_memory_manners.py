@@ -79,3 +79,8 @@ def test_the_log_says_what_memory_holds(make_policy):
     assert policy.memory_in_use()["active_memory"] >= before["active_memory"] + 2**22
     del held
     assert policy.memory_in_use()["cache_memory"] >= 2**22
+
+
+def test_compiling_is_refused_where_it_gains_nothing(backend, make_policy):
+    with pytest.raises(BackendError, match="--compile was asked for"):
+        make_policy(backend, step=StepConfig(compile=True))

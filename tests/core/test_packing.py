@@ -28,6 +28,12 @@ def test_a_row_runs_each_prompt_once(batch):
     assert row.runs == (Run(2, (3, 1)), Run(1, (1, 2)))
 
 
+def test_each_token_of_a_row_knows_its_run_and_part(batch):
+    run, part = Row.of(batch).members()
+    assert run.tolist() == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert part.tolist() == [0, 0, 1, 1, 1, 2, 0, 1, 2, 2]
+
+
 def test_scored_tokens_follow_the_order_of_the_batch(batch):
     scored = Row.of(batch, untrained=(8, 2)).scored
     assert scored.labels.tolist() == [7, 8, 9, 3, 7, 2, 1]

@@ -1,0 +1,124 @@
+"""What a CUDA device is capable of, how much of it a step uses, and the library's own step."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.shapes import LINEAR, MODELS
+from fpo_core.data.batches import Batch
+from fpo_core.packing import Row
+
+KINDS = {
+    "matrix products": ("gemm", "nvjet", "cutlass", "splitk"),
+    "attention": ("flex", "fmha", "flash", "softmax"),
+    "compiled": ("triton",),
+    "optimiser": ("multi_tensor", "adam"),
+    "copies": ("memcpy", "memset", "catarraybatched", "copy"),
+}
+"""Words in the names of kernels; the first kind that fits counts."""
+
+
+def matmul_rate(dtype: torch.dtype, size: int = 8192) -> float:
+    """FLOP/s of a large product on random data: the median of ten."""
+    a, b = (torch.randn(size, size, device="cuda").to(dtype) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    return 2 * size**3 / statistics.median(timed(lambda: a @ b) for _ in range(10))
+
+
+def timed(action: Callable[[], Any]) -> float:
+    """Seconds between two events around it."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    action()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def synchronised(step: Callable[[], None]) -> Callable[[], None]:
+    """The step, until the device has done it."""
+
+    def run() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def weights_of(model: str) -> tuple[int, int]:
+    """Numbers in the linear layers of the blocks, and in the head."""
+    shape = MODELS[model][1]
+    width, inner = shape["hidden_size"], shape["intermediate_size"]
+    head = shape.get("head_dim", width // shape["num_attention_heads"])
+    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]
+    block = width * (head * heads + 3 * inner)
+    return shape["num_hidden_layers"] * block, width * shape["vocab_size"]
+
+
+def work_of(model: str, batch: Batch, *, shared: bool) -> int:
+    """FLOPs of a step's products with frozen weights: 4 for each weight and token.
+
+    With prompts shared and the head at scored tokens, or of every sequence whole.
+    """
+    blocks, head = weights_of(model)
+    row = Row.of(batch)
+    whole = int(batch.lengths.sum())
+    tokens, scored = (len(row.tokens), len(row.scored.labels)) if shared else (whole, whole)
+    return 4 * (blocks * tokens + head * scored)
+
+
+def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
+    """transformers' own forward and backward pass over every sequence, adapters by PEFT."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, options["dtype"])
+    base = AutoModelForCausalLM.from_pretrained(options["folder"], dtype=dtype)
+    base.to(options["device"])
+    if options["grad_checkpoint"]:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+        base.enable_input_require_grads()
+    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR))
+    model.train()
+    tokens = torch.from_numpy(batch.tokens).long().to(options["device"])
+
+    def step() -> None:
+        model(input_ids=tokens, labels=tokens, use_cache=False).loss.backward()
+        model.zero_grad(set_to_none=True)
+
+    return step
+
+
+def profile(step: Callable[[], None], steps: int = 3) -> dict[str, Any]:
+    """Milliseconds of a step by kind of kernel, the costliest kernels, and the device's idle ms."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    activities = [ProfilerActivity.CUDA, ProfilerActivity.CPU]
+    with record(activities=activities) as found:
+        elapsed = timed(lambda: [step() for _ in range(steps)]) * 1e3 / steps
+    kernels = [
+        (event.key, event.self_device_time_total / 1e3 / steps, event.count // steps)
+        for event in found.key_averages()
+        if event.device_type == torch.autograd.DeviceType.CUDA and event.self_device_time_total
+    ]
+    kinds: dict[str, float] = {}
+    for name, time, _ in kernels:
+        kind = next((k for k, words in KINDS.items() if _names(name, words)), "other")
+        kinds[kind] = kinds.get(kind, 0.0) + time
+    busy = sum(kinds.values())
+    top = sorted(kernels, key=lambda kernel: -kernel[1])[:25]
+    return {
+        "kinds_ms": {k: round(v, 3) for k, v in sorted(kinds.items(), key=lambda kv: -kv[1])},
+        "busy_ms": busy,
+        "elapsed_ms_while_profiled": elapsed,
+        "kernels": sum(count for *_, count in kernels),
+        "top": [{"name": n[:90], "ms": round(t, 3), "count": c} for n, t, c in top],
+    }
+
+
+def _names(kernel: str, words: tuple[str, ...]) -> bool:
+    return any(word in kernel.lower() for word in words)

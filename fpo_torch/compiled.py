@@ -1,0 +1,31 @@
+"""Functions that a CUDA device runs as one or two kernels each, through torch.compile."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiles_on(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: CUDA, and Triton, which Windows wheels lack."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+
+
+def compiled_on_gpu(function: F) -> F:
+    """`function` of a tensor and more, compiled where the tensor is on a GPU, else as it is.
+
+    A CPU gains nothing and would wait for a C++ compiler. Shapes that change are compiled twice:
+    for the first, then for every other.
+    """
+    fast = functools.cache(lambda: torch.compile(function))
+
+    @functools.wraps(function)
+    def call(first: Tensor, *others: Any) -> Any:
+        return (fast() if compiles_on(first.device) else function)(first, *others)
+
+    return call  # pyright: ignore[reportReturnType]
