@@ -1,16 +1,17 @@
 """The batch of a fast step: where each token runs, once, and where the scored ones then lie.
 
-A *layout* says where the tokens of a batch stand in the model's pass. `Row` puts them in one row
-without padding, `Split` pads prompts and completions apart. Both run a shared prompt once.
+`Row` puts the tokens of a batch in one row without padding, in which a shared prompt stands once.
+`Rectangles` says where they stand inside attention, for a framework that attends in rectangles.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from fpo_core.data.batches import PAD_ID, Batch
+from fpo_core.data.batches import Batch
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -56,12 +57,6 @@ class Scored:
         return cls(
             labels, standing(position - 1), standing(position), bounds, known.astype(np.float32)
         )
-
-    @classmethod
-    def in_rectangle(cls, batch: Batch, untrained: Sequence[int] = ()) -> "Scored":
-        """The scored tokens of a batch that runs as it is, padded, nothing shared."""
-        start = np.arange(len(batch.tokens)) * batch.width
-        return cls.of(batch, untrained, start, start + batch.prompt_lengths)
 
     @property
     def lengths(self) -> Floats:
@@ -154,55 +149,68 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Split:
-    """A batch of pairs as b prompts and 2b completions, each padded on the right."""
+class Rectangles:
+    """Where the t tokens of a row stand inside attention: roots, then branches of some of them.
 
-    prompts: npt.NDArray[np.int32]
-    """(b, p) token ids."""
-    completions: npt.NDArray[np.int32]
-    """(2b, r) token ids."""
-    prompt_lengths: npt.NDArray[np.int32]
-    """(2b,) where each completion goes on."""
-    scored: Scored
-    """Its indices count the prompts' tokens first, then the completions'."""
+    A root is a prompt or a sequence alone, a branch a completion that goes on from its prompt. Both
+    are padded on the right. Prompts come before sequences alone, and have as many branches each.
+    """
+
+    roots: Ints
+    """(f, p) each token's place in the row; t, which is past its end, where there is none."""
+    branches: Ints
+    """(c, r) the same of the branches, prompt by prompt."""
+    slots: Ints
+    """(t,) where each token of the row stands: a flat index into the roots, then the branches."""
+    prompts: Ints
+    """(c,) tokens of the prompt that each branch goes on from."""
+    shared: int
+    """Roots that have branches."""
 
     @classmethod
-    def of(cls, batch: Batch, untrained: Sequence[int] = ()) -> "Split | None":
-        """The split of a batch; None where any pair has no prompt in common."""
-        families = _families(batch)
-        if any(len(rows) == 1 for rows in families):
-            return None
-        pairs = batch.pairs
-        prompts = batch.prompt_lengths
-        width, rest = int(prompts.max()), int(batch.completion_lengths().max())
-        completions = np.full((2 * pairs, rest), PAD_ID, np.int32)
-        for row, place in enumerate(completions):
-            own = batch.tokens[row, prompts[row] : batch.lengths[row]]
-            place[: len(own)] = own
-        column = np.arange(width)
-        heads = np.where(
-            column < prompts[:pairs, None], batch.tokens[:pairs, :width], PAD_ID
-        ).astype(np.int32)
-        sequence = np.arange(2 * pairs)
-        scored = Scored.of(
-            batch, untrained, sequence % pairs * width, pairs * width + sequence * rest
-        )
-        return cls(heads, completions, prompts, scored)
+    def of(cls, runs: Sequence[Run]) -> "Rectangles":
+        """The rectangles of a row of runs."""
+        sizes = [size for run in runs for size in run.parts]
+        total = sum(sizes)
+        parts = iter(np.split(np.arange(total), np.cumsum(sizes)[:-1]))
+        prompts: list[Ints] = []
+        alone: list[Ints] = []
+        branches: list[Ints] = []
+        for run in runs:
+            (prompts if run.prompt else alone).append(next(parts))
+            branches += itertools.islice(parts, len(run.parts) - 1)
+        roots, leaves = _padded([*prompts, *alone], total), _padded(branches, total)
+        flat = np.concatenate([roots.ravel(), leaves.ravel()])
+        slots = np.empty(total, np.int64)
+        slots[flat[flat < total]] = np.flatnonzero(flat < total)
+        lengths = [run.prompt for run in runs for _ in run.completions if run.prompt]
+        return cls(roots, leaves, slots, np.array(lengths, np.int64), len(prompts))
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest prompt with branches."""
+        return int(self.prompts.max(initial=0))
 
     def visible(self, window: int | None) -> npt.NDArray[np.bool_]:
-        """(2b, 1, r, p + r): which prompt and own tokens each completion token attends to.
+        """(c, r, width + r): which tokens of its prompt and its own a branch's token attends to.
 
         With a sliding window, only the last `window` tokens up to and including itself.
         """
-        width, rest = self.prompts.shape[1], self.completions.shape[1]
-        prompt = self.prompt_lengths[:, None, None]
+        width, rest = self.width, self.branches.shape[1]
+        prompt = self.prompts[:, None, None]
         query = prompt + np.arange(rest)[:, None]
         slot = np.arange(width + rest)
         key = np.where(slot < width, slot, prompt + slot - width)
         seen = ((slot >= width) | (slot < prompt)) & (key <= query)
-        if window is not None:
-            seen &= query - key < window
-        return seen[:, None]
+        return seen if window is None else seen & (query - key < window)
+
+
+def _padded(parts: Sequence[Ints], pad: int) -> Ints:
+    """The parts as rows, as wide as the longest: (n, w)."""
+    rows = np.full((len(parts), max(map(len, parts), default=0)), pad, np.int64)
+    for row, part in zip(rows, parts, strict=True):
+        row[: len(part)] = part
+    return rows
 
 
 def _families(batch: Batch) -> list[list[int]]:

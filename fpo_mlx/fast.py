@@ -2,27 +2,22 @@
 
 import contextlib
 import functools
-from typing import Any
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 from mlx import nn
 
 from fpo_core.config import ObjectiveConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.fast import score_tokens
 from fpo_core.feature_tap import Features, watch_all
-from fpo_core.packing import Scored, Split
+from fpo_core.packing import Row
 from fpo_core.scores import Scores
 from fpo_core.scoring import ReferenceBatch
 from fpo_mlx import ops
 from fpo_mlx.fused_features import pooled_features
 from fpo_mlx.fused_head import Head
 from fpo_mlx.hooks import Tap
-from fpo_mlx.split_cache import CompletionCache, PromptCache
-
-States = tuple[mx.array, tuple[mx.array, ...]]
+from fpo_mlx.packed_attention import RowCache, RowPositions
 
 
 class FastStep:
@@ -39,6 +34,7 @@ class FastStep:
         self._model, self._layers, self._taps, self._features = model, layers, taps, features
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget)
+        self._positions = RowPositions(model)
         self.vocab = self._head.vocab
         self.mask_axes = 1
         """Axes for heads in a mask: models that group queries in an axis of their own want 2."""
@@ -58,52 +54,29 @@ class FastStep:
         without `features`, nothing of the autoencoder.
         """
         untrained = () if self._features is None else self._features.untrained
-        split = Split.of(batch, untrained)
-        scored = Scored.in_rectangle(batch, untrained) if split is None else split.scored
-
-        def states() -> States:
-            return self._whole(batch, scored) if split is None else self._shared(split)
-
+        row = Row.of(batch, untrained)
         frozen = None
         if at_reference is not None:
             with at_reference:
-                frozen = self._head.frozen(), states()[0]
-        hidden, activations = states()
-        labels = mx.array(scored.labels)
+                frozen = self._head.frozen(), self._states(row)[0]
+        states, activations = self._states(row)
+        labels = mx.array(row.scored.labels)
         terms = self._head.terms(
-            hidden, labels, frozen, entropy=entropy, differentiate=differentiate
+            states, labels, frozen, entropy=entropy, differentiate=differentiate
         )
         saes = self._features.saes if features and self._features is not None else ()
         tapped = list(zip(saes, activations, strict=True)) if saes else []
-        return score_tokens(ops, scored, terms, tapped, self._pool, reference, objective)
+        return score_tokens(ops, row.scored, terms, tapped, self._pool, reference, objective)
 
-    def _whole(self, batch: Batch, scored: Scored) -> States:
-        """States and activations of sequences that share nothing."""
-        return _at_tokens([self._run(batch.tokens)], scored)
-
-    def _shared(self, split: Split) -> States:
-        """The same of pairs: prompts in one pass, completions that go on from them in another."""
-        prompts = [PromptCache() for _ in range(self._layers)]
-        first = self._run(split.prompts, prompts)
-        completions = [CompletionCache(cache, split, self.mask_axes) for cache in prompts]
-        return _at_tokens([first, self._run(split.completions, completions)], split.scored)
-
-    def _run(self, tokens: npt.NDArray[np.int32], caches: list[Any] | None = None) -> States:
-        """Final states (n, t, d), and activations at each hook."""
+    def _states(self, row: Row) -> tuple[mx.array, list[mx.array]]:
+        """Final states that predict the scored tokens, (N, d), and activations on them."""
+        tokens = mx.array(row.tokens)[None]
+        caches = [RowCache(row, self.mask_axes)] * self._layers
 
         def run() -> mx.array:
-            return self._head.states(lambda: self._model(mx.array(tokens), cache=caches))
+            return self._head.states(lambda: self._model(tokens, cache=caches))
 
-        return watch_all(self._taps, run)
-
-
-def _at_tokens(passes: list[States], scored: Scored) -> States:
-    """What several passes say of the scored tokens: (N, d) states and activations."""
-    states = _gather([state for state, _ in passes], scored.predictors)
-    hooks = zip(*(tapped for _, tapped in passes), strict=True)
-    return states, tuple(_gather(list(parts), scored.places) for parts in hooks)
-
-
-def _gather(parts: list[mx.array], indices: npt.NDArray[np.int64]) -> mx.array:
-    flat = mx.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-    return flat[mx.array(indices)]
+        with self._positions.of(row):
+            states, activations = watch_all(self._taps, run)
+        places = mx.array(row.scored.places)
+        return states[0][mx.array(row.scored.predictors)], [h[0][places] for h in activations]

@@ -7,16 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx_lm.tuner.dora import DoRALinear
-from mlx_lm.tuner.lora import LoRALinear
 
 from fpo_mlx.hooks import Switch, intercept
+from fpo_mlx.lora import LINEAR
 
 Gate = Callable[[mx.array, mx.array], mx.array]
 """act(x) · up, elementwise."""
-
-
-_LINEAR = (nn.Linear, nn.QuantizedLinear, LoRALinear, DoRALinear)
 _PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -70,7 +66,7 @@ _GATES = (
 
 def _recognise(module: Any, width: int) -> Gate | None:
     """The gate of a layer, judged by what the layer says of random vectors in float32."""
-    if not all(isinstance(module.get(name), _LINEAR) for name in _PARTS):
+    if not all(isinstance(module.get(name), LINEAR) for name in _PARTS):
         return None
     x = mx.random.normal((2, width), key=mx.random.key(0))
     expected = module(x)

@@ -15,7 +15,6 @@ from mlx import nn
 from fpo_core.feature_tap import watch_all
 from fpo_core.sae_hook import Hook
 from fpo_core.sites import tap_point
-from fpo_mlx.split_cache import Arrays, SplitCache
 
 _RANDOM: Any = mx.random.state
 """One array: the two halves of a 64-bit key."""
@@ -113,33 +112,26 @@ def tap_and_checkpoint(
 def _checkpoint_block(block: nn.Module, taps: list[Tap]) -> None:
     """Recompute this block in backward instead of keeping its activations.
 
-    Trained weights, the input, what a split cache gives and makes, and values tapped inside are
-    explicit inputs and outputs of the checkpoint: what crosses it any other way loses its gradient.
+    Trained weights, the input and values tapped inside are explicit inputs and outputs of the
+    checkpoint: what crosses it any other way loses its gradient.
     """
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kw: Any):
         inside = [tap for tap in taps if tap.watching]
-        cache = next((a for a in (*args, *kw.values()) if isinstance(a, SplitCache)), SplitCache())
         high, low = (int(part) for part in np.array(_RANDOM[0]))
 
-        def run(
-            weights: dict[str, Any], x: mx.array, given: Arrays
-        ) -> tuple[mx.array, Arrays, Arrays]:
+        def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, tuple[mx.array, ...]]:
             # Backward runs this again, with other arrays and after the outer watch is over. The
             # state that dropout draws from is the one thing MLX does not put back by itself.
             mx.random.seed(high << 32 | low)
-            mine, passed = module.trainable_parameters(), cache.given
+            mine = module.trainable_parameters()
             module.update(weights)
-            cache.given = given
             try:
-                result, tapped = watch_all(inside, lambda: inner(module, x, *args, **kw))
-                return result, tapped, cache.made
+                return watch_all(inside, lambda: inner(module, x, *args, **kw))
             finally:
                 module.update(mine)
-                cache.given = passed
 
-        weights = module.trainable_parameters()
-        result, tapped, cache.made = mx.checkpoint(run)(weights, x, cache.given)
+        result, tapped = mx.checkpoint(run)(module.trainable_parameters(), x)
         for tap, value in zip(inside, tapped, strict=True):
             tap.value = value
         return result

@@ -5,12 +5,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
+from mlx_lm.tuner.dora import DoRALinear
+from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from fpo_core.adapter_write import LORA_KEYS
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 
+LINEAR = (nn.Linear, nn.QuantizedLinear, LoRALinear, DoRALinear)
+"""Linear layers, adapted or not."""
 _DORA_BITS = (2, 4, 8)
 """Widths that fill 32 bits: of others mlx-lm's DoRALinear mistakes the size."""
 

@@ -20,6 +20,7 @@ from fpo_core.config import (
     StepConfig,
 )
 from fpo_core.data.batches import Batch
+from fpo_core.errors import SaeError
 from fpo_core.fast import why_plain
 from fpo_core.feature_tap import Features, watch_all
 from fpo_core.group import ALONE, Group
@@ -36,6 +37,7 @@ from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, Switch, tap_and_checkpoint
 from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
 from fpo_mlx.optimiser import Optimiser
+from fpo_mlx.packed_attention import pack_attention
 from fpo_mlx.trained import Weights, select_trained
 
 
@@ -71,6 +73,8 @@ class MlxPolicy:
         self._features = features and features.to(ops, mx.zeros(0))
         self._fused = Switch()
         if not step.plain:  # within taps and checkpoints, which come around
+            with contextlib.suppress(SaeError):  # without it the fast step fails, and says so
+                pack_attention(stack)
             fuse_mlps(self.model, size, self._fused)
             if adapter.dropout == 0:
                 fuse_lora(self.model, self._fused)

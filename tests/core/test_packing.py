@@ -7,7 +7,7 @@ import pytest
 
 from fpo_core.data.batches import collate
 from fpo_core.data.rows import TokenisedPairs
-from fpo_core.packing import Row, Run, Scored, Split, chunk_rows
+from fpo_core.packing import Rectangles, Row, Run, chunk_rows
 from fpo_core.scoring import Targets
 from fpo_core.texts import sequences
 from tests.helpers import random_batch
@@ -46,36 +46,33 @@ def test_scored_tokens_follow_the_order_of_the_batch(batch):
     assert scored.shares[0].tolist() == [0.5, 0, 0.5, 0, 0, 0, 0]
 
 
-def test_a_split_pads_prompts_and_completions_apart(batch):
-    split = Split.of(batch)
-    assert split.prompts.tolist() == [[5, 6], [4, 0]]
-    assert split.completions.tolist() == [[7, 8, 9], [3, 0, 0], [7, 0, 0], [2, 1, 0]]
-    flat = np.concatenate([split.prompts.ravel(), split.completions.ravel()])
-    assert flat[split.scored.places].tolist() == split.scored.labels.tolist()
-    assert flat[split.scored.predictors].tolist() == [6, 7, 8, 4, 6, 4, 2]
+def test_rectangles_pad_roots_and_branches_apart(batch):
+    row = Row.of(batch)
+    lies = Rectangles.of(row.runs)
+    tokens = np.append(row.tokens, 0)
+    assert tokens[lies.roots].tolist() == [[5, 6], [4, 0]]
+    assert tokens[lies.branches].tolist() == [[7, 8, 9], [7, 0, 0], [3, 0, 0], [2, 1, 0]]
+    flat = np.concatenate([tokens[lies.roots].ravel(), tokens[lies.branches].ravel()])
+    assert flat[lies.slots].tolist() == row.tokens.tolist()
+    assert lies.prompts.tolist() == [2, 2, 1, 1]
+    assert lies.shared == 2
 
 
-def test_what_a_completion_sees(batch):
-    seen = Split.of(batch).visible(None)
-    assert seen.shape == (4, 1, 3, 5)
-    assert seen[0, 0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert seen[1, 0, 0].tolist() == [1, 0, 1, 0, 0]  # its prompt is one token, then padding
-    window = Split.of(batch).visible(2)
-    assert window[0, 0].tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
+def test_what_a_branch_sees(batch):
+    lies = Rectangles.of(Row.of(batch).runs)
+    seen = lies.visible(None)
+    assert seen.shape == (4, 3, 5)
+    assert seen[0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert seen[2, 0].tolist() == [1, 0, 1, 0, 0]  # its prompt is one token, then padding
+    window = lies.visible(2)
+    assert window[0].tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
 
 
-@pytest.mark.parametrize("layout", ["row", "split", "rectangle"])
-def test_every_layout_scores_what_the_plain_path_does(layout):
+def test_a_row_scores_what_the_plain_path_does():
     batch = random_batch(6)
     targets, start = Targets.of(batch, (5, 6))
-    scored, flat = {
-        "row": lambda: (Row.of(batch, (5, 6)).scored, Row.of(batch).tokens),
-        "split": lambda: (
-            Split.of(batch, (5, 6)).scored,
-            np.concatenate([Split.of(batch).prompts.ravel(), Split.of(batch).completions.ravel()]),
-        ),
-        "rectangle": lambda: (Scored.in_rectangle(batch, (5, 6)), batch.tokens.ravel()),
-    }[layout]()
+    row = Row.of(batch, (5, 6))
+    scored, flat = row.scored, row.tokens
     rows, columns = np.nonzero(targets.mask)
     assert scored.labels.tolist() == batch.tokens[rows, columns + start].tolist()
     assert flat[scored.places].tolist() == scored.labels.tolist()
@@ -90,7 +87,10 @@ def test_prompts_that_differ_are_not_shared(batch):
     tokens[0, 0] = 33
     other = dataclasses.replace(batch, tokens=tokens)
     assert Row.of(other).runs == (Run(0, (5,)), Run(0, (3,)), Run(1, (1, 2)))
-    assert Split.of(other) is None
+    lies = Rectangles.of(Row.of(other).runs)
+    assert lies.shared == 1
+    assert lies.roots.tolist() == [[8, 12, 12, 12, 12], [0, 1, 2, 3, 4], [5, 6, 7, 12, 12]]
+    assert lies.branches.tolist() == [[9, 12], [10, 11]]
 
 
 def test_sequences_that_are_no_pairs_run_alone():
