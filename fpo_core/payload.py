@@ -8,8 +8,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Self
 
+from fpo_core.safetensors_file import WINDOW_BYTES, map_bytes
+
 _FLUSH_BYTES = 16 << 20
-_READ_BYTES = 1 << 20
 
 
 class Payload:
@@ -22,9 +23,9 @@ class Payload:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._ends = SimpleQueue[int | None]()
-        file.flush()
+        self._shown = file.tell()
         self._pool = ThreadPoolExecutor(2)
-        self._sha256 = self._pool.submit(self._follow, file.tell())
+        self._sha256 = self._pool.submit(self._follow, self._shown)
 
     def __enter__(self) -> Self:
         return self
@@ -36,28 +37,30 @@ class Payload:
     def write(self, data: memoryview) -> None:
         """Append bytes."""
         self._file.write(data)
+        if self._file.tell() - self._shown >= WINDOW_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have all that was written found by those who read the file."""
         self._file.flush()
-        self._ends.put(self._file.tell())
+        self._shown = self._file.tell()
+        self._ends.put(self._shown)
 
     def sha256(self) -> str:
         """The hash of all that was written; nothing may be written after that."""
+        self.flush()
         self._ends.put(None)
         return self._sha256.result()
 
     def _follow(self, begin: int) -> str:
         """SHA-256 from `begin` on, up to each end as it comes."""
-        digest, buffer, flushed = hashlib.sha256(), memoryview(bytearray(_READ_BYTES)), begin
-        with Path(self._file.name).open("rb", buffering=0) as file:
-            file.seek(begin)
-            for end in iter(self._ends.get, None):
-                while (position := file.tell()) < end:
-                    count = file.readinto(buffer[: end - position])
-                    if not count:
-                        raise OSError(errno.EIO, "it became shorter while it was written")
-                    digest.update(buffer[:count])
-                if end - flushed >= _FLUSH_BYTES:
-                    self._pool.submit(_start_to_disk, self._file, flushed, end)
-                    flushed = end
+        digest, path, flushed = hashlib.sha256(), Path(self._file.name), begin
+        for end in iter(self._ends.get, None):
+            digest.update(map_bytes(path, begin, end - begin).data)
+            begin = end
+            if end - flushed >= _FLUSH_BYTES:
+                self._pool.submit(_start_to_disk, self._file, flushed, end)
+                flushed = end
         return digest.hexdigest()
 
 

@@ -56,6 +56,7 @@ def write_sae(
         file.write(_encoded_header(header, length))
         with Payload(file) as payload:
             _write_all(plans, payload)
+            payload.flush()
             if check is not None:
                 check(Path(file.name))
             meta = late() if late else meta

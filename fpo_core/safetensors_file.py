@@ -17,8 +17,8 @@ import numpy as np
 from fpo_core.errors import FpoError, SaeError, StoreError
 
 MAX_HEADER = 100_000_000
-CHUNK_BYTES = 1 << 20
-WINDOW_BYTES = 4 << 20  # what to map at once: smaller maps cost more per byte
+CHUNK_BYTES = 1 << 20  # what a processor's own cache holds
+WINDOW_BYTES = 4 << 20  # what to map at once: less costs more per byte
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -64,7 +64,7 @@ class SafetensorsFile:
         row = (entry.end - entry.begin) // max(length, 1)
         code = _float_code(name, entry, self.path)
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        data = _mapped(self.path, entry.begin + start * row, (stop - start) * row)
+        data = map_bytes(self.path, entry.begin + start * row, (stop - start) * row)
         return widen(data.view(code), entry.dtype).reshape(shape)
 
     def raw(self, name: str) -> np.ndarray:
@@ -93,7 +93,7 @@ class SafetensorsFile:
                 yield chunk
 
 
-def _mapped(path: Path, begin: int, size: int) -> np.ndarray:
+def map_bytes(path: Path, begin: int, size: int) -> np.ndarray:
     """Bytes of a file, mapped for as long as the array lives: reading would copy them."""
     if size <= 0:
         return np.empty(0, np.uint8)
@@ -107,11 +107,11 @@ def _mapped(path: Path, begin: int, size: int) -> np.ndarray:
     return np.frombuffer(pages, np.uint8, size, skipped)
 
 
-def windows(path: Path) -> Iterator[np.ndarray]:
+def file_windows(path: Path) -> Iterator[np.ndarray]:
     """All bytes of a file, mapped piece by piece."""
     size = path.stat().st_size
     for begin in range(0, size, WINDOW_BYTES):
-        yield _mapped(path, begin, min(WINDOW_BYTES, size - begin))
+        yield map_bytes(path, begin, min(WINDOW_BYTES, size - begin))
 
 
 def widen(flat: np.ndarray, dtype: str) -> np.ndarray:

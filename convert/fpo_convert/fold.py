@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fpo_convert.source import Source
-from fpo_convert.tensors import ArrayTensor, Scratch, Tensor, chunks
+from fpo_convert.tensors import ArrayTensor, Scratch, Tensor, chunks, product
 from fpo_core.errors import SaeError
 from fpo_core.sae_meta import SaeMeta
 from fpo_core.sae_write import DTYPES, Plan
@@ -103,8 +103,7 @@ class _Fold:
         b_dec = self.source.tensors["b_dec"].rows() if self.source.subtract_b_dec else None
         for part, rows in chunks(self.source.tensors["W_enc"]):
             if b_dec is not None and b_dec[part].any():
-                # A chunk has some hundred rows at most, so its own sum may be in float32.
-                self.offset += b_dec[part].astype(rows.dtype) @ rows
+                self.offset += product(b_dec[part], rows)
             if self.source.whitening is None:
                 yield self._scaled(rows, self.source.scale)
         if self.source.whitening is not None:

@@ -19,7 +19,7 @@ from fpo_core.errors import SaeError
 from fpo_core.sae import check_payload, load_sae
 from fpo_core.sae_meta import SaeMeta, parse_meta
 from fpo_core.sae_write import write_sae
-from fpo_core.safetensors_file import open_safetensors, windows
+from fpo_core.safetensors_file import file_windows, open_safetensors
 
 _NO_HASH = "0" * 64
 
@@ -200,6 +200,6 @@ def _report(
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for window in windows(path):
+    for window in file_windows(path):
         digest.update(window.data)
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.tensors import Scratch, Tensor, chunks
+from fpo_convert.tensors import Tensor, chunks
 from fpo_core.errors import SaeError
 from fpo_core.sae_hook import Hook
 
@@ -123,9 +123,9 @@ class Source:
         """‖W_dec row‖ where pre-activations are multiplied by it: (d_sae,), or None."""
         if not self.rescale_by_decoder:
             return None
-        norms, squares = np.empty(self.d_sae), Scratch()
+        norms = np.empty(self.d_sae)
         for part, rows in chunks(self.tensors["W_dec"]):
-            norms[part] = np.sqrt(np.square(rows, out=squares.like(rows)).sum(1))
+            norms[part] = np.sqrt((rows[:, None, :] @ rows[:, :, None])[:, 0, 0])
         return norms
 
     @property

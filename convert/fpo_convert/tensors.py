@@ -9,6 +9,9 @@ import numpy as np
 from fpo_core.errors import SaeError
 from fpo_core.safetensors_file import CHUNK_BYTES, WINDOW_BYTES, SafetensorsFile
 
+_MOST_ROWS = 1024
+_UNTHREADED = 1 << 18  # numbers in a matrix that OpenBLAS multiplies without threads
+
 
 class Tensor(Protocol):
     """A source array; rows come as float32, or float64 where the source holds that."""
@@ -85,17 +88,40 @@ def transposed(stored: Tensor) -> WholeTensor:
     return WholeTensor(stored.shape[::-1], lambda: stored.rows().T)
 
 
+def windows(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+    """The tensor's rows by pieces that are cheap to map, with their position."""
+    length, step = tensor.shape[0], _rows(tensor, WINDOW_BYTES)
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        yield slice(start, stop), tensor.rows(start, stop)
+
+
 def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tensor's rows by pieces that fit a cache, with their position."""
-    length = tensor.shape[0]
-    row = 4 * max(1, int(np.prod(tensor.shape[1:])))
-    step = max(1, CHUNK_BYTES // row)
-    window = step * (WINDOW_BYTES // CHUNK_BYTES)
-    for begin in range(0, length, window):
-        rows = tensor.rows(begin, min(begin + window, length))
+    """The tensor's rows by smaller pieces, which stay in a cache from one step to the next."""
+    step = _rows(tensor, CHUNK_BYTES)
+    for window, rows in windows(tensor):
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            yield slice(begin + start, begin + start + len(part)), part
+            yield slice(window.start + start, window.start + start + len(part)), part
+
+
+def _rows(tensor: Tensor, size: int) -> int:
+    """How many rows are about `size` bytes, few enough for a sum over them in float32."""
+    return min(_MOST_ROWS, max(1, size // (4 * max(1, int(np.prod(tensor.shape[1:]))))))
+
+
+def product(left: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """(r,) or (t, r) times rows (r, n), in the rows' own precision.
+
+    By columns so few that BLAS starts no threads, which would take the processors from hashing, and
+    token by token, since rearranging the rows for a matrix product costs more.
+    """
+    if left.ndim == 2:
+        return np.stack([product(token, rows) for token in left])
+    left, width = left.astype(rows.dtype), max(1, _UNTHREADED // len(rows))
+    return np.concatenate(
+        [left @ rows[:, start : start + width] for start in range(0, rows.shape[1], width)]
+    )
 
 
 class Scratch:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fpo_core.errors import SaeError
 from fpo_core.payload import Payload, reserve
 
 
@@ -43,7 +44,7 @@ def test_a_file_cut_short_meanwhile_is_an_error(tmp_path):
         file.truncate(0)
         file.seek(1 << 20)
         payload._ends.put(2 << 20)
-        with pytest.raises(OSError, match="shorter"):
+        with pytest.raises(SaeError, match="shorter"):
             payload.sha256()
 
 
