@@ -103,7 +103,7 @@ class _Fold:
         b_dec = self.source.tensors["b_dec"].rows() if self.source.subtract_b_dec else None
         for part, rows in chunks(self.source.tensors["W_enc"]):
             if b_dec is not None and b_dec[part].any():
-                self.offset += product(b_dec[part], rows)
+                self.offset += product(b_dec[None, part], rows)[0]
             if self.source.whitening is None:
                 yield self._scaled(rows, self.source.scale)
         if self.source.whitening is not None:

@@ -111,17 +111,14 @@ def _rows(tensor: Tensor, size: int) -> int:
 
 
 def product(left: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(r,) or (t, r) times rows (r, n), in the rows' own precision.
+    """(t, r) times rows (r, n), in the rows' own precision.
 
     By columns so few that BLAS starts no threads, which would take the processors from hashing, and
     token by token, since rearranging the rows for a matrix product costs more.
     """
-    if left.ndim == 2:
-        return np.stack([product(token, rows) for token in left])
-    left, width = left.astype(rows.dtype), max(1, _UNTHREADED // len(rows))
-    return np.concatenate(
-        [left @ rows[:, start : start + width] for start in range(0, rows.shape[1], width)]
-    )
+    left, step = left.astype(rows.dtype), max(1, _UNTHREADED // len(rows))
+    tiles = (rows[:, start : start + step] for start in range(0, rows.shape[1], step))
+    return np.concatenate([[token @ tile for token in left] for tile in tiles], axis=1)
 
 
 class Scratch:
