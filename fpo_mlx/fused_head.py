@@ -11,6 +11,7 @@ from fpo_core.fast import TokenTerms
 from fpo_core.logps import token_kl
 from fpo_core.packing import chunk_rows
 from fpo_mlx import ops
+from fpo_mlx.exponential import exp
 from fpo_mlx.hooks import intercept
 
 Logits = Callable[[mx.array], mx.array]
@@ -154,16 +155,18 @@ class Head:
 
         By logits, log π has the gradient onehot − softmax, and KL softmax − the reference's.
         """
-        logits = ops.as_float(self.logits(h))
-        softmax, picks = mx.softmax(logits, axis=-1), labels[:, None]
-        # The largest probability is 1 / Σ exp(logits − max): no second pass of exponentials.
-        total = logits.max(axis=-1) - mx.log(softmax.max(axis=-1))
-        terms = [mx.take_along_axis(logits, picks, axis=-1)[:, 0] - total]
-        less = mx.take_along_axis(softmax, picks, axis=-1) - 1
-        slopes = [-self._through(h, logits, mx.put_along_axis(softmax, picks, less, axis=-1))]
+        logits, picks = ops.as_float(self.logits(h)), labels[:, None]
+        largest = logits.max(axis=-1, keepdims=True)
+        weights = exp(logits - largest)
+        total = weights.sum(axis=-1, keepdims=True)
+        own = mx.take_along_axis(logits, picks, axis=-1) - largest
+        terms = [(own - mx.log(total))[:, 0]]
+        less = mx.take_along_axis(weights, picks, axis=-1) - total
+        apart = mx.put_along_axis(weights, picks, less, axis=-1)
+        slopes = [(self._through(h, logits, apart) / -total).astype(h.dtype)]
         if reference is not None:
             terms.append(token_kl(ops, logits, reference))
-            apart = softmax - mx.softmax(ops.as_float(reference), axis=-1)
+            apart = weights / total - mx.softmax(ops.as_float(reference), axis=-1)
             slopes.append(self._through(h, logits, apart))
         return [*terms, *slopes]
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
+from fpo_mlx.exponential import compiled, sigmoid, tanh
 from fpo_mlx.hooks import Switch, intercept
 from fpo_mlx.lora import LINEAR
 
@@ -40,24 +41,26 @@ def _gate(
 ) -> Gate:
     """From the dear part of an activation, kept for backward, and from act(x) and act'(x) by it."""
 
-    def forward(x: mx.array, up: mx.array) -> list[mx.array]:
-        bent = bend(x)
-        return [act(x, bent) * up, bent]
-
     def gradients(x: mx.array, up: mx.array, bent: mx.array, outer: mx.array) -> list[mx.array]:
         return [outer * up * slope(x, bent), outer * act(x, bent)]
 
+    product: Any = mx.compile(lambda x, up, bent: act(x, bent) * up, shapeless=True)
     backward: Any = mx.compile(gradients, shapeless=True)
-    fused: Any = mx.custom_function(mx.compile(forward, shapeless=True))
+
+    def forward(x: mx.array, up: mx.array) -> list[mx.array]:
+        bent = bend(x)
+        return [product(x, up, bent), bent]
+
+    fused: Any = mx.custom_function(compiled(forward))
     fused.vjp(lambda primals, outer, outputs: backward(*primals, outputs[1], outer[0]))
     return lambda x, up: fused(x, up)[0]
 
 
 _SQUARE, _CUBE = sqrt(2 / pi), 0.044715
 _GATES = (
-    _gate(mx.sigmoid, lambda x, s: x * s, lambda x, s: s + x * s * (1 - s)),
+    _gate(sigmoid, lambda x, s: x * s, lambda x, s: s + x * s * (1 - s)),
     _gate(  # GELU by tanh
-        lambda x: mx.tanh(_SQUARE * (x + _CUBE * x * x * x)),
+        lambda x: tanh(_SQUARE * (x + _CUBE * x * x * x)),
         lambda x, t: 0.5 * x * (1 + t),
         lambda x, t: 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * _SQUARE * (1 + 3 * _CUBE * x * x),
     ),
