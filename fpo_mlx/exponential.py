@@ -31,18 +31,18 @@ def exp(x: mx.array) -> mx.array:
     """e^x, elementwise; by hand within e^±87."""
     if not by_hand(x):
         return mx.exp(x)
-    rounded, fraction = _split(x)
-    return fraction * _power(rounded.view(mx.int32)).view(mx.float32)
+    rest, whole = _parts(x)
+    return rest * whole
 
 
 def sigmoid(x: mx.array) -> mx.array:
     """1 / (1 + e^−x), elementwise."""
-    return 1 / (1 + exp(-x)) if by_hand(x) else mx.sigmoid(x)
+    return _share(*_parts(x)) if by_hand(x) else mx.sigmoid(x)
 
 
 def tanh(x: mx.array) -> mx.array:
     """Hyperbolic tangent, elementwise; by hand within 1e-7, not relative to small values."""
-    return 1 - 2 / (1 + exp(2 * x)) if by_hand(x) else mx.tanh(x)
+    return 2 * sigmoid(2 * x) - 1 if by_hand(x) else mx.tanh(x)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,6 +51,12 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     fast: Any = mx.compile(function, shapeless=True)
     return lambda x, *rest: (function if by_hand(x) else fast)(x, *rest)
+
+
+def _parts(x: mx.array) -> tuple[mx.array, mx.array]:
+    """Two factors of e^x."""
+    rounded, power = _split(x)
+    return power, _power(rounded.view(mx.int32)).view(mx.float32)
 
 
 def _split_octaves(x: mx.array) -> list[mx.array]:
@@ -70,4 +76,5 @@ def _power_of_two(whole: mx.array) -> mx.array:
 
 
 _split: Any = mx.compile(_split_octaves, shapeless=True)
+_share: Any = mx.compile(lambda a, b: a * b / (1 + a * b), shapeless=True)
 _power: Any = mx.compile(_power_of_two, shapeless=True)

@@ -30,19 +30,21 @@ def _fused(
 ) -> mx.array:
     """linear(x) + s (x A) B: (n, d), (d, r), (r, m) -> (n, m)."""
 
-    def forward(x: mx.array, a: mx.array, b: mx.array) -> list[mx.array]:
-        low = x @ a
-        return [mx.addmm(linear(x), low, b, alpha=scale), low]
+    def forward(x: mx.array, low: mx.array, a: mx.array, b: mx.array) -> mx.array:
+        del a
+        return mx.addmm(linear(x), low, b, alpha=scale)
 
-    def backward(primals: Any, outer: Any, outputs: Any) -> tuple[mx.array, ...]:
-        x, a, b = primals
-        to_low = outer[0] @ b.T * scale
+    def backward(primals: Any, outer: mx.array, output: mx.array) -> tuple[mx.array, ...]:
+        del output
+        x, low, a, b = primals
+        to_low = outer @ b.T * scale
         # Of the frozen layer only what its gradient needs is evaluated.
-        direct = mx.vjp(linear, [x], [outer[0]])[1][0]
+        direct = mx.vjp(linear, [x], [outer])[1][0]
         # Of products across tokens, those that turn round the thin side are cheap.
-        to_a = (to_low.T @ x).T
-        return mx.addmm(direct, to_low, a.T), to_a, (outputs[1] * scale).T @ outer[0]
+        to_a, to_b = (to_low.T @ x).T, (low * scale).T @ outer
+        return mx.addmm(direct, to_low, a.T), mx.zeros_like(low), to_a, to_b
 
     function: Any = mx.custom_function(forward)
     function.vjp(backward)
-    return function(x, a, b)[0]
+    # Given, x A is kept without the output, which a checkpoint would repeat with it.
+    return function(x, mx.stop_gradient(x @ a), a, b)
