@@ -96,12 +96,13 @@ class ColumnCut:
 def tap_and_checkpoint(
     stack: list[nn.Module], hooks: Sequence[Hook], checkpoint: bool
 ) -> list[Tap]:
-    """Tap the block of each hook, and checkpoint every block, where asked.
+    """Tap the block of each hook, and checkpoint every block but the last, where asked.
 
+    The last one's backward pass comes at once: to forget what it needs would save nothing.
     A tap inside a block must sit inside its checkpoint, a tap at its ends around it.
     """
     taps = [Tap(stack[hook.layer], hook.site) for hook in hooks]
-    for number, block in enumerate(stack if checkpoint else []):
+    for number, block in enumerate(stack[:-1] if checkpoint else []):
         own = [tap for tap, hook in zip(taps, hooks, strict=True) if hook.layer == number]
         _checkpoint_block(block, [tap for tap in own if tap.inside])
     for tap in taps:

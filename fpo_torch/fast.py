@@ -27,6 +27,7 @@ from fpo_torch.fused_head import Head, Precision
 from fpo_torch.fused_lora import FusedLora
 from fpo_torch.fused_mlp import FusedMlps
 from fpo_torch.fused_norm import FusedNorms
+from fpo_torch.fused_rotary import FusedRotations
 from fpo_torch.hooks import Tap
 from fpo_torch.packed_attention import attention_over_runs
 from fpo_torch.run_attention import RunByRun
@@ -57,7 +58,12 @@ class FastStep:
         self._pool = functools.partial(pooled_features, config.logits_budget)
         self._head = Head(model, config.logits_budget, precision)
         self._precision = precision
-        self._fused: list[Fused] = [FusedLora(model), FusedMlps(model), FusedNorms(model)]
+        self._fused: list[Fused] = [
+            FusedLora(model),
+            FusedMlps(model),
+            FusedNorms(model),
+            FusedRotations(model),
+        ]
         if config.compile:
             inside = [tap.inside for tap in taps]  # what a hook keeps, a compiled block may lose
             stack = model.get_submodule(stack_path).children()

@@ -26,6 +26,7 @@ class Optimiser:
     def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
         self._weights, self._name, self._group = trained.parameters, config.optimizer, group
+        self._kept = _lay_out_gradients(self._weights) if trained.adapters else None
         self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
@@ -42,6 +43,9 @@ class Optimiser:
 
     def _sum_gradients(self) -> None:
         """Add up the gradients of all processes; one that saw no rows has none."""
+        if self._kept is not None:
+            self._group.sum_native(self._kept)
+            return
         weights = list(self._weights.values())
         mine = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in mine]))
@@ -50,6 +54,9 @@ class Optimiser:
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
+        if self._kept is not None:
+            self._kept.zero_()
+            return
         for weight in self._weights.values():
             weight.grad = None
 
@@ -78,6 +85,19 @@ class Optimiser:
             step = torch.tensor(float(state["step"]))
             step = step.to(weight.device) if _fused(weight) else step
             self._optimizer.state[weight] = {"step": step, **parts}
+
+
+def _lay_out_gradients(weights: Mapping[str, nn.Parameter]) -> Tensor:
+    """One array of which each weight's gradient is a part, for good.
+
+    Small arrays that came and went among a backward pass's large ones would leave the memory in
+    pieces that nothing large fits in.
+    """
+    sizes = [weight.numel() for weight in weights.values()]
+    flat = torch.zeros(sum(sizes), device=next(iter(weights.values())).device)
+    for weight, part in zip(weights.values(), flat.split(sizes), strict=True):
+        weight.grad = part.view_as(weight)
+    return flat
 
 
 def _make(weights: list[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,9 @@ class TorchPolicy:
             new = getattr(self.base, "activation_checkpointing_enable", None)
             (new or self.base.gradient_checkpointing_enable)({"use_reentrant": False})
             self.base.enable_input_require_grads()
+            # Its backward pass comes at once: to forget what it needs would save nothing.
+            last: Any = stack[len(stack) - 1]
+            last.gradient_checkpointing = False
         self.model, self._trained = select_trained(self.base, adapter, model.seed)
         self._reference: dict[str, Tensor] | None = None
         self._optimiser: Optimiser | None = None

@@ -20,8 +20,8 @@ Weights = dict[str, Tensor]
 class Trained:
     """Trained weights by canonical name, kept in float32."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: dict[str, nn.Parameter], *, adapters: bool) -> None:
+        self.parameters, self.adapters = parameters, adapters
 
     @contextlib.contextmanager
     def swapped(self, weights: Weights) -> Iterator[None]:
@@ -74,11 +74,11 @@ def select_trained(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(config.num_layers < 0 or name.startswith(starts))
         chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        return model, Trained(chosen)
+        return model, Trained(chosen, adapters=False)
     targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
     places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
     adapted = add_lora(model, places, config)
-    trained = Trained(dict(lora_weights(adapted)))
+    trained = Trained(dict(lora_weights(adapted)), adapters=True)
     shapes = {name: tuple(parameter.shape) for name, parameter in trained.parameters.items()}
 
     def base(place: str) -> np.ndarray:

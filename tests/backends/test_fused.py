@@ -10,6 +10,7 @@ import fpo_mlx.fused_mlp
 import fpo_torch.fused_lora
 import fpo_torch.fused_mlp
 import fpo_torch.fused_norm
+import fpo_torch.fused_rotary
 from fpo_core.config import StepConfig
 from tests.backends.families import write_family
 from tests.helpers import random_batch
@@ -37,6 +38,7 @@ def calls(monkeypatch):
         ("lora", fpo_torch.fused_lora),
         ("mlp", fpo_torch.fused_mlp),
         ("norm", fpo_torch.fused_norm),
+        ("rotary", fpo_torch.fused_rotary),
     ):
         monkeypatch.setattr(module, "_fused", counted(name, module._fused), raising=True)
     return found
@@ -55,6 +57,7 @@ def test_layers_are_found(backend, make_policy, calls, tmp_path, name, dropout):
     else:
         assert calls["lora"] == LINEAR * calls["mlp"]
     assert (calls["norm"] > 0) == (backend == "torch")
+    assert (calls["rotary"] > 0) == (backend == "torch")
 
 
 def test_the_plain_step_has_the_librarys_layers(backend, make_policy, calls):

@@ -133,3 +133,21 @@ def test_what_cannot_be_had_is_refused_by_name(make_policy):
         other.prepare_training(OptimiserConfig())
         with pytest.raises(TrainingError, match="does not fit adamw"):
             other.load_optimiser_state(state)
+
+
+def test_gradients_of_adapters_keep_their_place(make_policy):
+    """Between steps too, and at zero; those of a whole model come and go."""
+    policy, reference = trained_policy(make_policy, "torch", "lora")
+    policy.prepare_training(OptimiserConfig())
+    weights = list(policy._trained.parameters.values())
+    places = [weight.grad.data_ptr() for weight in weights]
+    for _ in range(2):
+        policy.accumulate(BATCH, reference, OBJECTIVE, 0.25)
+        assert any(weight.grad.any() for weight in weights)
+        policy.apply_gradients(RATE, 1e9)
+        assert [weight.grad.data_ptr() for weight in weights] == places
+        assert not any(weight.grad.any() for weight in weights)
+    whole, reference = trained_policy(make_policy, "torch", "full")
+    whole.prepare_training(OptimiserConfig())
+    step(whole, reference)
+    assert all(weight.grad is None for weight in whole._trained.parameters.values())
