@@ -4,8 +4,10 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -40,30 +42,51 @@ def write_sae(
     plans: Sequence[Plan],
     late: Callable[[], SaeMeta] | None = None,
     check: Callable[[Path], None] | None = None,
+    beside: Executor | None = None,
 ) -> str:
     """Write a canonical file and return the SHA-256 of its payload.
 
     Chunks are asked for tensor after tensor, so a later one may depend on what an earlier one saw.
-    `check` sees the complete temporary file, but for the hashes in its header, and may refuse it by
-    raising. `late`, called after that, may give `meta` anew with texts of the same length (hashes).
+    `check` sees the temporary file, but for the hashes in its header, and may refuse it by raising;
+    in `beside`, if given, while the decoder is still being written. `late`, called after that, may
+    give `meta` anew with texts of the same length (hashes).
     Raises SaeError for a number that is not finite; nothing is left behind on any error.
     """
     path, entries = Path(path), _entries(plans)
     header = _header(meta, entries, _NO_HASH)
     length = _padded_length(header)
+    decoder = next((i for i, plan in enumerate(plans) if plan.name == "W_dec"), len(plans))
     with replacing(path) as file:
         reserve(file, length + sum(_size(plan) for plan in plans))
         file.write(_encoded_header(header, length))
-        with Payload(file) as payload:
-            _write_all(plans, payload)
+        payload = Payload(file)
+        _write_all(plans[:decoder], payload)
+        payload.flush()
+        with _meanwhile(check and partial(check, Path(file.name)), beside):
+            _write_all(plans[decoder:], payload)
             payload.flush()
-            if check is not None:
-                check(Path(file.name))
-            meta = late() if late else meta
-            sha256 = payload.sha256()
+        meta, sha256 = late() if late else meta, payload.sha256()
         file.seek(0)
         file.write(_encoded_header(_header(meta, entries, sha256), length))
     return sha256
+
+
+@contextmanager
+def _meanwhile(run: Callable[[], None] | None, beside: Executor | None) -> Iterator[None]:
+    """Run something in `beside` during the body, or after it; its error is raised at the end."""
+    if run is None or beside is None:
+        yield
+        if run is not None:
+            run()
+        return
+    future = beside.submit(run)
+    try:
+        yield
+    except BaseException:
+        future.cancel()
+        wait([future])
+        raise
+    future.result()
 
 
 def _write_all(plans: Sequence[Plan], file: Payload | BinaryIO) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from fpo_convert.detect import read_source
 from fpo_convert.fold import canonical_meta, plans
 from fpo_convert.source import Options, Source
+from fpo_convert.tensors import WholeTensor
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
 from fpo_core.sae import check_payload, load_sae
@@ -93,9 +94,8 @@ def convert_sae(
         )
     # Numbers that are not finite are refused when written, so NumPy need not warn of them before.
     with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):
-        sha = pool.submit(_sha256, found.where)
         comparison = _write(
-            path, found, origin, sha, dtype=dtype, encoder_only=encoder_only, verify=verify
+            path, found, origin, pool, dtype=dtype, encoder_only=encoder_only, verify=verify
         )
     meta = parse_meta(path, open_safetensors(path).header)
     decoder = found.has_decoder and not encoder_only
@@ -108,7 +108,7 @@ def _write(
     path: Path,
     found: Source,
     origin: dict[str, Any],
-    sha: "Future[str]",
+    pool: Executor,
     *,
     dtype: str,
     encoder_only: bool,
@@ -116,6 +116,7 @@ def _write(
 ) -> Comparison | None:
     origin = {"format": found.format, "file": found.where.name, "sha256": _NO_HASH} | origin
     meta = canonical_meta(found, origin)
+    sha = pool.submit(_sha256, found.where)
 
     def late() -> SaeMeta:
         return dataclasses.replace(meta, source=origin | {"sha256": sha.result()})
@@ -123,15 +124,19 @@ def _write(
     comparisons: list[Comparison] = []
 
     def check(written: Path) -> None:
-        comparisons.append(compare(found, written))
+        with np.errstate(all="ignore"):  # a setting of each thread
+            comparisons.append(compare(found, written))
         refuse_if_wrong(comparisons[0], dtype)
 
+    # Tensors that can only be loaded whole come one at a time, or they would fill the memory.
+    whole = any(isinstance(tensor, WholeTensor) for tensor in found.tensors.values())
     write_sae(
         path,
         meta,
         plans(found, dtype, encoder_only=encoder_only),
         late=late,
         check=check if verify else None,
+        beside=None if whole else pool,
     )
     return comparisons[0] if verify else None
 
