@@ -17,7 +17,7 @@ import numpy as np
 from fpo_core.errors import FpoError, SaeError, StoreError
 
 MAX_HEADER = 100_000_000
-CHUNK_BYTES = 1 << 20  # what a processor's own cache holds
+CHUNK_BYTES = 2 << 20  # what a processor's own cache holds
 WINDOW_BYTES = 4 << 20  # what to map at once: less costs more per byte
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 SIZES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
