@@ -1,13 +1,15 @@
 """Peak memory of the log-probabilities and their gradient at one chunk budget, by vocabulary.
 
 Each size runs in a process of its own: states (N, d) -> log π of N tokens -> gradient of the
-states. What the layer's weights and the states hold is taken off.
+states. Counted are the framework's arrays, without the layer's weights and the states; what a BLAS
+sets up for itself is not.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +25,12 @@ WIDTH = 576
 
 
 def torch_peak(vocab: int, tokens: int) -> int:
-    """Bytes of resident memory at most, above what was there before."""
+    """Bytes that torch's tensors held at most, above what they held before."""
     import contextlib
 
     import torch
     from torch import nn
+    from torch.profiler import ProfilerActivity, profile
 
     from fpo_torch.fused_head import Head
 
@@ -37,12 +40,15 @@ def torch_peak(vocab: int, tokens: int) -> int:
     head = Head(model, StepConfig().logits_budget, contextlib.nullcontext)
     states = torch.randn(tokens, WIDTH, requires_grad=True)
     labels = torch.randint(vocab, (tokens,))
-    layer(states[:1]).sum().backward()  # what the first product sets up
-    states.grad = None
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    head.terms(states, labels).logps.sum().backward()
-    return _status("VmHWM") - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        head.terms(states, labels).logps.sum().backward()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        found.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [event["args"] for event in events if event["name"] == "[memory]"]
+    before = changes[0]["Total Allocated"] - changes[0]["Bytes"]
+    return max(change["Total Allocated"] for change in changes) - before
 
 
 def mlx_peak(vocab: int, tokens: int) -> int:
@@ -74,14 +80,9 @@ def mlx_peak(vocab: int, tokens: int) -> int:
     return mx.get_peak_memory() - before
 
 
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=3072)
+    parser.add_argument("--tokens", type=int, default=8192, help="more than a chunk of each size")
     parser.add_argument("--worker", nargs=2, metavar=("BACKEND", "VOCAB"))
     arguments = parser.parse_args()
     if arguments.worker:
