@@ -54,14 +54,17 @@ def _fused(layer: LoraLinear) -> Callable[..., Tensor]:
         if torch.compiler.is_compiling():  # which does by itself what the functions below do
             low = linear(x, a.to(x.dtype))
             return linear(x, weight, bias) + linear(low, b.to(x.dtype)) * scale
-        sketch, wide, low = _Inputs.apply(x, up, gate, weight, a, b, scale)
-        return _Output.apply(sketch, wide, low, weight, bias, b, scale)
+        narrow = a.detach().to(x.dtype), b.detach().to(x.dtype)
+        sketch, wide, low = _Inputs.apply(x, up, gate, weight, a, b, *narrow, scale)
+        return _Output.apply(sketch, wide, low, weight, bias, narrow[1])
 
     return forward
 
 
 class _Inputs(torch.autograd.Function):
     """Of y = x Wᵀ + bias + s (x Aᵀ) Bᵀ, in the precision of x: what backward needs, and backward.
+
+    A and B come twice, for their gradients as they are trained and, narrow, in x's precision.
 
     Of a gated product its two factors are kept, which others keep too, and not the product. The
     output is for `_Output`, which keeps nothing: a checkpoint that repeats a block ends before its
@@ -77,13 +80,16 @@ class _Inputs(torch.autograd.Function):
         weight: Tensor,
         a: Tensor,
         b: Tensor,
+        narrow_a: Tensor,
+        narrow_b: Tensor,
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """An empty tensor of y's shape, x or the product, and x Aᵀ."""
+        """An empty tensor of y's shape, x or the product, and s x Aᵀ."""
+        del b
         wide = x.detach() if gate is None or up is None else gate.product(x, up)
-        low = _flat(wide) @ a.to(x.dtype).T
-        ctx.save_for_backward(x, up, weight, a, b, low)
-        ctx.gate, ctx.scale = gate, scale
+        low = _scaled_product(_flat(wide), narrow_a.T, scale)
+        ctx.save_for_backward(x, up, weight, narrow_a, narrow_b, low)
+        ctx.gate, ctx.scale, ctx.trained = gate, scale, a.dtype
         ctx.mark_non_differentiable(wide, low)
         ctx.set_materialize_grads(False)
         return x.new_empty(1).expand(*x.shape[:-1], weight.shape[0]), wide, low
@@ -93,11 +99,11 @@ class _Inputs(torch.autograd.Function):
         gradient = grad_outputs[0]
         x, up, weight, a, b, low = ctx.saved_tensors
         outer = _flat(gradient)
-        to_low = outer @ b.to(x.dtype) * ctx.scale
-        to_b = ((low * ctx.scale).T @ outer).T  # twice as fast as the product turned round
+        to_low = _scaled_product(outer, b, ctx.scale)
+        to_b = (low.T @ outer).T  # twice as fast as the product turned round
         to_x = to_up = None
         if ctx.needs_input_grad[0]:
-            to_x = (outer @ weight).addmm_(to_low, a.to(x.dtype)).view_as(x)
+            to_x = (outer @ weight).addmm_(to_low, a).view_as(x)
         if ctx.gate is None:
             to_a = to_low.T @ _flat(x)
         else:
@@ -105,11 +111,12 @@ class _Inputs(torch.autograd.Function):
             to_a = to_low.T @ _flat(bent * up)
             if to_x is not None:
                 to_x, to_up = ctx.gate.gradients(to_x, x, up, bent)
-        return to_x, to_up, None, None, to_a.to(a.dtype), to_b.to(b.dtype), None
+        to_a, to_b = to_a.to(ctx.trained), to_b.to(ctx.trained)
+        return to_x, to_up, None, None, to_a, to_b, None, None, None
 
 
 class _Output(torch.autograd.Function):
-    """y from x or the product, and x Aᵀ; its gradient goes to `_Inputs` as it comes."""
+    """y from x or the product, and s x Aᵀ; its gradient goes to `_Inputs` as it comes."""
 
     @staticmethod
     def forward(
@@ -119,17 +126,21 @@ class _Output(torch.autograd.Function):
         low: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        b: Tensor,
-        scale: float,
+        narrow_b: Tensor,
     ) -> Tensor:
         del ctx, sketch
         y = linear(wide, weight, bias)
-        _flat(y).addmm_(low, b.to(y.dtype).T, alpha=scale)
+        _flat(y).addmm_(low, narrow_b.T)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return grad_outputs[0], None, None, None, None, None, None
+        return grad_outputs[0], None, None, None, None, None
+
+
+def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """scale · left @ right, in one kernel."""
+    return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scale)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class Optimiser:
     def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
         self._weights, self._name, self._group = trained.parameters, config.optimizer, group
-        self._kept = _lay_out_gradients(self._weights) if trained.adapters else None
+        on_cpu = next(iter(self._weights.values())).device.type == "cpu"
+        lay_out = trained.adapters and on_cpu  # CUDA's allocator keeps small arrays apart
+        self._kept = _lay_out_gradients(self._weights) if lay_out else None
         self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
