@@ -1,10 +1,9 @@
-"""Rotary positions as one function each way: half the passes over memory, no array kept."""
+"""Rotary positions as one function each way: half the passes over memory."""
 
 import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -33,15 +32,11 @@ class FusedRotations:
         own = [(module, getattr(module, NAME)) for module in self._modules]
         try:
             for module, rotation in own:
-                _put(module, _fused(rotation))
+                setattr(module, NAME, _fused(rotation))
             yield
         finally:
             for module, rotation in own:
-                _put(module, rotation)
-
-
-def _put(module: ModuleType, rotation: Rotation) -> None:
-    setattr(module, NAME, rotation)
+                setattr(module, NAME, rotation)
 
 
 def _fused(own: Rotation) -> Rotation:

@@ -26,9 +26,7 @@ class Optimiser:
     def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
         self._weights, self._name, self._group = trained.parameters, config.optimizer, group
-        on_cpu = next(iter(self._weights.values())).device.type == "cpu"
-        lay_out = trained.adapters and on_cpu  # CUDA's allocator keeps small arrays apart
-        self._kept = _lay_out_gradients(self._weights) if lay_out else None
+        self._kept = _kept_gradients(trained)
         self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
@@ -51,8 +49,7 @@ class Optimiser:
         weights = list(self._weights.values())
         mine = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
         flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in mine]))
-        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
-            weight.grad = part.view_as(weight)
+        _share_out(flat, weights)
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
@@ -89,17 +86,24 @@ class Optimiser:
             self._optimizer.state[weight] = {"step": step, **parts}
 
 
-def _lay_out_gradients(weights: Mapping[str, nn.Parameter]) -> Tensor:
-    """One array of which each weight's gradient is a part, for good.
+def _kept_gradients(trained: Trained) -> Tensor | None:
+    """One array that holds the gradients of adapters on the CPU for good; None for others.
 
     Small arrays that came and went among a backward pass's large ones would leave the memory in
-    pieces that nothing large fits in.
+    pieces that nothing large fits in. CUDA's allocator keeps small arrays apart by itself.
     """
-    sizes = [weight.numel() for weight in weights.values()]
-    flat = torch.zeros(sum(sizes), device=next(iter(weights.values())).device)
-    for weight, part in zip(weights.values(), flat.split(sizes), strict=True):
-        weight.grad = part.view_as(weight)
+    weights = list(trained.parameters.values())
+    if not trained.adapters or weights[0].device.type != "cpu":
+        return None
+    flat = torch.zeros(sum(weight.numel() for weight in weights))
+    _share_out(flat, weights)
     return flat
+
+
+def _share_out(flat: Tensor, weights: list[nn.Parameter]) -> None:
+    """Have each weight's gradient be its part of one array."""
+    for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+        weight.grad = part.view_as(weight)
 
 
 def _make(weights: list[nn.Parameter], config: OptimiserConfig) -> torch.optim.Optimizer:
