@@ -146,6 +146,7 @@ FAULTS = [
     ),
     Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
     Fault("gradient kept between steps", "fpo_torch/optimiser.py", "weight.grad = None", "pass"),
+    Fault("adapters' gradient kept", "fpo_torch/optimiser.py", "self._kept.zero_()", "pass"),
     Fault(
         "no bias correction (mlx)",
         "fpo_mlx/optimiser.py",

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fpo_core.errors import SaeError
 from fpo_core.payload import Payload, reserve
+from fpo_core.safetensors_file import map_bytes
 
 
 def _written(path: Path, pieces: list[bytes], size: int) -> str:
@@ -26,6 +28,26 @@ def test_the_hash_is_that_of_what_follows_the_header(tmp_path, length):
     found = _written(tmp_path / "x", pieces, 4 + length + 7)
     assert found == hashlib.sha256(b"".join(pieces)).hexdigest()
     assert (tmp_path / "x").read_bytes() == b"head" + b"".join(pieces)
+
+
+def test_memory_may_be_used_again_once_written(tmp_path):
+    digest, room = hashlib.sha256(), bytearray(1 << 20)
+    with (tmp_path / "x").open("wb") as file:
+        payload = Payload(file)
+        for value in range(30):
+            room[:] = bytes([value]) * len(room)
+            digest.update(room)
+            payload.write(memoryview(room))
+        assert payload.sha256() == digest.hexdigest()
+    assert hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest() == digest.hexdigest()
+
+
+def test_a_file_cut_short_meanwhile_is_an_error(tmp_path):
+    """Reading beyond the end of a map would kill the process."""
+    (tmp_path / "x").write_bytes(bytes(10))
+    assert map_bytes(tmp_path / "x", 2, 8).size == 8
+    with pytest.raises(SaeError, match="shorter"):
+        map_bytes(tmp_path / "x", 2, 9)
 
 
 def test_a_flush_shows_all_that_was_written(tmp_path):
