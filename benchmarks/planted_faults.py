@@ -160,6 +160,12 @@ FAULTS = [
         "apply_gradients(self._gradients,",
     ),
     Fault(
+        "weights of attention not normalised (mlx)",
+        "fpo_mlx/attention.py",
+        "outer / outputs[2]",
+        "outer",
+    ),
+    Fault(
         "tap forgotten when a block is repeated (mlx)",
         "fpo_mlx/hooks.py",
         "watch_all(inside, lambda:",

@@ -17,8 +17,9 @@ _ROUND = 1.5 * 2**23
 """A float32 of this size has no fraction: adding it rounds, and leaves the whole in low bits."""
 _EXPONENT = 23
 """Where a float32 keeps its exponent, which is 127 for numbers around 1."""
-_LARGEST = 87.0
-"""e to this, and to its negative, are still normal numbers."""
+_LARGEST, _LEAST = 87.0, -88.1
+"""e to the one is still a normal number; e to the other is 2^−127, whose bits here are those of 0.
+"""
 
 
 def by_hand(x: mx.array) -> bool:
@@ -28,7 +29,7 @@ def by_hand(x: mx.array) -> bool:
 
 
 def exp(x: mx.array) -> mx.array:
-    """e^x, elementwise; by hand within e^±87."""
+    """e^x, elementwise; by hand at most e^87, and 0 below e^−88."""
     if not by_hand(x):
         return mx.exp(x)
     rest, whole = _parts(x)
@@ -61,7 +62,7 @@ def _parts(x: mx.array) -> tuple[mx.array, mx.array]:
 
 def _split_octaves(x: mx.array) -> list[mx.array]:
     """Whole octaves of e^x in the low bits of a float32, and 2 to the rest of an octave."""
-    octaves = mx.minimum(mx.maximum(x, -_LARGEST), _LARGEST) * _PER_OCTAVE
+    octaves = mx.minimum(mx.maximum(x, _LEAST), _LARGEST) * _PER_OCTAVE
     rounded = octaves + _ROUND
     rest = octaves - (rounded - _ROUND)
     power: Any = _POWERS[0]

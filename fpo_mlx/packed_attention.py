@@ -17,6 +17,7 @@ from mlx_lm.models.base import create_attention_mask
 from fpo_core.packing import Rectangles, Row
 from fpo_core.sites import tap_point
 from fpo_mlx import ops
+from fpo_mlx.attention import own_attention
 from fpo_mlx.hooks import intercept
 from fpo_mlx.lora import LINEAR
 
@@ -117,19 +118,26 @@ class _Branches:
         return repeated.reshape(-1, *prompts.shape[2:])
 
 
-def pack_attention(stack: Sequence[nn.Module]) -> None:
+def pack_attention(stack: Sequence[nn.Module], *, keep: bool) -> None:
     """Have these blocks' attention take a row, wherever they are given a `RowCache`.
 
+    `keep` says whether what attention weighs by is kept for backward, where it is our own.
     Raises SaeError where a block has no output projection of a known name.
     """
     for block in stack:
         modules = dict(block.named_modules())
         path, _, output = tap_point("z", modules.__contains__).path.rpartition(".")
-        intercept(modules[path], functools.partial(_attend, output))
+        intercept(modules[path], functools.partial(_attend, output, keep))
 
 
 def _attend(
-    output: str, inner: Callable[..., Any], module: Any, x: mx.array, *args: Any, **kw: Any
+    output: str,
+    keep: bool,
+    inner: Callable[..., Any],
+    module: Any,
+    x: mx.array,
+    *args: Any,
+    **kw: Any,
 ) -> mx.array:
     """The projections on the row, once; what is between them on each rectangle."""
     row = next((a for a in (*args, *kw.values()) if isinstance(a, RowCache)), None)
@@ -139,7 +147,7 @@ def _attend(
     empty = [mx.zeros((*shape, x.shape[-1]), x.dtype) for shape in row.shapes]
     parts = {name: part for name, part in module.items() if isinstance(part, LINEAR)}
     answers = {name: _answer(part, x, empty, row) for name, part in parts.items()}
-    with _replaced(module, answers | {output: lambda made: made}):
+    with _replaced(module, answers | {output: lambda made: made}), own_attention(keep=keep):
         made: list[mx.array] = []
         for number, (nothing, cache) in enumerate(zip(empty, row.caches(), strict=False)):
             here = functools.partial(_here, row, cache, number)

@@ -74,7 +74,7 @@ class MlxPolicy:
         self._fused = Switch()
         if not step.plain:  # within taps and checkpoints, which come around
             with contextlib.suppress(SaeError):  # without it the fast step fails, and says so
-                pack_attention(stack)
+                pack_attention(stack, keep=grad_checkpoint)
             fuse_mlps(self.model, size, self._fused)
             if adapter.dropout == 0:
                 fuse_lora(self.model, self._fused)

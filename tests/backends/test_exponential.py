@@ -28,7 +28,7 @@ def test_relative_precision():
 
 def test_what_is_out_of_range():
     found = np.array(exp(mx.array([-np.inf, -1e4, 1e4, np.nan])))
-    assert (found[:2] < 1e-37).all()
+    assert (found[:2] == 0).all()
     assert found[2] > 1e37
     assert np.isnan(found[3])
 
