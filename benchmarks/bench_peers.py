@@ -185,6 +185,7 @@ def main() -> None:
     name = f"peers-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
     name += "-checkpoint" if arguments.grad_checkpoint else ""
     name += "-one-pair" if arguments.one_at_a_time else ""
+    name += "-compiled" if arguments.compile else ""
     name += "-cuda" if on_gpu else ""
     packages = ("torch", "transformers", "peft", "trl", "mlx", "mlx-lm", "mlx-lm-lora", "numpy")
     setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}

@@ -56,7 +56,11 @@ def build_policy(options: dict[str, Any]) -> Any:
         AdapterConfig(rank=8),
         features,
         grad_checkpoint=options["grad_checkpoint"],
-        step=StepConfig(plain=options["plain"], logits_budget=options["logits_budget"]),
+        step=StepConfig(
+            plain=options["plain"],
+            logits_budget=options["logits_budget"],
+            compile=options["compile"] and not options["plain"],
+        ),
     )
 
 
@@ -159,6 +163,7 @@ def options_of(arguments: argparse.Namespace, folder: Path, **changes: Any) -> d
         "d_sae": arguments.d_sae,
         "grad_checkpoint": arguments.grad_checkpoint,
         "logits_budget": StepConfig().logits_budget,
+        "compile": arguments.compile,
         "plain": False,
         "alpha": 0.5,
         "objective": {},
@@ -179,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--dtype", default="float32")
     found.add_argument("--d-sae", type=int, default=4096, help="as examples/smollm2 has it")
     found.add_argument("--grad-checkpoint", action="store_true")
+    found.add_argument("--compile", action="store_true", help="blocks whole, on CUDA")
     found.add_argument("--steps", type=int, default=20)
     found.add_argument("--models", default=None, help="folder that keeps the random models")
     return found
@@ -211,6 +217,7 @@ def main() -> None:
     packages = ("torch", "transformers", "peft", "triton", "mlx", "mlx-lm", "numpy")
     name = f"step-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
     name += "-checkpoint" if arguments.grad_checkpoint else ""
+    name += "-compiled" if arguments.compile else ""
     name += "-cuda" if on_gpu else ""
     write_result(name, {"setting": vars(arguments) | {"models": None}} | values, packages)
 
