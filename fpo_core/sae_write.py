@@ -56,15 +56,15 @@ def write_sae(
     header = _header(meta, entries, _NO_HASH)
     length = _padded_length(header)
     decoder = next((i for i, plan in enumerate(plans) if plan.name == "W_dec"), len(plans))
-    with replacing(path) as file:
+    with replacing(path, hashed=True) as file:
         reserve(file, length + sum(_size(plan) for plan in plans))
         file.write(_encoded_header(header, length))
         payload = Payload(file)
         _write_all(plans[:decoder], payload)
-        payload.flush()
+        file.flush()  # for those who read it
         with _meanwhile(check and partial(check, Path(file.name)), beside):
             _write_all(plans[decoder:], payload)
-            payload.flush()
+            file.flush()
         meta, sha256 = late() if late else meta, payload.sha256()
         file.seek(0)
         file.write(_encoded_header(_header(meta, entries, sha256), length))
@@ -121,8 +121,12 @@ def encode(name: str, chunk: np.ndarray, dtype: str) -> memoryview:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside `path` that takes its place at the end, and vanishes on any error."""
+def replacing(path: Path, *, hashed: bool = False) -> Iterator[BinaryIO]:
+    """A temporary file beside `path` that takes its place at the end, and vanishes on any error.
+
+    The disk is waited for, unless the file is new and holds a hash of itself: were the power to
+    fail, its first reader would find that out, and nothing older would be lost.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -135,7 +139,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with open(name, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if path.exists() or not hashed:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException as error:

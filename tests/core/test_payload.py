@@ -1,4 +1,4 @@
-"""The bytes behind a header: hashed from the file while they are written."""
+"""The bytes behind a header: hashed while they are written."""
 
 import hashlib
 import os
@@ -48,14 +48,6 @@ def test_a_file_cut_short_meanwhile_is_an_error(tmp_path):
     assert map_bytes(tmp_path / "x", 2, 8).size == 8
     with pytest.raises(SaeError, match="shorter"):
         map_bytes(tmp_path / "x", 2, 9)
-
-
-def test_a_flush_shows_all_that_was_written(tmp_path):
-    with (tmp_path / "x").open("wb") as file:
-        payload = Payload(file)
-        payload.write(memoryview(b"few bytes"))
-        payload.flush()
-        assert (tmp_path / "x").read_bytes() == b"few bytes"
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a call of Linux's")

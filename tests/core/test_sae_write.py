@@ -1,5 +1,6 @@
 """Writing a canonical file: what checks it runs beside the writing, and an error leaves nothing."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import pytest
 from fpo_core.errors import SaeError
 from fpo_core.sae import load_sae
 from fpo_core.sae_meta import SaeMeta
-from fpo_core.sae_write import Plan, write_sae
+from fpo_core.sae_write import Plan, write_sae, write_safetensors
 from fpo_core.safetensors_file import open_safetensors
 
 D_IN, D_SAE = 4, 6
@@ -101,3 +102,15 @@ def test_an_error_in_writing_waits_for_the_check(tmp_path, pool):
         write_sae(tmp_path / "x", META, plans(W_dec=decoder), check=check, beside=pool)
     assert len(found) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_the_disk_is_waited_for_where_something_could_be_lost(tmp_path, monkeypatch):
+    """A new file that holds its own hash can tell, once the power is back, and be made again."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    write_sae(tmp_path / "x", META, plans())
+    assert len(synced) == 0
+    write_sae(tmp_path / "x", META, plans())
+    assert len(synced) == 1, "the file that was there is gone before the new one is safe"
+    write_safetensors(tmp_path / "y", plans())
+    assert len(synced) == 2, "nothing tells whether a plain file is whole"
