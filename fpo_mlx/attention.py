@@ -4,7 +4,7 @@ It stands in for `mx.fast.scaled_dot_product_attention`, which backward would co
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -15,8 +15,14 @@ _LOW = -1e30
 """What a score is lowered by where a query may not look: finite, so that no row gives NaN."""
 
 
+Spread = dict[Any, tuple[Any, mx.array]]
+"""Masks with what they add to scores, which blocks have in common; by name or id, and shape."""
+_MOST = 4
+"""Two kinds of layers may give prompts and completions a mask each."""
+
+
 @contextlib.contextmanager
-def own_attention(*, keep: bool) -> Iterator[None]:
+def own_attention(*, keep: bool, spread: Spread) -> Iterator[None]:
     """Within, models that ask MLX for attention get this one, wherever it is the faster.
 
     Backward has the attention's weights from memory where they are kept, else once more from the
@@ -29,7 +35,7 @@ def own_attention(*, keep: bool) -> Iterator[None]:
         by_head = isinstance(mask, mx.array) and mask.ndim > 2 and mask.shape[-3] > 1
         if by_head or sinks is not None or not by_hand(q):
             return mlx(q, k, v, scale=scale, **kw)
-        return _attention(q, k, v, scale, mask, keep)
+        return _attention(q, k, v, scale, mask, spread, keep)
 
     mx.fast.scaled_dot_product_attention = attend
     try:
@@ -39,7 +45,13 @@ def own_attention(*, keep: bool) -> Iterator[None]:
 
 
 def _attention(
-    q: mx.array, k: mx.array, v: mx.array, scale: float, mask: mx.array | str | None, keep: bool
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    scale: float,
+    mask: mx.array | str | None,
+    spread: Spread,
+    keep: bool,
 ) -> mx.array:
     """softmax(s q kᵀ + mask) v: (b, h, l, d), (b, g, t, d), (b, g, t, m) -> (b, h, l, m).
 
@@ -49,10 +61,15 @@ def _attention(
     batch, heads, length, _ = q.shape
     groups = k.shape[1]
     rows = heads // groups * length
-    add = _adder(mask, (batch, groups, rows, k.shape[2]), length)
+    shape = (batch, groups, rows, k.shape[2])
+    added = None if mask is None else _added(mask, shape, length, spread)
+
+    def products(q: mx.array, k: mx.array) -> mx.array:
+        keys = k.swapaxes(-1, -2)
+        return q @ keys if added is None else mx.addmm(added, q, keys)
 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> list[mx.array]:
-        scores = add(q * scale, k)
+        scores = products(q * scale, k)
         top = scores.max(axis=-1, keepdims=True)
         weights = exp(scores - top)
         summed = weights @ _beside(v, 1)
@@ -66,7 +83,7 @@ def _attention(
         if keep:
             weights, outer = outputs[1], outer / outputs[2]
         else:
-            weights = exp(add(_beside(q * scale, -outputs[1]), _beside(k, 1)))
+            weights = exp(products(_beside(q * scale, -outputs[1]), _beside(k, 1)))
         inward = -(outer * made).sum(axis=-1, keepdims=True)
         to_scores = weights * (_beside(outer, inward) @ _beside(v, 1).swapaxes(-1, -2))
         to_q, to_k = to_scores @ k * scale, to_scores.swapaxes(-1, -2) @ (q * scale)
@@ -78,12 +95,18 @@ def _attention(
     return made.reshape(batch, heads, length, -1)
 
 
-def _adder(
-    mask: mx.array | str | None, shape: tuple[int, ...], length: int
-) -> Callable[[mx.array, mx.array], mx.array]:
-    """What gives the masked scores of queries and keys."""
-    if mask is None:
-        return lambda q, k: q @ k.swapaxes(-1, -2)
+def _added(mask: mx.array | str, shape: tuple[int, ...], length: int, spread: Spread) -> mx.array:
+    """What a mask adds to scores of this shape: made once for all blocks that give the same."""
+    key = (mask if isinstance(mask, str) else id(mask), shape)
+    if key not in spread:
+        if len(spread) >= _MOST:  # a model that gives each block a mask of its own
+            spread.clear()
+        spread[key] = mask, _spread(mask, shape, length)  # kept, a mask's id stays its own
+    return spread[key][1]
+
+
+def _spread(mask: mx.array | str, shape: tuple[int, ...], length: int) -> mx.array:
+    """That, as an array in memory: to be copied it must not be broadcast."""
     *_, rows, keys = shape
     if isinstance(mask, str):  # causal: the last queries are of the last keys
         mask = mx.arange(keys - length, keys)[:, None] >= mx.arange(keys)
@@ -91,8 +114,9 @@ def _adder(
         mask = mx.where(mask, 0.0, _LOW)
     mask = mask.reshape(*[1] * (4 - mask.ndim), *mask.shape)[:, :, None]
     mask = mx.broadcast_to(mask, (mask.shape[0], 1, rows // length, length, keys))
-    each = mx.broadcast_to(mask.reshape(-1, 1, rows, keys), shape)
-    return lambda q, k: mx.addmm(each, q, k.swapaxes(-1, -2))
+    made = mx.contiguous(mx.broadcast_to(mask.reshape(-1, 1, rows, keys), shape))
+    mx.eval(made)
+    return made
 
 
 def _beside(x: mx.array, column: mx.array | float) -> mx.array:

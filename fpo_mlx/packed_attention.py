@@ -17,7 +17,7 @@ from mlx_lm.models.base import create_attention_mask
 from fpo_core.packing import Rectangles, Row
 from fpo_core.sites import tap_point
 from fpo_mlx import ops
-from fpo_mlx.attention import own_attention
+from fpo_mlx.attention import Spread, own_attention
 from fpo_mlx.hooks import intercept
 from fpo_mlx.lora import LINEAR
 
@@ -46,6 +46,7 @@ class RowCache:
         self._places = [mx.array(place) for place in places]
         self._slots = mx.array(lies.slots)
         self._masks: dict[_Mask, list[Any]] = {}
+        self.spread: Spread = {}
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
         """What mlx-lm asks a cache for; models hand it on as it is."""
@@ -147,7 +148,10 @@ def _attend(
     empty = [mx.zeros((*shape, x.shape[-1]), x.dtype) for shape in row.shapes]
     parts = {name: part for name, part in module.items() if isinstance(part, LINEAR)}
     answers = {name: _answer(part, x, empty, row) for name, part in parts.items()}
-    with _replaced(module, answers | {output: lambda made: made}), own_attention(keep=keep):
+    with (
+        _replaced(module, answers | {output: lambda made: made}),
+        own_attention(keep=keep, spread=row.spread),
+    ):
         made: list[mx.array] = []
         for number, (nothing, cache) in enumerate(zip(empty, row.caches(), strict=False)):
             here = functools.partial(_here, row, cache, number)

@@ -70,7 +70,7 @@ def attend(name, **kw):
 def test_results_and_gradients_are_mlx_own(name, keep, calls):
     given, outer = arrays()
     expected = mx.vjp(attend(name), given, [outer])
-    with own_attention(keep=keep):
+    with own_attention(keep=keep, spread={}):
         found = mx.vjp(attend(name), given, [outer])
     assert calls == [keep]
     for mine, theirs in zip(found, expected, strict=True):
@@ -85,7 +85,7 @@ def test_what_no_query_sees_has_no_part_at_all(keep):
     hidden = np.arange(KEYS) == KEYS - 1
     mask = mx.array(CAUSAL & ~hidden)
     k, v = (mx.where(mx.array(hidden)[:, None], 1e6, x) for x in (k, v))
-    with own_attention(keep=keep):
+    with own_attention(keep=keep, spread={}):
         function = lambda *given: mx.fast.scaled_dot_product_attention(  # noqa: E731
             *given, scale=SCALE, mask=mask
         )
@@ -106,13 +106,29 @@ def test_a_step_keeps_the_weights_where_blocks_are_checkpointed(checkpoint, make
     assert set(calls) == {checkpoint}
 
 
+def test_masks_of_many_blocks_are_told_apart():
+    given, _ = arrays()
+    masks = [np.roll(CAUSAL, shift, axis=1) for shift in range(KEYS)]
+    spread = {}
+    for mask in masks:  # each is gone before the next, which may stand where it stood
+
+        def attend_so(mask=mask):
+            return mx.fast.scaled_dot_product_attention(*given, scale=SCALE, mask=mx.array(mask))
+
+        expected = attend_so()
+        with own_attention(keep=False, spread=spread):
+            found = attend_so()
+        np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-5, atol=2e-6)
+    assert 0 < len(spread) < len(masks)
+
+
 @pytest.mark.parametrize("why", ["by head", "sinks", "half precision"])
 def test_what_is_left_to_mlx(why, calls):
     given, _ = arrays(mx.float16 if why == "half precision" else mx.float32)
     name = why if why in MASKS else "causal"
     kw = {"sinks": mx.zeros(HEADS)} if why == "sinks" else {}
     expected = attend(name, **kw)(*given)
-    with own_attention(keep=False):
+    with own_attention(keep=False, spread={}):
         found = attend(name, **kw)(*given)
     assert calls == []
     np.testing.assert_array_equal(np.array(found), np.array(expected))
@@ -120,6 +136,6 @@ def test_what_is_left_to_mlx(why, calls):
 
 def test_mlx_has_its_attention_back_after_a_failure():
     mlx = mx.fast.scaled_dot_product_attention
-    with pytest.raises(ZeroDivisionError), own_attention(keep=True):
+    with pytest.raises(ZeroDivisionError), own_attention(keep=True, spread={}):
         raise ZeroDivisionError
     assert mx.fast.scaled_dot_product_attention is mlx
