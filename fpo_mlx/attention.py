@@ -13,8 +13,6 @@ from fpo_mlx.exponential import by_hand, exp
 
 _LOW = -1e30
 """What a score is lowered by where a query may not look: finite, so that no row gives NaN."""
-
-
 Spread = dict[Any, tuple[Any, mx.array]]
 """Masks with what they add to scores, which blocks have in common; by name or id, and shape."""
 _MOST = 4
@@ -106,7 +104,7 @@ def _added(mask: mx.array | str, shape: tuple[int, ...], length: int, spread: Sp
 
 
 def _spread(mask: mx.array | str, shape: tuple[int, ...], length: int) -> mx.array:
-    """That, as an array in memory: to be copied it must not be broadcast."""
+    """What a mask adds, (b, g, rows, t): in memory as a whole, for each product copies it."""
     *_, rows, keys = shape
     if isinstance(mask, str):  # causal: the last queries are of the last keys
         mask = mx.arange(keys - length, keys)[:, None] >= mx.arange(keys)

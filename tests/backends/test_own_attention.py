@@ -60,8 +60,9 @@ def arrays(dtype=mx.float32):
     return given, outer
 
 
-def attend(name, **kw):
-    mask = MASKS[name] if isinstance(MASKS[name], str | None) else mx.array(MASKS[name])
+def attend(mask, **kw):
+    """What models ask MLX for, by whatever answers at the time."""
+    mask = mask if isinstance(mask, str | None) else mx.array(mask)
     return lambda *given: mx.fast.scaled_dot_product_attention(*given, scale=SCALE, mask=mask, **kw)
 
 
@@ -69,9 +70,9 @@ def attend(name, **kw):
 @pytest.mark.parametrize("name", OURS)
 def test_results_and_gradients_are_mlx_own(name, keep, calls):
     given, outer = arrays()
-    expected = mx.vjp(attend(name), given, [outer])
+    expected = mx.vjp(attend(MASKS[name]), given, [outer])
     with own_attention(keep=keep, spread={}):
-        found = mx.vjp(attend(name), given, [outer])
+        found = mx.vjp(attend(MASKS[name]), given, [outer])
     assert calls == [keep]
     for mine, theirs in zip(found, expected, strict=True):
         for own, other in zip(mine, theirs, strict=True):
@@ -83,13 +84,9 @@ def test_results_and_gradients_are_mlx_own(name, keep, calls):
 def test_what_no_query_sees_has_no_part_at_all(keep):
     (q, k, v), outer = arrays()
     hidden = np.arange(KEYS) == KEYS - 1
-    mask = mx.array(CAUSAL & ~hidden)
     k, v = (mx.where(mx.array(hidden)[:, None], 1e6, x) for x in (k, v))
     with own_attention(keep=keep, spread={}):
-        function = lambda *given: mx.fast.scaled_dot_product_attention(  # noqa: E731
-            *given, scale=SCALE, mask=mask
-        )
-        found, slopes = mx.vjp(function, [q, k, v], [outer])
+        found, slopes = mx.vjp(attend(CAUSAL & ~hidden), [q, k, v], [outer])
     assert np.abs(np.array(found[0])).max() < 100
     for slope in slopes[1:]:
         assert np.array(slope).any()
@@ -111,13 +108,9 @@ def test_masks_of_many_blocks_are_told_apart():
     masks = [np.roll(CAUSAL, shift, axis=1) for shift in range(KEYS)]
     spread = {}
     for mask in masks:  # each is gone before the next, which may stand where it stood
-
-        def attend_so(mask=mask):
-            return mx.fast.scaled_dot_product_attention(*given, scale=SCALE, mask=mx.array(mask))
-
-        expected = attend_so()
+        expected = attend(mask)(*given)
         with own_attention(keep=False, spread=spread):
-            found = attend_so()
+            found = attend(mask)(*given)
         np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-5, atol=2e-6)
     assert 0 < len(spread) < len(masks)
 
@@ -125,11 +118,11 @@ def test_masks_of_many_blocks_are_told_apart():
 @pytest.mark.parametrize("why", ["by head", "sinks", "half precision"])
 def test_what_is_left_to_mlx(why, calls):
     given, _ = arrays(mx.float16 if why == "half precision" else mx.float32)
-    name = why if why in MASKS else "causal"
+    mask = MASKS.get(why, "causal")
     kw = {"sinks": mx.zeros(HEADS)} if why == "sinks" else {}
-    expected = attend(name, **kw)(*given)
+    expected = attend(mask, **kw)(*given)
     with own_attention(keep=False, spread={}):
-        found = attend(name, **kw)(*given)
+        found = attend(mask, **kw)(*given)
     assert calls == []
     np.testing.assert_array_equal(np.array(found), np.array(expected))
 
