@@ -21,8 +21,9 @@ _MOST = 4
 
 @contextlib.contextmanager
 def own_attention(*, keep: bool, spread: Spread) -> Iterator[None]:
-    """Within, models that ask MLX for attention get this one, wherever it is the faster.
+    """Within, models that ask MLX for attention get this one, wherever exponentials are by hand.
 
+    It is the faster from some 30,000 scores on; fewer take a millisecond at most either way.
     Backward has the attention's weights from memory where they are kept, else once more from the
     scores.
     """
