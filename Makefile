@@ -11,7 +11,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/fpo quickstart --backend $(BACKEND)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: lint types test
 
