@@ -16,6 +16,13 @@ def compiles_on(device: torch.device) -> bool:
     return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
+def any_length(x: Tensor, *axes: int) -> Tensor:
+    """A tensor whose consumers are to be compiled for any length of these axes from the start."""
+    for axis in axes:
+        torch._dynamo.maybe_mark_dynamic(x, axis)
+    return x
+
+
 def compiled_on_gpu(function: F) -> F:
     """`function` of a tensor and more, compiled where the tensor is on a GPU, else as it is.
 

@@ -17,11 +17,12 @@ class FusedLora:
     """Swaps PEFT's forward of plain adapters for the fused one, while it is on."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = [m for m in model.modules() if isinstance(m, LoraLinear) and _is_plain(m)]
+        layers = (m for m in model.modules() if isinstance(m, LoraLinear) and _is_plain(m))
+        self._forwards = [(layer, _fused(layer)) for layer in layers]
 
     def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these layers are fused."""
-        return swapped((layer, _fused(layer)) for layer in self._layers)
+        return swapped(self._forwards)
 
 
 def _is_plain(layer: LoraLinear) -> bool:

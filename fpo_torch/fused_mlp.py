@@ -59,11 +59,11 @@ class FusedMlps:
 
     def __init__(self, model: nn.Module) -> None:
         found = ((module, _recognise(module)) for module in model.modules())
-        self._layers = [(module, gate) for module, gate in found if gate is not None]
+        self._forwards = [(module, _fused(module, gate)) for module, gate in found if gate]
 
     def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these layers are fused."""
-        return swapped((module, _fused(module, gate)) for module, gate in self._layers)
+        return swapped(self._forwards)
 
 
 def _fused(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:

@@ -16,8 +16,8 @@ class FusedNorms:
     """Swaps the forward of norms that prove to be plain RMS norms, while it is on."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._norms = [
-            (module, eps, offset)
+        self._forwards = [
+            (module, _fused(module, eps, offset))
             for module in model.modules()
             for eps, offset in [_recognise(module)]
             if eps is not None
@@ -25,7 +25,7 @@ class FusedNorms:
 
     def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these norms are fused."""
-        return swapped((module, _fused(module, *how)) for module, *how in self._norms)
+        return swapped(self._forwards)
 
 
 def _fused(module: nn.Module, eps: float, offset: float) -> Callable[[Tensor], Tensor]:

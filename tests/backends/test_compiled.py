@@ -8,6 +8,7 @@ import functools
 import pytest
 import torch
 from torch.nn.attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask
 
 import fpo_torch.compiled
 import fpo_torch.device
@@ -15,7 +16,11 @@ import fpo_torch.fast
 import fpo_torch.fused_head
 import fpo_torch.fused_norm
 from fpo_core.config import StepConfig
+from fpo_core.data.batches import collate
+from fpo_core.data.rows import TokenisedPairs
+from fpo_core.packing import Row
 from fpo_core.sae_hook import Hook
+from fpo_torch.flex_row import FlexRow
 from tests.backends.families import write_family
 from tests.backends.support import difference, gradients, reference_of, shaken
 from tests.helpers import random_batch
@@ -32,6 +37,7 @@ USERS = (
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Code takes this CPU for a GPU, and compiles to torch's own operations."""
+    torch.compiler.reset()  # what other tests' models left counts as theirs
     trace = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
@@ -65,3 +71,30 @@ def test_gradients_are_the_plain_steps(make_policy, tmp_path, name, site, checkp
         policy.load_trained(start)
         found.append(gradients(policy, reference))
     assert difference(found[1], found[0]) < 1e-5
+
+
+@pytest.mark.parametrize("window", [None, 300])
+def test_a_row_is_seen_in_the_squares_that_torch_finds(window):
+    pairs = TokenisedPairs.from_lists([([1] * 400, [2] * 90, [3] * 170), ([4] * 30, [5], [6] * 9)])
+    row = Row.of(collate(pairs, range(2)))
+    found = FlexRow(row, [None, 300], torch.device("cpu"))._masks[window]
+    count = len(row.tokens)
+    expected = vars(create_block_mask(found["mask_mod"], None, None, count, count, device="cpu"))
+    assert found.keys() == expected.keys() - {"seq_lengths"}
+    assert all(expected[name].sum() for name in ("kv_num_blocks", "full_kv_num_blocks"))
+    for name, each in expected.items():
+        if isinstance(each, torch.Tensor):
+            assert torch.equal(found[name], each), name
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("blocks", [False, True])
+def test_two_lengths_compile_for_all_others(make_policy, tmp_path, blocks):
+    """Else torch gives up after eight, and what was to be fast is slow for good."""
+    folder = write_family("gemma2", tmp_path, num_hidden_layers=4, sliding_window=6)
+    policy = make_policy("torch", folder=folder, step=StepConfig(compile=blocks))
+    assert policy.info.fallback is None
+    batches = [random_batch(count) for count in (10, 14, 9, 12)]  # rows of 128 tokens and more
+    gradients(policy, [(batch, reference_of(policy, batch)) for batch in batches[:2]])
+    with torch.compiler.set_stance("fail_on_recompile"):
+        gradients(policy, [(batch, reference_of(policy, batch)) for batch in batches[2:]])
