@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from fpo_mlx.exponential import by_hand, exp
+from fpo_mlx.exponential import PER_OCTAVE, by_hand, exp2
 
 _LOW = -1e30
 """What a score is lowered by where a query may not look: finite, so that no row gives NaN."""
@@ -55,26 +55,28 @@ def _attention(
     """softmax(s q kᵀ + mask) v: (b, h, l, d), (b, g, t, d), (b, g, t, m) -> (b, h, l, m).
 
     Queries that share a head of keys are rows of one product. A column of ones beside the values
-    sums the weights, and one beside the keys adds a number to each row of scores.
+    sums the weights, and one beside the keys adds a number to each row of scores. Scores are in
+    octaves, whose powers take fewer passes.
     """
     batch, heads, length, _ = q.shape
     groups = k.shape[1]
     rows = heads // groups * length
     shape = (batch, groups, rows, k.shape[2])
     added = None if mask is None else _added(mask, shape, length, spread)
+    octaves = scale * PER_OCTAVE
 
     def products(q: mx.array, k: mx.array) -> mx.array:
         keys = k.swapaxes(-1, -2)
         return q @ keys if added is None else mx.addmm(added, q, keys)
 
     def forward(q: mx.array, k: mx.array, v: mx.array) -> list[mx.array]:
-        scores = products(q * scale, k)
+        scores = products(q * octaves, k)
         top = scores.max(axis=-1, keepdims=True)
-        weights = exp(scores - top)
+        weights = exp2(scores - top)
         summed = weights @ _beside(v, 1)
         total = summed[..., -1:]
         made = summed[..., :-1] / total
-        return [made, weights, total] if keep else [made, top + mx.log(total)]
+        return [made, weights, total] if keep else [made, top + mx.log2(total)]
 
     def backward(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
         q, k, v = primals
@@ -82,7 +84,7 @@ def _attention(
         if keep:
             weights, outer = outputs[1], outer / outputs[2]
         else:
-            weights = exp(products(_beside(q * scale, -outputs[1]), _beside(k, 1)))
+            weights = exp2(products(_beside(q * octaves, -outputs[1]), _beside(k, 1)))
         inward = -(outer * made).sum(axis=-1, keepdims=True)
         to_scores = weights * (_beside(outer, inward) @ _beside(v, 1).swapaxes(-1, -2))
         to_q, to_k = to_scores @ k * scale, to_scores.swapaxes(-1, -2) @ (q * scale)
@@ -105,13 +107,13 @@ def _added(mask: mx.array | str, shape: tuple[int, ...], length: int, spread: Sp
 
 
 def _spread(mask: mx.array | str, shape: tuple[int, ...], length: int) -> mx.array:
-    """What a mask adds, (b, g, rows, t): in memory as a whole, for each product copies it."""
+    """What a mask adds in octaves, (b, g, rows, t): in memory as a whole, for products to copy."""
     *_, rows, keys = shape
     if isinstance(mask, str):  # causal: the last queries are of the last keys
         mask = mx.arange(keys - length, keys)[:, None] >= mx.arange(keys)
     if mask.dtype == mx.bool_:
         mask = mx.where(mask, 0.0, _LOW)
-    mask = mask.reshape(*[1] * (4 - mask.ndim), *mask.shape)[:, :, None]
+    mask = (mask * PER_OCTAVE).reshape(*[1] * (4 - mask.ndim), *mask.shape)[:, :, None]
     mask = mx.broadcast_to(mask, (mask.shape[0], 1, rows // length, length, keys))
     made = mx.contiguous(mx.broadcast_to(mask.reshape(-1, 1, rows, keys), shape))
     mx.eval(made)

@@ -9,17 +9,14 @@ from typing import Any
 
 import mlx.core as mx
 
-_PER_OCTAVE = 1.4426950408889634
-"""1 / ln 2."""
+PER_OCTAVE = 1.4426950408889634
+"""Octaves in a factor of e: 1 / ln 2."""
 _POWERS = (1.3400432e-3, 9.6760370e-3, 5.5503272e-2, 2.4022107e-1, 6.9314721e-1, 1.0000000755)
 """Of 2^f on [-½, ½] by degree, highest first: within 1e-7 (a fit at Chebyshev's points)."""
-_ROUND = 1.5 * 2**23
-"""A float32 of this size has no fraction: adding it rounds, and leaves the whole in low bits."""
-_EXPONENT = 23
-"""Where a float32 keeps its exponent, which is 127 for numbers around 1."""
-_LARGEST, _LEAST = 87.0, -88.1
-"""e to the one is still a normal number; e to the other is 2^−127, whose bits here are those of 0.
-"""
+_EXPONENT, _BIAS = 23, 127
+"""Where a float32 keeps its exponent, and what that is for numbers around 1."""
+_ROUND = 1.5 * 2**_EXPONENT + _BIAS
+"""A float32 of this size has no fraction: adding it rounds, and leaves the exponent in low bits."""
 
 
 def by_hand(x: mx.array) -> bool:
@@ -29,16 +26,18 @@ def by_hand(x: mx.array) -> bool:
 
 
 def exp(x: mx.array) -> mx.array:
-    """e^x, elementwise; by hand at most e^87, and 0 below e^−88."""
-    if not by_hand(x):
-        return mx.exp(x)
-    rest, whole = _parts(x)
-    return rest * whole
+    """e^x, elementwise; by hand at most 2^127, and 0 below 2^−126.5."""
+    return _joined(*_split_natural(x)) if by_hand(x) else mx.exp(x)
+
+
+def exp2(x: mx.array) -> mx.array:
+    """2^x by hand, elementwise, for float32 up to 127; 0 below −126.5."""
+    return _joined(*_split(x))
 
 
 def sigmoid(x: mx.array) -> mx.array:
     """1 / (1 + e^−x), elementwise."""
-    return _share(*_parts(x)) if by_hand(x) else mx.sigmoid(x)
+    return _share(exp(x)) if by_hand(x) else mx.sigmoid(x)
 
 
 def tanh(x: mx.array) -> mx.array:
@@ -54,15 +53,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, *rest: (function if by_hand(x) else fast)(x, *rest)
 
 
-def _parts(x: mx.array) -> tuple[mx.array, mx.array]:
-    """Two factors of e^x."""
-    rounded, power = _split(x)
-    return power, _power(rounded.view(mx.int32)).view(mx.float32)
-
-
-def _split_octaves(x: mx.array) -> list[mx.array]:
-    """Whole octaves of e^x in the low bits of a float32, and 2 to the rest of an octave."""
-    octaves = mx.minimum(mx.maximum(x, _LEAST), _LARGEST) * _PER_OCTAVE
+def _split_octaves(octaves: mx.array) -> list[mx.array]:
+    """A float32 with the exponent of 2^x in its low bits, and 2 to the rest of an octave."""
+    octaves = mx.maximum(octaves, -_BIAS)  # an exponent of 0 stands for 0
     rounded = octaves + _ROUND
     rest = octaves - (rounded - _ROUND)
     power: Any = _POWERS[0]
@@ -71,11 +64,12 @@ def _split_octaves(x: mx.array) -> list[mx.array]:
     return [rounded, power]
 
 
-def _power_of_two(whole: mx.array) -> mx.array:
-    """The bits of 2^n from the bits that hold n."""
-    return (whole << _EXPONENT) + (127 << _EXPONENT)
+def _joined(rounded: mx.array, power: mx.array) -> mx.array:
+    return power * (rounded.view(mx.int32) << _EXPONENT).view(mx.float32)
 
 
 _split: Any = mx.compile(_split_octaves, shapeless=True)
-_share: Any = mx.compile(lambda a, b: a * b / (1 + a * b), shapeless=True)
-_power: Any = mx.compile(_power_of_two, shapeless=True)
+_split_natural: Any = mx.compile(
+    lambda x: _split_octaves(mx.minimum(x * PER_OCTAVE, _BIAS)), shapeless=True
+)
+_share: Any = mx.compile(lambda power: power / (1 + power), shapeless=True)
