@@ -31,16 +31,20 @@ def calls(monkeypatch):
 
         return call
 
+    def makes_counted(name, make):
+        return lambda *args: counted(name, make(*args))
+
     gates = tuple(counted("mlp", gate) for gate in fpo_mlx.fused_mlp._GATES)
     monkeypatch.setattr(fpo_mlx.fused_mlp, "_GATES", gates)
+    lora = fpo_mlx.fused_lora
+    monkeypatch.setattr(lora, "_fused", counted("lora", lora._fused))
     for name, module in (
-        ("lora", fpo_mlx.fused_lora),
         ("lora", fpo_torch.fused_lora),
         ("mlp", fpo_torch.fused_mlp),
         ("norm", fpo_torch.fused_norm),
         ("rotary", fpo_torch.fused_rotary),
     ):
-        monkeypatch.setattr(module, "_fused", counted(name, module._fused), raising=True)
+        monkeypatch.setattr(module, "_fused", makes_counted(name, module._fused))
     return found
 
 
