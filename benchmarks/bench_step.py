@@ -67,7 +67,7 @@ def build_policy(options: dict[str, Any]) -> Any:
 def work(options: dict[str, Any]) -> None:
     """Take optimiser steps on one batch."""
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
-    step, peak = (_bare if options["bare"] else _policy_step)(options, batch)
+    step, peak = (_bare if options["bare"] else policy_step)(options, batch)
     if options["device"] != "cuda" or options["backend"] != "torch":
         serve(step, peak)
         return
@@ -98,7 +98,8 @@ def peak_of(options: dict[str, Any]) -> Peak:
     return torch.cuda.max_memory_allocated
 
 
-def _policy_step(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
+def policy_step(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
+    """An optimiser step of FPO, or of another objective, on one batch."""
     policy = build_policy(options)
     assert options["plain"] or policy.info.fallback is None, policy.info.fallback
     objective = ObjectiveConfig(**options["objective"], alpha=options["alpha"])

@@ -47,6 +47,20 @@ MODELS = {
             "query_pre_attn_scalar": 256,
         },
     ),
+    "gemma-2-narrow": (
+        "Gemma2",
+        {
+            "vocab_size": 512,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "attn_logit_softcapping": None,
+        },
+    ),
 }
 """Class prefix and configuration in transformers."""
 
