@@ -1,5 +1,6 @@
 """Steps of several programs in turn, each in a process of its own, and ratios with intervals."""
 
+import contextlib
 import json
 import os
 import platform
@@ -18,6 +19,11 @@ import numpy as np
 from benchmarks.shapes import environment
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = (
+    *("numpy", "safetensors", "transformers"),
+    *("torch", "triton", "peft", "trl"),
+    *("mlx", "mlx-lm", "mlx-lm-lora"),
+)
 
 
 class Worker:
@@ -28,6 +34,7 @@ class Worker:
         self.times: list[float] = []
         self.cpu_times: list[float] = []
         self.report: dict[str, Any] = {}
+        self.versions: dict[str, str] = {}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -46,8 +53,8 @@ class Worker:
         return json.loads(line)
 
     def start(self) -> None:
-        """Wait until it is ready."""
-        self._answer()
+        """Wait until it is ready, and hear what it runs on."""
+        self.versions = self._answer()
 
     def step(self, count: bool = True) -> None:
         """Take a step; its time is kept unless it only warms up."""
@@ -67,10 +74,10 @@ class Worker:
 
 
 def serve(step: Callable[[], None], memory: Callable[[], int] | None = None) -> None:
-    """The other side of `Worker`: take a step for each line read, and answer with its cost."""
+    """The other side of `Worker`: name versions, then take a step for each line, and its cost."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed must not end up among the answers
-    print("{}", file=out, flush=True)
+    print(json.dumps(versions()), file=out, flush=True)
     for _ in sys.stdin:
         start, busy = time.perf_counter(), time.process_time()
         step()
@@ -111,13 +118,13 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
-def write_result(name: str, values: dict[str, Any], packages: tuple[str, ...]) -> Path:
+def write_result(name: str, values: dict[str, Any]) -> Path:
     """Write results/<name>.json with what it ran on."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     setting = {
         "command": _command(),
-        "versions": {package: _version(package) for package in packages},
+        "versions": versions(),
         "hardware": hardware(),
     }
     path.write_text(json.dumps(setting | values, indent=2) + "\n", encoding="utf-8")
@@ -131,11 +138,13 @@ def _command() -> str:
     return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def versions() -> dict[str, str]:
+    """What this interpreter has of the packages that are measured."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def hardware() -> dict[str, Any]:

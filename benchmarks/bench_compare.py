@@ -38,7 +38,7 @@ def main() -> None:
     for _ in range(args.times):
         rows.append(compare(args.backend))
         print(json.dumps(rows[-1]), flush=True)
-    write_result(f"compare-{args.backend}", {"bar": 1.2, "runs": rows}, (args.backend, "numpy"))
+    write_result(f"compare-{args.backend}", {"bar": 1.2, "runs": rows})
 
 
 if __name__ == "__main__":

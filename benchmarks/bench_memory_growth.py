@@ -111,7 +111,7 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
         print("  ".join(f"{name} {value:.4g}" for name, value in runs[-1].items()))
-    write_result("memory_growth", {"runs": runs}, ("numpy", "safetensors"))
+    write_result("memory_growth", {"runs": runs})
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.alternating import alternate, ratio, serve, write_result
+from benchmarks.alternating import alternate, serve, write_result
 from benchmarks.bench_peers import peer_command
-from benchmarks.bench_step import options_of, parser, policy_step
+from benchmarks.bench_step import beside, options_of, parser, policy_step
 from benchmarks.shapes import MODELS, batch_of, build_model
 from fpo_core.packing import Row
 
@@ -82,20 +82,10 @@ def main() -> None:
         options = options_of(arguments, folder)
         commands[PEER] = peer_command(arguments.python, options, PEER)
         workers = alternate(commands, arguments.steps, warm_up=4)
-    times = {name: worker.times for name, worker in workers.items()}
-    rows = {
-        name: {"seconds": sorted(each)[len(each) // 2], "time_ratio": ratio(each, times[PEER])}
-        for name, each in times.items()
-    }
-    for name, row in rows.items():
-        found = row["time_ratio"]
-        print(
-            f"{name:26} {row['seconds'] * 1e3:6.0f} ms  {found['median']:.2f} "
-            f"[{found['low']:.2f}, {found['high']:.2f}] of {PEER}"
-        )
+    rows = beside(workers, PEER)
     setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
-    packages = ("torch", "transformers", "peft", "trl", "numpy")
-    write_result("overhead", {"setting": setting, "rows": rows}, packages)
+    peer = {"peer_versions": workers[PEER].versions}
+    write_result("overhead", {"setting": setting, "rows": rows} | peer)
 
 
 if __name__ == "__main__":

@@ -187,9 +187,8 @@ def main() -> None:
     name += "-one-pair" if arguments.one_at_a_time else ""
     name += "-compiled" if arguments.compile else ""
     name += "-cuda" if on_gpu else ""
-    packages = ("torch", "transformers", "peft", "trl", "mlx", "mlx-lm", "mlx-lm-lora", "numpy")
     setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
-    write_result(name, {"setting": setting, "rows": rows}, packages)
+    write_result(name, {"setting": setting, "rows": rows})
 
 
 def _beside(arguments: argparse.Namespace, options: dict[str, Any], name: str) -> dict[str, Any]:
@@ -204,6 +203,7 @@ def _beside(arguments: argparse.Namespace, options: dict[str, Any], name: str) -
         "time_ratio": ratio(ours.times, theirs.times),
         "cpu_time_ratio": ratio(ours.cpu_times, theirs.cpu_times),
         "memory_ratio": ours.report["peak"] / theirs.report["peak"],
+        "peer_versions": theirs.versions,
     }
 
 

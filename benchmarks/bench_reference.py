@@ -101,9 +101,8 @@ def main() -> None:
                     f"{pairs:6} {kind:10} {row['seconds']:7.3f} s  reference pass at "
                     f"{speed['median']:.3f} [{speed['low']:.3f}, {speed['high']:.3f}] of its speed"
                 )
-    packages = ("torch", "transformers", "mlx", "mlx-lm", "numpy")
     setting = {k: v for k, v in vars(arguments).items() if k != "models"}
-    write_result(f"reference-{arguments.backend}", {"setting": setting, "rows": rows}, packages)
+    write_result(f"reference-{arguments.backend}", {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

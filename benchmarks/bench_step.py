@@ -212,19 +212,18 @@ def main() -> None:
         workers = alternate(
             {name: command(each) for name, each in settings.items()}, arguments.steps
         )
-        values = {"rows": _rows(workers, names[-1])}
+        values = {"rows": beside(workers, names[-1])}
         if on_gpu:
             values |= _on_gpu(settings, values["rows"])
-    packages = ("torch", "transformers", "peft", "triton", "mlx", "mlx-lm", "numpy")
     name = f"step-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
     name += "-checkpoint" if arguments.grad_checkpoint else ""
     name += "-compiled" if arguments.compile else ""
     name += "-cuda" if on_gpu else ""
-    write_result(name, {"setting": vars(arguments) | {"models": None}} | values, packages)
+    write_result(name, {"setting": vars(arguments) | {"models": None}} | values)
 
 
-def _rows(workers: dict[str, Worker], last: str) -> dict[str, Any]:
-    """What each variant took, beside the last one."""
+def beside(workers: dict[str, Worker], last: str) -> dict[str, Any]:
+    """What each variant took, beside the last one: printed, and as rows of a result."""
     base = workers[last]
     rows = {
         name: {

@@ -97,7 +97,7 @@ def main() -> None:
         spread = float(np.abs(values / np.median(values) - 1).max())
         print(backend, {k: round(v) for k, v in rows[backend].items()}, f"MB, ±{spread:.1%}")
     values = {"tokens": arguments.tokens, "width": WIDTH, "peak_mb": rows}
-    write_result("vocabulary", values, ("torch", "mlx", "numpy"))
+    write_result("vocabulary", values)
 
 
 def _peak(backend: str, vocab: int, tokens: int) -> int:
