@@ -185,6 +185,8 @@ def main() -> None:
     name = f"peers-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
     name += "-checkpoint" if arguments.grad_checkpoint else ""
     name += "-one-pair" if arguments.one_at_a_time else ""
+    whole_head = "TRL" in "".join(names) and "compact" not in "".join(names) and not on_gpu
+    name += "-whole-head" if whole_head else ""
     name += "-compiled" if arguments.compile else ""
     name += "-cuda" if on_gpu else ""
     setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
