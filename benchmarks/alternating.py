@@ -74,7 +74,7 @@ class Worker:
 
 
 def serve(step: Callable[[], None], memory: Callable[[], int] | None = None) -> None:
-    """The other side of `Worker`: name versions, then take a step for each line, and its cost."""
+    """The other side of `Worker`: say what it runs on, then answer each line with a step's cost."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed must not end up among the answers
     print(json.dumps(versions()), file=out, flush=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.alternating import alternate, serve, write_result
 from benchmarks.bench_peers import peer_command
-from benchmarks.bench_step import beside, options_of, parser, policy_step
+from benchmarks.bench_step import beside, options_of, parser, policy_step, setting_of
 from benchmarks.shapes import MODELS, batch_of, build_model
 from fpo_core.packing import Row
 
@@ -83,9 +83,8 @@ def main() -> None:
         commands[PEER] = peer_command(arguments.python, options, PEER)
         workers = alternate(commands, arguments.steps, warm_up=4)
     rows = beside(workers, PEER)
-    setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
-    peer = {"peer_versions": workers[PEER].versions}
-    write_result("overhead", {"setting": setting, "rows": rows} | peer)
+    values = {"rows": rows, "peer_versions": workers[PEER].versions}
+    write_result("overhead", {"setting": setting_of(arguments)} | values)
 
 
 if __name__ == "__main__":

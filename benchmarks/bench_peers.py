@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import alternate, ratio, serve, write_result
-from benchmarks.bench_step import command, options_of, parser, peak_of
+from benchmarks.bench_step import (
+    command,
+    options_of,
+    parser,
+    peak_of,
+    result_name,
+    setting_of,
+)
 from benchmarks.shapes import LINEAR, MODELS, batch_of, build_model
 from fpo_core.data.batches import Batch
 
@@ -182,15 +189,11 @@ def main() -> None:
             f"{row['peer_seconds']:.2f} s {row['peer_gb']:.2f} GB: time {time_ratio['median']:.3f} "
             f"[{time_ratio['low']:.3f}, {time_ratio['high']:.3f}], memory {row['memory_ratio']:.3f}"
         )
-    name = f"peers-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
-    name += "-checkpoint" if arguments.grad_checkpoint else ""
-    name += "-one-pair" if arguments.one_at_a_time else ""
-    whole_head = "TRL" in "".join(names) and "compact" not in "".join(names) and not on_gpu
-    name += "-whole-head" if whole_head else ""
-    name += "-compiled" if arguments.compile else ""
-    name += "-cuda" if on_gpu else ""
-    setting = {k: v for k, v in vars(arguments).items() if k not in ("models", "python", "worker")}
-    write_result(name, {"setting": setting, "rows": rows})
+    marks = ["one-pair"] * arguments.one_at_a_time
+    if not on_gpu and set(names) <= {"TRL online", "TRL precomputed"}:
+        marks.append("whole-head")
+    values = {"setting": setting_of(arguments), "rows": rows}
+    write_result(result_name("peers", arguments, *marks), values)
 
 
 def _beside(arguments: argparse.Namespace, options: dict[str, Any], name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import alternate, ratio, serve, write_result
-from benchmarks.bench_step import build_policy, options_of, parser
+from benchmarks.bench_step import build_policy, options_of, parser, setting_of
 from benchmarks.shapes import MODELS, PAIRS, batch_of, build_model
 
 
@@ -101,8 +101,7 @@ def main() -> None:
                     f"{pairs:6} {kind:10} {row['seconds']:7.3f} s  reference pass at "
                     f"{speed['median']:.3f} [{speed['low']:.3f}, {speed['high']:.3f}] of its speed"
                 )
-    setting = {k: v for k, v in vars(arguments).items() if k != "models"}
-    write_result(f"reference-{arguments.backend}", {"setting": setting, "rows": rows})
+    write_result(f"reference-{arguments.backend}", {"setting": setting_of(arguments), "rows": rows})
 
 
 if __name__ == "__main__":

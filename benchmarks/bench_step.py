@@ -174,6 +174,21 @@ def options_of(arguments: argparse.Namespace, folder: Path, **changes: Any) -> d
     } | changes
 
 
+def setting_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a result says was asked for, without the folders of this machine."""
+    hidden = ("models", "python", "worker", "peer")
+    return {name: value for name, value in vars(arguments).items() if name not in hidden}
+
+
+def result_name(kind: str, arguments: argparse.Namespace, *marks: str) -> str:
+    """The name of a result: its kind, what ran, and what sets it apart."""
+    words = [kind, arguments.backend, arguments.model_shape, arguments.pairs]
+    words += ["checkpoint"] * arguments.grad_checkpoint
+    words += marks
+    words += ["compiled"] * arguments.compile + ["cuda"] * (arguments.device == "cuda")
+    return "-".join(words)
+
+
 def parser() -> argparse.ArgumentParser:
     """Options shared by the benchmarks of a step."""
     found = argparse.ArgumentParser(description=__doc__)
@@ -215,11 +230,7 @@ def main() -> None:
         values = {"rows": beside(workers, names[-1])}
         if on_gpu:
             values |= _on_gpu(settings, values["rows"])
-    name = f"step-{arguments.backend}-{arguments.model_shape}-{arguments.pairs}"
-    name += "-checkpoint" if arguments.grad_checkpoint else ""
-    name += "-compiled" if arguments.compile else ""
-    name += "-cuda" if on_gpu else ""
-    write_result(name, {"setting": vars(arguments) | {"models": None}} | values)
+    write_result(result_name("step", arguments), {"setting": setting_of(arguments)} | values)
 
 
 def beside(workers: dict[str, Worker], last: str) -> dict[str, Any]:
