@@ -12,7 +12,7 @@ import numpy as np
 from fpo_core.errors import SaeError
 from fpo_core.features import pool
 from fpo_core.ops import Array, Ops
-from fpo_core.sae_encode import activate, transform_input
+from fpo_core.sae_encode import activate, keep, transform_input
 from fpo_core.sae_meta import SaeMeta, parse_meta
 from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
 
@@ -70,7 +70,7 @@ class Sae(SaeMeta):
         A k that was taken among all features does not say which of these are active.
         """
         arrays = {
-            name: value[..., indices]
+            name: value.T[indices].T if name == "W_enc" else value[indices]  # rows gather faster
             for name, value in self.arrays().items()
             if name not in ("W_dec", "b_dec")
         }
@@ -104,7 +104,7 @@ class Sae(SaeMeta):
         pre = projected + self.b_enc
         if self.architecture == "gated":
             magnitude = xp.relu(projected * xp.exp(self.r_mag) + self.b_mag)
-            return xp.where(pre > 0, magnitude, 0.0)
+            return keep(xp, magnitude, pre > 0)
         return activate(xp, pre, self.architecture, self.k, {"threshold": self.threshold})
 
     def reconstruct(self, xp: Ops, h: Array) -> Array:

@@ -37,12 +37,20 @@ def activate(
     so fewer than k features may fire; abstopk picks by magnitude and keeps the sign.
     """
     if architecture == "jumprelu":
-        return xp.where(pre > extra["threshold"], xp.relu(pre), 0.0)
+        return keep(xp, xp.relu(pre), pre > extra["threshold"])
     if architecture == "topk":
-        return xp.where(top_mask(xp, pre, k or 0), xp.relu(pre), 0.0)
+        return keep(xp, xp.relu(pre), top_mask(xp, pre, k or 0))
     if architecture == "abstopk":
-        return xp.where(top_mask(xp, abs(pre), k or 0), pre, 0.0)
+        return keep(xp, pre, top_mask(xp, abs(pre), k or 0))
     return xp.relu(pre)
+
+
+def keep(xp: Ops, features: Array, active: Array) -> Array:
+    """Features where they are active, else 0; no gradient flows to the choice.
+
+    A product, which takes a third to a half of the time of a selection on CPUs.
+    """
+    return features * xp.stop_gradient(active)
 
 
 def _root(xp: Ops, x: Array) -> Array:

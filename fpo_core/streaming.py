@@ -6,7 +6,7 @@ only, then goes back through those columns of the encoder.
 
 from fpo_core.ops import Array, Ops
 from fpo_core.sae import Sae
-from fpo_core.sae_encode import transform_input
+from fpo_core.sae_encode import keep, transform_input
 
 
 def stream_pool(
@@ -41,7 +41,7 @@ def encode_columns(xp: Ops, sae: Sae, columns: Array, h: Array, winners: Array |
     z, _, _ = transform_input(xp, xp.as_float(h), sae.input_transform)
     pre = z @ part.W_enc + part.b_enc
     active = (winners[:, :, None] == columns).any(1)
-    return xp.where(active, pre if sae.signed else xp.relu(pre), 0.0)
+    return keep(xp, pre if sae.signed else xp.relu(pre), active)
 
 
 def gradient_columns(xp: Ops, gradient: Array, slots: int) -> Array:

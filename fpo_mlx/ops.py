@@ -34,8 +34,8 @@ def sqrt(x: mx.array) -> mx.array:
 
 
 def relu(x: mx.array) -> mx.array:
-    """max(x, 0), elementwise: `mx.where`, since the gradient of `mx.maximum` at a tie is not 0."""
-    return mx.where(x > 0, x, 0.0)
+    """max(x, 0), elementwise. In this order: MLX gives the gradient of a tie to the second."""
+    return mx.maximum(x, 0.0)
 
 
 def concatenate(arrays: Sequence[mx.array], axis: int) -> mx.array:
