@@ -1,4 +1,7 @@
-"""Steps of several programs in turn, each in a process of its own, and ratios with intervals."""
+"""Steps of several programs in turn, each in a process of its own, and ratios with intervals.
+
+Either a whole step at a time (`alternate`), or some milliseconds at a time (`slice_cores`).
+"""
 
 import contextlib
 import json
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,9 +31,9 @@ PACKAGES = (
 
 
 class Worker:
-    """A process that takes one step whenever it is told to."""
+    """A process that takes one step whenever it is told to, on one core where that is given."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, command: list[str], core: int | None = None) -> None:
         self.name = name
         self.times: list[float] = []
         self.cpu_times: list[float] = []
@@ -41,8 +45,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if os.environ.get("BENCH_QUIET", "1") == "1" else None,
             text=True,
-            env=environment(),
+            env=environment() | ({} if core is None else {"OMP_NUM_THREADS": "1"}),
         )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -65,6 +71,12 @@ class Worker:
         if count:
             self.times.append(self.report["seconds"])
             self.cpu_times.append(self.report["cpu_seconds"])
+
+    def add(self, other: "Worker") -> None:
+        """Count what another process of the same program took, and the larger of their peaks."""
+        self.times = self.times + other.times
+        self.cpu_times = self.cpu_times + other.cpu_times
+        self.report = max(self.report, other.report, key=lambda report: report["peak"])
 
     def stop(self) -> None:
         """End the process."""
@@ -107,6 +119,34 @@ def alternate(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> d
     for worker in order:
         worker.stop()
     return workers
+
+
+def slice_cores(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> dict[str, Worker]:
+    """Steps of every command at once, all on one core, which Linux gives to each in turn for some
+    milliseconds; so on every core, two at most. Their times are CPU time, one thread's.
+
+    What neighbours take from a core, whose speed changes by the second, falls on all alike.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    groups = [[Worker(name, command, core) for name, command in commands.items()] for core in cores]
+    workers = [worker for group in groups for worker in group]
+    for worker in workers:
+        worker.start()
+
+    def run(group: list[Worker]) -> None:
+        with ThreadPoolExecutor(len(group)) as pool:
+            for number in range(warm_up + steps):
+                list(pool.map(lambda worker, count=number >= warm_up: worker.step(count), group))
+
+    with ThreadPoolExecutor(len(groups)) as pool:
+        list(pool.map(run, groups))
+    for worker in workers:
+        worker.stop()
+        worker.times = worker.cpu_times
+    for group in groups[1:]:
+        for worker, other in zip(groups[0], group, strict=True):
+            worker.add(other)
+    return {worker.name: worker for worker in groups[0]}
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

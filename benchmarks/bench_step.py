@@ -1,7 +1,9 @@
 """Time and peak memory of one step: fast against plain, and by objective and backend.
 
 Each variant runs in a process of its own; steps are taken in turn. On a CUDA device it also says
-tokens per second, the share of the measured rate of matrix products, and where the time goes.
+tokens per second, the share of the measured rate of matrix products, and where the time goes; of
+torch on a CPU, the most bytes of arrays that a step holds, which the memory of a process exceeds by
+what its allocator makes of them.
 """
 
 import argparse
@@ -16,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import Worker, alternate, ratio, serve, write_result
-from benchmarks.shapes import MODELS, batch_of, build_model, random_sae
+from benchmarks.alternating import Worker, alternate, ratio, serve, slice_cores, write_result
+from benchmarks.shapes import MODELS, batch_of, build_model, environment, random_sae
 from fpo_core.config import (
     AdapterConfig,
     ModelConfig,
@@ -48,7 +50,8 @@ def build_policy(options: dict[str, Any]) -> Any:
     features = None
     if options["alpha"]:
         hook = Hook.parse(f"blocks.{shape['num_hidden_layers'] - 2}.hook_resid_post")
-        features = Features.of(random_sae(shape["hidden_size"], options["d_sae"]), hook, ())
+        sae = random_sae(shape["hidden_size"], options["d_sae"], architecture=options["activation"])
+        features = Features.of(sae, hook, ())
     folder = Path(options["folder"])
     return Policy(
         folder,
@@ -68,18 +71,19 @@ def work(options: dict[str, Any]) -> None:
     """Take optimiser steps on one batch."""
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     step, peak = (_bare if options["bare"] else policy_step)(options, batch)
-    if options["device"] != "cuda" or options["backend"] != "torch":
-        serve(step, peak)
-        return
-    from benchmarks import gpu
-
-    steps = gpu.synchronised(step)
+    on_gpu = options["device"] == "cuda" and options["backend"] == "torch"
     if options["profile"]:
-        for _ in range(3):
-            steps()
-        print(json.dumps(gpu.profile(step)))
+        if on_gpu:
+            from benchmarks.gpu import profile
+        else:
+            from benchmarks.arrays import most_held as profile
+        print(json.dumps(profile(step)))
         return
-    serve(steps, peak)
+    if on_gpu:
+        from benchmarks.gpu import synchronised
+
+        step = synchronised(step)
+    serve(step, peak)
 
 
 def _bare(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
@@ -162,6 +166,7 @@ def options_of(arguments: argparse.Namespace, folder: Path, **changes: Any) -> d
         "device": arguments.device,
         "dtype": arguments.dtype,
         "d_sae": arguments.d_sae,
+        "activation": arguments.activation,
         "grad_checkpoint": arguments.grad_checkpoint,
         "logits_budget": StepConfig().logits_budget,
         "compile": arguments.compile,
@@ -183,6 +188,7 @@ def setting_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def result_name(kind: str, arguments: argparse.Namespace, *marks: str) -> str:
     """The name of a result: its kind, what ran, and what sets it apart."""
     words = [kind, arguments.backend, arguments.model_shape, arguments.pairs]
+    words += [arguments.activation] * (arguments.activation != "relu")
     words += ["checkpoint"] * arguments.grad_checkpoint
     words += marks
     words += ["compiled"] * arguments.compile + ["cuda"] * (arguments.device == "cuda")
@@ -199,6 +205,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--device", default="cpu")
     found.add_argument("--dtype", default="float32")
     found.add_argument("--d-sae", type=int, default=4096, help="as examples/smollm2 has it")
+    found.add_argument("--activation", choices=["relu", "jumprelu", "topk"], default="relu")
     found.add_argument("--grad-checkpoint", action="store_true")
     found.add_argument("--compile", action="store_true", help="blocks whole, on CUDA")
     found.add_argument("--steps", type=int, default=20)
@@ -209,6 +216,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = parser()
     arguments.add_argument("--variants", nargs="*", default=None)
+    arguments.add_argument(
+        "--slices", action="store_true", help="in turn by milliseconds, by CPU time: less noise"
+    )
     arguments = arguments.parse_args()
     if arguments.worker:
         work(json.loads(arguments.worker))
@@ -224,13 +234,15 @@ def main() -> None:
             "cuda" if on_gpu else "cpu",
         )
         settings = {name: options_of(arguments, folder, **variants[name]) for name in names}
-        workers = alternate(
-            {name: command(each) for name, each in settings.items()}, arguments.steps
-        )
+        take = slice_cores if arguments.slices else alternate
+        workers = take({name: command(each) for name, each in settings.items()}, arguments.steps)
         values = {"rows": beside(workers, names[-1])}
         if on_gpu:
             values |= _on_gpu(settings, values["rows"])
-    write_result(result_name("step", arguments), {"setting": setting_of(arguments)} | values)
+        elif arguments.backend == "torch":
+            _add_arrays(settings, values["rows"], names[-1])
+    name = result_name("step", arguments, *["slices"] * arguments.slices)
+    write_result(name, {"setting": setting_of(arguments)} | values)
 
 
 def beside(workers: dict[str, Worker], last: str) -> dict[str, Any]:
@@ -255,6 +267,28 @@ def beside(workers: dict[str, Worker], last: str) -> dict[str, Any]:
     return rows
 
 
+def _add_arrays(settings: dict[str, Any], rows: dict[str, Any], last: str) -> None:
+    """Add what the arrays of each variant take at most."""
+    for name, row in rows.items():
+        row["arrays_gb"] = _profile(settings[name]) / 1e9
+    for name, row in rows.items():
+        row["arrays_ratio"] = row["arrays_gb"] / rows[last]["arrays_gb"]
+        print(f"{name:28} arrays {row['arrays_gb']:.3f} GB, {row['arrays_ratio']:.3f} of {last}")
+
+
+def _profile(settings: dict[str, Any]) -> Any:
+    done = subprocess.run(
+        command(settings | {"profile": True}),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    if done.returncode:
+        raise SystemExit(f"the profile failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def _on_gpu(settings: dict[str, dict[str, Any]], rows: dict[str, Any]) -> dict[str, Any]:
     """Add tokens per second and the share of the device's rate; profile the first variant."""
     import torch
@@ -273,12 +307,7 @@ def _on_gpu(settings: dict[str, dict[str, Any]], rows: dict[str, Any]) -> dict[s
             f"{name:28} {row['tokens_per_second']:9.0f} tokens/s  "
             f"{row['share_of_matmul_rate']:.3f} of {rate / 1e12:.0f} TFLOP/s"
         )
-    done = subprocess.run(
-        command(first | {"profile": True}), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"the profile failed:\n{done.stderr[-3000:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = _profile(first)
     print(json.dumps({k: v for k, v in found.items() if k != "top"}))
     for kernel in found["top"]:
         print(f"{kernel['ms']:8.3f} ms {kernel['count']:5} {kernel['name']}")

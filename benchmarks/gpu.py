@@ -97,6 +97,9 @@ def profile(step: Callable[[], None], steps: int = 3) -> dict[str, Any]:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
     activities = [ProfilerActivity.CUDA, ProfilerActivity.CPU]
     with record(activities=activities) as found:
         elapsed = timed(lambda: [step() for _ in range(steps)]) * 1e3 / steps

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -116,12 +117,17 @@ def batch_of(shape: str, vocab: int) -> Batch:
     )
 
 
-def random_sae(d_in: int, d_sae: int, seed: int = 0) -> Sae:
-    """A relu autoencoder with random weights."""
+def random_sae(d_in: int, d_sae: int, seed: int = 0, *, architecture: str = "relu") -> Sae:
+    """A relu, jumprelu or topk autoencoder with random weights."""
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal((d_in, d_sae), np.float32) / np.float32(d_in**0.5)
-    bias = np.zeros(d_sae, np.float32)
-    return Sae(architecture="relu", d_in=d_in, d_sae=d_sae, W_enc=weights, b_enc=bias)
+    zeros = np.zeros(d_sae, np.float32)
+    own: dict[str, Any] = {
+        "relu": {},
+        "jumprelu": {"threshold": zeros + np.float32(0.01)},
+        "topk": {"k": max(1, d_sae // 64)},
+    }[architecture]
+    return Sae(architecture=architecture, d_in=d_in, d_sae=d_sae, W_enc=weights, b_enc=zeros, **own)
 
 
 ALLOCATOR = {
