@@ -74,8 +74,8 @@ class Worker:
 
     def add(self, other: "Worker") -> None:
         """Count what another process of the same program took, and the larger of their peaks."""
-        self.times = self.times + other.times
-        self.cpu_times = self.cpu_times + other.cpu_times
+        self.times += other.times
+        self.cpu_times += other.cpu_times
         self.report = max(self.report, other.report, key=lambda report: report["peak"])
 
     def stop(self) -> None:
@@ -142,7 +142,7 @@ def slice_cores(commands: dict[str, list[str]], steps: int, warm_up: int = 2) ->
         list(pool.map(run, groups))
     for worker in workers:
         worker.stop()
-        worker.times = worker.cpu_times
+        worker.times = list(worker.cpu_times)
     for group in groups[1:]:
         for worker, other in zip(groups[0], group, strict=True):
             worker.add(other)

@@ -13,15 +13,20 @@ from torch.profiler import ProfilerActivity, profile
 def most_held(step: Callable[[], None]) -> int:
     """Most bytes of arrays alive at once in a step, those included that are there before it."""
     step()  # makes what stays, such as the optimiser's moments
-    before = held()
+    return held() + most_added(step)
+
+
+def most_added(action: Callable[[], None]) -> int:
+    """Most bytes of arrays that an action holds at once, above what was there before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        step()
+        action()
     with tempfile.TemporaryDirectory() as scratch:
         trace = Path(scratch) / "trace.json"
         found.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    totals = [each["args"]["Total Allocated"] for each in events if each.get("name") == "[memory]"]
-    return before + max(totals)
+    changes = [event["args"] for event in events if event["name"] == "[memory]"]
+    before = changes[0]["Total Allocated"] - changes[0]["Bytes"]
+    return max(change["Total Allocated"] for change in changes) - before
 
 
 def held() -> int:

@@ -9,8 +9,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,8 +28,8 @@ def torch_peak(vocab: int, tokens: int) -> int:
 
     import torch
     from torch import nn
-    from torch.profiler import ProfilerActivity, profile
 
+    from benchmarks.arrays import most_added
     from fpo_torch.fused_head import Head
 
     layer = nn.Linear(WIDTH, vocab, bias=False).requires_grad_(False)
@@ -40,15 +38,7 @@ def torch_peak(vocab: int, tokens: int) -> int:
     head = Head(model, StepConfig().logits_budget, contextlib.nullcontext)
     states = torch.randn(tokens, WIDTH, requires_grad=True)
     labels = torch.randint(vocab, (tokens,))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        head.terms(states, labels).logps.sum().backward()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        found.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    changes = [event["args"] for event in events if event["name"] == "[memory]"]
-    before = changes[0]["Total Allocated"] - changes[0]["Bytes"]
-    return max(change["Total Allocated"] for change in changes) - before
+    return most_added(lambda: head.terms(states, labels).logps.sum().backward())
 
 
 def mlx_peak(vocab: int, tokens: int) -> int:
