@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternating import write_result
+from fpo_core.backend.policy import PolicyInfo
 from fpo_core.config import ReferenceConfig
 from fpo_core.data.batches import Batch
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.policy import PolicyInfo
-from fpo_core.reference import extend_store
-from fpo_core.scores import Scores
-from fpo_core.store import ReferenceStore, StoreKey
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.loss.scores import Scores
+from fpo_core.reference import ReferenceStore, StoreKey
+from fpo_core.reference.build import extend_store
 
 D_SAE = 16384
 

@@ -17,7 +17,7 @@ from benchmarks.alternating import alternate, serve, write_result
 from benchmarks.bench_peers import peer_command
 from benchmarks.bench_step import beside, options_of, parser, policy_step, setting_of
 from benchmarks.shapes import MODELS, batch_of, build_model
-from fpo_core.packing import Row
+from fpo_core.loss.packing import Row
 
 PEER = "TRL precomputed, compact"
 VARIANTS = {"FPO": {"compile": False}, "FPO --compile": {"compile": True}}
@@ -27,12 +27,12 @@ def as_on_a_gpu() -> None:
     """Have FPO take this CPU for a CUDA device, from here on."""
     import torch
 
-    import fpo_torch.fast
-    import fpo_torch.optimiser
+    import fpo_torch.optimizer
+    import fpo_torch.packed_step
     import fpo_torch.policy  # and with it every module that asks where it runs
 
     class OneCall:
-        """Stands in for `fpo_torch.flex_row.FlexRow`."""
+        """Stands in for `fpo_torch.kernels.flex_row.FlexRow`."""
 
         def __init__(self, row: Row, windows: Iterable[int | None], device: torch.device) -> None:
             del windows, device  # no row here is as long as a window
@@ -50,9 +50,9 @@ def as_on_a_gpu() -> None:
     for name, module in sys.modules.items():
         if name.startswith("fpo_torch") and hasattr(module, "compiles_on"):
             vars(module)["compiles_on"] = lambda device: True
-    vars(fpo_torch.fast).update(FlexRow=OneCall, BLOCK=1)
+    vars(fpo_torch.packed_step).update(FlexRow=OneCall, BLOCK=1)
     own = {"_fused": lambda weight: True, "_kept_gradients": lambda trained: None}
-    vars(fpo_torch.optimiser).update(own)
+    vars(fpo_torch.optimizer).update(own)
 
 
 def work(options: dict[str, Any]) -> None:

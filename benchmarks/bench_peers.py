@@ -27,7 +27,7 @@ from benchmarks.bench_step import (
 from benchmarks.shapes import LINEAR, MODELS, batch_of, build_model
 from fpo_core.data.batches import Batch
 
-WORLD = Path(__file__).resolve().parents[1] / "cli" / "fpo_cli" / "world" / "data"
+WORLD = Path(__file__).resolve().parents[1] / "fpo" / "world" / "data"
 PEERS = {
     "torch": ("TRL online", "TRL precomputed", "TRL online, compact", "TRL precomputed, compact"),
     "cuda": ("TRL online", "TRL precomputed"),

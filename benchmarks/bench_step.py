@@ -28,9 +28,9 @@ from fpo_core.config import (
     StepConfig,
 )
 from fpo_core.data.batches import Batch
-from fpo_core.feature_tap import Features
-from fpo_core.sae_hook import Hook
-from fpo_core.scoring import ReferenceBatch
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 
 Step = Callable[[], None]
 Peak = Callable[[], int] | None

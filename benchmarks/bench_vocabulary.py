@@ -30,7 +30,7 @@ def torch_peak(vocab: int, tokens: int) -> int:
     from torch import nn
 
     from benchmarks.arrays import most_added
-    from fpo_torch.fused_head import Head
+    from fpo_torch.kernels.head import Head
 
     layer = nn.Linear(WIDTH, vocab, bias=False).requires_grad_(False)
     config = SimpleNamespace(vocab_size=vocab, get_text_config=lambda: config)
@@ -49,7 +49,7 @@ def mlx_peak(vocab: int, tokens: int) -> int:
     import mlx.core as mx
     from mlx import nn
 
-    from fpo_mlx.fused_head import Head
+    from fpo_mlx.kernels.head import Head
 
     mx.set_default_device(mx.cpu)
     model = nn.Module()

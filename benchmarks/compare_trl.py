@@ -28,12 +28,12 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
-from fpo_core.metrics import pair_losses
-from fpo_core.scoring import ReferenceBatch
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.metrics import pair_losses
 from fpo_torch.policy import TorchPolicy
 
 ROOT = Path(__file__).resolve().parents[1]
-WORLD = ROOT / "cli" / "fpo_cli" / "world" / "data"
+WORLD = ROOT / "fpo" / "world" / "data"
 RESULT = ROOT / "benchmarks" / "results" / "compare_trl.json"
 BOUND = 1e-5
 PACKAGES = ("trl", "torch", "transformers", "peft", "numpy")

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.shapes import LINEAR, MODELS
 from fpo_core.data.batches import Batch
-from fpo_core.packing import Row
+from fpo_core.loss.packing import Row
 
 KINDS = {
     "matrix products": ("gemm", "nvjet", "cutlass", "splitk"),

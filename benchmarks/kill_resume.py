@@ -37,7 +37,7 @@ load_fast_blas()
 
 from safetensors.numpy import load_file  # noqa: E402
 
-from fpo_core.train.output import checkpoints_in  # noqa: E402
+from fpo_core.train.run_folder import checkpoints_in  # noqa: E402
 from tests.backends import runs, support  # noqa: E402
 
 KINDS: dict[str, dict[str, Any]] = {

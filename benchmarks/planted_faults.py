@@ -54,8 +54,12 @@ class Fault:
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
-OBJECTIVES, FEATURES = "fpo_core/objectives.py", "fpo_core/features.py"
-LOGPS, SCORING, SCORES = "fpo_core/logps.py", "fpo_core/scoring.py", "fpo_core/scores.py"
+OBJECTIVES, FEATURES = "fpo_core/loss/objectives.py", "fpo_core/sae/discrepancy.py"
+LOGPS, SCORING, SCORES = (
+    "fpo_core/loss/logps.py",
+    "fpo_core/loss/dense.py",
+    "fpo_core/loss/scores.py",
+)
 BATCHES, TORCH, MLX = "fpo_core/data/batches.py", "fpo_torch/policy.py", "fpo_mlx/policy.py"
 
 FAULTS = [
@@ -145,17 +149,17 @@ FAULTS = [
         "h[:, start - 1 : -1] for h",
     ),
     Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
-    Fault("gradient kept between steps", "fpo_torch/optimiser.py", "weight.grad = None", "pass"),
-    Fault("adapters' gradient kept", "fpo_torch/optimiser.py", "self._kept.zero_()", "pass"),
+    Fault("gradient kept between steps", "fpo_torch/optimizer.py", "weight.grad = None", "pass"),
+    Fault("adapters' gradient kept", "fpo_torch/optimizer.py", "self._kept.zero_()", "pass"),
     Fault(
         "no bias correction (mlx)",
-        "fpo_mlx/optimiser.py",
+        "fpo_mlx/optimizer.py",
         "bias_correction=True",
         "bias_correction=False",
     ),
     Fault(
         "clipping ignored (mlx)",
-        "fpo_mlx/optimiser.py",
+        "fpo_mlx/optimizer.py",
         "apply_gradients(clipped,",
         "apply_gradients(self._gradients,",
     ),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from fpo_core.data.batches import Batch, collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.sae import Sae
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.sae.sae import Sae
 
 MODELS = {
     "tiny": (

@@ -19,12 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fpo.comparison.plan import Planned, plan
+from fpo.comparison.runs import Comparison, Result
+from fpo.comparison.table import rows
+from fpo.example import Example, quickstart_world
 from fpo_cli.commands.quickstart import SETTINGS, TOKENS
-from fpo_cli.compare.plan import Planned, plan
-from fpo_cli.compare.runs import Comparison, Result
-from fpo_cli.compare.table import rows
-from fpo_cli.example import Example, quickstart_world
-from fpo_cli.ui import Ui
+from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from fpo_core.files import writing
+from fpo_core.io.atomic import writing
 
 Kind = Literal[
     "reference",

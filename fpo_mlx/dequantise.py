@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Dequantiser:
-    """`fpo_core.model_weights.Dequantiser` of safetensors files."""
+    """`fpo_core.models.weights.Dequantiser` of safetensors files."""
 
     def __init__(self, files: list[Path], settings: dict[str, Any]) -> None:
         self._settings = settings
@@ -18,11 +18,11 @@ class Dequantiser:
             self._arrays |= mx.load(str(file))  # pyright: ignore[reportOperatorIssue]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `fpo_core.model_weights.Dequantiser`."""
+        """See `fpo_core.models.weights.Dequantiser`."""
         return tuple(self._whole(name).shape)
 
     def weight(self, name: str) -> np.ndarray:
-        """See `fpo_core.model_weights.Dequantiser`."""
+        """See `fpo_core.models.weights.Dequantiser`."""
         return np.array(self._whole(name).astype(mx.float32))
 
     def _whole(self, name: str) -> mx.array:

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from fpo_core.config import BackendConfig
 from fpo_core.errors import BackendError
-from fpo_core.machine import physical_memory
+from fpo_core.io.memory import physical_memory
 
 
 def select_device(config: BackendConfig) -> str:

@@ -6,7 +6,7 @@ from mlx import nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_sampler
 
-from fpo_core.policy import Sampling
+from fpo_core.backend.policy import Sampling
 
 
 def generate(model: nn.Module, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:

@@ -12,9 +12,9 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from fpo_core.feature_tap import watch_all
-from fpo_core.sae_hook import Hook
-from fpo_core.sites import tap_point
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.tap_points import tap_point
+from fpo_core.sae.taps import watch_all
 
 _RANDOM: Any = mx.random.state
 """One array: the two halves of a 64-bit key."""

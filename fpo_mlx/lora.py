@@ -9,7 +9,7 @@ from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
-from fpo_core.adapter_write import LORA_KEYS
+from fpo_core.adapters.writer import LORA_KEYS
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 

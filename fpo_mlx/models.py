@@ -10,7 +10,7 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.model_folder import cannot_load, mlx_lm_settings
+from fpo_core.models.folder import cannot_load, mlx_lm_settings
 
 
 def load_model(

@@ -1,4 +1,4 @@
-"""The operations of `fpo_core.ops.Ops` on mlx arrays."""
+"""The operations of `fpo_core.arrays.ops.Ops` on mlx arrays."""
 
 from collections.abc import Sequence
 

@@ -12,6 +12,8 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
+from fpo_core.backend.policy import PolicyInfo, Sampling
+from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import (
     AdapterConfig,
     ModelConfig,
@@ -21,28 +23,26 @@ from fpo_core.config import (
 )
 from fpo_core.data.batches import Batch
 from fpo_core.errors import SaeError
-from fpo_core.fast import why_plain
-from fpo_core.feature_tap import Features, watch_all
-from fpo_core.group import ALONE, Group
-from fpo_core.objectives import needs_kl, objective_losses, reads_d
-from fpo_core.policy import PolicyInfo, Sampling
-from fpo_core.scores import Scores
-from fpo_core.scoring import ReferenceBatch, score_batch
+from fpo_core.loss.dense import ReferenceBatch, score_batch
+from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
+from fpo_core.loss.packed import why_plain
+from fpo_core.loss.scores import Scores
+from fpo_core.sae.taps import Features, watch_all
 from fpo_mlx import device as devices
 from fpo_mlx import ops
-from fpo_mlx.fast import FastStep
-from fpo_mlx.fused_lora import fuse_lora
-from fpo_mlx.fused_mlp import fuse_mlps
 from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, Switch, tap_and_checkpoint
+from fpo_mlx.kernels.lora import fuse_lora
+from fpo_mlx.kernels.mlp import fuse_mlps
+from fpo_mlx.kernels.packed_attention import pack_attention
 from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
-from fpo_mlx.optimiser import Optimiser
-from fpo_mlx.packed_attention import pack_attention
-from fpo_mlx.trained import Weights, select_trained
+from fpo_mlx.optimizer import Optimiser
+from fpo_mlx.packed_step import FastStep
+from fpo_mlx.trainable import Weights, select_trained
 
 
 class MlxPolicy:
-    """`fpo_core.policy.Policy` on an mlx-lm model."""
+    """`fpo_core.backend.policy.Policy` on an mlx-lm model."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class MlxPolicy:
         kl: bool = False,
         entropy: bool = False,
     ) -> Scores:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         with self._trained.swapped():
             scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
             mx.eval(_fields(scores))
@@ -198,13 +198,13 @@ class MlxPolicy:
         return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         mx.random.seed(number)
 
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
 
         def loss(weights: Weights) -> tuple[mx.array, Weights]:
             with self._trained.swapped(weights):
@@ -223,68 +223,68 @@ class MlxPolicy:
         return _to_numpy(Scores(**fields))
 
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._optimiser = Optimiser(self._trained, config, group)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._training().step(learning_rate, max_norm)
 
     def drop_gradients(self) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._training().drop_gradients()
 
     def trained(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._trained.to_canonical(self._trained.get())
 
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._trained.put(self._trained.from_canonical(weights))
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._training().state()
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._training().load_state(state)
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._reference = None if weights is None else self._trained.from_canonical(weights)
 
     def save_model(self, folder: Path) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         folder.mkdir(parents=True, exist_ok=True)
         utils.save_model(folder, self.model)
         utils.save_config(dict(self._settings), folder / "config.json")
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         with self._trained.swapped():
             return np.array(self.model(mx.array(tokens)).astype(mx.float32))
 
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         with self._trained.swapped():
             return generate(self.model, prompts, sampling)
 
     def memory_limit(self) -> int | None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return devices.memory_limit(self.info.device)
 
     def peak_memory(self) -> int:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return mx.get_peak_memory()
 
     def reset_peak_memory(self) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         mx.clear_cache()
         mx.reset_peak_memory()
 
     def memory_in_use(self) -> dict[str, int]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return {"active_memory": mx.get_active_memory(), "cache_memory": mx.get_cache_memory()}
 
     def _training(self) -> Optimiser:

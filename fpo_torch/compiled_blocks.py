@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from fpo_torch.compiled import any_length
-from fpo_torch.swapped import swapped
+from fpo_torch.forward_patch import swapped
 
 
 class CompiledBlocks:

@@ -11,7 +11,7 @@ import torch
 
 from fpo_core.config import BackendConfig
 from fpo_core.errors import BackendError
-from fpo_core.machine import physical_memory
+from fpo_core.io.memory import physical_memory
 from fpo_torch.compiled import compiles_on
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fpo_core.policy import Sampling
+from fpo_core.backend.policy import Sampling
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fpo_core.sites import tap_point
+from fpo_core.sae.tap_points import tap_point
 
 
 class Tap:

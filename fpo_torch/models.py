@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.layout import layout_of
-from fpo_core.model_folder import cannot_load
+from fpo_core.models.folder import cannot_load
+from fpo_core.models.layout import layout_of
 
 
 def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""The operations of `fpo_core.ops.Ops` on torch tensors."""
+"""The operations of `fpo_core.arrays.ops.Ops` on torch tensors."""
 
 from collections.abc import Sequence
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpo_core.backend.policy import PolicyInfo, Sampling
+from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import (
     AdapterConfig,
     ModelConfig,
@@ -18,25 +20,23 @@ from fpo_core.config import (
     StepConfig,
 )
 from fpo_core.data.batches import Batch
-from fpo_core.fast import why_plain
-from fpo_core.feature_tap import Features, watch_all
-from fpo_core.group import ALONE, Group
-from fpo_core.objectives import needs_kl, objective_losses, reads_d
-from fpo_core.policy import PolicyInfo, Sampling
-from fpo_core.scores import Scores
-from fpo_core.scoring import ReferenceBatch, score_batch
+from fpo_core.loss.dense import ReferenceBatch, score_batch
+from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
+from fpo_core.loss.packed import why_plain
+from fpo_core.loss.scores import Scores
+from fpo_core.sae.taps import Features, watch_all
 from fpo_torch import device as devices
 from fpo_torch import ops
-from fpo_torch.fast import FastStep
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
 from fpo_torch.models import find_blocks, load_model, quantisation_of, save_model
-from fpo_torch.optimiser import Optimiser
-from fpo_torch.trained import select_trained, to_numpy
+from fpo_torch.optimizer import Optimiser
+from fpo_torch.packed_step import FastStep
+from fpo_torch.trainable import select_trained, to_numpy
 
 
 class TorchPolicy:
-    """`fpo_core.policy.Policy` on a transformers model; LoRA through PEFT."""
+    """`fpo_core.backend.policy.Policy` on a transformers model; LoRA through PEFT."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class TorchPolicy:
         kl: bool = False,
         entropy: bool = False,
     ) -> Scores:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         with self._stepping():
             return self._scores(batch, reference, objective, kl=kl, entropy=entropy).map(to_numpy)
 
@@ -196,13 +196,13 @@ class TorchPolicy:
         return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         torch.manual_seed(number)
 
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._set_training(True)
         try:
             with self._stepping():
@@ -220,66 +220,66 @@ class TorchPolicy:
             vars(module)["training"] = on
 
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._optimiser = Optimiser(self._trained, config, group)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._training().step(learning_rate, max_norm)
 
     def drop_gradients(self) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._training().drop_gradients()
 
     def trained(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._trained.get()
 
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._trained.put(weights)
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return self._training().state()
 
     def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._training().load_state(state)
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         self._reference = None if weights is None else self._trained.from_canonical(weights)
 
     def save_model(self, folder: Path) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         save_model(self.base, folder)
 
     @torch.no_grad()
     def logits(self, tokens: np.ndarray) -> np.ndarray:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         ids = torch.from_numpy(tokens).long().to(self.device)
         return to_numpy(self.model(input_ids=ids, use_cache=False).logits)
 
     @torch.no_grad()
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return generate(self.model, prompts, sampling, self.device)
 
     def memory_limit(self) -> int | None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return devices.memory_limit(self.device)
 
     def peak_memory(self) -> int:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return devices.peak_memory(self.device)
 
     def reset_peak_memory(self) -> None:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         devices.reset_peak_memory(self.device)
 
     def memory_in_use(self) -> dict[str, int]:
-        """See `fpo_core.policy.Policy`."""
+        """See `fpo_core.backend.policy.Policy`."""
         return devices.memory_in_use(self.device)
 
     def _training(self) -> Optimiser:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fpo_core.arrays.ops import Ops
 from fpo_core.data.batches import Batch, collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.ops import Ops
-from fpo_core.sae import Sae
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.sae.sae import Sae
 
 BACKENDS = ("torch", "mlx")
 
@@ -39,7 +39,7 @@ def framework(name: str) -> Framework:
     library, bits = name[:-2], name[-2:]
     dtype = np.float64 if bits == "64" else np.float32
     rtol = 1e-12 if bits == "64" else 1e-5
-    package = "fpo_core.numpy_ops" if library == "numpy" else f"fpo_{library}.ops"
+    package = "fpo_core.arrays.numpy_ops" if library == "numpy" else f"fpo_{library}.ops"
     xp: Any = importlib.import_module(package)
 
     def cast(x: Any) -> np.ndarray:

@@ -18,8 +18,8 @@ from benchmarks.evidence.drift import Observer
 from benchmarks.evidence.found import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
-from fpo_cli.compare.runs import START_FILE, Comparison, place
-from fpo_cli.ui import Ui
+from fpo.comparison.runs import START_FILE, Comparison, place
+from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]

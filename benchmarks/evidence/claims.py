@@ -13,7 +13,7 @@ from benchmarks.evidence.found import (
     matched,
 )
 from benchmarks.evidence.measures import NAMES
-from fpo_cli.compare import table
+from fpo.comparison import table
 
 MEASURES = {
     "sae": "the autoencoder",

@@ -8,18 +8,18 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.evidence.measures import NAMES, drifts, with_controls
-from fpo_cli.backend import build_policy
-from fpo_cli.session import Session
+from fpo.backends import build_policy
+from fpo.session import Session
+from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import collate
-from fpo_core.data.plans import scoring_batches
-from fpo_core.feature_tap import Features
-from fpo_core.files import remove_folder, write_atomically
-from fpo_core.policy import Policy
-from fpo_core.scores import Scores, chosen, join, rejected
+from fpo_core.data.batching import scoring_batches
+from fpo_core.io.atomic import remove_folder, write_atomically
+from fpo_core.loss.scores import Scores, chosen, join, rejected
+from fpo_core.sae.taps import Features
 from fpo_core.train.checkpoints import TRAINED_FILE, Checkpoints
-from fpo_core.train.output import checkpoints_in
-from fpo_core.train.run_data import spread
+from fpo_core.train.paired_data import spread
+from fpo_core.train.run_folder import checkpoints_in
 
 FILE = "drift.npz"
 

@@ -13,9 +13,9 @@ from benchmarks.evidence.drift import Standing, read
 from benchmarks.evidence.measures import NAMES
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES
 from benchmarks.evidence.ranks import interval, spearman
-from fpo_cli.compare.runs import RESULT_FILE
-from fpo_core.files import write_json
-from fpo_core.scores import rejected
+from fpo.comparison.runs import RESULT_FILE
+from fpo_core.io.atomic import write_json
+from fpo_core.loss.scores import rejected
 
 FILE = "evidence.json"
 MATCH = 0.0101

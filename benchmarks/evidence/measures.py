@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from fpo_core import numpy_ops
-from fpo_core.feature_tap import Features, FeatureTap
-from fpo_core.features import discrepancy
-from fpo_core.sae import Sae
+from fpo_core.arrays import numpy_ops
+from fpo_core.sae.discrepancy import discrepancy
+from fpo_core.sae.sae import Sae
+from fpo_core.sae.taps import Features, FeatureTap
 
 NAMES = ("sae", "random", "hidden")
 """The autoencoder, one of random weights, and the hidden state itself."""

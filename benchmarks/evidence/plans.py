@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fpo.comparison.plan import Planned, plan
+from fpo.example import Example, quickstart_world
+from fpo.feature_ranking import rank_features
+from fpo.world import ATTRIBUTES, make_prompt, make_reply, random_traits
 from fpo_cli.commands.compare import WORLD_GRID
 from fpo_cli.commands.quickstart import SETTINGS, TOKENS
-from fpo_cli.compare.plan import Planned, plan
-from fpo_cli.example import Example, quickstart_world
-from fpo_cli.features import rank_features
-from fpo_cli.options import read_yaml
-from fpo_cli.ui import Ui
-from fpo_cli.world import ATTRIBUTES, make_prompt, make_reply, random_traits
+from fpo_cli.console.options import read_yaml
+from fpo_cli.console.ui import Ui
 from fpo_convert.sae import convert_sae
 from fpo_core.config import CompareConfig, SaeFeaturesConfig
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.evidence import claims
 from benchmarks.evidence.found import Evidence
-from fpo_core.files import write_atomically
+from fpo_core.io.atomic import write_atomically
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
 _HEAD = """# Evidence

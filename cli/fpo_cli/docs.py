@@ -5,8 +5,8 @@ import typing
 from typing import Any
 
 from fpo_cli import main
-from fpo_cli.command import COMMANDS, Registered
-from fpo_cli.options import Described
+from fpo_cli.console.command import COMMANDS, Registered
+from fpo_cli.console.options import Described
 
 _HEAD = """# Command line
 

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import typer
 
+from fpo.launch import process_number
 from fpo_cli.commands import (
     compare,
     convert,
@@ -18,7 +19,6 @@ from fpo_cli.commands import (
     sae,
     train,
 )
-from fpo_cli.launch import process_number
 from fpo_core.errors import FpoError
 
 COMMANDS = (

@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo_core.adapter_read import load_adapter, read_adapter
-from fpo_core.adapter_write import Target, save_adapter
+from fpo_core.adapters.reader import load_adapter, read_adapter
+from fpo_core.adapters.writer import Target, save_adapter
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.files import new_folder
-from fpo_core.layout import Layout, layouts_with
-from fpo_core.model_folder import ModelFolder
+from fpo_core.io.atomic import new_folder
+from fpo_core.models.folder import ModelFolder
+from fpo_core.models.layout import Layout, layouts_with
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fpo_convert.formats import (
 )
 from fpo_convert.hub import Address, download, parse_address
 from fpo_convert.releases import Release, find_release
-from fpo_convert.source import Options, Source
+from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
 
 FORMATS: dict[str, ModuleType] = {

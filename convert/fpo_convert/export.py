@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.formats.sae_lens import CONFIG, WEIGHTS
-from fpo_convert.tensors import ArrayTensor, chunks
+from fpo_convert.row_readers import ArrayTensor, chunks
 from fpo_core.errors import SaeError
-from fpo_core.sae import Sae, load_sae
-from fpo_core.sae_write import Plan, write_safetensors
+from fpo_core.sae.sae import Sae, load_sae
+from fpo_core.sae.writer import Plan, write_safetensors
 
 SAE_LENS_VERSION = "6.54.12"
 _ARCHITECTURES = {"relu": "standard"}

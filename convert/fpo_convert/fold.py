@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fpo_convert.source import Source
-from fpo_convert.tensors import ArrayTensor, Scratch, Tensor, chunks, product
+from fpo_convert.row_readers import ArrayTensor, Scratch, Tensor, chunks, product
+from fpo_convert.source_formula import Source
 from fpo_core.errors import SaeError
-from fpo_core.sae_meta import SaeMeta
-from fpo_core.sae_write import DTYPES, Plan
+from fpo_core.sae.metadata import SaeMeta
+from fpo_core.sae.writer import DTYPES, Plan
 
 _MIN_NORM = 1e-8  # SAELens's own floor where it divides by a decoder norm
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpo_core.errors import SaeError
-from fpo_core.hub import advice
+from fpo_core.io.hub import advice
 
 # Every file that a reader may open, relative to the checkpoint's folder.
 FILES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fpo_convert.tensors import Tensor, WholeTensor
+from fpo_convert.row_readers import Tensor, WholeTensor
 from fpo_core.errors import SaeError
 
 

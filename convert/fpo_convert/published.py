@@ -8,7 +8,7 @@ from typing import Any
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import SaeError
-from fpo_core.model_folder import ModelFolder
+from fpo_core.models.folder import ModelFolder
 
 TABLE = Path(__file__).with_name("published.yaml")
 RESIDUAL = ("resid_post", "resid_pre")

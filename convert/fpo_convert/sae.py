@@ -13,14 +13,14 @@ import numpy as np
 
 from fpo_convert.detect import read_source
 from fpo_convert.fold import canonical_meta, plans
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import WholeTensor
+from fpo_convert.row_readers import WholeTensor
+from fpo_convert.source_formula import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
-from fpo_core.sae import check_payload, load_sae
-from fpo_core.sae_meta import SaeMeta, parse_meta
-from fpo_core.sae_write import write_sae
-from fpo_core.safetensors_file import file_windows, open_safetensors
+from fpo_core.io.reader import file_windows, open_safetensors
+from fpo_core.sae.metadata import SaeMeta, parse_meta
+from fpo_core.sae.sae import check_payload, load_sae
+from fpo_core.sae.writer import write_sae
 
 _NO_HASH = "0" * 64
 

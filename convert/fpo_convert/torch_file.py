@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.tensors import ArrayTensor, Tensor, WholeTensor
+from fpo_convert.row_readers import ArrayTensor, Tensor, WholeTensor
 from fpo_core.errors import SaeError
-from fpo_core.safetensors_file import widen
+from fpo_core.io.reader import widen
 
 
 def load_pt(path: Path) -> dict[str, Any]:

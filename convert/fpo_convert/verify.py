@@ -7,13 +7,13 @@ from random import Random
 import numpy as np
 
 from fpo_convert.fold import threshold
-from fpo_convert.source import Source
-from fpo_convert.tensors import FileTensor, product, windows
-from fpo_core import numpy_ops
+from fpo_convert.row_readers import FileTensor, product, windows
+from fpo_convert.source_formula import Source
+from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
-from fpo_core.sae import load_sae
-from fpo_core.sae_encode import transform_input
-from fpo_core.safetensors_file import open_safetensors
+from fpo_core.io.reader import open_safetensors
+from fpo_core.sae.activations import transform_input
+from fpo_core.sae.sae import load_sae
 
 TOKENS = 2
 TOLERANCE = 1e-5

@@ -9,13 +9,13 @@ from typing import Any
 import typer
 from fetch import HERE
 
-from fpo_cli.command import command
+from fpo_cli.console.command import command
+from fpo_cli.console.options import read_yaml
+from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
-from fpo_cli.options import read_yaml
-from fpo_cli.ui import Ui
 from fpo_core.config import CompareConfig, DataConfig
+from fpo_core.config.fields import like
 from fpo_core.errors import ConfigError
-from fpo_core.settings import like
 
 GRID = HERE / "compare.yaml"
 OBJECTIVES = ("dpo", "dpo-norm", "simpo", "tdpo2", "fpo")
@@ -48,7 +48,7 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo_cli.compare.command import compare
+    from fpo.comparison.command import compare
 
     example = smollm2_example(config.cache)
     return {"command": "compare"} | compare(config, ui, example, read_yaml(GRID)["grid"])

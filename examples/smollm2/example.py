@@ -2,8 +2,8 @@
 
 from fetch import HERE, fetch
 
-from fpo_cli.example import Example
-from fpo_cli.world import assets
+from fpo.example import Example
+from fpo.world import assets
 
 TOKENS = 80
 """Most tokens of a sampled completion."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import ModelError
-from fpo_core.model_folder import flatten_rope
+from fpo_core.models.folder import flatten_rope
 
 _MODULES = {
     "attn_norm": "input_layernorm",

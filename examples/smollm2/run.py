@@ -9,12 +9,12 @@ from typing import Any
 import typer
 from fetch import HERE
 
-from fpo_cli.command import command
+from fpo_cli.console.command import command
+from fpo_cli.console.options import read_yaml
+from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
-from fpo_cli.options import read_yaml
-from fpo_cli.ui import Ui
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
-from fpo_core.settings import like
+from fpo_core.config.fields import like
 
 SETTINGS = HERE / "settings.yaml"
 
@@ -42,7 +42,7 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo_cli.first_run import first_run
+    from fpo.first_run import first_run
 
     ui.note("getting the model and the pairs")
     example = smollm2_example(config.cache)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fpo_cli.world import (
+from fpo.world import (
     UNRELATED_SEED,
     assets,
     make_prompt,
@@ -24,7 +24,7 @@ from fpo_cli.world import (
     random_traits,
     score,
 )
-from fpo_cli.world.unrelated import make_unrelated
+from fpo.world.unrelated import make_unrelated
 
 HELD_OUT = {row["text"] for row in make_unrelated_rows(100, UNRELATED_SEED)}
 UNRELATED_SHARE = 0.25

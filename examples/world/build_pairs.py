@@ -13,7 +13,7 @@ import torch
 from build_model import collate, encode_chat, token_loss
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fpo_cli.world import (
+from fpo.world import (
     ATTRIBUTES,
     PAIRS_ATTRIBUTE,
     PAIRS_SEED,
@@ -23,7 +23,7 @@ from fpo_cli.world import (
     make_splits,
     make_unrelated_rows,
 )
-from fpo_cli.world.pairs import Likelihood
+from fpo.world.pairs import Likelihood
 
 
 def model_likelihood(path: Path) -> Likelihood:

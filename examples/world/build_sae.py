@@ -17,7 +17,7 @@ from sae_lens.saes.sae import SAEMetadata
 from topk_sae import Recipe, report, train_topk
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from fpo_cli.world import assets, make_prompt, make_reply, random_traits
+from fpo.world import assets, make_prompt, make_reply, random_traits
 
 LAYER = 2
 
@@ -66,7 +66,7 @@ def where_it_reads(layer: int, special: list[int]) -> SAEMetadata:
         seqpos_slice=(None,),
         prepend_bos=True,
         exclude_special_tokens=special,
-        dataset_path="grammar of fpo_cli.world",
+        dataset_path="grammar of fpo.world",
     )
 
 

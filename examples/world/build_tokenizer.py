@@ -1,6 +1,6 @@
 """Build the quickstart world's tokenizer: one token a word of the grammar, bytes for all else.
 
-Run: python examples/world/build_tokenizer.py --out cli/fpo_cli/world/data/model
+Run: python examples/world/build_tokenizer.py --out fpo/world/data/model
 """
 
 import argparse
@@ -13,8 +13,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from fpo_cli.world import make_prompt, make_reply, random_traits, world_path
-from fpo_cli.world.unrelated import make_unrelated
+from fpo.world import make_prompt, make_reply, random_traits, world_path
+from fpo.world.unrelated import make_unrelated
 
 BOS, EOS, PAD, END = "<|bos|>", "<|eos|>", "<|pad|>", "<|end|>"
 ROLES = ("system", "user", "assistant")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

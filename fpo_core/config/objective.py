@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, setting
 
 ObjectiveName = Literal["fpo", "dpo-norm", "dpo", "simpo", "simpo-kl", "tdpo1", "tdpo2", "discopop"]
 Coefficient = Literal["alpha", "beta", "gamma", "discopop_tau"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, setting
 
 PresetName = Literal["paper", "paper-control"]
 _BOTH: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fpo_core.config.fields import Settings, like, setting
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
 from fpo_core.config.objective import COEFFICIENTS, ObjectiveConfig
 from fpo_core.config.presets import PresetConfig
@@ -16,7 +17,6 @@ from fpo_core.config.training import (
     StepConfig,
 )
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, like, setting
 
 
 @dataclass(frozen=True, kw_only=True)

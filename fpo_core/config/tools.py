@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from fpo_core.config.fields import Settings, like, setting
 from fpo_core.config.inputs import BackendConfig, DataConfig, ModelConfig, SaeConfig
 from fpo_core.config.training import AdapterConfig, ReferenceConfig
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, like, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ Importing this package loads NumPy alone; readers and tokenizers are imported wh
 """
 
 from fpo_core.data.batches import Batch, collate
+from fpo_core.data.batching import BatchPlan, epoch_batches, scoring_batches
 from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.pairs import Pair
-from fpo_core.data.plans import BatchPlan, epoch_batches, scoring_batches
 from fpo_core.data.report import DataReport, SplitReport
-from fpo_core.data.rows import TokenisedPair, TokenisedPairs
 from fpo_core.data.sources import read_pairs
+from fpo_core.data.token_store import TokenisedPair, TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer, special_ids
 
 __all__ = [

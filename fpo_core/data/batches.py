@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fpo_core.data.rows import Int32s, Int64s, TokenisedPairs
+from fpo_core.data.token_store import Int32s, Int64s, TokenisedPairs
 
 PAD_ID = 0
 """Fills the right of short rows. No model reading left to right sees it and no mask counts it."""

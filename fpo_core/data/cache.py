@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.data.report import DataReport
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import DataError
-from fpo_core.files import write_json
+from fpo_core.io.atomic import write_json
 
 MANIFEST = "manifest.json"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fpo_core.data.batches import Batch, collate
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import Tokenizer
 
 Kind = Literal["prompt", "completion", "padding"]

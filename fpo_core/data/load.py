@@ -9,9 +9,9 @@ from typing import Any
 from fpo_core.config import DataConfig
 from fpo_core.data import cache
 from fpo_core.data.report import DataReport, SplitReport
-from fpo_core.data.rows import RowWriter, TokenisedPairs
 from fpo_core.data.sources import Source, open_sources
 from fpo_core.data.splits import Part
+from fpo_core.data.token_store import RowWriter, TokenisedPairs
 from fpo_core.data.tokenise import PairTokeniser
 from fpo_core.data.tokenizer import Tokenizer, tokenizer_digest
 from fpo_core.data.workers import tokenise_all

@@ -10,7 +10,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.data.pairs import Pair, parse_pair
 from fpo_core.errors import DataError
-from fpo_core.hub import advice, gated, missing
+from fpo_core.io.hub import advice, gated, missing
 
 SPLIT_NAMES = {
     "train": ("train", "train_prefs"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from fpo_core.data.pairs import Pair
 from fpo_core.data.report import SplitReport
-from fpo_core.data.rows import Packed, pack
+from fpo_core.data.token_store import Packed, pack
 from fpo_core.data.tokenizer import Tokenizer, leading_ids, render, special_ids
 from fpo_core.data.truncate import Budget, Ids
 from fpo_core.errors import DataError

@@ -10,7 +10,7 @@ from typing import Any
 from fpo_core.data.pairs import Message
 from fpo_core.data.sources import looks_local
 from fpo_core.errors import DataError, ModelError
-from fpo_core.hub import advice
+from fpo_core.io.hub import advice
 
 Tokenizer = Any
 """A transformers tokenizer: `PreTrainedTokenizerBase`, which is not imported for its name."""

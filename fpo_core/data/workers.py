@@ -10,7 +10,7 @@ from multiprocessing import get_context
 
 from fpo_core.data.pairs import Pair
 from fpo_core.data.report import SplitReport
-from fpo_core.data.rows import Packed
+from fpo_core.data.token_store import Packed
 from fpo_core.data.tokenise import PairTokeniser
 from fpo_core.errors import DataError
 

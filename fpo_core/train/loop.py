@@ -5,19 +5,19 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import any_of, gather_scores, joined, only_first, shares, wait
 from fpo_core.config import TrainConfig
-from fpo_core.data.rows import Int64s
+from fpo_core.data.token_store import Int64s
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
-from fpo_core.group import any_of, gather_scores, joined, only_first, shares, wait
-from fpo_core.metrics import WEAK_CONSTRAINT, preference_metrics
-from fpo_core.objectives import OBJECTIVES
-from fpo_core.policy import Policy
-from fpo_core.scores import Scores, join
+from fpo_core.loss.metrics import WEAK_CONSTRAINT, preference_metrics
+from fpo_core.loss.objectives import OBJECTIVES
+from fpo_core.loss.scores import Scores, join
 from fpo_core.train.checkpoints import Checkpoint, Origin
-from fpo_core.train.output import RunFolder
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_machine
-from fpo_core.train.run_data import RunData
+from fpo_core.train.run_folder import RunFolder
 from fpo_core.train.schedule import RowPlan, dropout_seed, learning_rate, warmup_steps
 from fpo_core.train.state import RunState, Stopwatch, Window
 from fpo_core.train.step0 import check_step0

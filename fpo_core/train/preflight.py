@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import Batch, bucket_width, collate
-from fpo_core.data.plans import scoring_batches
-from fpo_core.data.rows import Int64s, TokenisedPairs
+from fpo_core.data.batching import scoring_batches
+from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import TrainingError
-from fpo_core.policy import Policy
-from fpo_core.scores import Scores
-from fpo_core.scoring import ReferenceBatch
-from fpo_core.train.run_data import spread
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.scores import Scores
+from fpo_core.train.paired_data import spread
 from fpo_core.train.schedule import RowPlan
 
 _PLANNED = 2000

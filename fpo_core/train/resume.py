@@ -8,7 +8,7 @@ from typing import Any
 from fpo_core.config import DataConfig, FeatureConfig, TrainConfig
 from fpo_core.errors import ConfigError, TrainingError
 from fpo_core.train.checkpoints import Checkpoint
-from fpo_core.train.output import checkpoints_in, is_finished
+from fpo_core.train.run_folder import checkpoints_in, is_finished
 
 PLACES = ("model", "adapter", "data", "sae", "feature_weights", "revision")
 """Settings that say where something lies: what lies there is compared instead."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fpo_core.config import TrainConfig
-from fpo_core.data.plans import BatchPlan
-from fpo_core.data.rows import Int64s
+from fpo_core.data.batching import BatchPlan
+from fpo_core.data.token_store import Int64s
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

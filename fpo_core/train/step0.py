@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
-from fpo_core.metrics import losses_at_reference, pair_losses
-from fpo_core.policy import Policy
-from fpo_core.scores import chosen, rejected
-from fpo_core.train.run_data import RunData, spread
+from fpo_core.loss.metrics import losses_at_reference, pair_losses
+from fpo_core.loss.scores import chosen, rejected
+from fpo_core.train.paired_data import RunData, spread
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
 """On the loss in nats; on D relative to the mean squared reference feature of I_k."""

@@ -2,15 +2,15 @@
 
 import numpy as np
 
+from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import gather_scores, joined
 from fpo_core.config import LoopConfig, ObjectiveConfig, TrainConfig
-from fpo_core.data.plans import scoring_batches
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.batching import scoring_batches
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import ConfigError
-from fpo_core.group import gather_scores, joined
-from fpo_core.metrics import preference_metrics
-from fpo_core.policy import Policy
-from fpo_core.scores import Scores, join
-from fpo_core.train.run_data import RunData, spread
+from fpo_core.loss.metrics import preference_metrics
+from fpo_core.loss.scores import Scores, join
+from fpo_core.train.paired_data import RunData, spread
 
 
 def check_judged(config: TrainConfig, valid: TokenisedPairs | None) -> None:

@@ -7,13 +7,13 @@ import pytest
 from fpo_convert.sae import convert_sae
 from fpo_core.config import AdapterConfig, DataConfig, ModelConfig
 from fpo_core.data import load_data, load_tokenizer
-from fpo_core.feature_tap import Features
-from fpo_core.sae import load_sae
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.sae import load_sae
+from fpo_core.sae.taps import Features
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy, write_tiny_model
 from tests.helpers import BACKENDS, random_sae
 
-WORLD = Path(__file__).parents[2] / "cli" / "fpo_cli" / "world" / "data"
+WORLD = Path(__file__).parents[2] / "fpo" / "world" / "data"
 
 
 @pytest.fixture(scope="session")

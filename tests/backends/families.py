@@ -2,7 +2,7 @@
 
 import importlib
 
-from fpo_core.model_folder import flatten_rope
+from fpo_core.models.folder import flatten_rope
 
 _SIZES = {
     "vocab_size": 64,

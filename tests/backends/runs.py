@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fpo_core.backend.process_group import ALONE, Group, only_first
 from fpo_core.config import TrainConfig
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
-from fpo_core.feature_tap import Features
-from fpo_core.group import ALONE, Group, only_first
-from fpo_core.model_folder import ModelFolder
-from fpo_core.reference import extend_store, store_key
-from fpo_core.sae_hook import Hook
-from fpo_core.store import ReferenceStore
+from fpo_core.models.folder import ModelFolder
+from fpo_core.reference import ReferenceStore
+from fpo_core.reference.build import extend_store, store_key
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 from fpo_core.train import RunData, train
-from fpo_core.train.output import RunFolder
 from fpo_core.train.resume import check_unchanged, find_checkpoint
+from fpo_core.train.run_folder import RunFolder
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy
 from tests.helpers import random_pairs, random_sae
 

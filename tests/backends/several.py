@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fpo_cli.backend import join_group
+from fpo.backends import join_group
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings

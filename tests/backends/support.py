@@ -9,7 +9,7 @@ import numpy as np
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
-from fpo_core.scoring import ReferenceBatch
+from fpo_core.loss.dense import ReferenceBatch
 
 HIDDEN = 32
 UNTRAINED = (5, 6)

@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from fpo_convert.adapter import convert_adapter
-from fpo_core.adapter_read import load_adapter
-from fpo_core.adapter_write import MLX_FILE, PEFT_FILE, save_adapter
-from fpo_core.adapters import Adapter
+from fpo_core.adapters.lora import Adapter
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE, save_adapter
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
-from fpo_core.model_folder import ModelFolder
+from fpo_core.models.folder import ModelFolder
 from tests.backends.families import FAMILIES, write_family
 from tests.backends.support import shaken
 from tests.helpers import BACKENDS

@@ -12,15 +12,15 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 import fpo_torch.compiled
 import fpo_torch.device
-import fpo_torch.fast
-import fpo_torch.fused_head
-import fpo_torch.fused_norm
+import fpo_torch.kernels.head
+import fpo_torch.kernels.norm
+import fpo_torch.packed_step
 from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.packing import Row
-from fpo_core.sae_hook import Hook
-from fpo_torch.flex_row import FlexRow
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.loss.packing import Row
+from fpo_core.sae.hook import Hook
+from fpo_torch.kernels.flex_row import FlexRow
 from tests.backends.families import write_family
 from tests.backends.support import difference, gradients, reference_of, shaken
 from tests.helpers import random_batch
@@ -28,9 +28,9 @@ from tests.helpers import random_batch
 USERS = (
     fpo_torch.compiled,
     fpo_torch.device,
-    fpo_torch.fast,
-    fpo_torch.fused_head,
-    fpo_torch.fused_norm,
+    fpo_torch.packed_step,
+    fpo_torch.kernels.head,
+    fpo_torch.kernels.norm,
 )
 
 
@@ -41,7 +41,7 @@ def as_on_a_gpu(monkeypatch):
     trace = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
-    monkeypatch.setattr(fpo_torch.fast, "BLOCK", 1)
+    monkeypatch.setattr(fpo_torch.packed_step, "BLOCK", 1)
     for module in USERS:
         monkeypatch.setattr(module, "compiles_on", lambda device: True)
 

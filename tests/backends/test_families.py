@@ -13,7 +13,7 @@ import fpo_torch.hooks
 import fpo_torch.models
 from fpo_core.config import ModelConfig
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import SITES
+from fpo_core.sae.hook import SITES
 from tests.backends.families import APART, FAMILIES, OTHERS, ROUNDED, write_family
 
 TOKENS = [[3, 9, 11, 13, 15, 21, 40, 8]]

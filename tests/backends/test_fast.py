@@ -8,9 +8,9 @@ import torch
 
 from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.sae_hook import SITES, Hook
-from fpo_core.texts import sequences
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.evaluation.texts import sequences
+from fpo_core.sae.hook import SITES, Hook
 from tests.backends.families import FAMILIES, ROUNDED, write_family
 from tests.backends.support import HIDDEN, OBJECTIVE, difference, gradients, reference_of, shaken
 from tests.helpers import random_batch, random_sae

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from fpo_core.adapters import Adapter, row_norms
+from fpo_core.adapters.lora import Adapter, row_norms
+from fpo_core.adapters.merge import merge, write_fused
+from fpo_core.adapters.merge_check import check_fused, probe_tokens
 from fpo_core.errors import ModelError
-from fpo_core.fuse import merge, write_fused
-from fpo_core.fuse_check import check_fused, probe_tokens
-from fpo_core.model_folder import ModelFolder, flatten_rope
-from fpo_core.model_weights import ModelWeights
+from fpo_core.models.folder import ModelFolder, flatten_rope
+from fpo_core.models.weights import ModelWeights
 from tests.backends.families import FAMILIES, write_family, write_quantised
 from tests.backends.support import shaken
 from tests.helpers import BACKENDS

@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-import fpo_mlx.fused_lora
-import fpo_mlx.fused_mlp
-import fpo_torch.fused_lora
-import fpo_torch.fused_mlp
-import fpo_torch.fused_norm
-import fpo_torch.fused_rotary
+import fpo_mlx.kernels.lora
+import fpo_mlx.kernels.mlp
+import fpo_torch.kernels.lora
+import fpo_torch.kernels.mlp
+import fpo_torch.kernels.norm
+import fpo_torch.kernels.rotary
 from fpo_core.config import StepConfig
 from tests.backends.families import write_family
 from tests.helpers import random_batch
@@ -34,15 +34,15 @@ def calls(monkeypatch):
     def makes_counted(name, make):
         return lambda *args: counted(name, make(*args))
 
-    gates = tuple(counted("mlp", gate) for gate in fpo_mlx.fused_mlp._GATES)
-    monkeypatch.setattr(fpo_mlx.fused_mlp, "_GATES", gates)
-    lora = fpo_mlx.fused_lora
+    gates = tuple(counted("mlp", gate) for gate in fpo_mlx.kernels.mlp._GATES)
+    monkeypatch.setattr(fpo_mlx.kernels.mlp, "_GATES", gates)
+    lora = fpo_mlx.kernels.lora
     monkeypatch.setattr(lora, "_fused", counted("lora", lora._fused))
     for name, module in (
-        ("lora", fpo_torch.fused_lora),
-        ("mlp", fpo_torch.fused_mlp),
-        ("norm", fpo_torch.fused_norm),
-        ("rotary", fpo_torch.fused_rotary),
+        ("lora", fpo_torch.kernels.lora),
+        ("mlp", fpo_torch.kernels.mlp),
+        ("norm", fpo_torch.kernels.norm),
+        ("rotary", fpo_torch.kernels.rotary),
     ):
         monkeypatch.setattr(module, "_fused", makes_counted(name, module._fused))
     return found

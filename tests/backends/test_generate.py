@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fpo_core.policy import Sampling
+from fpo_core.backend.policy import Sampling
 from tests.backends.support import shaken
 from tests.helpers import BACKENDS
 

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
-from fpo_core.metrics import pair_losses, preference_metrics
-from fpo_core.sae_hook import SITES, Hook
+from fpo_core.loss.metrics import pair_losses, preference_metrics
+from fpo_core.sae.hook import SITES, Hook
 from tests.backends.support import (
     OBJECTIVE,
     difference,

@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from fpo_core.config import OptimiserConfig
-from fpo_core.scoring import ReferenceBatch
+from fpo_core.loss.dense import ReferenceBatch
 from fpo_mlx import ops
 from tests.backends.support import OBJECTIVE, difference, gradients, reference_of, shaken
 from tests.helpers import random_batch

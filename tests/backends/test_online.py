@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig, TrainConfig
-from fpo_core.metrics import pair_losses
+from fpo_core.loss.metrics import pair_losses
 from fpo_core.train import hold_reference
 from tests.backends.support import difference, gradients, reference_of, shaken
 from tests.helpers import BACKENDS, random_batch

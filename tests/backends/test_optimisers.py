@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from fpo_core.backend.optimiser_state import state_parts
 from fpo_core.config import OptimiserConfig
 from fpo_core.errors import BackendError, ConfigError, TrainingError
-from fpo_core.optimisers import state_parts
 from tests.backends.support import OBJECTIVE, difference, gradients, reference_of, shaken
 from tests.helpers import BACKENDS, random_batch
 

@@ -7,9 +7,9 @@ import pytest
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import collate
-from fpo_core.metrics import preference_metrics
-from fpo_core.objectives import constraint_weight, needs_kl
-from fpo_core.scoring import ReferenceBatch
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.metrics import preference_metrics
+from fpo_core.loss.objectives import constraint_weight, needs_kl
 from tests.backends.support import reference_of
 from tests.helpers import BACKENDS
 

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fpo_core.errors import ConfigError
-from fpo_core.train.output import checkpoints_in
+from fpo_core.train.run_folder import checkpoints_in
 from tests.backends.runs import run_tiny, settings
 
 ROOT = Path(__file__).parents[2]

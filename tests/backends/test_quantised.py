@@ -7,8 +7,8 @@ import pytest
 
 from fpo_core.config import OptimiserConfig
 from fpo_core.errors import ModelError
-from fpo_core.metrics import pair_losses
-from fpo_core.model_folder import ModelFolder
+from fpo_core.loss.metrics import pair_losses
+from fpo_core.models.folder import ModelFolder
 from tests.backends.families import write_family, write_quantised
 from tests.backends.support import OBJECTIVE, gradients, reference_of
 from tests.helpers import random_batch

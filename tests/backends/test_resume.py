@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fpo_core.errors import ConfigError
-from fpo_core.feature_tap import Features
+from fpo_core.sae.taps import Features
 from tests.backends.runs import (
     CrashError,
     crash_at,

@@ -9,7 +9,7 @@ from transformers.models.glm import modeling_glm
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen3 import modeling_qwen3
 
-from fpo_torch.fused_rotary import NAME, FusedRotations
+from fpo_torch.kernels.rotary import NAME, FusedRotations
 
 FAMILIES = (modeling_llama, modeling_gemma3, modeling_qwen3)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fpo_core.packing import Row
-from fpo_torch.flex_row import FlexRow
-from fpo_torch.packed_attention import Settings
-from fpo_torch.run_attention import RunByRun
+from fpo_core.loss.packing import Row
+from fpo_torch.kernels.flex_row import FlexRow
+from fpo_torch.kernels.packed_attention import Settings
+from fpo_torch.kernels.run_attention import RunByRun
 from tests.helpers import random_batch
 
 HEADS, GROUPS, WIDTH = 4, 2, 16

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fpo_core.config import ModelConfig
-from fpo_core.feature_tap import Features
-from fpo_core.sae_check import check_texts
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.explained_variance import check_texts
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 from tests.backends.support import HIDDEN
 from tests.helpers import random_sae
 
@@ -47,7 +47,7 @@ def expected(tiny, sae):
 def test_both_backends_measure_the_same(backend, tiny, sae, expected):
     hook = Hook(1, "resid_post")
     kind = {"torch": "TorchReader", "mlx": "MlxReader"}[backend]
-    reader = getattr(importlib.import_module(f"fpo_{backend}.activations"), kind)
+    reader = getattr(importlib.import_module(f"fpo_{backend}.activation_reader"), kind)
     config = ModelConfig(model=str(tiny), device="cpu", dtype="float32")
     found = check_texts(reader(tiny, config, hook), Features.of(sae, hook, (BOS,)), ROWS)
     unexplained, l0, tokens = expected

@@ -6,12 +6,12 @@ import importlib
 import numpy as np
 import pytest
 
-from fpo_core.adapter_read import load_adapter
-from fpo_core.adapter_write import save_adapter
-from fpo_core.adapters import Adapter
+from fpo_core.adapters.lora import Adapter
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.writer import save_adapter
 from fpo_core.config import AdapterConfig, OptimiserConfig
 from fpo_core.errors import ModelError
-from fpo_core.layout import Layout
+from fpo_core.models.layout import Layout
 from tests.backends.support import OBJECTIVE, difference, reference_of, shaken
 from tests.helpers import BACKENDS, random_batch
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.config import StepConfig
-from fpo_core.features import discrepancy
-from fpo_core.scores import Scores
+from fpo_core.loss.scores import Scores
+from fpo_core.sae.discrepancy import discrepancy
 from tests.backends.support import (
     OBJECTIVE,
     UNTRAINED,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fpo_core.config import AdapterConfig, ModelConfig, StepConfig
-from fpo_core.feature_tap import Features, FeatureTap
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features, FeatureTap
 from tests.backends.support import (
     HIDDEN,
     OBJECTIVE,

@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fpo_core.data.batches import collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.sae_hook import SITES, Hook
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.sae.hook import SITES, Hook
 from tests.backends.support import HIDDEN
 from tests.helpers import BACKENDS, identity_sae
 

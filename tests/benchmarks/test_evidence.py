@@ -12,9 +12,9 @@ from benchmarks.evidence.found import Evidence, Run, across_runs, matched
 from benchmarks.evidence.measures import NAMES, drifts, hidden_state, random_like
 from benchmarks.evidence.ranks import interval, ranks, spearman
 from benchmarks.evidence.report import write_report
-from fpo_core import numpy_ops
-from fpo_core.feature_tap import Features, FeatureTap
-from fpo_core.sae_hook import Hook
+from fpo_core.arrays import numpy_ops
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features, FeatureTap
 from tests.helpers import random_sae
 
 PAIRS = 50

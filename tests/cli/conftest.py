@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fpo_cli.world import assets
+from fpo.world import assets
 from fpo_convert.sae import convert_sae
 
 

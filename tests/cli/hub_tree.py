@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from fpo_cli.world import assets
+from fpo.world import assets
 from tests.backends.families import write_family
 
 GEMMA = "google/gemma-3-270m-it"

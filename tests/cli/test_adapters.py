@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpo_cli.world import assets
-from fpo_core.adapter_read import load_adapter
-from fpo_core.adapter_write import save_adapter
-from fpo_core.adapters import place_of
-from fpo_core.layout import Layout
+from fpo.world import assets
+from fpo_core.adapters.lora import place_of
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.writer import save_adapter
+from fpo_core.models.layout import Layout
 from tests.backends.families import write_quantised
 
 from .conftest import Fpo
@@ -137,7 +137,7 @@ def test_fuse(fpo: Fpo, trained: Path, tmp_path: Path, backend: str) -> None:
 def test_a_merge_that_loses_the_adapter_leaves_nothing(
     fpo: Fpo, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fpo_core.fuse.merge", lambda weight, adapter, place: weight)
+    monkeypatch.setattr("fpo_core.adapters.merge.merge", lambda weight, adapter, place: weight)
     before = set(tmp_path.iterdir())
     ran = fpo("fuse", "--model", assets().model, "--adapter", trained, "--out", tmp_path / "f")
     assert (ran.code, ran.err.count("fpo: ")) == (2, 1)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fpo_cli.compare.plan import plan
-from fpo_cli.compare.table import as_csv, markdown, rows
+from fpo.comparison.plan import plan
+from fpo.comparison.table import as_csv, markdown, rows
 from fpo_core.config import CompareConfig
 from fpo_core.errors import ConfigError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fpo_cli.command import COMMANDS
-from fpo_cli.world import assets
+from fpo.world import assets
+from fpo_cli.console.command import COMMANDS
 
 from . import hub_tree
 from .conftest import Fpo

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fpo_cli.world import assets
+from fpo.world import assets
 
 from .conftest import Fpo, Ran, model_and_data
 
@@ -233,7 +233,7 @@ def test_a_store_made_from_something_else_is_refused_with_what_differs(
 
 
 def test_an_interruption_is_one_line_and_130(fpo: Fpo, monkeypatch) -> None:
-    from fpo_cli import diagnosis
+    from fpo import diagnosis
 
     def interrupt(config):
         raise KeyboardInterrupt

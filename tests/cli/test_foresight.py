@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fpo_cli import foresight
-from fpo_cli.foresight import sleep_minutes
+from fpo import preflight as foresight
+from fpo.preflight import sleep_minutes
 
 from .conftest import Fpo
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from fpo_cli import docs
-from fpo_cli.command import COMMANDS
+from fpo_cli.console.command import COMMANDS
 from fpo_core.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 PATHS = [str(ROOT / part) for part in (".", "convert", "cli")]
 PRINTERS = {"typer", "click", "shellingham", "annotated_doc", "typing_extensions", "colorama"}
+PRINTERS |= {"attr", "attrs"}  # rich looks for it wherever it is installed
 PRINTERS |= {"rich", "pygments", "markdown_it", "mdurl"}
 
 
@@ -38,7 +39,7 @@ def test_help_loads_what_prints_it_and_nothing_else() -> None:
     """Each further package would be waited for at every command; a framework for seconds."""
     loaded = packages_after(HELP) - packages_after("")
     assert {"fpo_cli", "rich"} <= loaded
-    loaded -= {"fpo_cli", "fpo_core", "yaml", *PRINTERS}
+    loaded -= {"fpo", "fpo_cli", "fpo_core", "yaml", *PRINTERS}
     assert {name for name in loaded if "cython" not in name} == set()  # some builds of PyYAML
 
 

@@ -9,7 +9,7 @@ import datasets
 import huggingface_hub
 import pytest
 
-from fpo_cli.world import assets
+from fpo.world import assets
 
 from .conftest import Fpo
 from .test_errors import refused

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fpo_cli.ui import to_json
-from fpo_cli.world import assets
+from fpo.world import assets
+from fpo_cli.console.ui import to_json
 
 from .conftest import Fpo, model_and_data
 
@@ -100,7 +100,7 @@ def test_doctor_tests_itself(fpo: Fpo) -> None:
 def test_a_failed_self_test_reports_and_exits_with_2(
     fpo: Fpo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from fpo_core import selftest
+    from fpo_core.backend import selftest
 
     content = json.loads(selftest.GOLDEN.read_text())
     content["expected"]["topk"]["losses"][0] *= 1.001

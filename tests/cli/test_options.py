@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fpo_cli.options import describe, read_settings, read_yaml
+from fpo_cli.console.options import describe, read_settings, read_yaml
 from fpo_core.config import EvalConfig, GenerateConfig, TrainConfig
 from fpo_core.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fpo_cli.world import assets
+from fpo.world import assets
 from fpo_core.config import TrainConfig
 
 from .conftest import Fpo, model_and_data
@@ -208,7 +208,7 @@ def test_quickstart(backend: str, fpo: Fpo, tmp_path: Path) -> None:
 
 def test_the_quickstarts_settings_are_settings_of_train() -> None:
     from fpo_cli.commands.quickstart import SETTINGS
-    from fpo_cli.options import read_yaml
+    from fpo_cli.console.options import read_yaml
 
     names = {field.name for field in dataclasses.fields(TrainConfig)}
     assert set(read_yaml(SETTINGS)) <= names

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fpo_core.evaluate import Share
-from fpo_core.verdict import Findings, verdict
+from fpo_core.evaluation.evaluate import Share
+from fpo_core.evaluation.verdict import Findings, verdict
 
 
 def found(**changes) -> Findings:

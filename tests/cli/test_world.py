@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from fpo_cli import world
-from fpo_cli.world import ATTRIBUTES, Traits, assets, make_pairs, make_prompt, make_reply, score
-from fpo_cli.world.oracle import is_well_formed, marker_words
-from fpo_cli.world.pairs import NATS_AHEAD, length
+from fpo import world
+from fpo.world import ATTRIBUTES, Traits, assets, make_pairs, make_prompt, make_reply, score
+from fpo.world.oracle import is_well_formed, marker_words
+from fpo.world.pairs import NATS_AHEAD, length
 
 ALL_TRAITS = [Traits(*values) for values in itertools.product(*ATTRIBUTES.values())]
 
@@ -202,7 +202,7 @@ def test_data_are_small_and_hold_no_pickles() -> None:
 
 
 def test_import_needs_the_standard_library_only() -> None:
-    code = "import sys, fpo_cli.world; print([m for m in ('torch', 'mlx', 'transformers', 'numpy')"
+    code = "import sys, fpo.world; print([m for m in ('torch', 'mlx', 'transformers', 'numpy')"
     code += " if m in sys.modules])"
     env = {"PYTHONPATH": str(Path(world.__file__).parents[2])}
     run = subprocess.run(

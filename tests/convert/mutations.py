@@ -8,7 +8,7 @@ import numpy as np
 
 from fpo_convert.sae import convert_sae, sae_info
 from fpo_core.errors import SaeError
-from fpo_core.sae import load_sae
+from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
 
 FINITE, REFUSED, SAME = "finite payload change", "refused", "same"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fpo_convert.tensors import ArrayTensor, Scratch, WholeTensor, chunks, product
+from fpo_convert.row_readers import ArrayTensor, Scratch, WholeTensor, chunks, product
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (7, 300_000), (9, 70_000), (40, 65_536), (1000,)])

@@ -10,7 +10,7 @@ from fpo_convert.export import export_sae_lens
 from fpo_convert.sae import convert_sae, sae_info
 from fpo_convert.verify import Comparison, compare_features, refuse_if_wrong
 from fpo_core.errors import SaeError
-from fpo_core.sae import load_sae
+from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sae"

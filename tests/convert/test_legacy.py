@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from fpo_convert.sae import convert_sae
-from fpo_core import numpy_ops
-from fpo_core.sae import load_sae
+from fpo_core.arrays import numpy_ops
+from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import D_IN, D_SAE, cfg_v6, inputs, relu, save_sae_lens, top_k, weights
 
 V05 = {

@@ -10,8 +10,8 @@ import torch
 import fpo_mlx.ops
 import fpo_torch.ops
 from fpo_convert.sae import convert_sae
-from fpo_core import numpy_ops
-from fpo_core.sae import load_sae
+from fpo_core.arrays import numpy_ops
+from fpo_core.sae.sae import load_sae
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sae"
 CASES = sorted(path.parent.name for path in GOLDEN.glob("*/golden.npz"))

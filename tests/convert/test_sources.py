@@ -11,7 +11,7 @@ from fpo_convert import releases
 from fpo_convert.hub import Address, parse_address
 from fpo_convert.sae import convert_sae
 from fpo_core.errors import SaeError
-from fpo_core.sae import load_sae
+from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

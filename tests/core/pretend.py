@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from fpo_core.backend.policy import PolicyInfo
+from fpo_core.backend.process_group import ALONE, Group, only_first
 from fpo_core.config import TrainConfig
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
-from fpo_core.group import ALONE, Group, only_first
-from fpo_core.model_folder import ModelFolder
-from fpo_core.policy import PolicyInfo
-from fpo_core.scores import Scores
-from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.loss.scores import Scores
+from fpo_core.models.folder import ModelFolder
+from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
 from fpo_core.train import RunData, train
-from fpo_core.train.output import RunFolder
+from fpo_core.train.run_folder import RunFolder
 
 ROWS = 12
 

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fpo_core.adapter_read import load_adapter
-from fpo_core.adapter_write import MLX_FILE, PEFT_FILE, save_adapter
-from fpo_core.adapters import (
+from fpo_core.adapters.lora import (
     Adapter,
     check_shapes,
     common_shape,
@@ -18,8 +16,10 @@ from fpo_core.adapters import (
     select_blocks,
     select_targets,
 )
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE, save_adapter
 from fpo_core.errors import ModelError
-from fpo_core.layout import Layout
+from fpo_core.models.layout import Layout
 
 LINEAR = ["self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.proj"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from fpo_core import config
 from fpo_core.config import AdapterConfig, LoopConfig, ObjectiveConfig, TrainConfig
+from fpo_core.config.fields import Settings
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
 NEEDED_ELSEWHERE = {"prompt": "p", "source": "s", "out": "o", "file": "f"}

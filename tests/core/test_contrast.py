@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from fpo_core.contrast import contrast
 from fpo_core.errors import SaeError
-from fpo_core.feature_weights import read_weights, write_weights
+from fpo_core.evaluation.feature_ranking import contrast
+from fpo_core.sae.feature_weights import read_weights, write_weights
 from tests.helpers import random_sae
 
 POSITIVE = np.array([[1.0, 0, 5, 0, 3], [3, 0, 5, 0, 3]])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpo_core.data.rows import RowWriter, TokenisedPairs, pack, row_key
+from fpo_core.data.token_store import RowWriter, TokenisedPairs, pack, row_key
 from fpo_core.errors import DataError
 
 PAIRS = [([1, 2], [3], [4, 5]), ([7], [8, 9, 10], [11]), ([12, 13, 14], [15], [16])]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fpo_core.data.pairs import parse_pair
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenise import PairTokeniser, common_prefix
 from fpo_core.data.truncate import Budget
 from fpo_core.errors import ConfigError, DataError

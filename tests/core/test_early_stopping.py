@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fpo_core.errors import ConfigError, TrainingError
-from fpo_core.train.output import checkpoints_in, is_finished
 from fpo_core.train.resume import check_unfinished
+from fpo_core.train.run_folder import checkpoints_in, is_finished
 from fpo_core.train.validate import check_judged
 from tests.core.pretend import PretendPolicy, config, data, log_of, run
 from tests.core.test_resume import CrashError, crash_at

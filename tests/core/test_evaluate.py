@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fpo_core.evaluate import distinct
+from fpo_core.evaluation.evaluate import distinct
 
 
 @pytest.mark.parametrize(

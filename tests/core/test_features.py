@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fpo_core import numpy_ops as xp
-from fpo_core.features import discrepancy, let_through, pool, top_mask, union_mask
+from fpo_core.arrays import numpy_ops as xp
+from fpo_core.sae.discrepancy import discrepancy, let_through, pool, top_mask, union_mask
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 SMALL = st.integers(-3, 3).map(float)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fpo_core.errors import WriteError
-from fpo_core.files import sampled_sha256, write_atomically, write_json
+from fpo_core.io.atomic import sampled_sha256, write_atomically, write_json
 
 
 def test_json_is_for_people_too(tmp_path):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fpo_core.backend.process_group import ALONE, gather_scores, joined, only_first, shares
 from fpo_core.errors import LostProcessError, TrainingError, WriteError
-from fpo_core.group import ALONE, gather_scores, joined, only_first, shares
-from fpo_core.scores import Scores
+from fpo_core.loss.scores import Scores
 from tests.core.pretend import ROWS, PretendPolicy, log_of, run
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fpo_core import numpy_ops
-from fpo_core.logps import sequence_entropy, sequence_kl, sequence_logps, token_logps
+from fpo_core.arrays import numpy_ops
+from fpo_core.loss.logps import sequence_entropy, sequence_kl, sequence_logps, token_logps
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 LOGITS = np.log([[[1.0, 2.0, 3.0], [4.0, 3.0, 1.0], [1.0, 1.0, 2.0], [5.0, 3.0, 2.0]]])

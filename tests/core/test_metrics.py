@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fpo_core.config import ObjectiveConfig
-from fpo_core.metrics import pair_losses, preference_metrics, share_above, wilson_interval
-from fpo_core.scores import Scores
+from fpo_core.loss.metrics import pair_losses, preference_metrics, share_above, wilson_interval
+from fpo_core.loss.scores import Scores
 
 # Means: chosen −2, −4; rejected −3, −3. Of the reference: chosen −2, −5; rejected −2, −3.
 SCORES = Scores(

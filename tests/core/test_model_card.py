@@ -5,11 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import TrainConfig
-from fpo_core.feature_tap import Features
-from fpo_core.fuse_check import FuseCheck
-from fpo_core.model_card import RunFacts, fuse_card, is_hub_name, shown, train_card, write_card
-from fpo_core.sae_hook import Hook
+from fpo_core.evaluation.model_card import (
+    RunFacts,
+    fuse_card,
+    is_hub_name,
+    shown,
+    train_card,
+    write_card,
+)
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 from tests.helpers import random_sae
 
 CONFIG = TrainConfig(

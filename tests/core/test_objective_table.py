@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.config import COEFFICIENTS, ObjectiveConfig
 from fpo_core.errors import ConfigError
-from fpo_core.metrics import losses_at_reference, pair_losses, preference_metrics
-from fpo_core.objectives import OBJECTIVES, objective_losses
-from fpo_core.scores import Scores
+from fpo_core.loss.metrics import losses_at_reference, pair_losses, preference_metrics
+from fpo_core.loss.objectives import OBJECTIVES, objective_losses
+from fpo_core.loss.scores import Scores
 from tests.helpers import framework, gradient
 
 PAIRS = 5

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.errors import SaeError
-from fpo_core.objectives import objective_losses, objective_terms, preference_loss
-from fpo_core.scores import Scores
+from fpo_core.loss.objectives import objective_losses, objective_terms, preference_loss
+from fpo_core.loss.scores import Scores
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 # Two pairs. Mean log-probabilities of the policy: chosen −2, −1; rejected −4, −3.

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from fpo_core import numpy_ops
-from fpo_core.ops import Ops
+from fpo_core.arrays import numpy_ops
+from fpo_core.arrays.ops import Ops
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 RAMP = np.linspace(-3, 4, 24).reshape(2, 3, 4)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fpo_core.data.batches import collate
-from fpo_core.data.rows import TokenisedPairs
-from fpo_core.packing import Rectangles, Row, Run, chunk_rows
-from fpo_core.scoring import Targets
-from fpo_core.texts import sequences
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.evaluation.texts import sequences
+from fpo_core.loss.dense import Targets
+from fpo_core.loss.packing import Rectangles, Row, Run, chunk_rows
 from tests.helpers import random_batch
 
 # Prompt 5 6, chosen 7 8 9, rejected 7; prompt 4, chosen 3, rejected 2 1.

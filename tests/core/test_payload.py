@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fpo_core.errors import SaeError
-from fpo_core.payload import Payload, reserve
-from fpo_core.safetensors_file import map_bytes
+from fpo_core.io.hashing import Payload, reserve
+from fpo_core.io.reader import map_bytes
 
 
 def _written(path: Path, pieces: list[bytes], size: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpo_core.data.rows import TokenisedPairs
+from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import TrainingError
 from fpo_core.train.preflight import Preflight, preflight, relief
 from tests.core.pretend import PretendPolicy, config

@@ -13,8 +13,8 @@ from fpo_core.config import TrainConfig
 from fpo_core.errors import ConfigError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event
 from fpo_core.train.checkpoints import Checkpoints
-from fpo_core.train.output import checkpoints_in, is_finished
 from fpo_core.train.resume import FREE, MACHINE, PLACES, check_unchanged, find_checkpoint
+from fpo_core.train.run_folder import checkpoints_in, is_finished
 from fpo_core.train.schedule import dropout_seed
 from tests.core.pretend import PretendPolicy, config, data, log_of, run
 

@@ -10,13 +10,13 @@ import torch
 
 import fpo_mlx.ops
 import fpo_torch.ops
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
-from fpo_core.sae import Sae, load_sae
-from fpo_core.sae_fit import check_fit
-from fpo_core.sae_hook import SITES, Hook
-from fpo_core.sae_meta import ARCHITECTURES, TRANSFORMS, SaeMeta
-from fpo_core.sae_write import Plan, write_sae
+from fpo_core.sae.compatibility import check_fit
+from fpo_core.sae.hook import SITES, Hook
+from fpo_core.sae.metadata import ARCHITECTURES, TRANSFORMS, SaeMeta
+from fpo_core.sae.sae import Sae, load_sae
+from fpo_core.sae.writer import Plan, write_sae
 
 D_IN, D_SAE, K = 4, 10, 3
 

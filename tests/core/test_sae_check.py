@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fpo_core import numpy_ops
-from fpo_core.data.both_ways import chat_rows, first_pairs, raw_rows
+from fpo_core.arrays import numpy_ops
+from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.pairs import Pair
 from fpo_core.errors import DataError, SaeError
-from fpo_core.feature_tap import Features
-from fpo_core.sae import Sae
-from fpo_core.sae_check import Fit, check_texts, judge
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.explained_variance import Fit, check_texts, judge
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.sae import Sae
+from fpo_core.sae.taps import Features
 
 D, M, VOCABULARY = 6, 10, 30
 BOS, SINK = 0, 7

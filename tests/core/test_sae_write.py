@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fpo_core.errors import SaeError
-from fpo_core.sae import load_sae
-from fpo_core.sae_meta import SaeMeta
-from fpo_core.sae_write import Plan, write_sae, write_safetensors
-from fpo_core.safetensors_file import open_safetensors
+from fpo_core.io.reader import open_safetensors
+from fpo_core.sae.metadata import SaeMeta
+from fpo_core.sae.sae import load_sae
+from fpo_core.sae.writer import Plan, write_sae, write_safetensors
 
 D_IN, D_SAE = 4, 6
 META = SaeMeta(

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
-from fpo_core.scores import Scores, join
-from fpo_core.scoring import Outputs, ReferenceBatch, Targets, score
+from fpo_core.loss.dense import Outputs, ReferenceBatch, Targets, score
+from fpo_core.loss.scores import Scores, join
 from tests.helpers import FRAMEWORKS, framework, identity_sae, random_batch, random_sae
 
 # One pair: prompt 5 6, chosen 7 8 9, rejected 7; padded to 6.

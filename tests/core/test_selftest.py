@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fpo_core import numpy_ops
-from fpo_core.selftest import GOLDEN, Check, check_mathematics
+from fpo_core.arrays import numpy_ops
+from fpo_core.backend.selftest import GOLDEN, Check, check_mathematics
 from tests.helpers import BACKENDS
 
 MAKER = Path(__file__).parents[1] / "golden" / "make_core.py"
@@ -34,10 +34,10 @@ def calculator(request):
     if request.param == "torch":
         import torch
 
-        from fpo_torch.calculator import TorchCalculator
+        from fpo_torch.selftest_autodiff import TorchCalculator
 
         return TorchCalculator(torch.device("cpu"))
-    from fpo_mlx.calculator import MlxCalculator
+    from fpo_mlx.selftest_autodiff import MlxCalculator
 
     return MlxCalculator()
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
+from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
-from fpo_core.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 import pytest
 
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import SITES
-from fpo_core.sites import TapPoint, tap_point
+from fpo_core.sae.hook import SITES
+from fpo_core.sae.tap_points import TapPoint, tap_point
 
 LLAMA = {"self_attn", "self_attn.o_proj", "mlp", "input_layernorm", "post_attention_layernorm"}
 GEMMA2 = LLAMA | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fpo_core.errors import StoreError
-from fpo_core.safetensors_file import map_safetensors
-from fpo_core.scores import Scores
-from fpo_core.store import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.io.reader import map_safetensors
+from fpo_core.loss.scores import Scores
+from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
 
 D_SAE = 12
 KEY = StoreKey(model="m" * 64, sae="s" * 64, hook="blocks.1.hook_resid_post", pooling="id:0")

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from fpo_convert.sae import convert_sae
-from fpo_core import numpy_ops
+from fpo_core.arrays import numpy_ops
 from fpo_core.errors import DataError, ModelError
-from fpo_core.sae import load_sae
+from fpo_core.sae.sae import load_sae
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "smollm2"

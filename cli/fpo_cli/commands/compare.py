@@ -6,13 +6,14 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
+import fpo
 from fpo_cli.commands.quickstart import SETTINGS, TOKENS
-from fpo_cli.options import read_yaml
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.options import read_yaml
+from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
 
-WORLD_GRID = Path(__file__).parents[1] / "compare" / "world.yaml"
+WORLD_GRID = Path(fpo.__file__).parent / "comparison" / "world.yaml"
 
 
 def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
@@ -24,8 +25,8 @@ def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
     """
     if config.settings is None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
-    from fpo_cli.compare.command import compare as run
-    from fpo_cli.example import quickstart_world
+    from fpo.comparison.command import compare as run
+    from fpo.example import quickstart_world
 
     if config.settings is not None:
         return {"command": "compare"} | run(config, ui)

@@ -5,8 +5,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import ConvertAdapterConfig, ConvertConfig
 
 _OPTIONS = (

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import DoctorConfig
 from fpo_core.errors import SelfTestError
 
@@ -16,7 +16,7 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
     With --self-test, each installed backend computes golden values, a gradient and three training
     steps on its device; what is printed can be pasted into a bug report.
     """
-    from fpo_cli.diagnosis import diagnose, lines
+    from fpo.diagnosis import diagnose, lines
 
     found = {"command": "doctor"} | diagnose(config)
     for line in lines(found):
@@ -25,7 +25,7 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
 
 
 def _self_test(config: DoctorConfig, found: dict[str, Any], ui: Ui) -> dict[str, Any]:
-    from fpo_cli.selftest import report_lines, self_test
+    from fpo.selftest import report_lines, self_test
 
     installed = [name for name, backend in found["backends"].items() if backend["installed"]]
     reports: dict[str, Any] = {}

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import EvalConfig
 
 
@@ -16,7 +16,7 @@ def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     --base-adapter. A whole --model is compared with --base. Alone, only the model's own numbers are
     taken.
     """
-    from fpo_cli.evaluation import run_evaluation
+    from fpo.evaluation import run_evaluation
 
     return {"command": "eval"} | run_evaluation(config, ui)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import FuseConfig
 
 
@@ -15,7 +15,7 @@ def fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
     The result is kept only if its logits on a probe are those of model and adapter. A base that
     mlx-lm quantised is dequantised.
     """
-    from fpo_cli.fusing import run_fuse
+    from fpo.merging import run_fuse
 
     return {"command": "fuse"} | run_fuse(config, ui)
 

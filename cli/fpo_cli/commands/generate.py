@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import GenerateConfig
 
 
@@ -14,7 +14,7 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
 
     The prompt is a user message in the tokenizer's own chat template, where it has one.
     """
-    from fpo_cli.generation import complete
+    from fpo.generation import complete
 
     result = complete(config)
     for i, completion in enumerate(result["completions"]):

@@ -7,12 +7,13 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.options import read_yaml
-from fpo_cli.ui import Ui
+import fpo
+from fpo_cli.console.command import command
+from fpo_cli.console.options import read_yaml
+from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
 
-SETTINGS = Path(__file__).parents[1] / "quickstart.yaml"
+SETTINGS = Path(fpo.__file__).parent / "quickstart.yaml"
 SAMPLES = 200
 """Held-out prompts: all of them. The mean score of 100 samples has a standard error of 0.05."""
 TOKENS = 48
@@ -28,8 +29,8 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     # Threads of a BLAS wait for each other by spinning, which on products this small costs more
     # than it brings: on two busy cores, one thread took 50 s and two 210 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from fpo_cli.example import quickstart_world
-    from fpo_cli.first_run import first_run
+    from fpo.example import quickstart_world
+    from fpo.first_run import first_run
 
     return {"command": "quickstart"} | first_run(config, ui, quickstart_world(SETTINGS, TOKENS))
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import ReferenceRunConfig
 
 
@@ -16,7 +16,7 @@ def reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
     Stopped at any point, the same command goes on from where it was. Without --reference the store
     lies in the cache, where train and eval find it.
     """
-    from fpo_cli.phase1 import build_reference
+    from fpo.reference_pass import build_reference
 
     return {"command": "reference"} | build_reference(config, ui)
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import SaeCheckConfig, SaeFeaturesConfig, SaeInfoConfig, SaeListConfig
 
 
@@ -53,7 +53,7 @@ def sae_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     The difference is that of mean features. With --out, the first --top of them become a file for
     `fpo train --feature-weights`, whose D compares just these.
     """
-    from fpo_cli.features import rank_features
+    from fpo.feature_ranking import rank_features
 
     return {"command": "sae features"} | rank_features(config, ui)
 
@@ -63,7 +63,7 @@ def sae_check(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
 
     The first pairs are read twice: as raw text, and under the model's chat template.
     """
-    from fpo_cli.sae_check import check_sae
+    from fpo.sae_fit import check_sae
 
     return {"command": "sae check"} | check_sae(config, ui)
 

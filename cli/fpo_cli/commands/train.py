@@ -4,8 +4,8 @@ from typing import Any
 
 import typer
 
-from fpo_cli.command import command
-from fpo_cli.ui import Ui
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
 
@@ -21,7 +21,7 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
     on torch, `mlx.launch -n N python -m fpo_cli train …` on MLX. They need one disk.
     """
-    from fpo_cli.training import check_run, dry_run, run
+    from fpo.training import check_run, dry_run, run
 
     if config.dry_run:
         return {"command": "train"} | dry_run(check_run(config, ui), ui).to_mapping()

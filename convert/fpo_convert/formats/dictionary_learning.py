@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from fpo_convert.fold import scalar
+from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import mapping, read_json, whole
-from fpo_convert.formats.names import chosen_hook
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import Tensor, transposed
+from fpo_convert.row_readers import Tensor, transposed
+from fpo_convert.source_formula import Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.hook import Hook
 
 WEIGHTS, CONFIG = "ae.pt", "config.json"
 # class -> architecture, whether b_dec is subtracted from the input

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from fpo_convert.formats.names import chosen_hook, hook_from
+from fpo_convert.formats.hook_names import chosen_hook, hook_from
 from fpo_convert.numpy_file import load_npz
-from fpo_convert.source import Options, Source
+from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
 
 WEIGHTS = "params.npz"

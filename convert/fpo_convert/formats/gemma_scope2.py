@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fpo_convert.formats.hook_names import chosen_hook, hook_from
 from fpo_convert.formats.json_file import read_json
-from fpo_convert.formats.names import chosen_hook, hook_from
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import FileTensor, Tensor
+from fpo_convert.row_readers import FileTensor, Tensor
+from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import Hook
-from fpo_core.safetensors_file import open_safetensors
+from fpo_core.io.reader import open_safetensors
+from fpo_core.sae.hook import Hook
 
 WEIGHTS = "params.safetensors"
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}

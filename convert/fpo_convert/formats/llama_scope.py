@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import mapping, positive, read_json, whole
-from fpo_convert.formats.names import chosen_hook
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import ArrayTensor, FileTensor, Tensor, transposed
+from fpo_convert.row_readers import ArrayTensor, FileTensor, Tensor, transposed
+from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import Hook
-from fpo_core.safetensors_file import open_safetensors
+from fpo_core.io.reader import open_safetensors
+from fpo_core.sae.hook import Hook
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from fpo_convert.formats.hook_names import chosen_hook, hook_from
 from fpo_convert.formats.json_file import mapping
-from fpo_convert.formats.names import chosen_hook, hook_from
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import Tensor, transposed
+from fpo_convert.row_readers import Tensor, transposed
+from fpo_convert.source_formula import Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from fpo_convert.formats.names import chosen_hook
-from fpo_convert.source import Options, Source
-from fpo_convert.tensors import transposed
+from fpo_convert.formats.hook_names import chosen_hook
+from fpo_convert.row_readers import transposed
+from fpo_convert.source_formula import Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import Hook
+from fpo_core.sae.hook import Hook
 
 _REPOSITORY = re.compile(r"SAE-Res-(.+?)-W(\d+)K-L0_(\d+)")
 

@@ -11,11 +11,11 @@ from fpo_convert.fold import scalar
 from fpo_convert.formats.json_file import flag, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
 from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
-from fpo_convert.source import Options, Source, Whitening
-from fpo_convert.tensors import FileTensor, Tensor
+from fpo_convert.row_readers import FileTensor, Tensor
+from fpo_convert.source_formula import Options, Source, Whitening
 from fpo_core.errors import SaeError
-from fpo_core.sae_hook import Hook
-from fpo_core.safetensors_file import SafetensorsFile, open_safetensors
+from fpo_core.io.reader import SafetensorsFile, open_safetensors
+from fpo_core.sae.hook import Hook
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _ARCHITECTURES = {

@@ -6,8 +6,8 @@ from typing import Any
 
 from fpo_convert.formats.json_file import mapping, read_json
 from fpo_convert.formats.sae_lens_cfg import version
-from fpo_convert.source import Options
-from fpo_core.sae_hook import Hook
+from fpo_convert.source_formula import Options
+from fpo_core.sae.hook import Hook
 
 # Releases whose cfg doesn't say that TransformerLens had centred what writes to the residual.
 CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")

@@ -1,0 +1,116 @@
+"""`command`: a function of settings as a command of the app, its options made from the settings."""
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import typer
+
+from fpo.launch import launched_for, process_number
+from fpo_cli.console import options
+from fpo_cli.console.ui import Ui, to_json
+from fpo_core.config import BackendConfig, NoModelConfig
+from fpo_core.config.fields import Settings
+from fpo_core.errors import BackendError, SelfTestError
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+Result = Mapping[str, Any]
+Run = Callable[[SettingsT, Ui], Result]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A command as docs/cli.md tells of it."""
+
+    path: str
+    help: str
+    options: list[options.Described]
+
+
+COMMANDS: list[Registered] = []
+"""Every command, in the order in which they were added."""
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    settings: type[SettingsT],
+    *,
+    arguments: tuple[str, ...] = (),
+    defaults: Mapping[str, Any] | None = None,
+    shared: bool = False,
+) -> Callable[[Run[SettingsT]], Run[SettingsT]]:
+    """Add a function to `app` under `name`. What it returns is what --json prints.
+
+    The function's docstring is the help; `arguments` are settings given by position; `shared` work
+    may be done by several processes.
+    """
+
+    def decorate(run: Run[SettingsT]) -> Run[SettingsT]:
+        def invoke(**values: Any) -> None:
+            context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
+            given = {name: values[name] for name in values if _was_given(context, name)}
+            config, ignored = options.read_settings(
+                settings, given, file, defaults or {}, arguments
+            )
+            ui = Ui(as_json, quiet=process_number() > 0)
+            if launched_for() and not shared:
+                raise BackendError(
+                    f"fpo {name} runs in one process, and was started as one of several: start it "
+                    "without torchrun or mlx.launch"
+                )
+            if ignored:
+                ui.note(f"{file}: left aside, of no concern here: {', '.join(ignored)}")
+            _run(run, config, ui)
+
+        described = options.describe(settings, arguments, defaults)
+        parameters = options.signature(described)
+        invoke.__signature__ = parameters
+        invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
+        invoke.__doc__ = _unwrapped(run.__doc__ or "")
+        group = "" if app.info.name == "fpo" else f"{app.info.name} "
+        COMMANDS.append(Registered(f"fpo {group}{name}", invoke.__doc__, described))
+        app.command(name)(invoke)
+        return run
+
+    return decorate
+
+
+def _unwrapped(docstring: str) -> str:
+    """A docstring with each paragraph on one line: the help wraps it to the terminal."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
+    from fpo_cli.console.library_noise import quiet
+
+    _check_installed(config)
+    quiet()
+    real = sys.stdout
+    # A library that prints would otherwise break the promise of one JSON object.
+    with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
+        try:
+            result, failed = run(config, ui), None
+        except SelfTestError as error:
+            result, failed = error.report, error
+    if ui.json and not ui.quiet:
+        print(to_json(result), file=real)
+    if failed is not None:
+        raise failed
+
+
+def _check_installed(config: Settings) -> None:
+    """Refuse a backend that is not there, even where the command would not need it."""
+    if isinstance(config, NoModelConfig) and config.backend != "auto":
+        from fpo.backends import select_backend
+
+        select_backend(BackendConfig(backend=config.backend))

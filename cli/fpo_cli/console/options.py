@@ -1,0 +1,183 @@
+"""Options of a command from its settings class, and settings from command line and YAML."""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fpo_core.config.fields import Settings, SettingsT
+from fpo_core.errors import ConfigError
+
+ALIASES = {"max_seq_length": ("--max-length",), "temperature": ("--temp",), "prompt": ("-p",)}
+"""Other spellings of an option."""
+_EXCLUSIVE = (("epochs", "iters"), ("iters", "epochs"))
+
+
+@dataclass(frozen=True)
+class Described:
+    """A setting as an option, or as a positional argument."""
+
+    name: str
+    hint: Any
+    """The type that is parsed: without None, and a list as one comma-separated text."""
+    spellings: tuple[str, ...]
+    default: Any
+    help: str
+    panel: str
+    positional: bool
+
+    def parameter(self) -> inspect.Parameter:
+        """What Typer reads. It may stay away, since a YAML file may hold it."""
+        if self.positional:
+            metavar = self.name.upper()
+            info = typer.Argument(metavar=metavar, help=_escaped(self.help), show_default=False)
+        else:
+            text = _escaped(self.help)
+            info = typer.Option(*self.spellings, help=text, rich_help_panel=self.panel)
+        return _keyword(self.name, Annotated[self.hint | None, info], self.default)
+
+
+def describe(
+    kind: type[Settings], arguments: Iterable[str] = (), defaults: Mapping[str, Any] | None = None
+) -> list[Described]:
+    """The options of a settings class: the command's own, then group by group as it names them.
+
+    Settings named in `arguments` are positional; `defaults` stand in for the class's own.
+    """
+    hints = typing.get_type_hints(kind)
+    listed = sorted(fields(kind), key=lambda field: kind.__mro__.index(_group(kind, field.name)))
+    return [
+        _described(kind, field, hints[field.name], field.name in arguments, defaults or {})
+        for field in listed
+    ]
+
+
+def _described(
+    kind: type[Settings],
+    field: Field[Any],
+    hint: Any,
+    positional: bool,
+    defaults: Mapping[str, Any],
+) -> Described:
+    default = defaults.get(field.name, field.default)
+    needed = default is MISSING
+    hint = _plain(hint)
+    return Described(
+        name=field.name,
+        hint=hint,
+        spellings=_spellings(field.name, hint),
+        default=None if needed else default,
+        help=field.metadata["help"] + (" Required." if needed else ""),
+        panel=_panel(_group(kind, field.name)),
+        positional=positional,
+    )
+
+
+def signature(described: Iterable[Described]) -> inspect.Signature:
+    """What Typer reads of a command: its options, then `--config` and `--json`."""
+    settings = [option.parameter() for option in described]
+    return inspect.Signature([_keyword("context", typer.Context), *settings, *_common()])
+
+
+def _escaped(text: str) -> str:
+    """Square brackets that rich would take for markup, made plain."""
+    return re.sub(r"(\[[a-z#/@])", r"\\\1", text)
+
+
+def _common() -> list[inspect.Parameter]:
+    config = typer.Option("--config", "-c", metavar="FILE", help="YAML file of these options.")
+    json = typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")
+    return [
+        _keyword("config_file", Annotated[Path | None, config], None),
+        _keyword("as_json", Annotated[bool, json], False),
+    ]
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _spellings(name: str, hint: Any) -> tuple[str, ...]:
+    option = "--" + name.replace("_", "-")
+    if hint is bool:
+        option += f"/--no-{name.replace('_', '-')}"
+    return (option, *ALIASES.get(name, ()))
+
+
+def _plain(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    return str if typing.get_origin(hint) is tuple else hint
+
+
+def _group(kind: type[Settings], name: str) -> type[Settings]:
+    """The class that declares a setting."""
+    return next(group for group in kind.__mro__ if name in vars(group).get("__annotations__", {}))
+
+
+def _panel(group: type[Settings]) -> str:
+    """The title over a group's options in the help: its docstring, or plain for a command's own."""
+    words = (group.__doc__ or "").strip().split("\n")[0].rstrip(".")
+    return "Options" if words.startswith("Settings of") else words
+
+
+def read_settings(
+    kind: type[SettingsT],
+    given: Mapping[str, Any],
+    file: Path | None,
+    defaults: Mapping[str, Any],
+    arguments: Iterable[str] = (),
+) -> tuple[SettingsT, list[str]]:
+    """Settings from what was given on the command line, over a YAML file, over defaults.
+
+    Returns also the file's keys that other commands know and this one does not.
+    """
+    known = set(kind.names())
+    read = {} if file is None else read_yaml(file)
+    ignored = [key for key in read if key not in known and key in _known_anywhere()]
+    kept = {key: value for key, value in read.items() if key not in ignored}
+    for winner, loser in _EXCLUSIVE:
+        if winner in given and loser not in given:
+            kept.pop(loser, None)
+    below = {key: value for key, value in defaults.items() if key not in (*kept, *given)}
+    source = "a -c YAML file" if file is None else str(file)
+    values = kind.fitting(below, kept | dict(given)) | kept | dict(given)
+    for name in arguments:
+        if values.get(name) is None:
+            raise ConfigError(
+                f"{name.upper()} is missing: write it behind the command, or {name} in {source}"
+            )
+    return kind.from_mapping(values, source), ignored
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file, in snake case. ConfigError for one that cannot be read."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"the configuration {path} cannot be read: {reason}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the configuration {path} is not YAML: {reason}") from None
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"the configuration {path} holds no keys, expected lines like `beta: 1`")
+    renamed = {alias[2:].replace("-", "_"): name for name, (alias, *_) in ALIASES.items()}
+    names = {key: str(key).replace("-", "_") for key in values or {}}
+    return {renamed.get(names[key], names[key]): value for key, value in (values or {}).items()}
+
+
+def _known_anywhere() -> set[str]:
+    kinds = [Settings]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {name for kind in kinds for name in kind.names()}

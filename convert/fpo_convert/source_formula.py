@@ -1,0 +1,134 @@
+"""What a checkpoint computes, in its own terms: the common ground of all formats."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_convert.row_readers import Tensor, chunks
+from fpo_core.errors import SaeError
+from fpo_core.sae.hook import Hook
+
+REQUIRED = {
+    "relu": ("b_enc",),
+    "topk": ("b_enc",),
+    "abstopk": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "gated": ("b_gate", "r_mag", "b_mag"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller or a release table may say that a source's files don't, or get wrong.
+
+    `location` is the full path or hub address, from which some formats read layer and site.
+    `overrides` replace keys of a SAELens configuration.
+    """
+
+    norm_factor: float | None = None
+    centre: bool | None = None
+    k: int | None = None
+    hook: str | None = None
+    model_name: str | None = None
+    location: str = ""
+    release: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    neuronpedia_id: str = ""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """z = (x − mean) @ matrix, undone by `inverse`: (d_in,), (d_in, d_in), (d_in, d_in)."""
+
+    mean: np.ndarray
+    matrix: np.ndarray
+    inverse: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """pre = n · ((T(x) − [subtract_b_dec] b_dec) W_enc + b_enc), then the activation.
+
+    T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
+    norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
+    by it. `already_centred` says that centring is in the weights. Tensors are SAELens's: W_enc
+    (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
+    """
+
+    format: str
+    files: tuple[Path, ...]
+    architecture: str
+    tensors: Mapping[str, Tensor]
+    d_in: int
+    d_sae: int
+    k: int | None = None
+    transform: str = "none"
+    scale: float = 1.0
+    whitening: Whitening | None = None
+    subtract_b_dec: bool = False
+    rescale_by_decoder: bool = False
+    centred: bool = False
+    already_centred: bool = False
+    threshold_factor: float = 1.0
+    threshold_log: bool = False
+    decoder_factor: np.ndarray | None = None
+    has_decoder: bool = True
+    hook: Hook | None = None
+    model_name: str = ""
+    untrained_tokens: tuple[str, ...] = ()
+    neuronpedia_id: str = ""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        shapes: dict[str, tuple[int, ...]] = {
+            name: (self.d_sae,) for name in REQUIRED[self.architecture]
+        }
+        shapes["W_enc"] = (self.d_in, self.d_sae)
+        if self.has_decoder or self.rescale_by_decoder:
+            shapes["W_dec"] = (self.d_sae, self.d_in)
+        if self.has_decoder or self.subtract_b_dec:
+            shapes["b_dec"] = (self.d_in,)
+        for name, expected in shapes.items():
+            found = self.tensors[name].shape
+            scalar_threshold = name == "threshold" and found in ((), (1,))
+            if found != expected and not scalar_threshold:
+                hint = " (it is transposed)" if found == expected[::-1] != expected else ""
+                raise SaeError(
+                    f"{self.where}: {name} has shape {found}, expected {expected}{hint}: correct "
+                    "d_in and d_sae in the configuration, or use the checkpoint's right --format"
+                )
+
+    def _check_names(self) -> None:
+        required = {"W_enc", *REQUIRED[self.architecture]}
+        required |= {"W_dec"} if self.has_decoder or self.rescale_by_decoder else set()
+        required |= {"b_dec"} if self.has_decoder or self.subtract_b_dec else set()
+        allowed = required | {"W_dec", "b_dec"}
+        missing, extra = required - set(self.tensors), set(self.tensors) - allowed
+        if missing or extra:
+            faults = [f"lacks {', '.join(sorted(missing))}"] if missing else []
+            faults += [f"has unknown {', '.join(sorted(extra))}"] if extra else []
+            raise SaeError(
+                f"{self.where} {' and '.join(faults)}, expected {', '.join(sorted(required))} for "
+                f"architecture {self.architecture}: use a complete checkpoint of that architecture"
+            )
+
+    @cached_property
+    def decoder_norms(self) -> np.ndarray | None:
+        """‖W_dec row‖ where pre-activations are multiplied by it: (d_sae,), or None."""
+        if not self.rescale_by_decoder:
+            return None
+        norms = np.empty(self.d_sae)
+        for part, rows in chunks(self.tensors["W_dec"]):
+            norms[part] = np.sqrt((rows[:, None, :] @ rows[:, :, None])[:, 0, 0])
+        return norms
+
+    @property
+    def where(self) -> Path:
+        """The weights file, for messages."""
+        return self.files[0]

@@ -1,0 +1,144 @@
+"""Merging an adapter into its model's checkpoint, tensor by tensor, without a framework.
+
+Every weight keeps its name, so whatever opens the base opens the result; only merged ones change.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_core.adapters.lora import MAGNITUDE, Adapter, row_norms
+from fpo_core.errors import ModelError, SaeError
+from fpo_core.io.atomic import write_json
+from fpo_core.io.writer import Tensor, write_tensors
+from fpo_core.models.folder import INDEX_FILE, ModelFolder, mlx_lm_settings
+from fpo_core.models.layout import Layout
+from fpo_core.models.weights import FLOATS, Dequantiser, ModelWeights
+from fpo_core.sae.writer import DTYPES, encode
+
+_WEIGHT = re.compile(r"^(?P<path>.*?)\.?(?P<place>\d+\..+)\.weight$")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What was written."""
+
+    dtypes: list[str]
+    """Precisions of the weights."""
+    bytes: int
+
+
+def write_fused(
+    model: ModelFolder,
+    adapter: Adapter,
+    folder: Path,
+    *,
+    dequantiser: Dequantiser | None = None,
+    dtype: str | None = None,
+) -> Fused:
+    """Write the merged model, with all that belongs to it, into a new folder.
+
+    Weights keep their precision unless `dtype` is given; quantised ones, which a `dequantiser`
+    reads, get that of their scales. Raises ModelError where the checkpoint has no place for the
+    adapter, or a precision cannot hold a weight.
+    """
+    try:
+        stored = ModelWeights.open(model, dequantiser)
+        places = _places(stored, model, adapter)
+        code = None if dtype is None else DTYPES[dtype]
+        plans = {
+            file.path.name: [
+                _tensor(stored, name, places.get(name), adapter, model.layout, code)
+                for name in stored.names(file)
+            ]
+            for file in stored.files
+        }
+        for name, tensors in plans.items():
+            write_tensors(folder / name, tensors)
+    except SaeError as error:
+        raise ModelError(f"the adapter cannot be merged into {model.name}: {error}") from None
+    if len(plans) > 1:
+        _write_index(folder / INDEX_FILE, plans)
+    written = [tensor for tensors in plans.values() for tensor in tensors]
+    dtypes = sorted({FLOATS[t.dtype] for t in written if t.dtype in FLOATS})
+    _write_config(model, folder, dtypes[0] if len(dtypes) == 1 else None)
+    model.copy_companions(folder)
+    return Fused(dtypes, sum(tensor.size for tensor in written))
+
+
+def merge(weight: np.ndarray, adapter: Adapter, place: str) -> np.ndarray:
+    """W + scale · B A, (out, in), its rows at DoRA's magnitudes where there are any."""
+    a, b = adapter.weights[f"{place}.lora_A"], adapter.weights[f"{place}.lora_B"]
+    if weight.shape != (len(b), a.shape[1]):
+        raise ModelError(
+            f"the adapter at {place} is made for a weight of shape {(len(b), a.shape[1])}, the "
+            f"model has {weight.shape}: give the model that the adapter was made for"
+        )
+    moved = weight + np.float32(adapter.scale) * (b @ a)
+    magnitude = adapter.weights.get(f"{place}.{MAGNITUDE}")
+    return moved if magnitude is None else (magnitude / row_norms(moved))[:, None] * moved
+
+
+def _places(stored: ModelWeights, model: ModelFolder, adapter: Adapter) -> dict[str, str]:
+    """The adapted module of each stored weight that has one; ModelError where one has no weight."""
+    wanted = set(adapter.places())
+    found: dict[str, str] = {}
+    for name in (name for file in stored.files for name in stored.names(file)):
+        match = _WEIGHT.match(name)
+        if match and match["path"] in model.layout.stored:
+            found |= {name: match["place"]} if match["place"] in wanted else {}
+    missing = sorted(wanted - set(found.values()))
+    if missing:
+        raise ModelError(
+            f"{model.name} stores no weight {model.layout.stored[0]}.{missing[0]}, nor "
+            f"{len(missing) - 1} others that the adapter is for: give the model that it was made "
+            "for, in the layout that both transformers and mlx-lm open"
+        )
+    return found
+
+
+def _tensor(
+    stored: ModelWeights,
+    name: str,
+    place: str | None,
+    adapter: Adapter,
+    layout: Layout,
+    dtype: str | None,
+) -> Tensor:
+    """What is written under a name: merged, in another precision, or the bytes as they were."""
+    before = stored.dtype(name)
+    code = dtype if dtype is not None and before in FLOATS else before
+    if place is None and code == before and not stored.quantised(name):
+        return Tensor(name, code, stored.shape(name), lambda: stored.raw(name))
+
+    def data() -> Any:
+        weight = stored.weight(name)
+        if place is not None:
+            weight = weight.T if layout.transposed else weight
+            weight = merge(weight, adapter, place)
+            weight = weight.T if layout.transposed else weight
+        return encode(name, weight, code)
+
+    return Tensor(name, code, stored.shape(name), data)
+
+
+def _write_index(path: Path, plans: Mapping[str, list[Tensor]]) -> None:
+    names = {tensor.name: file for file, tensors in plans.items() for tensor in tensors}
+    size = sum(tensor.size for tensors in plans.values() for tensor in tensors)
+    write_json(path, {"metadata": {"total_size": size}, "weight_map": names})
+
+
+def _write_config(model: ModelFolder, folder: Path, dtype: str | None) -> None:
+    """config.json for both libraries, without quantisation, its precision as written."""
+    settings = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    for key in ("quantization", "quantization_config"):
+        settings.pop(key, None)
+    for key in ("dtype", "torch_dtype"):
+        if key in settings and dtype is not None:
+            settings[key] = dtype
+    write_json(folder / "config.json", settings | mlx_lm_settings(settings))

@@ -1,0 +1,91 @@
+"""The adapter folder that PEFT and mlx-lm both open.
+
+PEFT reads adapter_model.safetensors, mlx-lm adapters.safetensors; both read adapter_config.json,
+which carries the keys of both.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fpo_core.adapters.lora import Adapter
+from fpo_core.io.atomic import write_atomically, write_json
+from fpo_core.models.layout import Layout
+
+CONFIG_FILE = "adapter_config.json"
+PEFT_FILE = "adapter_model.safetensors"
+MLX_FILE = "adapters.safetensors"
+LORA_KEYS = ("rank", "scale", "dropout", "keys")
+"""mlx-lm's names for an adapter's settings."""
+MLX_MATRICES = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
+"""mlx-lm's names of the weights; it keeps matrices transposed."""
+Target = Literal["peft", "mlx", "both"]
+
+
+def save_adapter(
+    folder: Path, adapter: Adapter, *, base_model: str, layout: Layout, to: Target = "both"
+) -> None:
+    """Write what PEFT, mlx-lm or both open."""
+    config: dict[str, Any] = {}
+    if to != "mlx":
+        tensors = {
+            _peft_key(name, layout): np.ascontiguousarray(weight)
+            for name, weight in adapter.weights.items()
+        }
+        write_atomically(folder / PEFT_FILE, lambda p: save_file(tensors, p, {"format": "pt"}))
+        config |= _peft_config(adapter, base_model, layout)
+    if to != "peft":
+        turned = {
+            _mlx_key(name, layout): np.ascontiguousarray(weight.T)
+            for name, weight in adapter.weights.items()
+        }
+        write_atomically(folder / MLX_FILE, lambda p: save_file(turned, p, {"format": "mlx"}))
+        config |= _mlx_config(adapter, base_model)
+    write_json(folder / CONFIG_FILE, config)
+
+
+def _peft_key(name: str, layout: Layout) -> str:
+    ending = ".weight" if name.endswith(("lora_A", "lora_B")) else ""
+    return f"base_model.model.{layout.peft}.{name}{ending}"
+
+
+def _mlx_key(name: str, layout: Layout) -> str:
+    place, matrix = name.rsplit(".", 1)
+    return f"{layout.mlx}.{place}.{MLX_MATRICES[matrix]}"
+
+
+def _peft_config(adapter: Adapter, base_model: str, layout: Layout) -> dict[str, Any]:
+    regular = adapter.is_regular
+    everywhere = [f"{layout.peft}.{place}" for place in adapter.places()]
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": adapter.rank,
+        "lora_alpha": _alpha(adapter),
+        "lora_dropout": adapter.dropout,
+        "use_dora": adapter.fine_tune_type == "dora",
+        "target_modules": adapter.modules() if regular else everywhere,
+        "layers_to_transform": adapter.blocks() if regular else None,
+        "fan_in_fan_out": layout.transposed,
+        "bias": "none",
+        "inference_mode": True,
+    }
+
+
+def _alpha(adapter: Adapter) -> float:
+    """PEFT's lora_alpha, whole where that gives the same scale."""
+    alpha = adapter.rank * adapter.scale
+    return round(alpha) if round(alpha) / adapter.rank == adapter.scale else alpha
+
+
+def _mlx_config(adapter: Adapter, base_model: str) -> dict[str, Any]:
+    values = (adapter.rank, adapter.scale, adapter.dropout, adapter.modules())
+    return {
+        "model": base_model,
+        "fine_tune_type": adapter.fine_tune_type,
+        "num_layers": adapter.num_layers,
+        "lora_parameters": dict(zip(LORA_KEYS, values, strict=True)),
+    }

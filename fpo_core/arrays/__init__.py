@@ -1,0 +1,1 @@
+"""Array operations that every backend provides, and the NumPy reference."""

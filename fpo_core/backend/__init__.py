@@ -1,0 +1,1 @@
+"""What a framework must provide, and what all backends share."""

@@ -1,0 +1,146 @@
+"""What a framework must be able to do with a model: the `Policy` protocol."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fpo_core.backend.process_group import ALONE, Group
+from fpo_core.config import ObjectiveConfig, OptimiserConfig
+from fpo_core.data.batches import Batch
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.scores import Scores
+
+
+@dataclass(frozen=True)
+class PolicyInfo:
+    """Facts about a loaded model, for checks, logs and reports."""
+
+    backend: str
+    device: str
+    dtype: str
+    quantisation: str | None
+    layers: int
+    hidden_size: int
+    parameters: int
+    trained_parameters: int
+    fallback: str | None = None
+    """Why the plain path is used where the fast step was asked for."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn."""
+
+    max_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[int, ...] = ()
+    """Tokens that end a completion."""
+
+
+class Policy(Protocol):
+    """A model with what is trained of it. Arrays that cross this line are NumPy's."""
+
+    info: PolicyInfo
+
+    def score(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None = None,
+        objective: ObjectiveConfig | None = None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+    ) -> Scores:
+        """Score a batch without gradient or dropout; see `fpo_core.loss.dense.score`.
+
+        With `kl`, or an objective that needs it, sequential KL against the weights given to
+        `set_reference`, which are swapped in for a forward pass: no second model is built.
+        """
+        ...
+
+    def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
+        """Make the optimiser, which sums the gradients of a group's processes."""
+        ...
+
+    def seed(self, number: int) -> None:
+        """Set the framework's random state, which dropout draws from; 0 ≤ number < 2⁶³."""
+        ...
+
+    def accumulate(
+        self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
+    ) -> Scores:
+        """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores.
+
+        An objective on the KL runs the weights of `set_reference` first, without gradient. Only an
+        objective on D computes features.
+        """
+        ...
+
+    def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
+        """Take one optimiser step with the accumulated gradient, clipped; return its norm before.
+
+        Where the norm is not finite no step is taken. Either way the gradient is dropped.
+        """
+        ...
+
+    def drop_gradients(self) -> None:
+        """Forget the accumulated gradient."""
+        ...
+
+    def trained(self) -> dict[str, np.ndarray]:
+        """The trained weights in float32 by their canonical names (`fpo_core.adapters.lora`)."""
+        ...
+
+    def load_trained(self, weights: dict[str, np.ndarray]) -> None:
+        """Replace the trained weights."""
+        ...
+
+    def optimiser_state(self) -> dict[str, np.ndarray]:
+        """Optimiser moments by canonical name with a suffix, and the step count under `step`."""
+        ...
+
+    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
+        """Replace the optimiser's state."""
+        ...
+
+    def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:
+        """Trained weights of the model that KL is taken against; None for none."""
+        ...
+
+    def save_model(self, folder: Path) -> None:
+        """Write the whole model, with its configuration, for transformers and mlx-lm alike."""
+        ...
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """Predictions in float32 for sequences of equal length: (n, t) -> (n, t, v)."""
+        ...
+
+    def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+        """Sample a completion of each prompt; the end-of-turn token, where reached, is included."""
+        ...
+
+    def memory_limit(self) -> int | None:
+        """Bytes that the device can hold; None where it does not say."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Most bytes in use since the policy was made, or since `reset_peak_memory`: on the
+        accelerator, or resident on a CPU.
+
+        Where that cannot be told apart (resident memory on macOS), since the process began.
+        """
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Give freed memory back to the system, and count the peak from here."""
+        ...
+
+    def memory_in_use(self) -> dict[str, int]:
+        """Bytes that arrays hold (active_memory) and that the framework keeps for reuse
+        (cache_memory); empty where it does not say.
+        """
+        ...

@@ -1,0 +1,153 @@
+"""The processes that share one run: `Group`, the one process alone, and what the loop asks of them.
+
+Each process holds the whole model and a share of the pairs of every step. What must agree (metrics,
+gradients, the wish to stop) is summed, so every process takes the same decisions, and the first one
+alone writes.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from fpo_core.arrays.ops import Array
+from fpo_core.data.token_store import Int64s
+from fpo_core.errors import FpoError, LostProcessError, TrainingError
+from fpo_core.loss.scores import Scores
+
+
+class Group(Protocol):
+    """The processes of a run, numbered from 0. The first one speaks and writes.
+
+    A sum waits for all processes; LostProcessError where one is lost.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        ...
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum of every process's float32 array."""
+        ...
+
+    def sum_native(self, array: Array) -> Array:
+        """The same for an array of the framework, wherever it lies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The one process of an ordinary run."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """See `Group`."""
+        return array
+
+    def sum_native(self, array: Array) -> Array:
+        """See `Group`."""
+        return array
+
+
+ALONE: Group = Alone()
+
+
+def lost_process(error: Exception) -> LostProcessError:
+    """The one line for a sum that failed, which is what the end of another process looks like."""
+    reason = " ".join(str(error).split())[:120]
+    return LostProcessError(f"another process of this run was lost ({reason})")
+
+
+def wait(group: Group) -> None:
+    """Wait until every process is here."""
+    group.sum(np.zeros(1, np.float32))
+
+
+def any_of(group: Group, flag: bool) -> bool:
+    """Whether any process says so."""
+    return bool(group.sum(np.array([flag], np.float32))[0])
+
+
+@contextlib.contextmanager
+def first_before_others(group: Group) -> Iterator[None]:
+    """What is inside happens in the first process, then in the others: they find its files."""
+    if group.rank:
+        wait(group)
+    try:
+        yield
+    finally:
+        if not group.rank:
+            wait(group)
+
+
+def only_first(group: Group, work: Callable[[], object]) -> None:
+    """Let the first process work while the others wait; where it fails, all end."""
+    failure: FpoError | None = None
+    if not group.rank:
+        try:
+            work()
+        except FpoError as error:
+            failure = error
+    failed = any_of(group, failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise TrainingError("the first process of this run could not write, and says why")
+
+
+def joined(positions: Sequence[Int64s]) -> Int64s:
+    """Positions as one array, perhaps an empty one."""
+    return np.concatenate([np.zeros(0, np.int64), *positions])
+
+
+def shares(parts: Sequence[int], size: int) -> list[list[Int64s]]:
+    """Which positions of consecutive parts, such as batches of these lengths, each process takes.
+
+    Of every part it is each size-th one, from its rank on: no position twice and none left out.
+    """
+    ends = np.cumsum([0, *parts])
+    return [
+        [np.arange(start + rank, end, size) for start, end in pairwise(ends)]
+        for rank in range(size)
+    ]
+
+
+def gather_scores(group: Group, own: Scores | None, owners: Sequence[Int64s]) -> Scores:
+    """The scores of all pairs, by position, from each process's own.
+
+    `owners[rank]` are the positions of that process's pairs, in the order of its scores; a process
+    without any gives None. Float32 values come out as they went in.
+    """
+    names = [field.name for field in fields(Scores)]
+    given = [None if own is None else getattr(own, name) for name in names]
+    widths = [0 if array is None else _columns(array) for array in given]
+    known = group.sum(np.array([own is not None, *widths], np.float32))
+    widths = (known[1:] / known[0]).astype(int)
+    table = np.zeros((sum(map(len, owners)), 2, widths.sum()), np.float32)
+    starts = np.cumsum([0, *widths])
+    for array, start, width in zip(given, starts, widths, strict=False):
+        if array is not None:
+            sides = np.asarray(array).reshape(2, -1, width)
+            table[owners[group.rank], :, start : start + width] = sides.transpose(1, 0, 2)
+    table = group.sum(table)
+    found: dict[str, Any] = {}
+    for name, start, width in zip(names, starts, widths, strict=False):
+        if width:
+            values = table[:, :, start : start + width].transpose(1, 0, 2).reshape(-1, width)
+            found[name] = values if name == "pooled" else values[:, 0]
+    return Scores(**found)
+
+
+def _columns(array: np.ndarray) -> int:
+    return 1 if array.ndim == 1 else array.shape[1]

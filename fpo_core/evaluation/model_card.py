@@ -1,0 +1,168 @@
+"""The README.md that lies beside a result: a model card with the hub's front matter.
+
+It names what went in by hub name or last part of a path, and says nothing of the machine.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpo_core.adapters.merge_check import FuseCheck
+from fpo_core.config import (
+    COEFFICIENTS,
+    AdapterConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    TrainConfig,
+)
+from fpo_core.sae.taps import Features, FeatureTap
+
+CARD_FILE = "README.md"
+PICTURE = "curves.png"
+_TAG = "fpo-mlx"
+_LOOP = ("batch_size", "grad_accumulation_steps", "max_seq_length", "seed")
+_UNMEASURED = ("pairs", "completions", "sample_length")
+_FRONT = re.compile(r"^---\n.*?\n---\n+# [^\n]*\n+", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What a card of training tells beside its settings."""
+
+    base: str
+    """The model as the user called it."""
+    backend: str
+    steps: int
+    rows: Mapping[str, int]
+    """Pairs by split."""
+    data: str
+    """Fingerprint of the pairs."""
+    features: Features | None
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+    """Measurements by name; shares are mappings with value, low and high."""
+
+
+def train_card(config: TrainConfig, facts: RunFacts) -> str:
+    """The card of a trained adapter or model."""
+    full = config.fine_tune_type == "full"
+    base, kind = shown(facts.base), "fully fine-tuned" if full else config.fine_tune_type
+    tags = ["preference-optimization", config.objective, *([] if full else [kind])]
+    rows = ", ".join(f"{count} {split} pairs" for split, count in facts.rows.items())
+    lines = [
+        f"{base}, {kind} on preference pairs with the objective `{config.objective}` for "
+        f"{facts.steps} steps, by fpo-mlx on {facts.backend}.",
+        *_table("Settings", ("setting", "value"), _settings(config).items()),
+        *_section("Data", f"`{shown(config.data)}`: {rows}. Fingerprint of their token ids:"),
+        f"`{facts.data}`",
+        *_autoencoder(config, facts.features),
+        *_metrics(facts.before, facts.after),
+        *_section("Curves", f"![Loss, accuracy and drift over the run]({PICTURE})"),
+        *_licence(),
+    ]
+    return _card(facts.base, f"{base}, {kind}", "transformers" if full else "peft", tags, lines)
+
+
+def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter_card: str) -> str:
+    """The card of a merged model; what the adapter's own card says follows, where it has one."""
+    body = _FRONT.sub("", adapter_card) if _TAG in adapter_card else ""
+    lines = [
+        f"{shown(base)} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by "
+        f"fpo-mlx. On a probe its logits differ from the adapter's by at most {check.largest:.1e}; "
+        f"the adapter moves those of its base by {check.moved:.1e} (root mean square).",
+        *(["", body.rstrip()] if body else _licence()),
+    ]
+    title = f"{shown(base)}, merged with a {kind} adapter"
+    return _card(base, title, "transformers", ["preference-optimization", kind], lines)
+
+
+def write_card(folder: Path, text: str) -> bool:
+    """Write a card, unless somebody's own README.md is there; whether it was written."""
+    path = folder / CARD_FILE
+    if path.exists() and f"- {_TAG}\n" not in path.read_text(encoding="utf-8", errors="replace"):
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+def shown(name: str) -> str:
+    """A hub name as it is; of a path, the last part alone."""
+    return name if is_hub_name(name) else Path(name).expanduser().absolute().name
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether this can be user/model on the hub, and is nothing on this machine."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None and not Path(name).exists()
+
+
+def _card(base: str, title: str, library: str, tags: Iterable[str], lines: list[str]) -> str:
+    named = [f"base_model: {json.dumps(base)}"] if is_hub_name(base) else []
+    front = [*named, f"library_name: {library}", "tags:", *(f"- {tag}" for tag in (_TAG, *tags))]
+    return "\n".join(["---", *front, "---", "", f"# {title}", "", *lines]) + "\n"
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings in force, without places."""
+    groups = (ObjectiveConfig, AdapterConfig, OptimiserConfig)
+    names = [name for group in groups for name in group.names()]
+    if config.fine_tune_type == "full":
+        names = [n for n in names if n not in ("rank", "scale", "dropout", "target_modules")]
+    values = {name: getattr(config, name) for name in (*names, *_LOOP)}
+    values |= {name: config.coefficient(name) for name in COEFFICIENTS[config.objective]}
+    values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
+    return {
+        name: ", ".join(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
+    if features is None:
+        return _section("Autoencoder", "None.")
+    named = zip(config.sae or (), features.taps, strict=True)
+    lines = [line for name, tap in named for line in _described(name, tap)]
+    return _section("Autoencoder", lines[0]) + lines[1:]
+
+
+def _described(name: str, tap: FeatureTap) -> list[str]:
+    sae = tap.sae
+    made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
+    text = (
+        f"`{shown(name)}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
+        f"{sae.d_in} dimensions at `{tap.hook}`. SHA-256 of its weights:"
+    )
+    return [text, f"`{sae.payload_sha256}`"]
+
+
+def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (f"`{name}`", (_number(before.get(name)), _number(value)))
+        for name, value in after.items()
+        if name not in _UNMEASURED and _number(value)
+    ]
+    table = _table("Metrics", ("metric", "before", "after"), ((n, " | ".join(v)) for n, v in rows))
+    return [*table, "", f"On {after['pairs']} pairs."]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping) and "value" in value:
+        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value:.4g}" if isinstance(value, int | float) else ""
+
+
+def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, Any]]) -> list[str]:
+    head = f"| {' | '.join(heads)} |"
+    return [*_section(title, head), "|---" * len(heads) + "|", *(f"| {a} | {b} |" for a, b in rows)]
+
+
+def _licence() -> list[str]:
+    text = "To be filled in: the base model's licence and the data's apply to this result."
+    return _section("Licence", text)
+
+
+def _section(title: str, text: str) -> list[str]:
+    return ["", f"## {title}", "", text]

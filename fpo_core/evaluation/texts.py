@@ -1,0 +1,79 @@
+"""Plain texts as batches, for perplexity and features."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo_core.backend.policy import Policy
+from fpo_core.data.batches import PAD_ID, Batch, bucket_width
+from fpo_core.data.batching import scoring_batches
+from fpo_core.errors import DataError
+from fpo_core.loss.scores import Scores
+
+
+def read_texts(path: Path) -> list[str]:
+    """Texts of a file: the `text` of each line where it ends in .jsonl, else each non-empty line.
+
+    Raises DataError where the file is absent, empty or has a line without `text`.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no text file {path}: check the path")
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path} is empty, expected one text a line")
+    if path.suffix != ".jsonl":
+        return lines
+    return [_text(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _text(path: Path, number: int, line: str) -> str:
+    try:
+        text = json.loads(line)["text"]
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f'{path} line {number} is not an object like {{"text": "…"}}') from None
+    return str(text)
+
+
+def perplexity(
+    policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
+) -> float:
+    """exp of the mean −log π per token, each text's first token given; texts are cut at `width`."""
+    total = count = 0.0
+    for scores in score_texts(policy, tokenizer, texts, tokens_per_batch, width):
+        total += float(np.sum(scores.logps))
+        count += float(np.sum(scores.lengths))
+    return math.exp(-total / count)
+
+
+def score_texts(
+    policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
+) -> Iterator[Scores]:
+    """Scores of texts, batch by batch in order of length; each text's first token is not scored.
+
+    Raises DataError where no text has two tokens.
+    """
+    ids = [tokenizer(text).input_ids[:width] for text in texts]
+    ids = [row for row in ids if len(row) > 1]
+    if not ids:
+        raise DataError("no text has two tokens, expected longer texts")
+    lengths = np.array([len(row) for row in ids], np.int64)
+    for rows in scoring_batches(lengths, 2 * tokens_per_batch):
+        yield policy.score(sequences([ids[row] for row in rows], [1] * len(rows)))
+
+
+def sequences(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> Batch:
+    """Sequences that are no pairs as a batch: scored from the end of each one's prompt on."""
+    width = bucket_width(max(len(row) for row in ids))
+    tokens = np.full((len(ids), width), PAD_ID, np.int32)
+    for place, row in zip(tokens, ids, strict=True):
+        place[: len(row)] = row
+    return Batch(
+        tokens=tokens,
+        prompt_lengths=np.asarray(prompt_lengths, np.int32),
+        lengths=np.array([len(row) for row in ids], np.int32),
+        rows=np.empty(0, np.int64),
+    )

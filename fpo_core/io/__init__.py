@@ -1,0 +1,1 @@
+"""Files on disk: one safetensors codec, atomic writes, hashes, the hub."""

@@ -1,0 +1,1 @@
+"""From log-probabilities and features to a loss: scores, objectives, metrics."""

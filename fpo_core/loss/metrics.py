@@ -1,0 +1,103 @@
+"""Metrics of scored pairs: TRL's names, ours under `fpo/` beside them."""
+
+import math
+
+import numpy as np
+
+from fpo_core.arrays import numpy_ops
+from fpo_core.config import ObjectiveConfig
+from fpo_core.loss.objectives import (
+    OBJECTIVES,
+    constraint_weight,
+    objective_losses,
+    objective_terms,
+    rewards,
+)
+from fpo_core.loss.scores import Scores, chosen, rejected
+
+WEAK_CONSTRAINT = 0.01
+"""Median of `fpo/constraint_ratio` under which the constraint is as good as absent."""
+
+Z_95 = 1.959964
+"""Two-sided 95% point of the normal distribution."""
+
+
+def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
+    """The loss of each pair, (b,), in float64."""
+    logps = reference_logps.astype(np.float64)
+    return objective_losses(numpy_ops, scores.astype(np.float64), logps, config)
+
+
+def losses_at_reference(scores: Scores, logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
+    """What `pair_losses` are where the policy is its reference, of (2b,) logps: log 2 for most."""
+    zeros = np.zeros(len(logps))
+    start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros)
+    return pair_losses(start, logps, config)
+
+
+def preference_metrics(
+    scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig
+) -> dict[str, float]:
+    """Means over b pairs of what a run logs, from NumPy scores and the (2b,) stored logps.
+
+    Rewards are the terms that the loss uses (`objectives.rewards`). `fpo/constraint_ratio` is
+    α·drift_l / |LPD − margin|, the constraint of the rejected side beside the preference.
+    """
+    scores, reference_logps = scores.astype(np.float64), reference_logps.astype(np.float64)
+    terms = objective_terms(numpy_ops, scores, reference_logps, config)
+    values = rewards(numpy_ops, scores, reference_logps, config)
+    result = {
+        "loss": pair_losses(scores, reference_logps, config).mean(),
+        "logps/chosen": chosen(scores.logps).mean(),
+        "logps/rejected": rejected(scores.logps).mean(),
+        "rewards/chosen": chosen(values).mean(),
+        "rewards/rejected": rejected(values).mean(),
+        "rewards/margins": (chosen(values) - rejected(values)).mean(),
+        "rewards/accuracies": share_above(chosen(values), rejected(values)),
+        "fpo/raw_accuracy": raw_accuracy(scores),
+        "fpo/delta": terms.delta.mean(),
+    }
+    if OBJECTIVES[config.objective].referenced:
+        result["fpo/ref_margin"] = terms.margin.mean()
+    drift = OBJECTIVES[config.objective].drift
+    if drift is not None and constraint_weight(config) > 0:
+        constraint = config.coefficient("beta") * constraint_weight(config) * drift(scores)
+        moved = np.maximum(np.abs(terms.lpd - terms.margin), 1e-12)
+        result["fpo/constraint_ratio"] = np.median(rejected(constraint) / moved)
+    for name in ("d", "kl"):
+        of_sequence = getattr(scores, name)
+        if of_sequence is not None:
+            sides = chosen(of_sequence).mean(), rejected(of_sequence).mean()
+            result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
+            result[f"fpo/{name}_margin"] = sides[1] - sides[0]
+    for name in ("union", "outside_cap"):
+        if getattr(scores, name) is not None:
+            result[f"fpo/{name}"] = getattr(scores, name).mean()
+    return {name: float(value) for name, value in result.items()}
+
+
+def raw_accuracy(scores: Scores) -> float:
+    """Share of pairs whose chosen completion has the higher mean log-probability."""
+    logps = scores.mean_logps
+    return share_above(chosen(logps), rejected(logps))
+
+
+def reference_accuracy(scores: Scores, reference_logps: np.ndarray) -> float:
+    """Share of pairs whose mean log-probability rose more on the chosen side, for any objective."""
+    gain = (scores.logps - reference_logps) / scores.lengths
+    return share_above(chosen(gain), rejected(gain))
+
+
+def share_above(left: np.ndarray, right: np.ndarray) -> float:
+    """Share of pairs with left > right; a tie counts as half, so equal models read 0.5."""
+    return float(((left > right) + 0.5 * (left == right)).mean())
+
+
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """95% interval of a share seen in `count` trials (Wilson 1927), inside [0, 1]."""
+    if count == 0:
+        return 0.0, 1.0
+    z2 = Z_95**2 / count
+    middle = share + z2 / 2
+    spread = Z_95 * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    return max(0.0, (middle - spread) / (1 + z2)), min(1.0, (middle + spread) / (1 + z2))

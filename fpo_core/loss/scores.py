@@ -1,0 +1,81 @@
+"""`Scores`, the floor between framework and core: what a model says of a batch, per sequence."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from fpo_core.arrays.ops import Array
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-sequence vectors of a batch of b pairs; rows 0..b−1 are chosen, b..2b−1 rejected.
+
+    Arrays belong to whichever framework made them. Fields that were not asked
+    for are None. Of the optional ones, `d`, `union` and `outside_cap` need a reference and an
+    autoencoder, `pooled` and `feature_lengths` an autoencoder, `kl` a reference distribution.
+    """
+
+    logps: Array
+    """(2b,) log π(y|x), summed over completion tokens, in nats."""
+    lengths: Array
+    """(2b,) |y|, the completion tokens scored."""
+    d: Array | None = None
+    """(2b,) the feature discrepancy D of eq. 10."""
+    union: Array | None = None
+    """(2b,) |I_k|, the features that D compares."""
+    outside_cap: Array | None = None
+    """(2b,) policy top-k features whose stored reference was cut off by the cap."""
+    pooled: Array | None = None
+    """(2b, d_sae) mean feature c̄ over the tokens that count."""
+    feature_lengths: Array | None = None
+    """(2b,) n_D, the tokens that count in c̄."""
+    kl: Array | None = None
+    """(2b,) sequential KL(π_ref ‖ πθ), in nats."""
+    entropy: Array | None = None
+    """(2b,) next-token entropy summed over completion tokens, in nats."""
+
+    @property
+    def mean_logps(self) -> Array:
+        """(2b,) log π(y|x) / |y|."""
+        return self.logps / self.lengths
+
+    def without_pooled(self) -> Self:
+        """The same scores less the (2b, d_sae) features, which are large."""
+        return dataclasses.replace(self, pooled=None)
+
+    def astype(self, dtype: Any) -> Self:
+        """The same NumPy scores in another precision."""
+        return self.map(lambda array: array.astype(dtype))
+
+    def map(self, convert: Callable[[Array], Array]) -> Self:
+        """Every given field passed through `convert`, such as a framework's way to NumPy."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return type(self)(**{k: None if v is None else convert(v) for k, v in given.items()})
+
+
+def join(parts: "list[Scores]") -> Scores:
+    """The scores of several NumPy batches as one; a field missing in any part is missing."""
+
+    def joined(name: str) -> np.ndarray | None:
+        values = [getattr(part, name) for part in parts]
+        if any(value is None for value in values):
+            return None
+        sides = [(v[: len(v) // 2], v[len(v) // 2 :]) for v in values]
+        return np.concatenate([chosen for chosen, _ in sides] + [other for _, other in sides])
+
+    fields = (f.name for f in dataclasses.fields(Scores))
+    return Scores(**{name: joined(name) for name in fields})
+
+
+def chosen(x: Array) -> Array:
+    """The chosen half of a (2b, ...) array."""
+    return x[: x.shape[0] // 2]
+
+
+def rejected(x: Array) -> Array:
+    """The rejected half of a (2b, ...) array."""
+    return x[x.shape[0] // 2 :]

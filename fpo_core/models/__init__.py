@@ -1,0 +1,1 @@
+"""Model folders: where they are, what they are, their weights."""

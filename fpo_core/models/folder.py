@@ -1,0 +1,164 @@
+"""A model on disk: found or downloaded, described by its configuration, and fingerprinted."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fpo_core.config import ModelConfig
+from fpo_core.errors import ModelError
+from fpo_core.io.atomic import sampled_sha256, write_json
+from fpo_core.models.layout import Layout, layout_of
+
+_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+INDEX_FILE = "model.safetensors.index.json"
+_TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
+_COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
+"""What belongs to a model beside its weights and config.json."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with config.json and safetensors weights."""
+
+    path: Path
+    name: str
+    """What the user called it: a folder or a hub name."""
+
+    @classmethod
+    def locate(cls, config: ModelConfig, *, weights: bool = True) -> "ModelFolder":
+        """The local folder, or the hub's snapshot of safetensors and configuration files.
+
+        Without `weights`, config.json is enough. Raises ModelError, in one sentence, where there is
+        none, or no safetensors.
+        """
+        path = Path(config.model).expanduser()
+        wanted = _WANTED if weights else ["config.json"]
+        folder = cls(path if path.is_dir() else _download(config, wanted), config.model)
+        if not (folder.path / "config.json").is_file():
+            raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
+        if weights and not folder.weight_files:
+            raise ModelError(
+                f"{config.model} holds no safetensors weights: convert them to safetensors first"
+            )
+        return folder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json, with a multimodal model's text part on top."""
+        return self._settings | self._settings.get("text_config", {})
+
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{self.path / 'config.json'} is not JSON: {error}") from None
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files of the weights; adapters lying beside them are not."""
+        index = self.path / INDEX_FILE
+        if index.is_file():
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return [self.path / name for name in sorted(names)]
+        found = sorted(self.path.glob("*.safetensors"))
+        return [path for path in found if not path.name.startswith("adapter")]
+
+    @property
+    def layers(self) -> int:
+        """How many blocks."""
+        for name in ("num_hidden_layers", "n_layer"):
+            if isinstance(self.config.get(name), int):
+                return self.config[name]
+        raise ModelError(
+            f"{self.path / 'config.json'} does not say num_hidden_layers: give the folder of a "
+            "language model"
+        )
+
+    @property
+    def quantisation(self) -> dict[str, Any] | None:
+        """How the weights are quantised, as config.json says; None where they are not."""
+        return self.config.get("quantization") or self.config.get("quantization_config")
+
+    @property
+    def layout(self) -> Layout:
+        """Where the blocks sit in either library's model."""
+        return layout_of(self._settings.get("model_type", ""))
+
+    def copy_companions(self, folder: Path) -> None:
+        """Copy tokenizer, chat template, generation settings, code and licence to a folder."""
+        for pattern in _COMPANIONS:
+            for file in self.path.glob(pattern):
+                shutil.copy2(file, folder / file.name)
+
+    def fingerprint(self) -> str:
+        """SHA-256 that changes with the configuration or the weights."""
+        return sampled_sha256([self.path / "config.json", *self.weight_files])
+
+
+def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
+    """What to say where a library does not open the model in a folder."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+    words = reason.lower()
+    if "model type" in words and ("not supported" in words or "does not recognize" in words):
+        kind = ModelFolder(folder, "").config.get("model_type")
+        return ModelError(
+            f"{library} does not support the model_type {kind!r} of {folder}: update {library}, or "
+            "take a model of another family"
+        )
+    return ModelError(f"{library} cannot load the model in {folder}: {reason}")
+
+
+def check_quantised(fine_tune_type: str, quantised: bool) -> None:
+    """Raise ModelError where quantised weights themselves would have to move."""
+    if quantised and fine_tune_type == "full":
+        raise ModelError(
+            "fine_tune_type is full, but the model's weights are quantised and cannot be moved: "
+            "train lora or dora on them, or take the unquantised model"
+        )
+
+
+def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What mlx-lm reads at the top of a config.json and transformers 5 nests, renames or drops.
+
+    Without it mlx-lm's llama, qwen2, gemma2 and gemma3 fall back to rope bases of their own without
+    a word, and its gpt_neox and gpt2 do not load. Keys that are there already are left out.
+    """
+    rope = settings.get("rope_parameters") or {}
+    base = rope.get("full_attention", rope).get("rope_theta")
+    found = {
+        "rope_theta": base,
+        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rotary_emb_base": base,
+        "rotary_pct": rope.get("partial_rotary_factor"),
+        "n_ctx": settings.get("n_positions"),
+    }
+    return {k: v for k, v in found.items() if v is not None and k not in settings}
+
+
+def flatten_rope(path: Path) -> None:
+    """Repeat at the top of a config.json what `mlx_lm_settings` finds below."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    found = mlx_lm_settings(settings)
+    if found:
+        write_json(path, settings | found)
+
+
+def _download(config: ModelConfig, wanted: list[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    from fpo_core.io.hub import advice
+
+    name = config.model
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise ModelError(f"there is no folder {name}: check the path")
+    try:
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=wanted))
+    except errors.HFValidationError:
+        reason = f"{name!r} is neither a folder nor a hub name such as user/model: check it"
+    except OSError as error:
+        reason = advice(name, error) or f"{name} cannot be downloaded ({error}): check the disk"
+    raise ModelError(reason)

@@ -1,0 +1,161 @@
+"""Phase 1: run the frozen model once over every pair, and keep what it says (§3)."""
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from fpo_core import __version__
+from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import ALONE, Group, gather_scores, joined, wait
+from fpo_core.config import ReferenceConfig
+from fpo_core.data.batches import collate
+from fpo_core.data.batching import scoring_batches
+from fpo_core.data.token_store import Int64s, TokenisedPairs
+from fpo_core.errors import StoreError
+from fpo_core.events import Event, Sink
+from fpo_core.loss.scores import Scores
+from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.sae.load import describe_pooling
+from fpo_core.sae.taps import Features
+
+
+def store_key(model: str, adapter: str | None, features: Features | None) -> StoreKey:
+    """The identity of a run's reference from fingerprints of model and adapter."""
+    if features is None:
+        return StoreKey(model, adapter)
+    pooling = describe_pooling(features)
+    payloads = "+".join(sae.payload_sha256 for sae in features.saes)
+    return StoreKey(model, adapter, payloads, "+".join(map(str, features.hooks)), pooling)
+
+
+def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
+    """Per split, the positions of pairs that the store lacks; all, where it is not begun.
+
+    Raises StoreError where a store is there but was made from something else.
+    """
+    return _missing(_open(folder, key), splits)
+
+
+def _open(folder: Path, key: StoreKey) -> ReferenceStore | None:
+    """The store, where it is begun; StoreError where it was made from something else."""
+    if not ReferenceStore.exists(folder):
+        return None
+    store = ReferenceStore.open(folder)
+    key.check(store.key, folder)
+    return store
+
+
+def _missing(store: ReferenceStore | None, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
+    if store is None:
+        return [list(range(len(split))) for split in splits]
+    return [store.missing(split.keys()) for split in splits]
+
+
+def extend_store(
+    folder: Path,
+    key: StoreKey,
+    policy: Policy,
+    splits: Sequence[TokenisedPairs],
+    config: ReferenceConfig,
+    emit: Sink,
+    group: Group = ALONE,
+    widths: Sequence[int] = (),
+) -> ReferenceStore:
+    """Score every pair that the store lacks with the frozen policy; begin the store if need be.
+
+    `widths` are the features of each autoencoder, where there are several.
+
+    Stopped at any point, a later call goes on from the last whole shard. A store that is extended
+    keeps the cap and precision that it was begun with. The processes of a group share the batches;
+    the first one writes what one process alone would.
+    """
+    store = _open(folder, key)
+    missing = _missing(store, splits)
+    if store is not None and not any(missing):
+        return store
+    wait(group)  # until all have seen what is missing
+    writer = None if group.rank else _writer(folder, store, key, policy, config, widths)
+    progress = _Progress(sum(map(len, missing)), emit)
+    for split, positions in zip(splits, missing, strict=True):
+        rows = np.asarray(positions, np.int64)
+        for chosen, scores in _scored(policy, split, rows, config.tokens_per_batch, group):
+            if writer is not None:
+                writer.add([split[int(i)].key for i in chosen], scores)
+            progress.advance(len(chosen), split.num_tokens(chosen))
+    if writer is not None:
+        writer.close()
+    wait(group)
+    return ReferenceStore.open(folder)
+
+
+def _writer(
+    folder: Path,
+    store: ReferenceStore | None,
+    key: StoreKey,
+    policy: Policy,
+    config: ReferenceConfig,
+    widths: Sequence[int],
+) -> StoreWriter:
+    begun = None if store is None else store.manifest
+    if begun is not None and begun["key"]["sae"] is not None and key.sae is None:
+        raise StoreError(
+            f"the reference store {folder} holds features and lacks some pairs, which a run "
+            "without an autoencoder cannot add: give --sae, or another --reference folder"
+        )
+    made_with = {
+        "fpo": __version__,
+        "backend": policy.info.backend,
+        "dtype": policy.info.dtype,
+        "quantisation": policy.info.quantisation,
+    }
+    return StoreWriter(
+        folder,
+        key if begun is None else StoreKey(**begun["key"]),
+        cap=config.feature_cap if begun is None else begun["feature_cap"],
+        dtype=config.feature_dtype if begun is None else begun["feature_dtype"],
+        rows_per_shard=config.rows_per_shard,
+        widths=widths,
+        made_with=made_with if begun is None else begun["made_with"],
+        shards=None if begun is None else begun["shards"],
+    )
+
+
+def _scored(
+    policy: Policy,
+    split: TokenisedPairs,
+    rows: Int64s,
+    tokens_per_batch: int,
+    group: Group,
+) -> Iterator[tuple[Int64s, Scores]]:
+    """Pairs of a split and their scores, as many batches at a time as there are processes."""
+    plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
+    for first in range(0, len(plan), group.size):
+        turn = plan[first : first + group.size]
+        own = None
+        if group.rank < len(turn):
+            own = policy.score(collate(split, rows[turn[group.rank]]))
+        ends = np.cumsum([0, *map(len, turn)] + [0] * (group.size - len(turn)))
+        owners = [np.arange(*part) for part in pairwise(ends)]
+        yield rows[joined(turn)], gather_scores(group, own, owners)
+
+
+class _Progress:
+    def __init__(self, total: int, emit: Sink) -> None:
+        self._total, self._emit = total, emit
+        self._done = self._tokens = 0
+        self._start = time.monotonic()
+
+    def advance(self, pairs: int, tokens: int) -> None:
+        self._done += pairs
+        self._tokens += tokens
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        values = {
+            "pairs": self._done,
+            "total": self._total,
+            "tokens_per_second": self._tokens / elapsed,
+            "eta_seconds": elapsed / self._done * (self._total - self._done),
+        }
+        self._emit(Event("reference", 0, values))

@@ -1,0 +1,179 @@
+"""How well an autoencoder explains a model's activations on a user's own texts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from fpo_core.arrays.ops import Array, Ops
+from fpo_core.data.batches import PAD_ID
+from fpo_core.errors import DataError
+from fpo_core.sae.taps import Features
+
+OUTLIER = 5.0
+"""Tokens whose norm exceeds this many medians are attention sinks: no autoencoder explains them."""
+FITS, USABLE = 0.35, 0.6
+"""Variance unexplained up to which an autoencoder fits, and up to which it can still be used."""
+WORSE_CHAT = 0.1
+"""By how much more of chat text may stay unexplained before it is worth a word."""
+DENSE = 0.25
+"""Share of features firing on a token above which they are not sparse."""
+DEAD = 0.5
+"""Share of silent features that is worth a word, once each could have fired often."""
+_CHANCES = 10
+_TOKENS = 1024
+
+
+class ActivationReader(Protocol):
+    """A frozen model of some framework, read at a hook."""
+
+    ops: Ops
+
+    def read(self, tokens: np.ndarray) -> Array:
+        """Activations at the hook: (n, t) int32, padded on the right -> (n, t, d_in)."""
+        ...
+
+    def numpy(self, array: Array) -> np.ndarray:
+        """An array of the framework in float32 on the host."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was measured on some texts; token averages leave outliers out.
+
+    `variance_unexplained` is Σ‖h − ĥ‖² / Σ‖h − mean h‖²; `with_outliers` the same over all tokens.
+    `l0` is the mean number of features that fire, `dead_share` the share that never did.
+    `outliers_first` is the share of outliers that begin their text.
+    """
+
+    tokens: int
+    variance_unexplained: float
+    with_outliers: float
+    l0: float
+    dead_share: float
+    outlier_share: float
+    outliers_first: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A plain word, and the reasons in sentences."""
+
+    word: Literal["fits", "usable", "does not fit"]
+    reasons: tuple[str, ...]
+
+
+class _Sums:
+    """Sums over tokens from which a share of variance comes: errors, squares and vectors."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.errors, self.squares = 0.0, 0.0, 0.0
+        self.total = np.zeros(width)
+
+    def unexplained(self) -> float:
+        variance = self.squares - float(self.total @ self.total) / max(self.count, 1.0)
+        return self.errors / variance if variance > 0 else float("nan")
+
+
+def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]]) -> Fit:
+    """Measure an autoencoder on token rows; tokens that it was not trained on are left out.
+
+    Raises SaeError where it has no decoder, DataError where no token counts.
+    """
+    measure = _Measure(reader, features)
+    for batch in _batches(rows):
+        measure.add(*batch)
+    return measure.result()
+
+
+class _Measure:
+    def __init__(self, reader: ActivationReader, features: Features) -> None:
+        self.reader, self.sae, self.untrained = reader, features.only.sae, features.untrained
+        self.moved: Any = None
+        self.limit: float | None = None
+        self.all, self.inliers = _Sums(self.sae.d_in), _Sums(self.sae.d_in)
+        self.fired = np.zeros(self.sae.d_sae)
+        self.outliers = self.first = 0.0
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """One batch: (n, t) ids and (n,) lengths."""
+        xp, numpy = self.reader.ops, self.reader.numpy
+        h = xp.as_float(self.reader.read(tokens))
+        self.moved = self.moved or self.sae.to(xp, h)
+        c = self.moved.encode(xp, h)
+        error = h - self.moved.decode(xp, c, h)
+        squares, errors = numpy((h * h).sum(-1)), numpy((error * error).sum(-1))
+        counted = np.arange(tokens.shape[1]) < lengths[:, None]
+        counted &= ~np.isin(tokens, self.untrained)
+        outlier = self._outliers(np.sqrt(squares), counted)
+        for sums, mask in ((self.all, counted), (self.inliers, counted & ~outlier)):
+            sums.count += mask.sum()
+            sums.errors += float(errors[mask].sum(dtype=np.float64))
+            sums.squares += float(squares[mask].sum(dtype=np.float64))
+            weights = xp.asarray(mask.astype(np.float32), h)[..., None]
+            sums.total += numpy((h * weights).sum(0).sum(0))
+        fired = xp.as_float(c != 0) * weights
+        self.fired += numpy(fired.sum(0).sum(0))
+        self.outliers += (outlier & counted).sum()
+        self.first += (outlier & counted)[:, 0].sum()
+
+    def _outliers(self, norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        if self.limit is None and counted.any():
+            self.limit = OUTLIER * float(np.median(norms[counted]))
+        return norms > (self.limit or np.inf)
+
+    def result(self) -> Fit:
+        if not self.inliers.count:
+            raise DataError(
+                "no token of these texts counts, expected some that the autoencoder was trained "
+                "on: give longer texts"
+            )
+        return Fit(
+            tokens=int(self.all.count),
+            variance_unexplained=self.inliers.unexplained(),
+            with_outliers=self.all.unexplained(),
+            l0=float(self.fired.sum() / self.inliers.count),
+            dead_share=float((self.fired == 0).mean()),
+            outlier_share=float(self.outliers / self.all.count),
+            outliers_first=float(self.first / self.outliers) if self.outliers else 0.0,
+        )
+
+
+def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of like length together, about _TOKENS at a time, padded on the right."""
+    ordered = sorted((row for row in rows if row), key=len)
+    while ordered:
+        size = max(1, _TOKENS // len(ordered[0]))
+        part, ordered = ordered[:size], ordered[size:]
+        lengths = np.array([len(row) for row in part])
+        tokens = np.full((len(part), lengths.max()), PAD_ID, np.int32)
+        for place, row in zip(tokens, part, strict=True):
+            place[: len(row)] = row
+        yield tokens, lengths
+
+
+def judge(raw: Fit, chat: Fit | None, d_sae: int) -> Verdict:
+    """What the numbers mean, by those under the chat template where there is one."""
+    fit = chat or raw
+    unexplained = fit.variance_unexplained
+    word = "fits" if unexplained <= FITS else "usable" if unexplained <= USABLE else "does not fit"
+    reasons = [f"{unexplained:.0%} of the variance stays unexplained (fits up to {FITS:.0%})"]
+    if word == "does not fit":
+        reasons.append("it may be of another model, layer or site: see `fpo sae list`, or --hook")
+    if chat is not None and chat.variance_unexplained > raw.variance_unexplained + WORSE_CHAT:
+        reasons.append(
+            f"raw text is explained better ({raw.variance_unexplained:.0%} unexplained): prefer an "
+            "autoencoder of an instruction-tuned model"
+        )
+    if fit.l0 > DENSE * d_sae:
+        reasons.append(f"{fit.l0:.0f} of {d_sae} features fire on a token: they are not sparse")
+    if fit.dead_share > DEAD and fit.tokens * fit.l0 > _CHANCES * d_sae:
+        reasons.append(f"{fit.dead_share:.0%} of the features never fire on these texts")
+    if fit.outlier_share > 0:
+        reasons.append(
+            f"{fit.outlier_share:.1%} of the tokens have over {OUTLIER:.0f} times the median norm "
+            f"and were left out; {fit.outliers_first:.0%} of them begin their text"
+        )
+    return Verdict(word, tuple(reasons))

@@ -1,0 +1,25 @@
+"""The reference in memory, for objectives that ask its distribution in every step."""
+
+from fpo_core.backend.policy import Policy
+from fpo_core.config import TrainConfig
+from fpo_core.events import Event, Sink
+from fpo_core.loss.objectives import needs_kl
+
+
+def hold_reference(policy: Policy, config: TrainConfig, emit: Sink) -> None:
+    """Keep the weights of a policy at its start as the reference, where the objective needs one.
+
+    With adapters these are the adapters' own, swapped in for a pass: no second model. Full
+    fine-tuning holds a copy of all it trains, and a warning event says so.
+    """
+    if not needs_kl(config):
+        return
+    weights = policy.trained()
+    policy.set_reference(weights)
+    if config.fine_tune_type == "full":
+        size = sum(weight.nbytes for weight in weights.values()) / 2**20
+        text = (
+            f"the objective {config.objective} asks the reference in every step: full fine-tuning "
+            f"holds a frozen copy of the trained weights for it ({size:.0f} MiB)"
+        )
+        emit(Event("warning", 0, {"message": text}))

@@ -1,0 +1,133 @@
+"""What a run leaves in its output folder."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpo_core.adapters.lora import Adapter, select_blocks
+from fpo_core.adapters.writer import save_adapter
+from fpo_core.backend.policy import Policy
+from fpo_core.config import TrainConfig
+from fpo_core.io.atomic import (
+    remove_folder,
+    remove_leftovers,
+    sync,
+    write_folder,
+    write_into_folder,
+    write_json,
+)
+from fpo_core.models.folder import ModelFolder, flatten_rope
+from fpo_core.train.checkpoints import Checkpoint, Checkpoints, Origin
+from fpo_core.train.state import RunState
+
+LOG_FILE = "log.jsonl"
+CONFIG_FILE = "fpo_config.json"
+BEST, BEST_FILE = "best", "fpo_best.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder: the trained result at its top, `best/`, `checkpoints/`, the log."""
+
+    path: Path
+    model: ModelFolder
+    config: TrainConfig
+
+    @property
+    def log(self) -> Path:
+        """The metrics, one JSON object a line."""
+        return self.path / LOG_FILE
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What the run can go on from."""
+        return checkpoints_in(self.path, self.config.save_total_limit)
+
+    def begin(self) -> None:
+        """Make the folder and write the settings; a log of an earlier run is replaced."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        self.log.unlink(missing_ok=True)
+        write_json(self.path / CONFIG_FILE, self.config.to_mapping())
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Take back what was written after the checkpoint; write the settings in use now."""
+        self._remove_leftovers()
+        self.checkpoints.prune(checkpoint.state.step)
+        if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
+            os.truncate(self.log, checkpoint.log_bytes)
+        write_json(self.path / CONFIG_FILE, self.config.to_mapping())
+
+    def _remove_leftovers(self) -> None:
+        for folder in (self.path, self.checkpoints.folder):
+            remove_leftovers(folder)
+
+    def save_result(self, policy: Policy) -> None:
+        """Write the trained adapter or model to the top of the folder."""
+        write_into_folder(self.path, lambda folder: self._write_result(policy, folder))
+
+    def _write_result(self, policy: Policy, folder: Path) -> None:
+        """The adapter, or the whole model with its tokenizer."""
+        if self.config.fine_tune_type == "full":
+            policy.save_model(folder)
+            flatten_rope(folder / "config.json")
+            self.model.copy_companions(folder)
+            return
+        adapter = Adapter(
+            rank=self.config.rank,
+            scale=self.config.scale,
+            dropout=self.config.dropout,
+            num_layers=len(select_blocks(self.model.layers, self.config.num_layers)),
+            weights=policy.trained(),
+        )
+        save_adapter(
+            folder,
+            adapter,
+            base_model=self.config.model,
+            layout=self.model.layout,
+        )
+
+    def save_best(self, policy: Policy, state: RunState) -> None:
+        """Keep this as the best result so far; its checkpoint was saved before."""
+
+        def write(folder: Path) -> None:
+            self._write_result(policy, folder)
+            found = {"step": state.best_step, f"eval_{self.config.best_metric}": state.best_value}
+            write_json(folder / BEST_FILE, found)
+
+        write_folder(self.path / BEST, write)
+
+    def best_step(self) -> int | None:
+        """The step whose result lies in `best/`; None where there is no whole one."""
+        try:
+            return json.loads((self.path / BEST / BEST_FILE).read_text(encoding="utf-8"))["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def drop_best(self) -> None:
+        """Remove a `best/` that the run knows nothing of."""
+        if (self.path / BEST).exists():
+            remove_folder(self.path / BEST)
+
+    def save_checkpoint(self, policy: Policy, state: RunState, origin: Origin) -> None:
+        """Write weights, optimiser and state to a folder of `checkpoints/`."""
+        size = 0
+        if self.log.exists():  # what the checkpoint counts on must not be lost with the power
+            sync(self.log)
+            size = self.log.stat().st_size
+        self.checkpoints.save(policy, state, origin, size)
+
+
+def checkpoints_in(output: Path, keep: int = 1) -> Checkpoints:
+    """The checkpoints of an output folder."""
+    return Checkpoints(output / "checkpoints", keep)
+
+
+def is_finished(output: Path) -> bool:
+    """Whether the log of an output folder ends with the end of the run."""
+    try:
+        lines = (output / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        return json.loads(lines[-1])["kind"] == "done"
+    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        return False

@@ -1,0 +1,37 @@
+"""A frozen mlx-lm model, read at a hook."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from fpo_core.config import ModelConfig
+from fpo_core.sae.hook import Hook
+from fpo_mlx import device as devices
+from fpo_mlx import ops
+from fpo_mlx.hooks import Tap
+from fpo_mlx.models import find_blocks, load_model
+
+
+class MlxReader:
+    """`fpo_core.sae.explained_variance.ActivationReader` on an mlx-lm model."""
+
+    ops = ops
+
+    def __init__(self, folder: Path, config: ModelConfig, hook: Hook) -> None:
+        dtype = devices.select_dtype(config, devices.select_device(config))
+        self._model, _ = load_model(folder, config, dtype)
+        self._model.eval()
+        self._tap = Tap(find_blocks(self._model)[1][hook.layer], hook.site)
+        self._tap.install()
+
+    def read(self, tokens: np.ndarray) -> mx.array:
+        """See `fpo_core.sae.explained_variance.ActivationReader`; later blocks stay uncomputed."""
+        _, value = self._tap.watch(lambda: self._model(mx.array(tokens)))
+        mx.eval(value)
+        return value
+
+    @staticmethod
+    def numpy(array: mx.array) -> np.ndarray:
+        """See `fpo_core.sae.explained_variance.ActivationReader`."""
+        return np.array(array.astype(mx.float32))

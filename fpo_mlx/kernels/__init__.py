@@ -1,0 +1,1 @@
+"""Fast forms of layers on MLX, each with its own gradient."""

@@ -1,0 +1,62 @@
+"""Pooled features whose forward pass is streamed and whose gradient touches few columns."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import mlx.core as mx
+
+from fpo_core.loss.packing import Scored, chunk_rows
+from fpo_core.sae.sae import Sae
+from fpo_core.sae.streaming import encode_columns, gradient_columns, stream_pool
+from fpo_mlx import ops
+
+_COPIES = 4
+"""Pre-activations, features and masks of one chunk live at once."""
+
+
+def pooled_features(
+    budget: int,
+    sae: Sae,
+    h: mx.array,
+    scored: Scored,
+    shares: mx.array,
+    *,
+    rows: Sequence[int],
+    slots: int,
+) -> mx.array:
+    """c̄ of every sequence, (n, d_sae), from the activations at its tokens, h (N, d_in), and the
+    share of each token in each sequence, (n, N).
+
+    Gradients flow to the sequences `rows` alone, each through at most `slots` features. At most
+    `budget` MiB of features exist at once.
+    """
+    chunk = chunk_rows(budget, sae.d_sae, _COPIES)
+
+    def forward(h: mx.array) -> list[mx.array]:
+        pooled, winners = stream_pool(ops, sae, h, shares, chunk)
+        return [pooled] if winners is None else [pooled, winners]
+
+    def backward(h: mx.array, cotangents: Any, outputs: Any) -> mx.array:
+        parts: list[mx.array] = []
+        for row, (start, end) in enumerate(pairwise(scored.bounds.tolist())):
+            own = h[start:end]
+            if row not in rows or start == end:
+                parts.append(mx.zeros_like(own))
+                continue
+            gradient = cotangents[0][row]
+            columns = gradient_columns(ops, gradient, slots)
+            weights = shares[row, start:end][:, None] * gradient[columns]
+            winners = outputs[1][start:end] if len(outputs) > 1 else None
+            encode = _encoder(sae, columns, winners)
+            parts += mx.vjp(encode, [own], [weights])[1]
+        return mx.concatenate(parts)
+
+    function = mx.custom_function(forward)
+    function.vjp(backward)
+    outputs: Any = function(h)
+    return outputs[0]
+
+
+def _encoder(sae: Sae, columns: mx.array, winners: mx.array | None) -> Any:
+    return lambda h: encode_columns(ops, sae, columns, h, winners)

@@ -1,0 +1,194 @@
+"""Log-probabilities from hidden states, chunk by chunk: no more than a budget of logits at once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from fpo_core.errors import ModelError
+from fpo_core.loss.logps import token_kl
+from fpo_core.loss.packed import TokenTerms
+from fpo_core.loss.packing import chunk_rows
+from fpo_mlx import ops
+from fpo_mlx.exponential import exp
+from fpo_mlx.hooks import intercept
+
+Logits = Callable[[mx.array], mx.array]
+"""(n, d) hidden states -> (n, v) logits."""
+Chunk = tuple[TokenTerms, list[mx.array]]
+"""The terms of some tokens, and all that was made for them."""
+_COPIES = 10
+"""Logits, their softmax and a gradient of one chunk live at once."""
+
+
+class Head:
+    """A model's output layer, with the soft cap that follows it in Gemma 2."""
+
+    def __init__(self, model: nn.Module, budget: int) -> None:
+        self.module, self._method = _find_head(model)
+        self._layer: Callable[..., mx.array] = getattr(type(self.module), self._method)
+        self._softcap: float | None = getattr(model.args, "final_logit_softcapping", None)
+        weight: Any = self.module.weight
+        self.vocab: int = weight.shape[0]
+        self._chunk_rows = chunk_rows(budget, self.vocab, _COPIES)
+        self._watching = False
+        self._states: mx.array | None = None
+        intercept(self.module, self._keep, self._method)
+
+    def states(self, forward: Callable[[], Any]) -> mx.array:
+        """What the model hands to its head in this pass: (b, t, d)."""
+        self._watching, self._states = True, None
+        try:
+            forward()
+        finally:
+            self._watching = False
+        states, self._states = self._states, None
+        assert states is not None, "no forward pass went through the head"
+        return states
+
+    def _keep(self, inner: Callable[..., mx.array], module: nn.Module, x: mx.array) -> mx.array:
+        if not self._watching:
+            return inner(module, x)
+        self._states = x
+        return x  # and what follows is never evaluated
+
+    @property
+    def trained(self) -> bool:
+        """Whether the layer itself takes a gradient."""
+        return bool(self._weights())
+
+    def _weights(self) -> dict[str, Any]:
+        return self.module.trainable_parameters()
+
+    def logits(self, h: mx.array) -> mx.array:
+        """(n, d) -> (n, v)."""
+        logits = self._uncapped(h)
+        if self._softcap is None:
+            return logits
+        return mx.tanh(logits / self._softcap) * self._softcap
+
+    def _uncapped(self, h: mx.array) -> mx.array:
+        return self._layer(self.module, h)
+
+    def frozen(self) -> Logits:
+        """The layer as it is now, whatever its weights become."""
+        weights = self._weights()
+        return lambda h: self._with(weights, lambda: self.logits(h))
+
+    def _with(self, weights: dict[str, mx.array], compute: Callable[[], Any]) -> Any:
+        mine = self._weights()
+        self.module.update(weights)
+        try:
+            return compute()
+        finally:
+            self.module.update(mine)
+
+    def terms(
+        self,
+        h: mx.array,
+        labels: mx.array,
+        reference: tuple[Logits, mx.array] | None = None,
+        *,
+        entropy: bool = False,
+        differentiate: bool = False,
+    ) -> TokenTerms:
+        """Terms of N tokens (N,) from the states (N, d) that predict them.
+
+        `reference` is the reference's head and its states (N, d), for KL. To be differentiated, a
+        frozen head takes each chunk's gradient in the forward pass, and a trained one repeats the
+        chunk in backward.
+        """
+        compute = self._forward_gradient if differentiate and not self.trained else self._chunk
+        if differentiate and self.trained:
+            compute = self._repeated
+        parts: list[TokenTerms] = []
+        made: list[mx.array] = []
+        for at in range(0, max(labels.shape[0], 1), self._chunk_rows):
+            part = slice(at, at + self._chunk_rows)
+            own = h[part]
+            if made:  # one chunk after the other, for each to take the memory of the last
+                own = mx.depends([own], made)[0]
+            frozen = None if reference is None else reference[0](reference[1][part])
+            terms, made = compute(own, labels[part], frozen, entropy)
+            parts.append(terms)
+        return TokenTerms.join(ops, parts)
+
+    def _chunk(
+        self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
+    ) -> Chunk:
+        terms = TokenTerms.of(ops, self.logits(h), labels, reference, entropy=entropy)
+        return terms, terms.given()
+
+    def _repeated(
+        self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
+    ) -> Chunk:
+        def run(weights: dict[str, mx.array], h: mx.array) -> list[mx.array]:
+            return self._with(weights, lambda: self._chunk(h, labels, reference, entropy)[1])
+
+        terms = mx.checkpoint(run)(self._weights(), h)
+        return TokenTerms(*terms), terms
+
+    def _forward_gradient(
+        self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
+    ) -> Chunk:
+        del entropy
+
+        def forward(h: mx.array) -> list[mx.array]:
+            return self._terms_and_slopes(h, labels, reference)
+
+        def backward(primals: Any, cotangents: Any, outputs: Any) -> mx.array:
+            del primals
+            count = len(outputs) // 2
+            slopes = zip(cotangents[:count], outputs[count:], strict=True)
+            return sum((c[:, None].astype(s.dtype) * s for c, s in slopes), mx.array(0, h.dtype))
+
+        function = mx.custom_function(forward)
+        function.vjp(backward)
+        outputs: Any = function(h)
+        return TokenTerms(*outputs[: len(outputs) // 2]), outputs
+
+    def _terms_and_slopes(
+        self, h: mx.array, labels: mx.array, reference: mx.array | None
+    ) -> list[mx.array]:
+        """The terms (n,), then each one's gradient by its own token's state (n, d).
+
+        By logits, log π has the gradient onehot − softmax, and KL softmax − the reference's.
+        """
+        logits, picks = ops.as_float(self.logits(h)), labels[:, None]
+        largest = logits.max(axis=-1, keepdims=True)
+        weights = exp(logits - largest)
+        total = weights.sum(axis=-1, keepdims=True)
+        own = mx.take_along_axis(logits, picks, axis=-1) - largest
+        terms = [(own - mx.log(total))[:, 0]]
+        less = mx.take_along_axis(weights, picks, axis=-1) - total
+        apart = mx.put_along_axis(weights, picks, less, axis=-1)
+        slopes = [(self._through(h, logits, apart) / -total).astype(h.dtype)]
+        if reference is not None:
+            terms.append(token_kl(ops, logits, reference))
+            apart = weights / total - mx.softmax(ops.as_float(reference), axis=-1)
+            slopes.append(self._through(h, logits, apart))
+        return [*terms, *slopes]
+
+    def _through(self, h: mx.array, logits: mx.array, gradient: mx.array) -> mx.array:
+        """A gradient by the logits (n, v) as one by the states (n, d)."""
+        if self._softcap is not None:
+            gradient = gradient * (1 - mx.square(logits / self._softcap))
+        # Of the layer only what its gradient needs is evaluated: no logits again.
+        return mx.vjp(self._uncapped, [h], [gradient.astype(h.dtype)])[1][0]
+
+
+def _find_head(model: nn.Module) -> tuple[nn.Module, str]:
+    """The output layer, and the method that applies it: a layer of its own, or the embedding."""
+    for _, module in [("", model), *model.named_modules()]:
+        for name in ("lm_head", "embed_out"):
+            if name in module:
+                return module[name], "__call__"
+    for _, module in model.named_modules():
+        for name in ("embed_tokens", "wte"):
+            if name in module:
+                return module[name], "as_linear"
+    raise ModelError(
+        f"no output layer was found in this {type(model).__module__}: expected lm_head, embed_out "
+        "or a tied embedding"
+    )

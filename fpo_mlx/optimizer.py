@@ -1,0 +1,109 @@
+"""MLX's optimisers on the trained weights, their state under canonical names."""
+
+from collections.abc import Iterator, Mapping
+
+import mlx.core as mx
+import numpy as np
+from mlx import optimizers
+
+from fpo_core.backend.optimiser_state import check_state, state_parts
+from fpo_core.backend.process_group import Group
+from fpo_core.config import OptimiserConfig
+from fpo_mlx.trainable import Trained, Weights
+
+_KEYS = {
+    "adamw": {"m": "m", "v": "v"},
+    "adafactor": {"row": "exp_avg_sq_row", "col": "exp_avg_sq_col", "v": "exp_avg_sq"},
+    "lion": {"m": "m"},
+}
+"""MLX's own names of the parts of a state."""
+_TRANSPOSED = {"row": "col", "col": "row"}
+
+
+class Optimiser:
+    """Holds the accumulated gradient and takes steps with it."""
+
+    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
+        self._trained, self._group = trained, group
+        self._gradients: Weights | None = None
+        self._name = config.optimizer
+        self._optimizer = _make(config)
+        self._optimizer.init(trained.get())
+
+    def add_gradients(self, gradients: Weights) -> None:
+        """Add the gradient of one batch."""
+        if self._gradients is not None:
+            gradients = {name: self._gradients[name] + grad for name, grad in gradients.items()}
+        self._gradients = gradients
+        mx.eval(gradients)
+
+    def step(self, learning_rate: float, max_norm: float) -> float:
+        """See `fpo_core.backend.policy.Policy.apply_gradients`."""
+        if self._group.size > 1:
+            self._gradients = self._summed()
+        if self._gradients is None:
+            raise RuntimeError("no gradient was accumulated")
+        clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
+        norm = float(np.asarray(total))
+        if np.isfinite(norm):
+            self._optimizer.learning_rate = self._bounded(learning_rate)
+            updated = self._optimizer.apply_gradients(clipped, self._trained.get())
+            self._trained.put(updated)
+            mx.eval(updated, self._optimizer.state)
+        self.drop_gradients()
+        return norm
+
+    def _summed(self) -> Weights:
+        """The gradients of all processes added up; one that saw no rows has none."""
+        weights = self._trained.get()
+        mine = self._gradients or {name: mx.zeros_like(w) for name, w in weights.items()}
+        flat = self._group.sum_native(mx.concatenate([mine[name].flatten() for name in weights]))
+        ends = np.cumsum([weight.size for weight in weights.values()])[:-1]
+        parts = mx.split(flat, ends.tolist())
+        return {
+            name: part.reshape(weight.shape)
+            for (name, weight), part in zip(weights.items(), parts, strict=True)
+        }
+
+    def drop_gradients(self) -> None:
+        """Forget the accumulated gradient."""
+        self._gradients = None
+
+    def _bounded(self, learning_rate: float) -> float:
+        """Adafactor's rate is at most 1/√step (1804.04235); torch sees to it by itself."""
+        if self._name != "adafactor":
+            return learning_rate
+        return min(learning_rate, (int(self._optimizer.step) + 1) ** -0.5)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.backend.policy.Policy.optimiser_state`."""
+        held = self._optimizer.state
+        arrays = {"step": np.array(held["step"].item(), np.int64)}
+        for name, part, key in self._parts():
+            value = self._trained.to_canonical({name: held[name][key]})[name]
+            arrays[f"{name}.{part}"] = value
+        return arrays
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """See `fpo_core.backend.policy.Policy.load_optimiser_state`."""
+        check_state(state, self._name, self._trained.shapes())
+        self._optimizer.state["step"] = mx.array(int(state["step"]), mx.uint64)
+        for name, part, key in self._parts():
+            value = self._trained.to_mlx({name: state[f"{name}.{part}"]})[name]
+            self._optimizer.state[name][key] = value
+
+    def _parts(self) -> Iterator[tuple[str, str, str]]:
+        """Each weight with each part of its state: their canonical names, and MLX's key."""
+        for name, shape in self._trained.shapes().items():
+            for part in state_parts(self._name, shape):
+                mine = _TRANSPOSED.get(part, part) if self._trained.is_lora else part
+                yield name, part, _KEYS[self._name][mine]
+
+
+def _make(config: OptimiserConfig) -> optimizers.Optimizer:
+    if config.optimizer == "adafactor":
+        return optimizers.Adafactor(0.0, relative_step=False)
+    if config.optimizer == "lion":
+        return optimizers.Lion(0.0, weight_decay=config.weight_decay)
+    # Bias correction is off in MLX by default, on in torch.
+    return optimizers.AdamW(0.0, weight_decay=config.weight_decay, bias_correction=True)

@@ -1,0 +1,37 @@
+"""A frozen transformers model, read at a hook."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fpo_core.config import ModelConfig
+from fpo_core.sae.hook import Hook
+from fpo_torch import device as devices
+from fpo_torch import ops
+from fpo_torch.hooks import Tap
+from fpo_torch.models import find_blocks, load_model
+from fpo_torch.trainable import to_numpy
+
+
+class TorchReader:
+    """`fpo_core.sae.explained_variance.ActivationReader` on a transformers model."""
+
+    ops = ops
+    numpy = staticmethod(to_numpy)
+
+    def __init__(self, folder: Path, config: ModelConfig, hook: Hook) -> None:
+        self._device = devices.select_device(config)
+        model = load_model(folder, config, devices.select_dtype(config, self._device))
+        self._model = model.to(self._device).eval()  # pyright: ignore[reportArgumentType]
+        self._tap = Tap(find_blocks(model)[1][hook.layer], hook.site)
+
+    @torch.no_grad()
+    def read(self, tokens: np.ndarray) -> Tensor:
+        """See `fpo_core.sae.explained_variance.ActivationReader`."""
+        ids = torch.from_numpy(tokens).long().to(self._device)
+        _, value = self._tap.watch(
+            lambda: self._model(input_ids=ids, logits_to_keep=1, use_cache=False)
+        )
+        return value

@@ -1,0 +1,89 @@
+"""The weights that are trained: where they live, and their canonical form."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from fpo_core.adapters.lora import check_shapes, initial_weights, select_blocks, select_targets
+from fpo_core.config import AdapterConfig
+from fpo_core.models.folder import check_quantised
+from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
+from fpo_torch.models import find_blocks
+
+Weights = dict[str, Tensor]
+
+
+class Trained:
+    """Trained weights by canonical name, kept in float32."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter], *, adapters: bool) -> None:
+        self.parameters, self.adapters = parameters, adapters
+
+    @contextlib.contextmanager
+    def swapped(self, weights: Weights) -> Iterator[None]:
+        """Within, the model computes with these weights in place of its own."""
+        mine = {name: parameter.data for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data = weights[name]
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data = mine[name]
+
+    def get(self) -> dict[str, np.ndarray]:
+        """The weights as NumPy arrays."""
+        return {name: to_numpy(parameter) for name, parameter in self.parameters.items()}
+
+    def put(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace the weights; ModelError where names or shapes do not fit."""
+        for name, weight in self.from_canonical(weights).items():
+            self.parameters[name].data.copy_(weight)
+
+    def from_canonical(self, weights: Mapping[str, np.ndarray]) -> Weights:
+        """Canonical arrays as tensors; ModelError where names or shapes do not fit."""
+        expected = {name: tuple(weight.shape) for name, weight in self.parameters.items()}
+        check_shapes(weights, expected)
+        return {
+            name: torch.from_numpy(np.array(weights[name])).to(parameter.device)
+            for name, parameter in self.parameters.items()
+        }
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A float32 copy on the host."""
+    return tensor.detach().float().cpu().numpy().copy()
+
+
+def select_trained(
+    model: PreTrainedModel, config: AdapterConfig, seed: int
+) -> tuple[nn.Module, Trained]:
+    """Add adapters, or choose the weights that full training moves; everything else is frozen.
+
+    Returns the model to call and its trained weights.
+    """
+    path, stack = find_blocks(model)
+    blocks = select_blocks(len(stack), config.num_layers)
+    check_quantised(config.fine_tune_type, hasattr(model.config, "quantization_config"))
+    if config.fine_tune_type == "full":
+        starts = tuple(f"{path}.{block}." for block in blocks)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(config.num_layers < 0 or name.startswith(starts))
+        chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return model, Trained(chosen, adapters=False)
+    targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
+    places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
+    adapted = add_lora(model, places, config)
+    trained = Trained(dict(lora_weights(adapted)), adapters=True)
+    shapes = {name: tuple(parameter.shape) for name, parameter in trained.parameters.items()}
+
+    def base(place: str) -> np.ndarray:
+        block, target = place.split(".", 1)
+        return base_weight(stack[int(block)], target)
+
+    trained.put(initial_weights(shapes, seed, base))
+    return adapted, trained
