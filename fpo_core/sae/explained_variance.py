@@ -1,6 +1,6 @@
 """How well an autoencoder explains a model's activations on a user's own texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,9 @@ DEAD = 0.5
 """Share of silent features that is worth a word, once each could have fired often."""
 _CHANCES = 10
 _TOKENS = 1024
+"""Most tokens of a batch, padding included, and most that are encoded at once."""
+_SAMPLE = 32
+"""Rows of all lengths whose median norm says which tokens are outliers."""
 
 
 class ActivationReader(Protocol):
@@ -83,7 +86,9 @@ def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Seq
     Raises SaeError where it has no decoder, DataError where no token counts.
     """
     measure = _Measure(reader, features)
-    for batch in _batches(rows):
+    ordered = sorted((row for row in rows if row), key=len)
+    measure.set_limit(_batches(ordered[:: max(1, len(ordered) // _SAMPLE)]))
+    for batch in _batches(ordered):
         measure.add(*batch)
     return measure.result()
 
@@ -92,37 +97,55 @@ class _Measure:
     def __init__(self, reader: ActivationReader, features: Features) -> None:
         self.reader, self.sae, self.untrained = reader, features.only.sae, features.untrained
         self.moved: Any = None
-        self.limit: float | None = None
+        self.limit = np.inf
         self.all, self.inliers = _Sums(self.sae.d_in), _Sums(self.sae.d_in)
         self.fired = np.zeros(self.sae.d_sae)
         self.outliers = self.first = 0.0
 
+    def set_limit(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Take the norm above which a token is an outlier from a sample of the batches."""
+        norms: list[np.ndarray] = []
+        for tokens, lengths in batches:
+            h = self._activations(tokens)
+            squares = self.reader.numpy((h * h).sum(-1))
+            norms.append(np.sqrt(squares[self._counted(tokens, lengths)]))
+        if sum(map(len, norms)):
+            self.limit = OUTLIER * float(np.median(np.concatenate(norms)))
+
     def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
         """One batch: (n, t) ids and (n,) lengths."""
+        h, counted = self._activations(tokens), self._counted(tokens, lengths)
+        begins = np.arange(len(counted)) % tokens.shape[1] == 0
+        # One row may be longer than the batch's budget: features (tokens, d_sae) fill the memory.
+        for start in range(0, len(counted), _TOKENS):
+            part = slice(start, start + _TOKENS)
+            self._add_tokens(h[part], counted[part], begins[part])
+
+    def _activations(self, tokens: np.ndarray) -> Array:
+        return self.reader.ops.as_float(self.reader.read(tokens)).reshape(-1, self.sae.d_in)
+
+    def _counted(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Which tokens count, batch flattened: (n · t,) booleans."""
+        inside = np.arange(tokens.shape[1]) < lengths[:, None]
+        return (inside & ~np.isin(tokens, self.untrained)).reshape(-1)
+
+    def _add_tokens(self, h: Array, counted: np.ndarray, begins: np.ndarray) -> None:
+        """Activations (t, d_in), which of them count and which begin a text: (t,) booleans."""
         xp, numpy = self.reader.ops, self.reader.numpy
-        h = xp.as_float(self.reader.read(tokens))
         self.moved = self.moved or self.sae.to(xp, h)
         c = self.moved.encode(xp, h)
         error = h - self.moved.decode(xp, c, h)
         squares, errors = numpy((h * h).sum(-1)), numpy((error * error).sum(-1))
-        counted = np.arange(tokens.shape[1]) < lengths[:, None]
-        counted &= ~np.isin(tokens, self.untrained)
-        outlier = self._outliers(np.sqrt(squares), counted)
+        outlier = np.sqrt(squares) > self.limit
         for sums, mask in ((self.all, counted), (self.inliers, counted & ~outlier)):
             sums.count += mask.sum()
             sums.errors += float(errors[mask].sum(dtype=np.float64))
             sums.squares += float(squares[mask].sum(dtype=np.float64))
             weights = xp.asarray(mask.astype(np.float32), h)[..., None]
-            sums.total += numpy((h * weights).sum(0).sum(0))
-        fired = xp.as_float(c != 0) * weights
-        self.fired += numpy(fired.sum(0).sum(0))
+            sums.total += numpy((h * weights).sum(0))
+        self.fired += numpy((xp.as_float(c != 0) * weights).sum(0))
         self.outliers += (outlier & counted).sum()
-        self.first += (outlier & counted)[:, 0].sum()
-
-    def _outliers(self, norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
-        if self.limit is None and counted.any():
-            self.limit = OUTLIER * float(np.median(norms[counted]))
-        return norms > (self.limit or np.inf)
+        self.first += (outlier & counted & begins).sum()
 
     def result(self) -> Fit:
         if not self.inliers.count:
@@ -141,11 +164,12 @@ class _Measure:
         )
 
 
-def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of like length together, about _TOKENS at a time, padded on the right."""
-    ordered = sorted((row for row in rows if row), key=len)
+def _batches(ordered: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows from short to long, padded on the right: the longest fixes how many fit a batch."""
     while ordered:
-        size = max(1, _TOKENS // len(ordered[0]))
+        size = 1
+        while size < len(ordered) and (size + 1) * len(ordered[size]) <= _TOKENS:
+            size += 1
         part, ordered = ordered[:size], ordered[size:]
         lengths = np.array([len(row) for row in part])
         tokens = np.full((len(part), lengths.max()), PAD_ID, np.int32)

@@ -128,7 +128,9 @@ class Sae(SaeMeta):
         sae, h = self._ready(xp, h)
         _, scale, shift = transform_input(xp, h, self.input_transform)
         out = (features @ sae.W_dec + sae.b_dec) * scale + shift
-        return out + h.sum(-1)[..., None] / self.d_in if self.centred else out
+        # layer_norm's shift is the mean of h already.
+        add_mean = self.centred and self.input_transform != "layer_norm"
+        return out + h.sum(-1)[..., None] / self.d_in if add_mean else out
 
     def _ready(self, xp: Ops, h: Array) -> tuple["Sae", Array]:
         if h.shape[-1] != self.d_in:

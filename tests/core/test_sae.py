@@ -168,6 +168,19 @@ def test_reconstruction_undoes_the_transform(transform):
         dataclasses.replace(sae, W_dec=None).reconstruct(numpy_ops, H)
 
 
+@pytest.mark.parametrize("transform", ["none", "layer_norm"])
+def test_the_mean_of_a_centred_input_is_added_once(transform):
+    """Centred, the same identities give h − mean h; layer_norm's shift is that mean already."""
+    eye = np.eye(D_IN)
+    W_enc = np.hstack([eye, -eye]) - np.hstack([eye, -eye]).mean(0)
+    arrays = {"W_enc": W_enc, "b_enc": np.zeros(2 * D_IN)}
+    arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
+    meta = {"architecture": "relu", "d_in": D_IN, "d_sae": 2 * D_IN, "centred": True}
+    sae = Sae(input_transform=transform, **meta, **arrays)
+    assert abs(H.mean(-1)).min() > 0.01
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
+
+
 def test_a_wrong_width_is_refused():
     with pytest.raises(SaeError, match="width 5, expected d_in = 4"):
         make().encode(numpy_ops, np.zeros((2, 5)))
