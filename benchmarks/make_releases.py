@@ -88,9 +88,11 @@ def _release(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _rows(entry: Mapping[str, Any]) -> Iterator[list[Any]]:
     for sae in entry["saes"]:
         path = str(sae["path"])
+        if entry.get("conversion_func") == "mntss_clt_layer_transcoder":  # the layer's number
+            path = f"W_enc_{path}.safetensors"
         names = f"{entry['repo_id']}:{path} {sae['id']}"
         if "/clt-" in names:  # layer N of a cross-layer transcoder, which reads the residual there
-            site, layer = "resid_mid", int(path)
+            site, layer = "resid_mid", int(sae["path"])
         else:
             site, layer = _site(f"{entry['repo_id']}/{path} {sae['id']}"), _layer(names)
         norm = sae.get("norm_scaling_factor")

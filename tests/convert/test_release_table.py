@@ -63,7 +63,7 @@ def test_the_table_is_small_and_dated():
         ),
         (
             "mntss-gemma-2-2b-2.5m-clt-as-per-layer/layer_0",
-            "mntss/clt-gemma-2-2b-2.5M:0",
+            "mntss/clt-gemma-2-2b-2.5M:W_enc_0.safetensors",
             *("resid_mid", 0, None, None),
         ),
     ],

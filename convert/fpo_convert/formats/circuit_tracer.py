@@ -1,0 +1,107 @@
+"""circuit-tracer's transcoders: layer_N.safetensors, or W_enc_N.safetensors of a cross-layer one.
+
+What features of the latter write to later layers is left out: their encoder reads one place.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fpo_convert.formats.hook_names import chosen_hook
+from fpo_convert.formats.keys import refuse_unknown, refuse_values
+from fpo_convert.row_readers import FileTensor, Tensor, transposed
+from fpo_convert.source_formula import Options, Source
+from fpo_core.errors import SaeError
+from fpo_core.io.reader import open_safetensors
+from fpo_core.sae.hook import Hook
+
+CONFIG = "config.yaml"
+_FILE = re.compile(r"(layer|W_enc)_(\d+)\.safetensors")
+_THRESHOLDS = ("threshold", "activation_function.threshold")
+_DROPPED = ("W_dec", "b_dec", "W_skip")
+_UNDERSTOOD = {"activation", "feature_input_hook", "model_kind", "model_name"}
+_IGNORED = {"feature_output_hook", "scan", "transcoders", "repo_id", "revision", "subfolder"}
+_ALLOWED = {
+    "activation": ("relu", "jumprelu", None),
+    "model_kind": ("transcoder_set", "cross_layer_transcoder"),
+}
+
+
+def detect(path: Path) -> bool:
+    """Whether `path` is such a file."""
+    return _FILE.fullmatch(path.name) is not None
+
+
+def read(path: Path, options: Options) -> Source:
+    """relu, or jumprelu where the file holds thresholds, of x W + b; the encoder alone."""
+    named = _FILE.fullmatch(path.name)
+    if named is None:
+        raise SaeError(
+            f"{path} is named neither layer_N.safetensors nor W_enc_N.safetensors, expected one of "
+            "them, whose N is the layer: give that file"
+        )
+    layer = int(named[2])
+    config = path.parent / CONFIG
+    cfg = _read_yaml(config) if config.is_file() else {}
+    refuse_values(config, cfg, _ALLOWED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
+    file = open_safetensors(path)
+    plain = {name.removesuffix(f"_{layer}"): FileTensor(file, name) for name in file.entries}
+    tensors: dict[str, Tensor] = {
+        "threshold" if name in _THRESHOLDS else name: tensor
+        for name, tensor in plain.items()
+        if name not in _DROPPED
+    }
+    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
+        raise SaeError(f"{path} lacks the matrix W_enc: give a complete checkpoint")
+    tensors["W_enc"] = transposed(tensors["W_enc"])
+    _check_activation(config, cfg, tensors)
+    d_in, d_sae = tensors["W_enc"].shape
+    return Source(
+        format="circuit-tracer",
+        files=(path, config) if cfg else (path,),
+        architecture="jumprelu" if "threshold" in tensors else "relu",
+        tensors=tensors,
+        d_in=d_in,
+        d_sae=d_sae,
+        has_decoder=False,
+        hook=chosen_hook(options.hook, _hook(layer, cfg, cross_layer=named[1] == "W_enc")),
+        model_name=options.model_name or str(cfg.get("model_name") or _model(options.location)),
+        neuronpedia_id=options.neuronpedia_id,
+        notes=("transcoder_decoder_dropped",),
+    )
+
+
+def _check_activation(config: Path, cfg: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    stated = cfg.get("activation")
+    if stated is not None and (stated == "jumprelu") != ("threshold" in tensors):
+        has = "has" if "threshold" in tensors else "lacks"
+        raise SaeError(
+            f"{config} has activation {stated!r}, and the file {has} thresholds, expected the two "
+            "to agree: use another checkpoint"
+        )
+
+
+def _hook(layer: int, cfg: dict[str, Any], *, cross_layer: bool) -> Hook:
+    """Cross-layer transcoders read the residual before the MLP's norm by default, others after."""
+    point = cfg.get("feature_input_hook")
+    if isinstance(point, str):
+        return Hook.parse(f"blocks.{layer}.{point}")
+    return Hook(layer, "resid_mid" if cross_layer else "mlp_in")
+
+
+def _model(location: str) -> str:
+    found = re.search(r"qwen3-([\d.]+b)", location)
+    return f"Qwen/Qwen3-{found[1].upper()}" if found else ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SaeError(f"{path} is not YAML ({type(error).__name__}): download it again") from None
+    if not isinstance(value, dict):
+        raise SaeError(f"{path} is not a YAML mapping: download it again")
+    return {str(key): item for key, item in value.items()}
