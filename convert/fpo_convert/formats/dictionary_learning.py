@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.fold import scalar
 from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import mapping, read_json, whole
-from fpo_convert.row_readers import Tensor, transposed
+from fpo_convert.row_readers import Tensor, scalar, transposed
 from fpo_convert.source_formula import Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError

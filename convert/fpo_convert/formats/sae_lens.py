@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.fold import scalar
 from fpo_convert.formats.json_file import flag, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
 from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
-from fpo_convert.row_readers import FileTensor, Tensor
+from fpo_convert.row_readers import FileTensor, Tensor, scalar
 from fpo_convert.source_formula import Options, Source, Whitening
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
