@@ -48,8 +48,9 @@ def folded(source: Source) -> tuple[str, ...]:
         "log_threshold": source.threshold_log,
         f"threshold_correction={source.threshold_factor!r}": source.threshold_factor != 1.0,
         "finetuning_scaling_factor": source.decoder_factor is not None,
+        "transcoder_decoder_dropped": not source.has_decoder,
     }
-    return tuple(name for name, present in steps.items() if present) + source.notes
+    return tuple(name for name, present in steps.items() if present)
 
 
 def canonical_tensors(source: Source, dtype: str, *, encoder_only: bool) -> list[Tensor]:

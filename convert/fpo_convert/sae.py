@@ -79,10 +79,8 @@ def convert_sae(
     Raises SaeError, leaving nothing behind, for anything malformed or unsupported.
     """
     start = time.perf_counter()
-    options = Options(norm_factor, centre, k, hook, model_name)
+    options = Options(norm_factor, centre, k, hook, model_name, untrained_tokens=untrained_tokens)
     found, origin = read_source(str(source), format, options)
-    if untrained_tokens is not None:
-        found = dataclasses.replace(found, untrained_tokens=tuple(untrained_tokens))
     path = Path(out)
     if path.is_dir():
         raise SaeError(
