@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from fpo_convert.release_table import Release, releases
-from tests.convert.sae_files import D_IN, D_SAE, cfg_v6
+from fpo_convert.releases import Release, all_releases
+from tests.convert.sae_files import D_IN, cfg_v6
 
 Arrays = dict[str, np.ndarray]
 K = 5
+D_SAE = 128
+"""More than the k of any release, some of which stands in a name alone."""
 
 LEGACY = {
     "d_in": D_IN,
@@ -37,7 +39,7 @@ LEGACY = {
 
 def write_all(root: Path, chosen: list[Release] | None = None) -> int:
     """Every release's files under root/owner/repository; how many autoencoders there are."""
-    for release in releases() if chosen is None else chosen:
+    for release in all_releases() if chosen is None else chosen:
         write(root, release)
     return len(list(root.iterdir()))
 
@@ -109,7 +111,7 @@ def sae_lens(repo: Path, release: Release, rng: np.random.Generator) -> None:
     if "matryoshka" in release.release:
         about = {"model_name": release.model, "hook_name": hook}
         tensors = arrays(rng, threshold=True)
-        cfg = cfg_v6("jumprelu", apply_b_dec_to_input=True, metadata=about)
+        cfg = cfg_v6("jumprelu", d_sae=D_SAE, metadata=about)
     elif "-v5-" in release.release:
         cfg |= {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": K}}
         cfg |= {"architecture": "standard", "normalize_activations": "layer_norm"}
@@ -373,7 +375,7 @@ def folders(root: Path) -> Iterator[tuple[str, Path]]:
         ("standard", "gated", "jumprelu", "topk", "abstopk", "topk-decoder-norm")
     ):
         rng = np.random.default_rng(number)
-        cfg = cfg_v6(kind.partition("-")[0])
+        cfg = cfg_v6(kind.partition("-")[0], d_sae=D_SAE)
         if "topk" in kind:
             cfg |= {"k": K, "rescale_acts_by_decoder_norm": "norm" in kind}
         kinds[kind] = arrays(rng, gated=kind == "gated", threshold=kind == "jumprelu"), cfg
@@ -391,7 +393,7 @@ def folders(root: Path) -> Iterator[tuple[str, Path]]:
         if "skip" in kind:
             made["W_skip"] = rng.normal(size=(D_IN, D_IN)).astype(np.float32)
         about = {"hook_name": "blocks.2.mlp.hook_in", "hook_name_out": "blocks.2.hook_mlp_out"}
-        cfg = cfg_v6(kind, d_out=D_IN, apply_b_dec_to_input=False, metadata=about)
+        cfg = cfg_v6(kind, d_sae=D_SAE, d_out=D_IN, apply_b_dec_to_input=False, metadata=about)
         kinds[kind] = made, cfg
     for name, (made, cfg) in kinds.items():
         save_folder(root / name, made, cfg)

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 from fpo_core.sae.hook import Hook
@@ -68,14 +67,17 @@ def read(path: Path, options: Options) -> Source:
     if not isinstance(name, str):
         raise SaeError(f"{config} has act_name {name!r}, expected the name of a hook: correct it")
     return Source(
-        format="attention-z",
         files=(path, config),
         architecture="relu",
         tensors=tensors_of(load_pt(path)),
         d_in=whole(config, cfg, "act_size"),
         d_sae=whole(config, cfg, "dict_size"),
         subtract_b_dec=True,
-        hook=chosen_hook(options.hook, Hook.parse(name)),
-        model_name=options.model_name or str(cfg.get("model_name") or "gpt2-small"),
-        neuronpedia_id=options.neuronpedia_id,
+        hook=Hook.parse(name),
+        model_name=str(cfg.get("model_name") or "gpt2-small"),
     )
+
+
+FORMAT = Format(
+    "attention-z", detect, read, files=("{stem}_cfg.json",), loaders=("connor_rob_hook_z",)
+)

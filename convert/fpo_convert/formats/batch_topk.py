@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import flag, read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import ArrayTensor, Tensor
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 from fpo_core.sae.hook import Hook
@@ -94,7 +93,6 @@ def read(path: Path, options: Options) -> Source:
         )
     architecture = {"vanilla": "relu", "topk": "topk"}.get(kind, "jumprelu")
     return Source(
-        format="batch-topk",
         files=(folder / WEIGHTS, config),
         architecture=architecture,
         tensors=_without_bias(config, cfg, tensors, kind),
@@ -104,9 +102,8 @@ def read(path: Path, options: Options) -> Source:
         transform=_transform(config, cfg),
         subtract_b_dec=True,
         threshold_log=log,
-        hook=chosen_hook(options.hook, _hook(cfg)),
-        model_name=options.model_name or str(cfg.get("model_name") or ""),
-        neuronpedia_id=options.neuronpedia_id,
+        hook=_hook(cfg),
+        model_name=str(cfg.get("model_name") or ""),
     )
 
 
@@ -136,3 +133,6 @@ def _without_bias(
 def _hook(cfg: Mapping[str, Any]) -> Hook | None:
     point = cfg.get("hook_point")
     return Hook.parse(point) if isinstance(point, str) else None
+
+
+FORMAT = Format("batch-topk", detect, read, files=(WEIGHTS, CONFIG), loaders=())

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import FileTensor, Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
@@ -18,7 +17,6 @@ from fpo_core.sae.hook import Hook
 CONFIG = "config.yaml"
 _FILE = re.compile(r"(layer|W_enc)_(\d+)\.safetensors")
 _THRESHOLDS = ("threshold", "activation_function.threshold")
-_DROPPED = ("W_dec", "b_dec", "W_skip")
 _UNDERSTOOD = {"activation", "feature_input_hook", "model_kind", "model_name"}
 _IGNORED = {"feature_output_hook", "scan", "transcoders", "repo_id", "revision", "subfolder"}
 _ALLOWED = {
@@ -48,27 +46,21 @@ def read(path: Path, options: Options) -> Source:
     file = open_safetensors(path)
     plain = {name.removesuffix(f"_{layer}"): FileTensor(file, name) for name in file.entries}
     tensors: dict[str, Tensor] = {
-        "threshold" if name in _THRESHOLDS else name: tensor
-        for name, tensor in plain.items()
-        if name not in _DROPPED
+        "threshold" if name in _THRESHOLDS else name: tensor for name, tensor in plain.items()
     }
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{path} lacks the matrix W_enc: give a complete checkpoint")
+    matrix_shape(path, tensors, "W_enc")
     tensors["W_enc"] = transposed(tensors["W_enc"])
     _check_activation(config, cfg, tensors)
     d_in, d_sae = tensors["W_enc"].shape
     return Source(
-        format="circuit-tracer",
         files=(path, config) if cfg else (path,),
         architecture="jumprelu" if "threshold" in tensors else "relu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
         has_decoder=False,
-        hook=chosen_hook(options.hook, _hook(layer, cfg, cross_layer=named[1] == "W_enc")),
-        model_name=options.model_name or str(cfg.get("model_name") or _model(options.location)),
-        neuronpedia_id=options.neuronpedia_id,
-        notes=("transcoder_decoder_dropped",),
+        hook=_hook(layer, cfg, cross_layer=named[1] == "W_enc"),
+        model_name=str(cfg.get("model_name") or _model(options.location)),
     )
 
 
@@ -105,3 +97,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SaeError(f"{path} is not a YAML mapping: download it again")
     return {str(key): item for key, item in value.items()}
+
+
+FORMAT = Format(
+    "circuit-tracer",
+    detect,
+    read,
+    files=(CONFIG,),
+    loaders=("mwhanna_transcoder", "mntss_clt_layer_transcoder"),
+)

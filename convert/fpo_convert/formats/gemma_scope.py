@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
-from fpo_convert.formats.hook_names import chosen_hook, hook_from
+from fpo_convert.formats.hook_names import hook_from
 from fpo_convert.numpy_file import load_npz
-from fpo_convert.source_formula import Options, Source
-from fpo_core.errors import SaeError
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
+from fpo_core.sae.hook import Hook
 
 WEIGHTS = "params.npz"
+FILES = (WEIGHTS,)
 _SITES = {"-res": "resid_post", "-mlp": "mlp_out", "-att": "z"}
 
 
@@ -24,27 +25,32 @@ def read(path: Path, options: Options) -> Source:
         "W_" + name[2:] if name.startswith("w_") else name: tensor
         for name, tensor in load_npz(file).items()
     }
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{file} lacks the matrix W_enc: give a Gemma Scope params.npz")
-    d_in, d_sae = tensors["W_enc"].shape
+    d_in, d_sae = matrix_shape(file, tensors, "W_enc")
     where = options.location
     model = re.search(r"gemma-scope-(\d+b)-(pt|it)", where)
     suffix = "" if not model or model[2] == "pt" else "-it"
     transcoder = "transcoder" in where
-    hook = None if transcoder else hook_from(where, r"layer_(\d+)", _SITES)
-    if transcoder:
-        tensors = {k: v for k, v in tensors.items() if k not in ("W_dec", "b_dec", "W_skip")}
+    embedding = "embedding" in where
     return Source(
-        format="gemma-scope",
         files=(file,),
         architecture="jumprelu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
+        # Gemma multiplies its embeddings by √d_in, and these were trained on them as they are.
+        scale=d_in**-0.5 if embedding else 1.0,
         has_decoder=not transcoder,
-        hook=chosen_hook(options.hook, None if "embedding" in where else hook),
-        model_name=options.model_name or (f"google/gemma-2-{model[1]}{suffix}" if model else ""),
+        hook=_hook(where, transcoder=transcoder, embedding=embedding),
+        model_name=f"google/gemma-2-{model[1]}{suffix}" if model else "",
         untrained_tokens=("bos", "pad"),
-        neuronpedia_id=options.neuronpedia_id,
-        notes=("transcoder_decoder_dropped",) if transcoder else (),
     )
+
+
+def _hook(location: str, *, transcoder: bool, embedding: bool) -> Hook | None:
+    """Transcoders read a place that no hook names: after the norm, before its weights."""
+    if embedding:
+        return Hook(0, "resid_pre")
+    return None if transcoder else hook_from(location, r"layer_(\d+)", _SITES)
+
+
+FORMAT = Format("gemma-scope", detect, read, FILES, loaders=("gemma_2", "gemma_2_transcoder"))

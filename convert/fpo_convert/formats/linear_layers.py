@@ -4,9 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.row_readers import Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 from fpo_core.sae.hook import Hook
@@ -26,20 +25,16 @@ def read(path: Path, options: Options) -> Source:
     """relu of x W + b, b_dec never subtracted; model and layer stand in the file's name."""
     content = load_pt(path)
     tensors = {_name(path, key): _turned(t) for key, t in tensors_of(content).items()}
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{path} lacks the matrix encoder.weight: give a complete checkpoint")
-    d_in, d_sae = tensors["W_enc"].shape
+    d_in, d_sae = matrix_shape(path, tensors, "W_enc")
     named = _FILE.search(path.name)
     return Source(
-        format="linear-layers",
         files=(path,),
         architecture="relu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
-        hook=chosen_hook(options.hook, Hook(int(named[2]), "resid_post") if named else None),
-        model_name=options.model_name or (_model(named[1]) if named else ""),
-        neuronpedia_id=options.neuronpedia_id,
+        hook=Hook(int(named[2]), "resid_post") if named else None,
+        model_name=_model(named[1]) if named else "",
     )
 
 
@@ -60,3 +55,6 @@ def _turned(tensor: Tensor) -> Tensor:
 def _model(name: str) -> str:
     owner: Any = next((owner for start, owner in _OWNERS.items() if name.startswith(start)), None)
     return f"{owner}/{name}" if owner else name
+
+
+FORMAT = Format("linear-layers", detect, read, files=(), loaders=("goodfire", "deepseek_r1"))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import flag, mapping, positive, read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import (
@@ -18,13 +17,13 @@ from fpo_convert.row_readers import (
     chunks,
     transposed,
 )
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
 # Each generation's configuration, and its weights below the same folder.
-GENERATIONS = {
+_GENERATIONS = {
     "hyperparams.json": "checkpoints/final.safetensors",
     "config.json": "sae_weights.safetensors",
 }
@@ -88,7 +87,7 @@ def detect(path: Path) -> bool:
 
 def _config(path: Path) -> str | None:
     return next(
-        (c for c, w in GENERATIONS.items() if (path / c).is_file() and (path / w).exists()), None
+        (c for c, w in _GENERATIONS.items() if (path / c).is_file() and (path / w).exists()), None
     )
 
 
@@ -99,12 +98,12 @@ def read(path: Path, options: Options) -> Source:
     configuration says so, exceeds the threshold; thresholds are one number times s in the first
     generation and logarithms in the second.
     """
-    name = _config(path) or next(iter(GENERATIONS))
+    name = _config(path) or next(iter(_GENERATIONS))
     config = path / name
     cfg = read_json(config)
     refuse_values(config, cfg, _ALLOWED)
     refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
-    file = open_safetensors(path / GENERATIONS[name])
+    file = open_safetensors(path / _GENERATIONS[name])
     stored: dict[str, Tensor] = {n: FileTensor(file, n) for n in file.entries}
     d_in, d_sae = _sizes(config, cfg)
     scale = options.norm_factor or math.sqrt(d_in) / _mean_norm(config, cfg, stored)
@@ -118,18 +117,15 @@ def read(path: Path, options: Options) -> Source:
     tensors["threshold"] = _by_decoder_norm(plain, stored) if by_norm else plain
     point = cfg.get("hook_point_in")
     return Source(
-        format="llama-scope",
-        files=(path / GENERATIONS[name], config),
+        files=(path / _GENERATIONS[name], config),
         architecture="jumprelu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
         scale=scale,
         subtract_b_dec=flag(config, cfg, "apply_decoder_bias_to_pre_encoder", default=False),
-        hook=chosen_hook(options.hook, Hook.parse(point) if isinstance(point, str) else None),
-        model_name=options.model_name or _model(options.location),
-        neuronpedia_id=options.neuronpedia_id,
-        notes=("threshold_by_decoder_norm",) if by_norm else (),
+        hook=Hook.parse(point) if isinstance(point, str) else None,
+        model_name=_model(options.location),
     )
 
 
@@ -172,3 +168,12 @@ def _turned(stored: Tensor) -> Tensor:
 def _model(location: str) -> str:
     distilled = "R1-Distill" in location
     return "deepseek-ai/DeepSeek-R1-Distill-Llama-8B" if distilled else "meta-llama/Llama-3.1-8B"
+
+
+FORMAT = Format(
+    "llama-scope",
+    detect,
+    read,
+    files=(*_GENERATIONS, *_GENERATIONS.values()),
+    loaders=("llama_scope", "llama_scope_r1_distill"),
+)

@@ -9,8 +9,6 @@ from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source_formula import Options
 from fpo_core.sae.hook import Hook
 
-# Releases whose cfg doesn't say that TransformerLens had centred what writes to the residual.
-CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")
 _LAYER_NORM_FAMILIES = (
     "gpt2",
     "gpt-neo",
@@ -23,15 +21,14 @@ _LAYER_NORM_FAMILIES = (
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 _UNCENTRED_SINCE = (3, 19, 2)
+RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
 def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
-    """Whether training inputs were centred: by option, by release name, else by model and age."""
+    """Whether training inputs were centred: by option, by cfg or table of releases, else by age."""
     if options.centre is not None:
         return options.centre
-    if options.release in CENTRED_RELEASES:
-        return True
     kwargs = mapping(cfg.get("model_from_pretrained_kwargs"))
     if "center_writing_weights" in kwargs:
         return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
@@ -62,7 +59,8 @@ def threshold_fault(
     )
     if not suspect:
         return 1.0, ()
-    runner = _runner(folder)
+    runner_config = folder / RUNNER_CONFIG
+    runner = read_json(runner_config) if runner_config.is_file() else {}
     sae = mapping(runner.get("sae"))
     details = mapping(cfg.get("training_architecture_details"))
     architecture = cfg.get("training_architecture") or sae.get("architecture")
@@ -78,10 +76,5 @@ def threshold_fault(
     known = "was" if certain else "may have been"
     return 1.0, (
         f"{folder} {known} saved by a SAELens release (6.14.0 to 6.54.8) that writes thresholds "
-        "too large by the norm factor: if its L0 is too low, convert again with --norm-factor",
+        "too large by the norm factor: if its L0 is too low, convert again with norm_factor",
     )
-
-
-def _runner(folder: Path) -> dict[str, Any]:
-    path = folder / "runner_cfg.json"
-    return read_json(path) if path.is_file() else {}

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from fpo_convert import release_table
-from fpo_convert.release_table import at_address, by_name, releases, suggestions
+from fpo_convert import releases
+from fpo_convert.releases import all_releases, at_address, by_name, suggestions
 from fpo_core.sae.hook import SITES
 
-ALL = releases()
+ALL = all_releases()
 
 
 def test_every_row_of_the_table_is_usable():
@@ -27,10 +27,10 @@ def test_every_row_of_the_table_is_usable():
 
 
 def test_the_table_is_small_and_dated():
-    content = json.loads(gzip.decompress(release_table.TABLE.read_bytes()))
+    content = json.loads(gzip.decompress(releases.TABLE.read_bytes()))
     assert content["version"] == "6.54.12"
     assert content["date"] >= "2026-11-29"
-    assert release_table.TABLE.stat().st_size < 300_000
+    assert releases.TABLE.stat().st_size < 300_000
 
 
 @pytest.mark.parametrize(
