@@ -24,20 +24,22 @@ def refuse_unknown(
     *,
     ignored: Collection[str] = (),
     defaulted: Collection[str] = (),
+    free: bool = False,
 ) -> None:
     """Raise SaeError for a key that may change what is computed and that the reader doesn't know.
 
     `understood` are the keys that the reader obeys, `ignored` those of the format that don't touch
     the encoder, `defaulted` the understood ones that may be absent. Any other key is refused where
     its name speaks of mathematics or is like an understood one, and where a defaulted key is
-    absent, since it may be that one renamed. A key without a value says nothing.
+    absent, since it may be that one renamed. A key without a value says nothing, and what speaks of
+    mathematics in a `free` mapping, which nobody computes by, neither.
     """
     absent = [key for key in defaulted if key not in cfg]
     for key in sorted(set(cfg) - set(understood) - set(ignored)):
         if cfg[key] is None:
             continue
         meant = difflib.get_close_matches(key, understood, 1, _ALIKE) or absent
-        if meant or _MATHEMATICAL.search(key.lower()):
+        if meant or (not free and _MATHEMATICAL.search(key.lower())):
             hint = f" (or is {meant[0]} meant?)" if meant else ""
             raise SaeError(
                 f"{path} has {key} {cfg[key]!r}, which may change what is computed and is not "

@@ -58,13 +58,18 @@ def read(folder: Path, options: Options) -> Source:
     name, architecture = _architecture(folder, cfg)
     _refuse_unsupported(folder, cfg)
     tensors = _tensors(file, name)
-    decoder_factor = _decoder_factor(tensors.pop("scaling_factor", None), tensors, cfg)
+    decoder_factor = _decoder_factor(folder / CONFIG, tensors, cfg)
     scale, whitening = _normalisation(folder, cfg, options)
     hook = _hook(cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
     transcoder = "transcoder" in name
-    subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=True)
+    subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=not transcoder)
     rescale = flag(folder / CONFIG, cfg, "rescale_acts_by_decoder_norm", default=False)
+    if transcoder and subtract:
+        raise SaeError(
+            f"{folder / CONFIG} has apply_b_dec_to_input True for a transcoder, whose b_dec is of "
+            "another place than its input, expected false: use another checkpoint"
+        )
     d_in, d_sae = (whole(folder / CONFIG, cfg, key) for key in ("d_in", "d_sae"))
     return Source(
         files=(folder / WEIGHTS, folder / CONFIG),
@@ -76,18 +81,18 @@ def read(folder: Path, options: Options) -> Source:
         transform=_transform(cfg),
         scale=scale,
         whitening=whitening,
-        subtract_b_dec=subtract and not transcoder,
+        subtract_b_dec=subtract,
         rescale_by_decoder=rescale
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
         centred=is_centred(cfg, hook, options),
-        already_centred=cfg.get("fpo_centred") is True,
+        already_centred=flag(folder / CONFIG, cfg, "fpo_centred", default=False),
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
         decoder_factor=decoder_factor,
         has_decoder=not transcoder,
         hook=hook,
         model_name=str(cfg.get("model_name") or ""),
-        untrained_tokens=untrained_tokens(cfg),
+        untrained_tokens=untrained_tokens(folder / CONFIG, cfg),
         neuronpedia_id=str(cfg.get("neuronpedia_id") or ""),
         warnings=warnings,
     )
@@ -114,7 +119,7 @@ def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
     if cfg.get("activation_fn", "relu") not in ("relu", None):
         fault = f"activation_fn {cfg['activation_fn']!r}, expected relu or topk"
     elif cfg.get("postact_fn") or cfg.get("signed"):
-        fault = "a signed or post-processed activation, expected plain features"
+        fault = "signed or postact_fn set, expected plain features"
     elif cfg.get("hook_head_index") is not None:
         fault = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
     elif cfg.get("seqpos_slice") not in (None, [], [None], ()):
@@ -198,8 +203,11 @@ def _whitening(folder: Path) -> Whitening:
 
 
 def _decoder_factor(
-    stored: Tensor | None, tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]
+    config: Path, tensors: dict[str, Tensor], cfg: Mapping[str, Any]
 ) -> np.ndarray | None:
+    """The factor on each decoder row that fine-tuning left, taken out of `tensors`; or None."""
+    on = flag(config, cfg, "finetuning_scaling_factor", default=False)
+    stored = tensors.pop("scaling_factor", None)
     if stored is None:
         return None
     factor = stored.rows().astype(np.float64)
@@ -210,7 +218,7 @@ def _decoder_factor(
             f"{expected}: use a sound checkpoint"
         )
     ones = np.allclose(factor, 1.0)
-    if not ones and not cfg.get("finetuning_scaling_factor"):
+    if not ones and not on:
         raise SaeError(
             "scaling_factor is not all ones while finetuning_scaling_factor is off, expected them "
             "to agree: correct cfg.json"
@@ -221,7 +229,7 @@ def _decoder_factor(
 def _hook(cfg: Mapping[str, Any], options: Options) -> Hook | None:
     name, module = cfg.get("hook_name"), cfg.get("hf_hook_name")
     if options.hook or name is None:
-        return Hook.parse(options.hook) if options.hook else None
+        return None
     try:
         return Hook.parse(str(name))
     except SaeError:
