@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from fpo_convert.formats.json_file import read_json, whole
+from fpo_convert.formats.json_file import hook_at, read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.source_formula import Format, Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
-from fpo_core.errors import SaeError
-from fpo_core.sae.hook import Hook
 
 _UNDERSTOOD = {"act_name", "act_size", "concat_heads", "dict_size", "enc_dtype", "model_name"}
 _IGNORED = {
@@ -63,9 +61,6 @@ def read(path: Path, options: Options) -> Source:
     cfg = read_json(config)
     refuse_values(config, cfg, _ALLOWED)
     refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
-    name = cfg.get("act_name")
-    if not isinstance(name, str):
-        raise SaeError(f"{config} has act_name {name!r}, expected the name of a hook: correct it")
     return Source(
         files=(path, config),
         architecture="relu",
@@ -73,7 +68,7 @@ def read(path: Path, options: Options) -> Source:
         d_in=whole(config, cfg, "act_size"),
         d_sae=whole(config, cfg, "dict_size"),
         subtract_b_dec=True,
-        hook=Hook.parse(name),
+        hook=hook_at(config, cfg, "act_name"),
         model_name=str(cfg.get("model_name") or "gpt2-small"),
     )
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.json_file import flag, read_json, whole
+from fpo_convert.formats.json_file import flag, hook_at, read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import ArrayTensor, Tensor
 from fpo_convert.source_formula import Format, Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
-from fpo_core.sae.hook import Hook
 
 WEIGHTS, CONFIG = "sae.pt", "config.json"
 _UNDERSTOOD = {
@@ -27,6 +26,7 @@ _UNDERSTOOD = {
     "top_k",
     "use_encoder_bias",
 }
+_DEFAULTED = ("hook_point", "input_unit_norm")
 _IGNORED = {
     "aux_penalty",
     "bandwidth",
@@ -80,7 +80,7 @@ def read(path: Path, options: Options) -> Source:
     config = folder / CONFIG
     cfg = read_json(config)
     refuse_values(config, cfg, _ALLOWED)
-    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED, defaulted=_DEFAULTED)
     kind = str(cfg.get("sae_type"))
     tensors = tensors_of(load_pt(folder / WEIGHTS))
     log = "jumprelu.log_threshold" in tensors
@@ -102,7 +102,7 @@ def read(path: Path, options: Options) -> Source:
         transform=_transform(config, cfg),
         subtract_b_dec=True,
         threshold_log=log,
-        hook=_hook(cfg),
+        hook=hook_at(config, cfg, "hook_point"),
         model_name=str(cfg.get("model_name") or ""),
     )
 
@@ -128,11 +128,6 @@ def _without_bias(
             "expected the two to agree: add the key as in training"
         )
     return tensors | {"b_enc": ArrayTensor(np.zeros(bias.shape, np.float32))}
-
-
-def _hook(cfg: Mapping[str, Any]) -> Hook | None:
-    point = cfg.get("hook_point")
-    return Hook.parse(point) if isinstance(point, str) else None
 
 
 FORMAT = Format("batch-topk", detect, read, files=(WEIGHTS, CONFIG), loaders=())

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from fpo_convert.formats.json_file import hook_at
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import FileTensor, Tensor, transposed
 from fpo_convert.source_formula import Format, Options, Source, matrix_shape
@@ -59,7 +60,7 @@ def read(path: Path, options: Options) -> Source:
         d_in=d_in,
         d_sae=d_sae,
         has_decoder=False,
-        hook=_hook(layer, cfg, cross_layer=named[1] == "W_enc"),
+        hook=_hook(config, layer, cfg, cross_layer=named[1] == "W_enc"),
         model_name=str(cfg.get("model_name") or _model(options.location)),
     )
 
@@ -74,12 +75,10 @@ def _check_activation(config: Path, cfg: dict[str, Any], tensors: dict[str, Tens
         )
 
 
-def _hook(layer: int, cfg: dict[str, Any], *, cross_layer: bool) -> Hook:
+def _hook(config: Path, layer: int, cfg: dict[str, Any], *, cross_layer: bool) -> Hook:
     """Cross-layer transcoders read the residual before the MLP's norm by default, others after."""
-    point = cfg.get("feature_input_hook")
-    if isinstance(point, str):
-        return Hook.parse(f"blocks.{layer}.{point}")
-    return Hook(layer, "resid_mid" if cross_layer else "mlp_in")
+    stated = hook_at(config, cfg, "feature_input_hook", f"blocks.{layer}.")
+    return stated or Hook(layer, "resid_mid" if cross_layer else "mlp_in")
 
 
 def _model(location: str) -> str:

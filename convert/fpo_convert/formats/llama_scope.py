@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.json_file import flag, mapping, positive, read_json, whole
+from fpo_convert.formats.json_file import flag, hook_at, mapping, positive, read_json, whole
 from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import (
     ArrayTensor,
@@ -20,7 +20,6 @@ from fpo_convert.row_readers import (
 from fpo_convert.source_formula import Format, Options, Source
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
-from fpo_core.sae.hook import Hook
 
 # Each generation's configuration, and its weights below the same folder.
 _GENERATIONS = {
@@ -115,7 +114,6 @@ def read(path: Path, options: Options) -> Source:
     else:
         plain = WholeTensor(log.shape, lambda: np.exp(log.rows().astype(np.float64)))
     tensors["threshold"] = _by_decoder_norm(plain, stored) if by_norm else plain
-    point = cfg.get("hook_point_in")
     return Source(
         files=(path / _GENERATIONS[name], config),
         architecture="jumprelu",
@@ -124,7 +122,7 @@ def read(path: Path, options: Options) -> Source:
         d_sae=d_sae,
         scale=scale,
         subtract_b_dec=flag(config, cfg, "apply_decoder_bias_to_pre_encoder", default=False),
-        hook=Hook.parse(point) if isinstance(point, str) else None,
+        hook=hook_at(config, cfg, "hook_point_in"),
         model_name=_model(options.location),
     )
 
@@ -141,7 +139,7 @@ def _mean_norm(config: Path, cfg: Mapping[str, Any], stored: Mapping[str, Tensor
     among = stored.get(f"{_NORM}.{cfg.get('hook_point_in')}")
     if among is not None:
         return float(among.rows().reshape(-1)[0])
-    norms = mapping(cfg.get(_NORM))
+    norms = mapping(config, cfg, _NORM)
     if "in" not in norms:
         raise SaeError(
             f"{config} lacks {_NORM}, the mean norm of the inputs that it was trained on: give "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.json_file import flag, read_json, whole
+from fpo_convert.formats.json_file import flag, hook_at, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
 from fpo_convert.formats.sae_lens_rules import RUNNER_CONFIG, is_centred, threshold_fault
 from fpo_convert.row_readers import FileTensor, Tensor, scalar
@@ -60,7 +60,7 @@ def read(folder: Path, options: Options) -> Source:
     tensors = _tensors(file, name)
     decoder_factor = _decoder_factor(folder / CONFIG, tensors, cfg)
     scale, whitening = _normalisation(folder, cfg, options)
-    hook = _hook(cfg, options)
+    hook = _hook(folder / CONFIG, cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
     transcoder = "transcoder" in name
     subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=not transcoder)
@@ -84,7 +84,7 @@ def read(folder: Path, options: Options) -> Source:
         subtract_b_dec=subtract,
         rescale_by_decoder=rescale
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
-        centred=is_centred(cfg, hook, options),
+        centred=is_centred(folder / CONFIG, cfg, hook, options),
         already_centred=flag(folder / CONFIG, cfg, "fpo_centred", default=False),
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
@@ -226,18 +226,18 @@ def _decoder_factor(
     return None if ones else factor
 
 
-def _hook(cfg: Mapping[str, Any], options: Options) -> Hook | None:
-    name, module = cfg.get("hook_name"), cfg.get("hf_hook_name")
-    if options.hook or name is None:
+def _hook(config: Path, cfg: Mapping[str, Any], options: Options) -> Hook | None:
+    module = cfg.get("hf_hook_name")
+    if options.hook:
         return None
     try:
-        return Hook.parse(str(name))
+        return hook_at(config, cfg, "hook_name")
     except SaeError:
         # Transcoders name their input by a TransformerLens hook of several meanings, and, lately,
         # by a module path that has one.
         if not isinstance(module, str):
             raise
-        return Hook.parse(module)
+        return hook_at(config, cfg, "hf_hook_name")
 
 
 FORMAT = Format("sae-lens", detect, read, FILES, loaders=("sae_lens",))

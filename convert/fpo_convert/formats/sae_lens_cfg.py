@@ -40,7 +40,7 @@ def normalise_cfg(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     implicit is filled in.
     """
     raw = read_json(path)
-    metadata = mapping(raw.get("metadata"))
+    metadata = mapping(path, raw, "metadata")
     stated = raw.get("sae_lens_version", metadata.get("sae_lens_version"))
     release = version(stated)
     if release is None and stated is not None:
@@ -63,12 +63,9 @@ def _check_keys(
     always = () if legacy else _ALWAYS_METADATA
     ignored = METADATA_IGNORED
     refuse_unknown(path, metadata, METADATA, ignored=ignored, defaulted=always, free=True)
-    loading = metadata.get("model_from_pretrained_kwargs", cfg.get("model_from_pretrained_kwargs"))
-    if loading is not None and not isinstance(loading, Mapping):
-        raise SaeError(
-            f"{path} has model_from_pretrained_kwargs {loading!r}, expected a mapping: correct it"
-        )
-    refuse_unknown(path, loading or {}, _LOADING, ignored=_LOADING_IGNORED, defaulted=_LOADING[:1])
+    for about in (cfg, metadata):
+        loading = mapping(path, about, "model_from_pretrained_kwargs")
+        refuse_unknown(path, loading, _LOADING, ignored=_LOADING_IGNORED, defaulted=_LOADING[:1])
 
 
 def _fill_legacy(path: Path, cfg: dict[str, Any]) -> None:

@@ -25,11 +25,11 @@ RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
-def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
+def is_centred(path: Path, cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
     """Whether training inputs were centred: by option, by cfg or table of releases, else by age."""
     if options.centre is not None:
         return options.centre
-    kwargs = mapping(cfg.get("model_from_pretrained_kwargs"))
+    kwargs = mapping(path, cfg, "model_from_pretrained_kwargs")
     if "center_writing_weights" in kwargs:
         return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
     trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
@@ -61,8 +61,8 @@ def threshold_fault(
         return 1.0, ()
     runner_config = folder / RUNNER_CONFIG
     runner = read_json(runner_config) if runner_config.is_file() else {}
-    sae = mapping(runner.get("sae"))
-    details = mapping(cfg.get("training_architecture_details"))
+    sae = mapping(folder / RUNNER_CONFIG, runner, "sae")
+    details = mapping(folder, cfg, "training_architecture_details")
     architecture = cfg.get("training_architecture") or sae.get("architecture")
     if architecture is not None and "batchtopk" not in str(architecture):
         return 1.0, ()
