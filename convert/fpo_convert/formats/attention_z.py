@@ -60,7 +60,9 @@ def read(path: Path, options: Options) -> Source:
     config = config_of(path)
     cfg = read_json(config)
     refuse_values(config, cfg, _ALLOWED)
-    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
+    refuse_unknown(
+        config, cfg, _UNDERSTOOD, ignored=_IGNORED, defaulted=("act_name", "concat_heads")
+    )
     return Source(
         files=(path, config),
         architecture="relu",

@@ -43,7 +43,7 @@ def read(path: Path, options: Options) -> Source:
     config = path.parent / CONFIG
     cfg = _read_yaml(config) if config.is_file() else {}
     refuse_values(config, cfg, _ALLOWED)
-    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED, defaulted=("feature_input_hook",))
     file = open_safetensors(path)
     plain = {name.removesuffix(f"_{layer}"): FileTensor(file, name) for name in file.entries}
     tensors: dict[str, Tensor] = {

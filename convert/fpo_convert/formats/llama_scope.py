@@ -51,6 +51,7 @@ _UNDERSTOOD = {
     "jump_relu_threshold",
     "sparsity_include_decoder_norm",
 }
+_DEFAULTED = ("act_fn", "hook_point_in", "norm_activation", "sparsity_include_decoder_norm")
 # Settings of training and loading, and of activations that these files don't have.
 _IGNORED = {
     "bias_init_method",
@@ -101,7 +102,7 @@ def read(path: Path, options: Options) -> Source:
     config = path / name
     cfg = read_json(config)
     refuse_values(config, cfg, _ALLOWED)
-    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=_IGNORED, defaulted=_DEFAULTED)
     file = open_safetensors(path / _GENERATIONS[name])
     stored: dict[str, Tensor] = {n: FileTensor(file, n) for n in file.entries}
     d_in, d_sae = _sizes(config, cfg)
