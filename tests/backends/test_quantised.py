@@ -53,7 +53,7 @@ def test_magnitudes_are_norms_of_the_dequantised_rows(make_policy, bases):
 
 def test_full_training_of_quantised_weights_is_refused(make_policy, bases):
     assert ModelFolder(bases[1], "").quantisation is not None
-    with pytest.raises(ModelError, match="the model's weights are quantised and cannot be moved"):
+    with pytest.raises(ModelError, match="the model's weights are quantised and have no gradient"):
         make_policy("mlx", bases[1], fine_tune_type="full")
 
 
