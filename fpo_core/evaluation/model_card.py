@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.adapters.merge_check import FuseCheck
-from fpo_core.config import (
-    COEFFICIENTS,
-    AdapterConfig,
-    ObjectiveConfig,
-    OptimiserConfig,
-    TrainConfig,
-)
+from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
 from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.sae.taps import Features, FeatureTap
 
@@ -112,7 +106,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.fine_tune_type == "full":
         names = [n for n in names if n not in ("rank", "scale", "dropout", "target_modules")]
     values = {name: getattr(config, name) for name in (*names, *_LOOP)}
-    values |= {name: config.coefficient(name) for name in COEFFICIENTS[config.objective]}
+    values |= {name: config.coefficient(name) for name in config.objective_entry.coefficients}
     values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
     return {
         name: ", ".join(value) if isinstance(value, tuple) else value

@@ -13,7 +13,6 @@ from fpo_core.errors import LostProcessError, StoppedError, TrainingError, Write
 from fpo_core.events import Event, Sink
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT, preference_metrics
-from fpo_core.loss.objectives import OBJECTIVES
 from fpo_core.loss.scores import Scores, join
 from fpo_core.train.checkpoints import Checkpoint, Origin
 from fpo_core.train.paired_data import RunData
@@ -281,6 +280,6 @@ class _Run:
         if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
                 f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
-                f"{'--beta' if OBJECTIVES[self.config.objective].symmetric else '--alpha'}"
+                f"{'alpha' if 'alpha' in self.config.objective_entry.coefficients else 'beta'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
