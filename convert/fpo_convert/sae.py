@@ -1,4 +1,4 @@
-"""`fpo convert sae` and `fpo sae info`: any supported checkpoint to a canonical file."""
+"""Any supported checkpoint to a canonical file, and what such a file says about itself."""
 
 import dataclasses
 import time
@@ -84,7 +84,7 @@ def convert_sae(
     path = Path(out)
     if path.is_dir():
         raise SaeError(
-            f"{path} is a folder, expected a file name: give --out {path}/sae.safetensors"
+            f"{path} is a folder, expected a file name such as {path}/sae.safetensors: give one"
         )
     # Numbers that are not finite are refused when written, so NumPy need not warn of them before.
     with np.errstate(all="ignore"):

@@ -123,7 +123,7 @@ class Sae(SaeMeta):
         if not self.has_decoder:
             raise SaeError(
                 "this autoencoder was converted without its decoder, which reconstruction needs: "
-                "convert it again without --encoder-only"
+                "convert it again without encoder_only"
             )
         sae, h = self._ready(xp, h)
         _, scale, shift = transform_input(xp, h, self.input_transform)
@@ -148,7 +148,7 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     byte would do silently. Raises SaeError for anything irregular.
     """
     if Path(path).is_dir():
-        raise SaeError(f"{path} is a folder, expected one file: run `fpo convert sae` on it")
+        raise SaeError(f"{path} is a folder, expected one file: run convert_sae on it")
     file = open_safetensors(path)
     meta = parse_meta(file.path, file.header)
     _check_tensors(file, meta)

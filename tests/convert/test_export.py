@@ -50,7 +50,7 @@ def test_encoder_only_is_refused(tmp_path):
     report = convert_sae(folder, tmp_path / "a", encoder_only=True)
     assert not report.decoder
     assert not sae_info(tmp_path / "a", verify=True)["decoder"]
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         export_sae_lens(tmp_path / "a", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 

@@ -24,7 +24,7 @@ def read(path: Path, options: Options) -> Source:
     if k is None:
         raise SaeError(
             f"{path}: k stands in the repository's name alone (SAE-Res-MODEL-W32K-L0_K), and this "
-            "path has none: give it with --k"
+            "path has none: give k"
         )
     tensors = tensors_of(load_pt(path))
     for name in ("W_enc", "W_dec"):
