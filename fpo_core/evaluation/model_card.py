@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.adapters.merge_check import FuseCheck
-from fpo_core.config import (
-    COEFFICIENTS,
-    AdapterConfig,
-    ObjectiveConfig,
-    OptimiserConfig,
-    TrainConfig,
-)
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
+from fpo_core.loss.metric_catalogue import METRICS
+from fpo_core.sae.taps import Features, HookedSae
 
 CARD_FILE = "README.md"
 PICTURE = "curves.png"
@@ -111,7 +106,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.fine_tune_type == "full":
         names = [n for n in names if n not in ("rank", "scale", "dropout", "target_modules")]
     values = {name: getattr(config, name) for name in (*names, *_LOOP)}
-    values |= {name: config.coefficient(name) for name in COEFFICIENTS[config.objective]}
+    values |= {name: config.coefficient(name) for name in config.objective_entry.coefficients}
     values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
     return {
         name: ", ".join(value) if isinstance(value, tuple) else value
@@ -123,12 +118,12 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    named = zip(config.sae or (), features.taps, strict=True)
+    named = zip(config.sae or (), features.hooked, strict=True)
     lines = [line for name, tap in named for line in _described(name, tap)]
     return _section("Autoencoder", lines[0]) + lines[1:]
 
 
-def _described(name: str, tap: FeatureTap) -> list[str]:
+def _described(name: str, tap: HookedSae) -> list[str]:
     sae = tap.sae
     made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
     text = (
@@ -140,18 +135,21 @@ def _described(name: str, tap: FeatureTap) -> list[str]:
 
 def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     rows = [
-        (f"`{name}`", (_number(before.get(name)), _number(value)))
+        (f"`{name}`", (_shown_value(name, before.get(name)), _shown_value(name, value)))
         for name, value in after.items()
-        if name not in _UNMEASURED and _number(value)
+        if name in METRICS and name not in _UNMEASURED and value is not None
     ]
     table = _table("Metrics", ("metric", "before", "after"), ((n, " | ".join(v)) for n, v in rows))
     return [*table, "", f"On {after['pairs']} pairs."]
 
 
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping) and "value" in value:
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _shown_value(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        value, low, high = (METRICS[name].text(value[key]) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+    return METRICS[name].text(value)
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, Any]]) -> list[str]:

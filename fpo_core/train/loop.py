@@ -11,8 +11,8 @@ from fpo_core.config import TrainConfig
 from fpo_core.data.token_store import Int64s
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
+from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT, preference_metrics
-from fpo_core.loss.objectives import OBJECTIVES
 from fpo_core.loss.scores import Scores, join
 from fpo_core.train.checkpoints import Checkpoint, Origin
 from fpo_core.train.paired_data import RunData
@@ -261,8 +261,8 @@ class _Run:
             return False
         state.stale += 1
         value, best = values[f"eval_{self.config.best_metric}"], state.best_value
-        sign = 1 if self.config.best_metric == "loss" else -1
-        if not math.isfinite(value) or (best is not None and sign * value >= sign * best):
+        better = best is None or metric(self.config.best_metric).improves(value, best)
+        if not (math.isfinite(value) and better):
             return False
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
@@ -280,6 +280,6 @@ class _Run:
         if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
                 f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
-                f"{'--beta' if OBJECTIVES[self.config.objective].symmetric else '--alpha'}"
+                f"{'alpha' if 'alpha' in self.config.objective_entry.coefficients else 'beta'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
