@@ -1,7 +1,7 @@
 """From a model's dense outputs to `Scores`: the plain path, the same lines for every framework.
 
-In float64 on NumPy it is the oracle of the tests; a backend takes it under `--plain`, and where its
-packed step does not fit a model. `fpo_core.loss.packed` computes the same from single tokens.
+In float64 on NumPy it is the oracle of the tests; a backend takes it under the setting `plain`, and
+where its packed step does not fit a model. `fpo_core.loss.packed` computes the same from tokens.
 """
 
 import dataclasses
