@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
 CORE = [
     f"tests/core/test_{n}.py"
-    for n in ("features", "logps", "objectives", "objective_table", "scoring", "metrics")
+    for n in ("features", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
 ]
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
@@ -61,6 +61,7 @@ LOGPS, SCORING, SCORES = (
     "fpo_core/loss/dense.py",
     "fpo_core/loss/scores.py",
 )
+PACKING = "fpo_core/loss/packing.py"
 BATCHES, TORCH, MLX = "fpo_core/data/batches.py", "fpo_torch/policy.py", "fpo_mlx/policy.py"
 
 FAULTS = [
@@ -128,6 +129,19 @@ FAULTS = [
         "mask * ~np.isin(labels,",
         "mask * ~np.isin(labels * 0 - 1,",
     ),
+    Fault(
+        "predicted by the row's neighbour",
+        PACKING,
+        "index(position - 1), index(position)",
+        "index(position) - 1, index(position)",
+    ),
+    Fault(
+        "positions begin anew with a completion",
+        PACKING,
+        "[np.arange(start, end) for _, start, end in spans]",
+        "[np.arange(end - start) for _, start, end in spans]",
+    ),
+    Fault("a completion sees what follows", PACKING, " & (key <= query)", ""),
     Fault("ignored labels wrap", LOGPS, "labels * (labels >= 0)", "labels"),
     Fault("KL the other way", LOGPS, "xp.exp(log_reference)", "-xp.exp(log_policy)"),
     Fault(

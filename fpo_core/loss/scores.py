@@ -52,7 +52,7 @@ class Scores:
         return self.map(lambda array: array.astype(dtype))
 
     def map(self, convert: Callable[[Array], Array]) -> Self:
-        """Every field that is there passed through `convert`, such as a framework's way to NumPy."""
+        """Every field that is there passed through `convert`, such as one to NumPy arrays."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return type(self)(**{k: None if v is None else convert(v) for k, v in fields.items()})
 
