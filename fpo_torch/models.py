@@ -34,7 +34,7 @@ def _refuse_mlx_quantisation(folder: Path, settings: Any) -> None:
     if getattr(settings, "quantization", None):
         raise ModelError(
             f"the model in {folder} is quantised for MLX, which transformers cannot load: use "
-            "--backend mlx, or the unquantised model"
+            "the mlx backend, or the unquantised model"
         )
 
 

@@ -73,17 +73,17 @@ class Features:
         return dataclasses.replace(self, taps=tuple(moved))
 
 
-class Watcher(Protocol):
-    """A backend's tap of one hook."""
+class Tap(Protocol):
+    """Captures the activation at one hook of a backend's model."""
 
-    def watch(self, forward: Callable[[], Any]) -> tuple[Any, Array]:
-        """Run `forward`; its result, and the activation at the hook."""
+    def capture(self, forward: Callable[[], Any]) -> tuple[Any, Array]:
+        """Run `forward`: its result, and the activation at the hook."""
         ...
 
 
-def watch_all(taps: Sequence[Watcher], forward: Callable[[], Any]) -> tuple[Any, tuple[Array, ...]]:
-    """Run `forward` once under every tap; its result, and the activation at each."""
+def capture_all(taps: Sequence[Tap], forward: Callable[[], Any]) -> tuple[Any, tuple[Array, ...]]:
+    """Run `forward` once under all taps: its result, and the activation at each."""
     if not taps:
         return forward(), ()
-    (result, others), first = taps[0].watch(lambda: watch_all(taps[1:], forward))
+    (result, others), first = taps[0].capture(lambda: capture_all(taps[1:], forward))
     return result, (first, *others)

@@ -14,6 +14,7 @@ from fpo.backends import join_group
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings
+from tests.fast_blas import load_fast_blas
 
 
 def act(script: dict[str, Any], rank: int) -> Any:
@@ -31,6 +32,7 @@ def main() -> None:
     """Take part in a run."""
     given = json.loads(sys.argv[1])
     script, store = given.pop("script", {}), Path(given.pop("store"))
+    load_fast_blas()
     config = settings(Path(given.pop("model")), Path(given.pop("output")), **given)
     group = join_group(config.backend)
     heard: list[int] = []

@@ -208,7 +208,7 @@ def test_clipping_scales_the_gradient_to_its_bound(backend, make_policy):
     policy.prepare_training(OptimiserConfig())
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     norm = policy.apply_gradients(0.0, 1e-3)
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     clipped = {name: state[f"{name}.m"] / 0.1 for name in free}
     size = np.sqrt(sum((g**2).sum() for g in clipped.values()))
     np.testing.assert_allclose(size, 1e-3, rtol=1e-3)
@@ -222,11 +222,11 @@ def test_a_gradient_that_is_not_finite_takes_no_step(backend, make_policy, kind)
     policy.prepare_training(OptimiserConfig())
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     policy.apply_gradients(1e-3, 1.0)
-    weights, state = policy.trained(), policy.optimiser_state()
+    weights, state = policy.trained(), policy.optimizer_state()
     bad = dataclasses.replace(reference, logps=np.full_like(reference.logps, np.nan))
     policy.accumulate(batch, bad, OBJECTIVE, 0.25)
     assert not math.isfinite(policy.apply_gradients(1e-3, 1.0))
-    for kept, now in ((weights, policy.trained()), (state, policy.optimiser_state())):
+    for kept, now in ((weights, policy.trained()), (state, policy.optimizer_state())):
         assert all((kept[name] == now[name]).all() for name in kept)
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)  # nothing of it is left behind
     assert math.isfinite(policy.apply_gradients(1e-3, 1.0))
@@ -241,7 +241,7 @@ def test_dropped_gradients_are_gone(backend, make_policy):
     policy.drop_gradients()
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     policy.apply_gradients(0.0, 1e9)
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     assert difference({n: state[f"{n}.m"] / 0.1 for n in expected}, expected) < 1e-5
 
 

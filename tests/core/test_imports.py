@@ -47,10 +47,6 @@ def test_a_backend_package_by_itself_is_free(package):
     assert loaded([package]) == []
 
 
-def test_fast_blas_comes_before_mlx():
-    assert loaded(["fpo_mlx.fast_blas"]) == []
-
-
 @pytest.mark.parametrize(
     ("package", "foreign"),
     [
