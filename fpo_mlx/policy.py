@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from mlx.utils import tree_flatten
 from mlx_lm import utils
 
 from fpo_core.backend.base_policy import BasePolicy, Loss
+from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import Sampling
 from fpo_core.backend.process_group import Group
-from fpo_core.config import AdapterConfig, ModelConfig, OptimiserConfig, StepConfig
+from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.errors import SaeError
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features
 from fpo_mlx import device, ops
 from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
@@ -40,37 +40,27 @@ class MlxPolicy(BasePolicy):
     _trainable: Trainable
     _optimizer: Optimizer | None
 
-    def __init__(
-        self,
-        folder: Path,
-        model: ModelConfig,
-        adapter: AdapterConfig,
-        features: Features | None = None,
-        *,
-        grad_checkpoint: bool = False,
-        step: StepConfig | None = None,
-    ) -> None:
-        step = step or StepConfig()
-        super().__init__(model, step)
-        # Trained weights stay float32; full training casts them inside the step.
-        full = adapter.fine_tune_type == "full"
-        self.model, self._settings = load_model(folder, model, mx.float32 if full else self.dtype)
-        self.seed(model.seed)
+    def _build(self, setup: Setup) -> Iterable[PackedStep]:
+        # Full training casts its float32 weights inside the step.
+        precision = mx.float32 if setup.full else self.dtype
+        self.model, self._settings = load_model(setup.folder, setup.model, precision)
+        self.seed(setup.model.seed)
         path, stack = find_blocks(self.model)
         width = hidden_size(stack[0])
         leaves = [leaf for _, leaf in tree_flatten(self.model.parameters())]
         parameters = sum(leaf.size for leaf in leaves if isinstance(leaf, mx.array))
-        self._trainable = select_trainable(self.model, stack, adapter, model.seed, self.dtype)
-        self._features = features and features.to(ops, mx.zeros(0))
+        self._trainable = select_trainable(
+            self.model, stack, setup.adapter, setup.model.seed, self.dtype
+        )
+        self._features = setup.features and setup.features.to(ops, mx.zeros(0))
         mlps = None
-        if not step.plain:
+        if not setup.step.plain:
             # Before taps and checkpoints, which wrap whatever a module calls by then. Where a
             # block's attention is unknown the packed step fails when it is tried, and says so.
             with contextlib.suppress(SaeError):
                 pack_attention(stack)
             mlps = FusedMlps(self.model, width)
-        hooks = () if features is None else features.hooks
-        self._taps = tap_and_checkpoint(stack, hooks, grad_checkpoint)
+        self._taps = tap_and_checkpoint(stack, setup.hooks, setup.grad_checkpoint)
         self._cut = ColumnCut(body_of(self.model, path))
         quantization = self._settings.get("quantization")
         self.info = self._describe(
@@ -81,9 +71,10 @@ class MlxPolicy(BasePolicy):
             parameters=parameters,
         )
         self.model.eval()
-        if mlps is not None:
-            packed = PackedStep(self.model, len(stack), self._taps, self._features, step, mlps)
-            self._choose_step(packed.variants())
+        if mlps is None:
+            return ()
+        packed = PackedStep(self.model, len(stack), self._taps, self._features, setup.step, mlps)
+        return packed.variants()
 
     def _predict(self, batch: Batch, start: int) -> mx.array:
         tokens = mx.array(batch.tokens)

@@ -1,5 +1,6 @@
 """The policy on torch: a transformers model, run and differentiated; LoRA through PEFT."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fpo_core.backend.base_policy import BasePolicy, Loss
+from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import Sampling
 from fpo_core.backend.process_group import Group
-from fpo_core.config import AdapterConfig, ModelConfig, OptimiserConfig, StepConfig
+from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features
 from fpo_torch import device, ops
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
@@ -32,32 +33,21 @@ class TorchPolicy(BasePolicy):
     dtype: torch.dtype
     _trainable: Trainable
 
-    def __init__(
-        self,
-        folder: Path,
-        model: ModelConfig,
-        adapter: AdapterConfig,
-        features: Features | None = None,
-        *,
-        grad_checkpoint: bool = False,
-        step: StepConfig | None = None,
-    ) -> None:
-        step = step or StepConfig()
-        super().__init__(model, step)
-        full = adapter.fine_tune_type == "full"
-        # Trained weights stay float32; full training computes in bfloat16 through autocast.
-        self._autocast = full and self.dtype != torch.float32
-        self.base = load_model(folder, model, torch.float32 if full else self.dtype)
+    def _build(self, setup: Setup) -> Iterable[PackedStep]:
+        # Full training in bfloat16 computes by autocast on its float32 weights.
+        self._autocast = setup.full and self.dtype != torch.float32
+        precision = torch.float32 if setup.full else self.dtype
+        self.base = load_model(setup.folder, setup.model, precision)
         self.base.to(self.device)  # pyright: ignore[reportArgumentType]
-        self.seed(model.seed)
+        self.seed(setup.model.seed)
         path, stack = find_blocks(self.base)
-        hooks = () if features is None else features.hooks
-        self._taps = [Tap(stack[hook.layer], hook.site) for hook in hooks]
-        self._features = features and features.to(ops, torch.empty(0, device=self.device))
+        self._taps = [Tap(stack[hook.layer], hook.site) for hook in setup.hooks]
+        like = torch.empty(0, device=self.device)
+        self._features = setup.features and setup.features.to(ops, like)
         parameters = sum(weight.numel() for weight in self.base.parameters())
-        if grad_checkpoint:
+        if setup.grad_checkpoint:
             self._checkpoint_blocks(stack)
-        self.model, self._trainable = select_trainable(self.base, adapter, model.seed)
+        self.model, self._trainable = select_trainable(self.base, setup.adapter, setup.model.seed)
         self.info = self._describe(
             "torch",
             quantisation=quantisation_of(self.base),
@@ -67,9 +57,10 @@ class TorchPolicy(BasePolicy):
         )
         self.model.eval()
         self._modules = list(self.model.modules())
-        if not step.plain:
-            packed = PackedStep(self.base, path, self._taps, self._features, step, self._precision)
-            self._choose_step([packed])
+        if setup.step.plain:
+            return ()
+        step = PackedStep(self.base, path, self._taps, self._features, setup.step, self._precision)
+        return (step,)
 
     def _checkpoint_blocks(self, stack: Any) -> None:
         # transformers 5.23 renamed it; the old name goes in 6.

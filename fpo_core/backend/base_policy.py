@@ -13,16 +13,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
-from fpo_core.backend.parts import Canonical, Devices, Optimizer
+from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
 from fpo_core.backend.policy import PolicyInfo, Sampling
 from fpo_core.backend.process_group import ALONE, Group
-from fpo_core.config import ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
+from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
@@ -35,11 +36,7 @@ Loss = Callable[[], tuple[Array, Scores]]
 
 
 class BasePolicy(ABC):
-    """`fpo_core.backend.policy.Policy`, less what only a framework can say.
-
-    The constructor of a backend's class sets the attributes declared here, then calls
-    `_choose_step` with its packed steps.
-    """
+    """`fpo_core.backend.policy.Policy`, less what only a framework can say."""
 
     ops: ClassVar[Ops]
     devices: ClassVar[Devices]
@@ -52,15 +49,36 @@ class BasePolicy(ABC):
     _trainable: Any
     """The trained weights, a `fpo_core.backend.parts.Trainable`."""
 
-    def __init__(self, model: ModelConfig, step: StepConfig) -> None:
-        """Select device and precision; BackendError where the settings ask for what is absent."""
+    def __init__(
+        self,
+        folder: Path,
+        model: ModelConfig,
+        adapter: AdapterConfig,
+        features: Features | None = None,
+        *,
+        grad_checkpoint: bool = False,
+        step: StepConfig | None = None,
+    ) -> None:
+        """Open the model in a local folder, with what `adapter` trains and `features` read.
+
+        Raises BackendError where the settings ask for what the backend or the machine lacks,
+        ModelError or SaeError where they do not fit the model.
+        """
+        setup = Setup(folder, model, adapter, features, grad_checkpoint, step or StepConfig())
         self.device = self.devices.select_device(model)
-        self.devices.configure(self, self.device, step)
+        self.devices.configure(self, self.device, setup.step)
         self.devices.reset_peak_memory(self.device)
         self.dtype = self.devices.select_dtype(model, self.device)
         self._packed: BasePackedStep | None = None
         self._reference: Any = None
         self._optimizer: Any = None
+        self._choose_step(self._build(setup))
+
+    @abstractmethod
+    def _build(self, setup: Setup) -> Iterable[BasePackedStep]:
+        """Load the model and set the attributes declared above; return the packed steps to try,
+        none where the plain path was asked for.
+        """
 
     @abstractmethod
     def _predict(self, batch: Batch, start: int) -> Array:
@@ -104,6 +122,8 @@ class BasePolicy(ABC):
 
     def _choose_step(self, steps: Iterable[BasePackedStep]) -> None:
         """Use the first packed step that scores as the plain path does; else note why none does."""
+        # The model's own code decides how masks, positions and heads are handed on, which a new
+        # family may do in a way that packing breaks: so each is tried on two pairs first.
         reason = None
         for step in steps:
             plain, packed = self._scorer(None), self._scorer(step)

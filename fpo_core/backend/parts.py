@@ -1,15 +1,41 @@
-"""What a backend's modules offer to the base policy, apart from the array operations (`Ops`)."""
+"""What the base policy and a backend's modules hand each other, besides operations (`Ops`)."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from fpo_core.config import BackendConfig, StepConfig
+from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 
 Canonical = Mapping[str, np.ndarray]
 """Float32 arrays by canonical name (`fpo_core.adapters.lora`)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a policy is opened with; see `BasePolicy`."""
+
+    folder: Path
+    model: ModelConfig
+    adapter: AdapterConfig
+    features: Features | None
+    grad_checkpoint: bool
+    step: StepConfig
+
+    @property
+    def full(self) -> bool:
+        """Whether the model's own weights are trained, which stay in float32 then."""
+        return self.adapter.fine_tune_type == "full"
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Where the autoencoders read."""
+        return () if self.features is None else self.features.hooks
 
 
 class Devices(Protocol):
