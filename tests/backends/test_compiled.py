@@ -1,6 +1,6 @@
 """What a GPU runs, traced on a CPU: compiled functions and blocks, FlexAttention's own mathematics.
 
-Only the kernels are missing, which `test_fast` tries where there is a GPU.
+Only the kernels are missing, which `test_packed_step` tries where there is a GPU.
 """
 
 import functools

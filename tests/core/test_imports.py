@@ -67,14 +67,3 @@ def test_a_floor_imports_only_from_below(package, foreign):
             found = {name.split(".")[0] for name in names} & foreign
             # the core may say at run time which backend to load; it must do so lazily
             assert not found or (package == "fpo_core" and node.col_offset > 0), (path, found)
-
-
-def test_mlx_code_makes_no_float64():
-    """Metal has none: only `as_float`, which lets one pass on a CPU, may say the word."""
-    said = {
-        path.name
-        for path in (ROOT / "fpo_mlx").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("float64", "double")
-    }
-    assert said <= {"ops.py"}

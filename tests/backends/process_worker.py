@@ -1,4 +1,4 @@
-"""One of several processes: `torchrun … -m tests.backends.several`, or under `mlx.launch`.
+"""One of several processes: `torchrun … -m tests.backends.process_worker`, or under `mlx.launch`.
 
 Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
 """
