@@ -111,6 +111,6 @@ class PackedStep(BasePackedStep):
 
 
 def _windows(model: nn.Module) -> set[int]:
-    """The sliding windows of its blocks."""
-    found = (getattr(module, "sliding_window", None) for module in model.modules())
-    return {window for window in found if isinstance(window, int)}
+    """The sliding windows of its blocks, in tokens."""
+    windows = (getattr(module, "sliding_window", None) for module in model.modules())
+    return {window for window in windows if isinstance(window, int)}

@@ -18,14 +18,14 @@ Weights = dict[str, Tensor]
 
 
 class Trainable:
-    """Trained weights by canonical name, kept in float32."""
+    """See `fpo_core.backend.parts.Trainable`."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], *, adapters: bool) -> None:
         self.parameters, self.adapters = parameters, adapters
 
     @contextlib.contextmanager
     def swapped(self, weights: Weights) -> Iterator[None]:
-        """Within, the model computes with these weights in place of its own."""
+        """See `fpo_core.backend.parts.Trainable`; the weights' gradients stay where they are."""
         originals = {name: parameter.data for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():

@@ -97,7 +97,7 @@ def _recognise(module: Any, width: int) -> Gate | None:
     x = mx.random.normal((2, width), key=mx.random.key(0))
     expected = module(x)
     for gate in _GATES:
-        found = module.down_proj(gate(module.gate_proj(x), module.up_proj(x)))
-        if mx.allclose(found, expected, rtol=1e-5, atol=1e-6):
+        fused = module.down_proj(gate(module.gate_proj(x), module.up_proj(x)))
+        if mx.allclose(fused, expected, rtol=1e-5, atol=1e-6):
             return gate
     return None
