@@ -82,7 +82,7 @@ class Trainable:
         return self.to_mlx({name: weights[name] for name in self._places})
 
     def to_mlx(self, weights: Mapping[str, np.ndarray]) -> Weights:
-        """Canonical arrays, such as optimiser moments, as MLX keeps them."""
+        """Canonical arrays, such as optimizer moments, as MLX keeps them."""
         return {
             name: mx.array(np.ascontiguousarray(self._transposed(weight)))
             for name, weight in weights.items()

@@ -1,4 +1,4 @@
-"""The frameworks' optimisers take the step of their papers, and go on from each other's state."""
+"""The frameworks' optimizers take the step of their papers, and go on from each other's state."""
 
 import numpy as np
 import pytest
