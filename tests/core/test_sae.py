@@ -13,7 +13,7 @@ import fpo_torch.ops
 from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
 from fpo_core.io.writer import float_tensor
-from fpo_core.sae.compatibility import check_fit
+from fpo_core.sae.compatibility import check_compatible
 from fpo_core.sae.hook import SITES, Hook
 from fpo_core.sae.metadata import ARCHITECTURES, TRANSFORMS, SaeMeta
 from fpo_core.sae.sae import Sae, load_sae
@@ -157,6 +157,12 @@ def test_ties_go_to_the_lower_index():
         assert found.tolist() == [[1, 1, 0, 0]]
 
 
+def undone(h):
+    """SAELens divides by std + 1e-5 and multiplies by std."""
+    mean, std = h.mean(-1, keepdims=True), h.std(-1, ddof=1, keepdims=True)
+    return (h - mean) / (std + 1e-5) * std + mean
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_reconstruction_undoes_the_transform(transform):
     """An encoder and decoder that are identities on non-negative inputs give h back."""
@@ -164,7 +170,8 @@ def test_reconstruction_undoes_the_transform(transform):
     arrays = {"W_enc": np.hstack([eye, -eye]), "b_enc": np.zeros(2 * D_IN)}
     arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
     sae = Sae(architecture="relu", input_transform=transform, d_in=D_IN, d_sae=2 * D_IN, **arrays)
-    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
+    expected = undone(H) if transform == "layer_norm" else H
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), expected, rtol=1e-9)
     with pytest.raises(SaeError, match="encoder_only"):
         dataclasses.replace(sae, W_dec=None).reconstruct(numpy_ops, H)
 
@@ -179,7 +186,8 @@ def test_the_mean_of_a_centred_input_is_added_once(transform):
     meta = {"architecture": "relu", "d_in": D_IN, "d_sae": 2 * D_IN, "centred": True}
     sae = Sae(input_transform=transform, **meta, **arrays)
     assert abs(H.mean(-1)).min() > 0.01
-    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
+    expected = undone(H) if transform == "layer_norm" else H
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), expected, rtol=1e-9)
 
 
 def test_a_wrong_width_is_refused():
@@ -309,18 +317,18 @@ CONFIG = {"hidden_size": D_IN, "num_hidden_layers": 6, "num_attention_heads": 2,
 
 def test_fit():
     meta = SaeMeta(architecture="relu", d_in=D_IN, d_sae=8, hook=Hook(5, "resid_post"))
-    assert check_fit(meta, CONFIG) == Hook(5, "resid_post")
-    assert check_fit(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
+    assert check_compatible(meta, CONFIG) == Hook(5, "resid_post")
+    assert check_compatible(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
     heads = dataclasses.replace(meta, d_in=6, hook=Hook(5, "z"))
-    assert check_fit(heads, CONFIG) == Hook(5, "z")
+    assert check_compatible(heads, CONFIG) == Hook(5, "z")
     for wrong, match in (
         (dataclasses.replace(meta, hook=Hook(6, "resid_post")), "6 layers"),
         (dataclasses.replace(meta, d_in=6), "hidden size at .* is 4"),
         (dataclasses.replace(meta, hook=Hook(5, "z")), "width of all heads .* is 6"),
-        (dataclasses.replace(meta, hook=None), "--hook"),
+        (dataclasses.replace(meta, hook=None), "set hook"),
     ):
         with pytest.raises(SaeError, match=match):
-            check_fit(wrong, CONFIG)
+            check_compatible(wrong, CONFIG)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

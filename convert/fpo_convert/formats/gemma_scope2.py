@@ -46,6 +46,7 @@ def read(path: Path, options: Options) -> Source:
     weights = path if path.suffix == ".safetensors" else path / WEIGHTS
     config = weights.parent / CONFIG
     cfg = read_json(config) if config.is_file() else {}
+    # A cross-layer transcoder has the same files as a transcoder of one layer.
     if re.search(r"(^|[/_])clt", options.location) or str(cfg.get("type", "")) == "clt":
         raise SaeError(
             f"{weights} is a cross-layer transcoder, which reads many layers, expected one hook: "

@@ -1,4 +1,4 @@
-"""Two things that SAELens files get wrong or leave out, told from their version and settings."""
+"""Two faults of SAELens files, recognised by version and settings: centring and thresholds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ _LAYER_NORM_FAMILIES = (
     "stablelm",
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_UNCENTRED_SINCE = (3, 19, 2)
+_UNCENTRED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
 RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
