@@ -55,7 +55,8 @@ class Source:
 
     T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
     norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
-    by it. `already_centred` says that centring is in the weights. `has_decoder` is false for
+    by it. `already_centred` says that centring is in the weights, `without_value_bias`
+    that x is TransformerLens's z. `has_decoder` is false for
     transcoders, whose decoder writes to another place than the hook. Tensors are SAELens's: W_enc
     (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
     """
@@ -73,6 +74,7 @@ class Source:
     rescale_by_decoder: bool = False
     centred: bool = False
     already_centred: bool = False
+    without_value_bias: bool = False
     threshold_factor: float = 1.0
     threshold_log: bool = False
     decoder_factor: np.ndarray | None = None

@@ -13,6 +13,7 @@ from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
 from fpo_core.sae.sae import load_sae
 from fpo_core.sae.taps import Features, HookedSae
+from fpo_core.sae.value_bias import subtract_value_bias
 
 
 def load_features(
@@ -29,7 +30,10 @@ def load_features(
     for number, name in enumerate(config.sae):
         sae = load_sae(Path(name))
         override = None if config.hook is None else Hook.parse(config.hook[number])
-        hooked.append(HookedSae(sae, check_compatible(sae, model.config, override)))
+        hook = check_compatible(sae, model.config, override)
+        if sae.without_value_bias and hook.site == "z":
+            sae = subtract_value_bias(sae, model, hook.layer)
+        hooked.append(HookedSae(sae, hook))
     file = config.feature_weights if isinstance(config, FeatureConfig) else None
     weights = None if file is None else read_weights(Path(file), hooked[0].sae)
     untrained = {token for item in hooked for token in untrained_ids(item.sae, special)}

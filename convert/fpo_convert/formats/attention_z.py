@@ -70,6 +70,7 @@ def read(path: Path, options: Options) -> Source:
         d_in=whole(config, cfg, "act_size"),
         d_sae=whole(config, cfg, "dict_size"),
         subtract_b_dec=True,
+        without_value_bias=True,
         hook=hook_at(config, cfg, "act_name"),
         model_name=str(cfg.get("model_name") or "gpt2-small"),
     )

@@ -9,7 +9,12 @@ import numpy as np
 
 from fpo_convert.formats.json_file import flag, hook_at, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
-from fpo_convert.formats.sae_lens_rules import RUNNER_CONFIG, is_centred, threshold_fault
+from fpo_convert.formats.sae_lens_rules import (
+    RUNNER_CONFIG,
+    is_centred,
+    lacks_value_bias,
+    threshold_fault,
+)
 from fpo_convert.row_readers import FileTensor, Tensor, scalar
 from fpo_convert.source_formula import Format, Options, Source, Whitening
 from fpo_core.errors import SaeError
@@ -87,6 +92,7 @@ def read(folder: Path, options: Options) -> Source:
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
         centred=is_centred(folder / CONFIG, cfg, hook, options),
         already_centred=flag(folder / CONFIG, cfg, "fpo_centred", default=False),
+        without_value_bias=lacks_value_bias(folder / CONFIG, cfg, hook),
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
         decoder_factor=decoder_factor,

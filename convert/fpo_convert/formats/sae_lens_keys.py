@@ -9,7 +9,8 @@ UNDERSTOOD = frozenset(_UNDERSTOOD.split())
 """Obeyed or refused, by their names in version 6."""
 
 _METADATA = """
-exclude_special_tokens fpo_centred fpo_untrained_tokens hf_hook_name hook_head_index hook_name
+exclude_special_tokens fpo_centred fpo_untrained_tokens fpo_without_value_bias hf_hook_name
+hook_head_index hook_name
 model_from_pretrained_kwargs model_name neuronpedia_id prepend_bos sae_lens_training_version
 sae_lens_version seqpos_slice training_architecture training_architecture_details
 """

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.json_file import mapping, read_json
+from fpo_convert.formats.json_file import flag, mapping, read_json
 from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source_formula import Options
 from fpo_core.sae.hook import Hook
@@ -20,7 +20,7 @@ _LAYER_NORM_FAMILIES = (
     "stablelm",
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_UNCENTRED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
+_UNPROCESSED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
 RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
@@ -32,9 +32,23 @@ def is_centred(path: Path, cfg: Mapping[str, Any], hook: Hook | None, options: O
     kwargs = mapping(path, cfg, "model_from_pretrained_kwargs")
     if "center_writing_weights" in kwargs:
         return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
+    return _processed(cfg) and _may_be_centred(cfg, hook)
+
+
+def lacks_value_bias(path: Path, cfg: Mapping[str, Any], hook: Hook | None) -> bool:
+    """Whether the input is z as TransformerLens has it where it processed the model's weights."""
+    if hook is None or hook.site != "z":
+        return False
+    if flag(path, cfg, "fpo_without_value_bias", default=False):
+        return True
+    kwargs = mapping(path, cfg, "model_from_pretrained_kwargs")
+    return flag(path, kwargs, "fold_value_biases", default=_processed(cfg))
+
+
+def _processed(cfg: Mapping[str, Any]) -> bool:
+    """Whether SAELens had TransformerLens process weights, as it did before 3.19.2."""
     trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
-    old = trained is None or trained < _UNCENTRED_SINCE
-    return bool(cfg["legacy"]) and old and _may_be_centred(cfg, hook)
+    return bool(cfg["legacy"]) and (trained is None or trained < _UNPROCESSED_SINCE)
 
 
 def _may_be_centred(cfg: Mapping[str, Any], hook: Hook | None) -> bool:
