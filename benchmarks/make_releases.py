@@ -77,12 +77,18 @@ def _compact(content: Mapping[str, Any]) -> bytes:
 def _release(entry: Mapping[str, Any]) -> dict[str, Any]:
     overrides = entry.get("config_overrides") or {}
     return {
-        "model": entry["model"],
+        "model": _model(entry),
         "repo": entry["repo_id"],
         "loader": entry.get("conversion_func") or "sae_lens",
         "overrides": {key: overrides[key] for key in OVERRIDES if key in overrides},
         "saes": list(_rows(entry)),
     }
+
+
+def _model(entry: Mapping[str, Any]) -> str:
+    """The model, where the repository's name tells that it is the instruction-tuned one."""
+    tuned = entry.get("conversion_func") == "gemma_2" and "-it-" in entry["repo_id"]
+    return entry["model"].removesuffix("-it") + "-it" if tuned else entry["model"]
 
 
 def _rows(entry: Mapping[str, Any]) -> Iterator[list[Any]]:

@@ -13,7 +13,7 @@ from fpo_core.io.atomic import write_json
 from fpo_core.io.hashing import sampled_sha256
 from fpo_core.models.layout import Layout, layout_of
 
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
 _COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
