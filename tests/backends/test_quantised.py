@@ -58,7 +58,7 @@ def test_full_training_of_quantised_weights_is_refused(make_policy, bases):
 
 
 def test_torch_refuses_a_base_quantised_for_mlx(make_policy, bases):
-    with pytest.raises(ModelError, match=r"quantised for MLX.*use --backend mlx"):
+    with pytest.raises(ModelError, match=r"quantised for MLX.*use the mlx backend"):
         make_policy("torch", bases[1])
 
 
