@@ -82,6 +82,6 @@ def _layout(source: Path, path: str, base: ModelFolder | None) -> Layout:
     if len(known) != 1:
         raise ModelError(
             f"{source} adapts {path}, and more than one family or none is known to have its blocks "
-            "there: give its base with --model"
+            "there: give its base as model"
         )
     return known[0]

@@ -1,4 +1,4 @@
-"""Published autoencoders by model: the table behind `fpo sae list`."""
+"""Published autoencoders by model: the table in published.yaml."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _COPIES = re.compile(r"(-(bf16|fp16|mlx|\d+-?bit|q\d\w*|qat|unsloth|bnb))+$")
 
 @dataclass(frozen=True)
 class Published:
-    """One autoencoder that `fpo convert sae` can fetch."""
+    """One autoencoder that `convert_sae` can fetch."""
 
     source: str
     layer: int
@@ -57,7 +57,7 @@ def list_saes(model: str, num_layers: int = -1) -> Listing:
         known = ", ".join(e["model"] for e in entries)
         raise SaeError(
             f"no published autoencoder for {model} is in the table, which has {known}: give "
-            "`fpo convert sae` a repository or folder, or train one as our examples do"
+            "convert_sae a repository or folder, or train one as our examples do"
         )
     return Listing(entry["model"], exact, _ordered(list(_expand(entry)), entry, num_layers))
 

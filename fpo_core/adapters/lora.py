@@ -77,8 +77,8 @@ def common_shape(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[
     kind = adapters[0].fine_tune_type
     if any(adapter.fine_tune_type != kind for adapter in adapters):
         raise ModelError(
-            "one adapter is LoRA and the other DoRA, which no single shape holds: fuse one into "
-            "the model with `fpo fuse`, and compare with --base"
+            "one adapter is LoRA and the other DoRA, which no single shape holds: merge one into "
+            "the model, and give the result as base"
         )
     rank = max(adapter.rank for adapter in adapters)
     scale = max(adapter.scale for adapter in adapters)

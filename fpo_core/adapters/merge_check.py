@@ -56,14 +56,14 @@ def check_fused(
     if not found.largest <= found.tolerance:
         raise ModelError(
             f"the merged model's logits differ from the adapter's by up to {found.largest:.2g}, "
-            f"expected at most {found.tolerance:.2g}: nothing was kept; try --save-dtype float32"
+            f"expected at most {found.tolerance:.2g}: nothing was kept; try save_dtype float32"
         )
     noise = 0.01 * TOLERANCES["float32"] * scale
     if found.apart > max(MOST_OF_MOVE * found.moved, noise):
         raise ModelError(
             f"the merged model's logits differ from the adapter's by {found.apart:.2g} (rms), and "
             f"the adapter moves its base by only {found.moved:.2g}: rounding loses it, so nothing "
-            "was kept; use --save-dtype float32"
+            "was kept; use save_dtype float32"
         )
     return found
 

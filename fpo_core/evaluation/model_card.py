@@ -12,7 +12,7 @@ from typing import Any
 from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
 from fpo_core.loss.metric_catalogue import METRICS
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 
 CARD_FILE = "README.md"
 PICTURE = "curves.png"
@@ -120,17 +120,17 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    taps = zip(config.sae or (), features.taps, strict=True)
-    lines = [line for name, tap in taps for line in _described(name, tap)]
+    hooked = zip(config.sae or (), features.hooked, strict=True)
+    lines = [line for name, sae in hooked for line in _described(name, sae)]
     return _section("Autoencoder", lines[0]) + lines[1:]
 
 
-def _described(name: str, tap: FeatureTap) -> list[str]:
-    sae = tap.sae
+def _described(name: str, hooked: HookedSae) -> list[str]:
+    sae = hooked.sae
     made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
     text = (
         f"`{shown(name)}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
-        f"{sae.d_in} dimensions at `{tap.hook}`. SHA-256 of its weights:"
+        f"{sae.d_in} dimensions at `{hooked.hook}`. SHA-256 of its weights:"
     )
     return [text, f"`{sae.payload_sha256}`"]
 

@@ -14,7 +14,7 @@ def advice(name: str, error: BaseException) -> str | None:
         if isinstance(found, errors.GatedRepoError):
             return gated(name)
         if isinstance(found, errors.RevisionNotFoundError):
-            return f"{name} has no such revision on the hub: check --revision"
+            return f"{name} has no such revision on the hub: check revision"
         if isinstance(found, errors.RepositoryNotFoundError):
             return missing(name)
         if isinstance(found, errors.HfHubHTTPError):

@@ -17,7 +17,7 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss import logps
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.discrepancy import discrepancy, let_through, pool, top_mask
+from fpo_core.sae.discrepancy import discrepancy, pool, straight_through, top_mask
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
@@ -198,7 +198,7 @@ def compare_features(
         return scores
     if objective.straight_through:
         # A feature that is off at every token has no gradient, so D could not bring it back.
-        pooled = let_through(xp, scores.pooled, pre_activation(), reference.pooled)
+        pooled = straight_through(xp, scores.pooled, pre_activation(), reference.pooled)
         scores = dataclasses.replace(scores, pooled=pooled)
     split = (_split_features(array, widths) for array in (scores.pooled, reference.pooled))
     terms = [

@@ -106,7 +106,7 @@ def parse_meta(path: Path, header: Mapping[str, Any]) -> SaeMeta:
     texts = header.get("__metadata__") or {}
     if texts.get("format") != FORMAT:
         raise SaeError(
-            f"{path} is not an autoencoder in this package's format: run `fpo convert sae` on it"
+            f"{path} is not an autoencoder in this package's format: run convert_sae on it"
         )
     if texts.get("format_version") != FORMAT_VERSION:
         raise SaeError(

@@ -1,7 +1,6 @@
 """Sparse autoencoders in canonical form: a linear map, an activation, and at most one transform."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
+from fpo_core.io.hashing import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
-from fpo_core.sae.activations import activate, keep, transform_input
+from fpo_core.sae.activations import activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool
 from fpo_core.sae.metadata import SaeMeta, parse_meta
 
@@ -104,7 +104,7 @@ class Sae(SaeMeta):
         pre = projected + self.b_enc
         if self.architecture == "gated":
             magnitude = xp.relu(projected * xp.exp(self.r_mag) + self.b_mag)
-            return keep(xp, magnitude, pre > 0)
+            return mask_features(xp, magnitude, pre > 0)
         return activate(xp, pre, self.architecture, self.k, {"threshold": self.threshold})
 
     def reconstruct(self, xp: Ops, h: Array) -> Array:
@@ -123,7 +123,7 @@ class Sae(SaeMeta):
         if not self.has_decoder:
             raise SaeError(
                 "this autoencoder was converted without its decoder, which reconstruction needs: "
-                "convert it again without --encoder-only"
+                "convert it again without encoder_only"
             )
         sae, h = self._ready(xp, h)
         _, scale, shift = transform_input(xp, h, self.input_transform)
@@ -148,14 +148,13 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     byte would do silently. Raises SaeError for anything irregular.
     """
     if Path(path).is_dir():
-        raise SaeError(f"{path} is a folder, expected one file: run `fpo convert sae` on it")
+        raise SaeError(f"{path} is a folder, expected one file: run convert_sae on it")
     file = open_safetensors(path)
     meta = parse_meta(file.path, file.header)
     _check_tensors(file, meta)
     if verify:
         check_payload(file, meta)
-    pages = file.pages()
-    arrays: dict[str, Any] = {name: file.mapped(name, pages) for name in file.entries}
+    arrays: dict[str, Any] = file.mapped_floats()
     fields: dict[str, Any] = {
         field.name: getattr(meta, field.name) for field in dataclasses.fields(meta)
     }
@@ -164,10 +163,7 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
 
 def check_payload(file: SafetensorsFile, meta: SaeMeta) -> None:
     """Raise SaeError where the payload's SHA-256 is not the one that the header states."""
-    digest = hashlib.sha256()
-    for chunk in file.payload():
-        digest.update(chunk)
-    if digest.hexdigest() != meta.payload_sha256:
+    if file_sha256(file.path, file.payload_begin) != meta.payload_sha256:
         raise SaeError(
             f"{file.path} has weights that were changed after it was written: convert the original "
             "again"
