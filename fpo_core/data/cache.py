@@ -39,16 +39,28 @@ def open_cached(folder: Path) -> Rows | None:
     return (splits, report) if complete else None
 
 
+class _FinishedElsewhere(Exception):  # noqa: N818
+    """Another process has written the same rows."""
+
+
 def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataReport]) -> Rows:
-    """Let `write` fill the folder, which appears complete or not at all, and open it."""
+    """Let `write` fill the folder, whole or not at all, add the manifest, and open it.
+
+    Where another process has finished the same rows meanwhile, its folder stays.
+    """
     reports: list[DataReport] = []
 
     def fill(temporary: Path) -> None:
         reports.append(write(temporary))
         write_json(temporary / MANIFEST, {"key": dict(key), "report": reports[0].to_mapping()})
+        # Replacing its folder would make it vanish for a moment, in which the other may open it.
+        if open_cached(folder) is not None:
+            raise _FinishedElsewhere
 
     try:
         write_folder(folder, fill)
+    except _FinishedElsewhere:
+        pass
     except WriteError as error:
         raise DataError(
             f"tokenised rows cannot be written to {folder.parent} ({error.reason}): set cache to a "

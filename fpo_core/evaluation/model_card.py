@@ -120,17 +120,17 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    hooked = zip(config.sae or (), features.hooked, strict=True)
-    lines = [line for name, sae in hooked for line in _described(name, sae)]
+    taps = zip(config.sae or (), features.hooked, strict=True)
+    lines = [line for name, tap in taps for line in _described(name, tap)]
     return _section("Autoencoder", lines[0]) + lines[1:]
 
 
-def _described(name: str, hooked: HookedSae) -> list[str]:
-    sae = hooked.sae
+def _described(name: str, tap: HookedSae) -> list[str]:
+    sae = tap.sae
     made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
     text = (
         f"`{shown(name)}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
-        f"{sae.d_in} dimensions at `{hooked.hook}`. SHA-256 of its weights:"
+        f"{sae.d_in} dimensions at `{tap.hook}`. SHA-256 of its weights:"
     )
     return [text, f"`{sae.payload_sha256}`"]
 

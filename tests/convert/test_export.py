@@ -75,8 +75,8 @@ def test_the_report_and_info_are_json(tmp_path):
 def test_verification_counts_what_rounding_cannot_explain():
     expected = np.array([[1.0, 0.0, 2.0, 0.0]])
     edge = np.array([[0.4, 1e-6, 0.5, 0.3]])
-    found = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
-    result = compare_features(expected, edge, found)
+    actual = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
+    result = compare_features(expected, edge, actual)
     assert (result.flips, result.unexplained_flips, result.l0) == (2, 1, 2.0)
     assert result.relative_difference == pytest.approx(2e-6)
 
