@@ -1,6 +1,5 @@
 """The core loads no framework and no reader; the packages say so by not doing it."""
 
-import ast
 import json
 import subprocess
 import sys
