@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned, plan
-from fpo.comparison.runs import Comparison, Result
-from fpo.comparison.table import rows
-from fpo.example import Example, quickstart_world
+from fpo.comparison.runs import Comparison, RunResult
+from fpo.comparison.tables import rows
+from fpo.example_inputs import Example, quickstart_world
 from fpo_cli.commands.quickstart import SETTINGS, TOKENS
 from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
@@ -88,7 +88,7 @@ class Ground:
             "rows": [self._row(row, results) for row in rows(results)],
         }
 
-    def _row(self, row: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], results: Sequence[RunResult]) -> dict[str, Any]:
         mine = [result for result in results if result["variant"] == row["variant"]]
         ratio = sum(result["constraint_ratio"] for result in mine) / len(mine)
         found = {name: row[name] for name in self.columns}

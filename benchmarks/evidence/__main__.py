@@ -18,7 +18,7 @@ from benchmarks.evidence.drift import Observer
 from benchmarks.evidence.found import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
-from fpo.comparison.runs import START_FILE, Comparison, place
+from fpo.comparison.runs import START_FILE, Comparison, run_folder
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
@@ -37,7 +37,7 @@ def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
     every = [run for runs in groups.values() for run in runs]
     # All train before any is observed: what observes would count in the memory of later runs.
     start, _ = Comparison(world.config, every, world.example.judge, ui).results()
-    folders = {name: [Run(place(output, run)) for run in runs] for name, runs in groups.items()}
+    folders = {name: [Run(run_folder(output, run)) for run in runs] for name, runs in groups.items()}
     found = Evidence(folders, world.alpha, start)
     _observe([*found.objectives, *found.ablations, *found.control], every[0].config, pairs, ui)
     found.write(output)

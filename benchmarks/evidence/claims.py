@@ -13,7 +13,7 @@ from benchmarks.evidence.found import (
     matched,
 )
 from benchmarks.evidence.measures import NAMES
-from fpo.comparison import table
+from fpo.comparison import tables
 
 MEASURES = {
     "sae": "the autoencoder",

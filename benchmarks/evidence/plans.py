@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned, plan
-from fpo.example import Example, quickstart_world
+from fpo.example_inputs import Example, quickstart_world
 from fpo.feature_ranking import rank_features
 from fpo.world import ATTRIBUTES, make_prompt, make_reply, random_traits
 from fpo_cli.commands.compare import WORLD_GRID

@@ -48,7 +48,7 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo.comparison.command import compare
+    from fpo.comparison.workflow import compare
 
     example = smollm2_example(config.cache)
     return {"command": "compare"} | compare(config, ui, example, read_yaml(GRID)["grid"])

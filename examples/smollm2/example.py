@@ -2,7 +2,7 @@
 
 from fetch import HERE, fetch
 
-from fpo.example import Example
+from fpo.example_inputs import Example
 from fpo.world import assets
 
 TOKENS = 80

@@ -42,7 +42,7 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo.first_run import first_run
+    from fpo.quickstart_run import first_run
 
     ui.note("getting the model and the pairs")
     example = smollm2_example(config.cache)

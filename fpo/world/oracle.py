@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fpo.world import lexicon
+from fpo.world.words import ITEMS
 from fpo.world.grammar import (
     ATTRIBUTES,
     JSON_KEYS,
@@ -92,7 +92,7 @@ def items_named(found: Iterable[str], languages: Iterable[str] = ("english", "fr
     """Indices of the items that a list of lower-case words names."""
     columns = [("english", "french").index(language) for language in languages]
     present = set(found)
-    names = enumerate(lexicon.ITEMS)
+    names = enumerate(ITEMS)
     return {i for i, item in names if any(item[c] in present for c in columns)}
 
 
@@ -122,7 +122,7 @@ def _words_under(attribute: str, value: str) -> set[str]:
 def _any_item(language: str) -> dict[str, tuple[str, ...]]:
     """The item slots with every item as an alternative."""
     merged: dict[str, tuple[str, ...]] = {}
-    for item in range(len(lexicon.ITEMS)):
+    for item in range(len(ITEMS)):
         for name, alternatives in item_slots(item, language).items():
             merged[name] = merged.get(name, ()) + alternatives
     return merged

@@ -25,8 +25,8 @@ def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
     """
     if config.settings is None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
-    from fpo.comparison.command import compare as run
-    from fpo.example import quickstart_world
+    from fpo.comparison.workflow import compare as run
+    from fpo.example_inputs import quickstart_world
 
     if config.settings is not None:
         return {"command": "compare"} | run(config, ui)

@@ -16,7 +16,7 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
     With --self-test, each installed backend computes golden values, a gradient and three training
     steps on its device; what is printed can be pasted into a bug report.
     """
-    from fpo.diagnosis import diagnose, lines
+    from fpo.installation import diagnose, lines
 
     found = {"command": "doctor"} | diagnose(config)
     for line in lines(found):
@@ -25,7 +25,7 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
 
 
 def _self_test(config: DoctorConfig, found: dict[str, Any], ui: Ui) -> dict[str, Any]:
-    from fpo.selftest import report_lines, self_test
+    from fpo.device_selftest import report_lines, self_test
 
     installed = [name for name, backend in found["backends"].items() if backend["installed"]]
     reports: dict[str, Any] = {}

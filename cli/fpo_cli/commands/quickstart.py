@@ -29,8 +29,8 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     # Threads of a BLAS wait for each other by spinning, which on products this small costs more
     # than it brings: on two busy cores, one thread took 50 s and two 210 s.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from fpo.example import quickstart_world
-    from fpo.first_run import first_run
+    from fpo.example_inputs import quickstart_world
+    from fpo.quickstart_run import first_run
 
     return {"command": "quickstart"} | first_run(config, ui, quickstart_world(SETTINGS, TOKENS))
 

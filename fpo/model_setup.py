@@ -35,7 +35,7 @@ FROZEN = AdapterConfig(rank=1, num_layers=1)
 
 
 @dataclass(frozen=True)
-class Session:
+class ModelSetup:
     """A model with its tokenizer and, where given, its autoencoders and starting adapter."""
 
     config: ModelConfig

@@ -2,7 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PANELS = (
     ("Loss", "−log σ(u)", (("train", "loss", "training"), ("eval", "eval_loss", "validation"))),
@@ -29,15 +32,19 @@ _PANELS = (
 _COLOURS = ("#1f6fb4", "#d1495b")
 
 
-def draw_curves(log: Path, out: Path, title: str = "") -> None:
-    """Draw loss, accuracies, D and rewards of a run's JSONL log as a PNG."""
-    import matplotlib as mpl
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The events of a run's JSONL log."""
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+def figure_of_run(log: Path, title: str = "") -> "Figure":
+    """Loss, accuracies, D and rewards of a run's JSONL log, one panel each."""
+    # The class rather than pyplot: no global state, no window, and any backend may be in use.
+    from matplotlib.figure import Figure
+
+    events = read_log(log)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots(2, 2)
     for axis, (name, label, curves) in zip(axes.flat, _PANELS, strict=True):
         for colour, (kind, metric, curve) in zip(_COLOURS, curves, strict=True):
             _draw(axis, events, kind, metric, curve, colour)
@@ -47,8 +54,12 @@ def draw_curves(log: Path, out: Path, title: str = "") -> None:
             axis.legend(frameon=False)
     axes[0, 1].set_ylim(0, 1.05)
     figure.suptitle(title)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    return figure
+
+
+def draw_curves(log: Path, out: Path, title: str = "") -> None:
+    """Write `figure_of_run` as a PNG."""
+    figure_of_run(log, title).savefig(out, dpi=130)
 
 
 def _draw(
