@@ -18,6 +18,7 @@ from fpo_core.config import (
     OptimiserConfig,
     TrainConfig,
 )
+from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.sae.taps import Features, FeatureTap
 
 CARD_FILE = "README.md"
@@ -140,18 +141,21 @@ def _described(name: str, tap: FeatureTap) -> list[str]:
 
 def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     rows = [
-        (f"`{name}`", (_number(before.get(name)), _number(value)))
+        (f"`{name}`", (_shown_value(name, before.get(name)), _shown_value(name, value)))
         for name, value in after.items()
-        if name not in _UNMEASURED and _number(value)
+        if name in METRICS and name not in _UNMEASURED and value is not None
     ]
     table = _table("Metrics", ("metric", "before", "after"), ((n, " | ".join(v)) for n, v in rows))
     return [*table, "", f"On {after['pairs']} pairs."]
 
 
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping) and "value" in value:
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _shown_value(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        value, low, high = (METRICS[name].text(value[key]) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+    return METRICS[name].text(value)
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from fpo_core.config import TrainConfig
 from fpo_core.data.token_store import Int64s
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
+from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT, preference_metrics
 from fpo_core.loss.objectives import OBJECTIVES
 from fpo_core.loss.scores import Scores, join
@@ -261,8 +262,8 @@ class _Run:
             return False
         state.stale += 1
         value, best = values[f"eval_{self.config.best_metric}"], state.best_value
-        sign = 1 if self.config.best_metric == "loss" else -1
-        if not math.isfinite(value) or (best is not None and sign * value >= sign * best):
+        better = best is None or metric(self.config.best_metric).improves(value, best)
+        if not (math.isfinite(value) and better):
             return False
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
