@@ -79,7 +79,9 @@ def measurements_table(
         for name in TABLE
         if sides[-1].get(name) is not None and not (before is None and name == "reward_accuracy")
     ]
-    rows = [(METRICS[name].label, *(_cell(name, side.get(name)) for side in sides)) for name in names]
+    rows = [
+        (METRICS[name].label, *(_cell(name, side.get(name)) for side in sides)) for name in names
+    ]
     head = ("", "before", "after") if before is not None else ("", "value")
     return Table(head, rows, (f"{after.evaluation.pairs} pairs", *below))
 

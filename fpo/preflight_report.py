@@ -20,7 +20,6 @@ from fpo_core.train.preflight import Preflight, preflight, relief
 _SLEEP = re.compile(r"^\s*sleep\s+(\d+)", re.MULTILINE)
 
 
-
 @dataclass(frozen=True)
 class PreflightReport(Result):
     """What a run will need: see `estimate` for memory, time and disk."""
@@ -49,7 +48,12 @@ class PreflightReport(Result):
 
 
 def run_preflight(
-    policy: Policy, data: PreferenceData, store: Path, key: StoreKey, config: TrainConfig, sink: Sink
+    policy: Policy,
+    data: PreferenceData,
+    store: Path,
+    key: StoreKey,
+    config: TrainConfig,
+    sink: Sink,
 ) -> PreflightReport:
     """Try the largest batches and report what follows from them."""
     note(sink, "trying the largest batches")

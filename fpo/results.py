@@ -31,7 +31,7 @@ class Result:
     """What a workflow came to. In a notebook, the last value of a cell shows as its `table`."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as JSON values: what the command line prints under --json."""
+        """The result as JSON values."""
         raise NotImplementedError
 
     def table(self) -> Table:

@@ -2,18 +2,21 @@
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
-from fpo_core.events import Event
+from fpo_core.events import Event, Kind
+from fpo_core.loss.metric_catalogue import METRICS
 
-_METRICS = {
-    "loss": ("loss", "{:.4f}"),
-    "rewards/accuracies": ("acc", "{:.2f}"),
-    "rewards/margins": ("margin", "{:.3f}"),
-    "fpo/d_rejected": ("D", "{:.3g}"),
-    "fpo/constraint_ratio": ("constraint", "{:.2g}"),
-    "tokens_per_second": ("tok/s", "{:.0f}"),
-}
+_FOLLOWED = (
+    "loss",
+    "rewards/accuracies",
+    "rewards/margins",
+    "fpo/d_rejected",
+    "fpo/constraint_ratio",
+    "tokens_per_second",
+)
+"""Metrics that a person follows while a run goes on."""
 
 
 def warnings_only(event: Event) -> None:
@@ -31,41 +34,42 @@ def print_progress(event: Event) -> None:
 
 def event_text(event: Event) -> str | None:
     """An event as a line; None for those that only programs need."""
-    values = event.values
-    match event.kind:
-        case "note" | "warning":
-            return values["message"]
-        case "reference":
-            return (
-                f"reference: pairs {values['pairs']}/{values['total']}, "
-                f"{values['tokens_per_second']:.0f} tok/s, {values['eta_seconds']:.0f} s left"
-            )
-        case "train":
-            return f"training: step {event.step}/{values['steps']}, {train_text(values)}"
-        case "eval":
-            return f"step {event.step}: validation {metrics_text(values, 'eval_')}"
-        case "step0":
-            return (
-                f"step-0 check: {values['pairs']} pairs, loss within {values['worst_gap']:.1e} of "
-                f"{values['expected_loss']:.4f}"
-            )
-        case "skipped":
-            return f"step {event.step} skipped: loss {values['loss']}"
-        case "stopped_early":
-            return f"stopped early {values['message']}"
-    return None
+    line = _LINES.get(event.kind)
+    return None if line is None else line(event.step, event.values)
 
 
 def train_text(values: dict[str, Any]) -> str:
     """The metrics of a training step that a person follows, and its memory."""
-    return f"{metrics_text(values)}, {values['peak_memory'] / 2**20:.0f} MiB"
+    return f"{metrics_text(values)}, {METRICS['peak_memory'].text(values['peak_memory'])} MiB"
 
 
 def metrics_text(values: dict[str, Any], prefix: str = "") -> str:
     """The metrics that a person follows, those that are there."""
-    present = [
-        f"{label} {form.format(values[prefix + name])}"
-        for name, (label, form) in _METRICS.items()
-        if values.get(prefix + name) is not None
-    ]
-    return ", ".join(present)
+    present = [name for name in _FOLLOWED if values.get(prefix + name) is not None]
+    return ", ".join(f"{METRICS[n].short} {METRICS[n].text(values[prefix + n])}" for n in present)
+
+
+def _reference_text(_: int, values: dict[str, Any]) -> str:
+    return (
+        f"reference: pairs {values['pairs']}/{values['total']}, "
+        f"{values['tokens_per_second']:.0f} tok/s, {values['eta_seconds']:.0f} s left"
+    )
+
+
+def _step0_text(_: int, values: dict[str, Any]) -> str:
+    return (
+        f"step-0 check: {values['pairs']} pairs, loss within {values['worst_gap']:.1e} of "
+        f"{values['expected_loss']:.4f}"
+    )
+
+
+_LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
+    "note": lambda _, values: values["message"],
+    "warning": lambda _, values: values["message"],
+    "reference": _reference_text,
+    "step0": _step0_text,
+    "train": lambda step, values: f"training: step {step}/{values['steps']}, {train_text(values)}",
+    "eval": lambda step, values: f"step {step}: validation {metrics_text(values, 'eval_')}",
+    "skipped": lambda step, values: f"step {step} skipped: loss {values['loss']}",
+    "stopped_early": lambda _, values: f"stopped early {values['message']}",
+}

@@ -43,7 +43,7 @@ def workflow(
             return run(configured(kind, config, values, defaults), **options)
 
         call.__signature__ = _signature(kind, own, inspect.signature(run).return_annotation)  # pyright: ignore
-        call.settings = kind  # pyright: ignore[reportFunctionMemberAccess]
+        call.settings = kind  # pyright: ignore[reportAttributeAccessIssue]
         return call
 
     return decorate

@@ -9,12 +9,14 @@ from typing import Any
 import typer
 from fetch import HERE
 
+import fpo
+from fpo_cli.commands.compare import show_comparison
 from fpo_cli.console.command import command
-from fpo_cli.console.options import read_yaml
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import CompareConfig, DataConfig
 from fpo_core.config.fields import like
+from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
 
 GRID = HERE / "compare.yaml"
@@ -48,10 +50,11 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo.comparison.workflow import compare
-
-    example = smollm2_example(config.cache)
-    return {"command": "compare"} | compare(config, ui, example, read_yaml(GRID)["grid"])
+    example, grid = smollm2_example(config.cache), read_yaml(GRID)["grid"]
+    with ui.stoppable_progress() as (sink, stop):
+        result = fpo.compare(config, sink=sink, stop=stop, example=example, grid=grid)
+    show_comparison(ui, result)
+    return result.to_mapping()
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,4 +1,4 @@
-"""The example as `fpo_cli` works on examples: files, settings, autoencoder."""
+"""The example as `fpo` works on examples: files, settings, autoencoder."""
 
 from fetch import HERE, fetch
 

@@ -12,8 +12,8 @@ from fpo.comparison.shared_setup import SharedSetups
 from fpo.comparison.tables import RunResult
 from fpo.measurements import Judge
 from fpo.model_setup import ModelSetup, splits_of
-from fpo.store_location import shared_store
 from fpo.run_checks import ValidatedRun, check_run
+from fpo.store_location import shared_store
 from fpo.training import make_measurer, train_validated
 from fpo.workflow import Stop
 from fpo_core.backend.policy import Sampling
@@ -106,9 +106,7 @@ class Comparison:
         began = time.perf_counter()
         checked = self._checked(planned)
         measuring = self._measuring(checked.setup, checked.config)
-        run = train_validated(
-            checked, self.sink, self.stop, measure_start=False, **measuring
-        )
+        run = train_validated(checked, self.sink, self.stop, measure_start=False, **measuring)
         result = {
             "variant": planned.variant,
             "objective": planned.objective,

@@ -105,7 +105,11 @@ def _of_training(settings: dict[str, Any], source: str) -> dict[str, Any]:
     for key in settings:
         if key not in TrainConfig.names():
             raise ConfigError(f"{source} has the key {key!r}, expected those of training")
-    return {key: value for key, value in settings.items() if key not in COMPARISONS or key == "reference"}
+    return {
+        key: value
+        for key, value in settings.items()
+        if key not in COMPARISONS or key == "reference"
+    }
 
 
 def _computing(config: CompareConfig) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fpo.world.words import ITEMS
 from fpo.world.grammar import (
     ATTRIBUTES,
     JSON_KEYS,
@@ -22,6 +21,7 @@ from fpo.world.grammar import (
     part_grammar,
 )
 from fpo.world.template import to_regex, vocabulary, words
+from fpo.world.words import ITEMS
 
 PARTS = ("opening", "view", "advice", "closing")
 

@@ -90,10 +90,10 @@ class ObjectiveConfig(Settings):
         return COEFFICIENTS[self.objective].get(name, 0.0) if given is None else given
 
     @classmethod
-    def fitting(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def fitting(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         """Coefficients were chosen for an objective: with another one its own defaults hold."""
         meant = defaults.get("objective", "fpo")
-        if given.get("objective", meant) == meant:
+        if values.get("objective", meant) == meant:
             return dict(defaults)
         return {k: v for k, v in defaults.items() if k not in typing.get_args(Coefficient)}
 
@@ -105,7 +105,7 @@ class ObjectiveConfig(Settings):
                 takers = ", ".join(key for key, row in COEFFICIENTS.items() if name in row)
                 raise ConfigError(
                     f"{name} is set, but the objective {self.objective} has none: leave it out, or "
-                    f"choose an --objective that has it ({takers})"
+                    f"choose an objective that has it ({takers})"
                 )
         if not self.stop_gradient and "alpha" not in own:
             raise ConfigError(
