@@ -82,7 +82,7 @@ _NAMES = {
 """What is exported, by the module that has it."""
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [*sorted(_MODULES)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_MODULES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

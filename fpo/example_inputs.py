@@ -11,6 +11,7 @@ from fpo.world import assets, score
 from fpo_convert.sae import convert_sae
 from fpo_core.config.yaml_file import read_yaml
 
+WORLD_GRID = Path(__file__).parent / "comparison" / "world.yaml"
 QUICKSTART_TOKENS = 48
 """Most tokens of a sampled completion: the world's longest reply fits."""
 
@@ -30,6 +31,8 @@ class Example:
     tokens: int
     """Most tokens of a sampled completion."""
     judge: Judge | None = None
+    grid: tuple[str, ...] = ()
+    """What comparisons on it vary, under what their own settings say."""
 
     def training(self, output: Path) -> dict[str, Any]:
         """Settings of `train` on its files, and on what `convert` puts under `output`."""
@@ -66,6 +69,7 @@ def quickstart_world() -> Example:
         sae=world.sae,
         tokens=QUICKSTART_TOKENS,
         judge=_judge,
+        grid=tuple(read_yaml(WORLD_GRID)["grid"]),
     )
 
 

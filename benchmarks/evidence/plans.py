@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned, plan
-from fpo.comparison.workflow import WORLD_GRID
 from fpo.example_inputs import Example, quickstart_world
 from fpo.feature_ranking import rank_features
 from fpo.world import ATTRIBUTES, make_prompt, make_reply, random_traits
 from fpo_convert.sae import convert_sae
 from fpo_core.config import CompareConfig, SaeFeaturesConfig
-from fpo_core.config.yaml_file import read_yaml
 
 OBJECTIVES, ABLATION, CONTROL, BLOCKS = "objectives", "ablation", "control", "blocks"
 SAES = {
@@ -41,7 +39,7 @@ class World:
         """With some settings `over` those of the quickstart and of `fpo compare`, as a grid."""
         example = quickstart_world()
         example.convert(output)
-        grid = (*read_yaml(WORLD_GRID)["grid"], "save_every=20", "save_total_limit=1000", *over)
+        grid = (*example.grid, "save_every=20", "save_total_limit=1000", *over)
         config = CompareConfig(output=str(output), seeds=tuple(seeds), grid=grid)
         return cls(example, config, example.training(output))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from fetch import HERE
 
 import fpo
 from fpo_cli.commands.compare import show_comparison
@@ -16,10 +15,8 @@ from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import CompareConfig, DataConfig
 from fpo_core.config.fields import like
-from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
 
-GRID = HERE / "compare.yaml"
 OBJECTIVES = ("dpo", "dpo-norm", "simpo", "tdpo2", "fpo")
 
 
@@ -50,9 +47,9 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    example, grid = smollm2_example(config.cache), read_yaml(GRID)["grid"]
+    example = smollm2_example(config.cache)
     with ui.stoppable_progress() as (sink, stop):
-        result = fpo.compare(config, sink=sink, stop=stop, example=example, grid=grid)
+        result = fpo.compare(config, sink=sink, stop=stop, example=example)
     show_comparison(ui, result)
     return result.to_mapping()
 

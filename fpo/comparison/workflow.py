@@ -25,8 +25,6 @@ from fpo_core.train.run_folder import LOG_FILE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORLD_GRID = Path(__file__).parent / "world.yaml"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult(Result):
@@ -69,7 +67,6 @@ def compare(
     sink: Sink,
     stop: Stop | None = None,
     example: Example | None = None,
-    grid: Sequence[str] | None = None,
 ) -> ComparisonResult:
     """Train objectives, or any grid over settings, from one stored reference, and compare them.
 
@@ -77,21 +74,20 @@ def compare(
     accuracy, diversity, drift, time and memory, with their spread over seeds. Stopped at any point,
     the same call goes on: finished runs are read, a begun one resumes.
 
-    Without `settings`, the runs are on the quickstart's world, or on an `example` with a `grid` of
-    its own under that of the settings.
+    Without `settings`, the runs are on the quickstart's world, or on an `example`; its own grid
+    counts for what the settings do not vary.
     """
     began = time.perf_counter()
     select_backend(BackendConfig(backend=config.backend))
     check_folder(config.output)
     output = Path(config.output)
-    if config.settings is None and example is None:
-        example, grid = quickstart_world(), read_yaml(WORLD_GRID)["grid"]
-    if example is None:
-        source = config.settings or ""
+    if config.settings is not None:
+        example, source = None, config.settings
         shared = read_yaml(Path(source))
     else:
+        example = example or quickstart_world()
         source, shared = str(example.settings), example.training(output)
-        config = replace(config, grid=_over(config, grid or ()))
+        config = replace(config, grid=_over(config, example.grid))
     runs = plan(config, _of_training(shared, source) | _computing(config), source)
     if example is not None:
         example.convert(output)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fpo_core.events import Sink, fan_out
-
 if TYPE_CHECKING:
     from rich.console import Console
 
     from fpo.results import Table
     from fpo.workflow import Stop
+    from fpo_core.events import Sink
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Ui:
             self.say("  ".join(cells).rstrip(), None if i else "bold")
 
     @contextmanager
-    def progress(self) -> Iterator[Sink]:
+    def progress(self) -> "Iterator[Sink]":
         """A sink that shows events as they happen."""
         from fpo_cli.console.progress import ProgressDisplay
 
@@ -66,9 +65,10 @@ class Ui:
             yield display
 
     @contextmanager
-    def stoppable_progress(self) -> Iterator[tuple[Sink, "Stop"]]:
+    def stoppable_progress(self) -> "Iterator[tuple[Sink, Stop]]":
         """The same, and what a run asks between steps: whether Ctrl-C or SIGTERM came."""
         from fpo_cli.console.signals import StopSignals
+        from fpo_core.events import fan_out
 
         with self.progress() as display, StopSignals(self) as signals:
             yield fan_out(display, signals), signals.asked
