@@ -30,8 +30,8 @@ def workflow(
     """
 
     def decorate(run: Callable[..., ResultT]) -> Callable[..., ResultT]:
-        own = list(inspect.signature(run).parameters.values())[1:]
-        names = [parameter.name for parameter in own]
+        parameters = list(inspect.signature(run).parameters.values())[1:]
+        names = [parameter.name for parameter in parameters]
 
         @functools.wraps(run)
         def call(
@@ -42,7 +42,8 @@ def workflow(
                 options["sink"] = warnings_only if sink is None else sink
             return run(configured(kind, config, values, defaults), **options)
 
-        call.__signature__ = _signature(kind, own, inspect.signature(run).return_annotation)  # pyright: ignore
+        returned = inspect.signature(run).return_annotation
+        call.__signature__ = _signature(kind, parameters, returned, defaults())  # pyright: ignore[reportAttributeAccessIssue]
         call.settings = kind  # pyright: ignore[reportAttributeAccessIssue]
         return call
 
@@ -77,7 +78,10 @@ def _text(value: Any) -> Any:
 
 
 def _signature(
-    kind: type[Settings], own: list[inspect.Parameter], returned: Any
+    kind: type[Settings],
+    parameters: list[inspect.Parameter],
+    returned: Any,
+    defaults: Mapping[str, Any],
 ) -> inspect.Signature:
     hints = get_type_hints(kind)
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -85,13 +89,13 @@ def _signature(
         "config", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind | None
     )
     sink = inspect.Parameter("sink", keyword, default=None, annotation=Sink | None)
-    options = [sink, *(p.replace(kind=keyword) for p in own if p.name != "sink")]
+    options = [sink, *(p.replace(kind=keyword) for p in parameters if p.name != "sink")]
     # A required setting may come with the config object, so no keyword is required by itself.
     settings = [
         inspect.Parameter(
             field.name,
             keyword,
-            default=... if field.default is MISSING else field.default,
+            default=defaults.get(field.name, ... if field.default is MISSING else field.default),
             annotation=hints[field.name],
         )
         for field in fields(kind)
