@@ -1,5 +1,6 @@
 """The curves of a run as a picture."""
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,24 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def figure_of_run(log: Path, title: str = "") -> "Figure":
-    """Loss, accuracies, D and rewards of a run's JSONL log, one panel each."""
-    # The class rather than pyplot: no global state, no window, and any backend may be in use.
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches that a notebook shows as a picture, and no window."""
     from matplotlib.figure import Figure
 
+    class Picture(Figure):
+        # Figures made without pyplot, and so without global state, have no picture of their own.
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    return Picture(figsize=(width, height), layout="constrained")
+
+
+def figure_of_run(log: Path, title: str = "") -> "Figure":
+    """Loss, accuracies, D and rewards of a run's JSONL log, one panel each."""
     events = read_log(log)
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = new_figure(9, 6)
     axes = figure.subplots(2, 2)
     for axis, (name, label, curves) in zip(axes.flat, _PANELS, strict=True):
         for colour, (kind, metric, curve) in zip(_COLOURS, curves, strict=True):

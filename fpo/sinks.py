@@ -22,7 +22,15 @@ _FOLLOWED = (
 def warnings_only(event: Event) -> None:
     """The sink of a workflow that is given none: warnings become Python's, the rest is silent."""
     if event.kind in ("warning", "skipped"):
-        warnings.warn(str(event_text(event)), stacklevel=2)
+        warnings.warn(str(event_text(event)), stacklevel=_callers_level())
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of the line that called into these packages: what a user can change."""
+    frame, level = sys._getframe(1), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("fpo"):
+        frame, level = frame.f_back, level + 1
+    return level - 1 if frame is None else level
 
 
 def print_progress(event: Event) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpo.comparison.tables import RunResult
-from fpo.curves import read_log
+from fpo.curves import new_figure, read_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,12 +23,11 @@ _POINTS = (
 
 def figure_of_runs(logs: Sequence[Path], results: Sequence[RunResult], title: str) -> "Figure":
     """Accuracy and D over the steps (mean over seeds), KL and entropy at the end."""
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     variants = list(dict.fromkeys(result["variant"] for result in results))
     colours = {variant: f"C{number % 10}" for number, variant in enumerate(variants)}
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = new_figure(11, 7.5)
     axes = figure.subplots(2, 2)
     for axis, (name, label, metric) in zip(axes[0], _CURVES, strict=True):
         for variant, colour in colours.items():
