@@ -21,7 +21,6 @@ from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
-from fpo_core.loss.objectives import needs_kl
 from fpo_core.train import RunData
 
 Weights = dict[str, np.ndarray]
@@ -80,7 +79,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     With `adapter`, the adapted model is compared with `model` under it, or with that under
     `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken.
     """
-    if config.sae is None and config.objective == "fpo":
+    if config.sae is None and config.needs_features:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     setup = compared.reference
@@ -94,7 +93,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     policy = _policy(setup, compared.shape)
     start = policy.trained()
     policy.load_trained(start | compared.at_reference)
-    if weights is not None or needs_kl(config):
+    if weights is not None or config.needs_kl:
         policy.set_reference(policy.trained())
     announce(sink, setup, data.report)
     store = setup.reference(folder, [split], policy, config, sink)

@@ -52,7 +52,7 @@ def rank_features(config: SaeFeaturesConfig, sink: Sink) -> FeatureRanking:
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
     setup = ModelSetup(config)
     assert setup.features is not None, "the settings require an autoencoder"
-    tap = setup.features.only
+    tap = setup.features.single
     policy = setup.policy(FROZEN)
     note(sink, f"{setup.backend}, {setup.model.name}, {tap.hook}")
     width, budget = config.max_seq_length, config.tokens_per_batch

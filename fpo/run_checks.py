@@ -9,7 +9,7 @@ from fpo.model_setup import ModelSetup
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
-from fpo_core.backend.optimiser_state import check_optimizer
+from fpo_core.backend.optimizer_state import check_optimizer
 from fpo_core.backend.process_group import first_before_others
 from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
@@ -17,9 +17,8 @@ from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
-from fpo_core.loss.objectives import constraint_weight
 from fpo_core.models.folder import check_quantised
-from fpo_core.sae.load import check_constrains
+from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
@@ -64,9 +63,9 @@ def _validated(
     config = _shaped(setup, config)
     select_blocks(setup.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, setup.model.quantisation is not None)
-    if config.objective == "fpo" and setup.features is not None and constraint_weight(config) > 0:
+    if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
-            check_constrains(hook, setup.model, config)
+            check_constraint_trains(hook, setup.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = setup.load_data(config)
     check_judged(config, data.valid)

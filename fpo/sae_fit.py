@@ -68,7 +68,7 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     hook = None if config.hook is None else (config.hook,)
     features = load_features(SaeConfig(sae=(config.sae,), hook=hook), setup.model, setup.special)
     assert features is not None, "the autoencoder is set"
-    tap = features.only
+    tap = features.single
     if not tap.sae.has_decoder:
         raise SaeError(
             f"{config.sae} was converted without its decoder, which the check needs: convert the "

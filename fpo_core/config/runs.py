@@ -14,7 +14,8 @@ from fpo_core.config.inputs import (
     ModelConfig,
     SaeConfig,
 )
-from fpo_core.config.objective import COEFFICIENTS, ObjectiveConfig
+from fpo_core.config.objective import ObjectiveConfig
+from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
 from fpo_core.config.training import (
     AdapterConfig,
@@ -51,7 +52,7 @@ class TrainConfig(
 
     def check(self) -> None:
         """FPO needs an autoencoder."""
-        if self.objective == "fpo" and self.coefficient("alpha") > 0 and self.sae is None:
+        if self.needs_features and self.sae is None:
             raise ConfigError(
                 "sae is not set while alpha is above 0: set sae to a converted autoencoder, or "
                 "objective to dpo-norm, which is fpo without its constraint"
@@ -108,9 +109,9 @@ class CompareConfig(Settings):
     def check(self) -> None:
         """Objectives are known, seeds are numbers."""
         for name in self.objectives or ():
-            if name not in COEFFICIENTS:
+            if name not in OBJECTIVES:
                 raise ConfigError(
-                    f"objectives names {name!r}, expected some of {', '.join(COEFFICIENTS)}"
+                    f"objectives names {name!r}, expected some of {', '.join(OBJECTIVES)}"
                 )
         for seed in self.seeds:
             if not seed.isdecimal():

@@ -15,7 +15,7 @@ def data_inspect(config: InspectConfig, ui: Ui) -> dict[str, Any]:
 
     Prompt tokens are cyan, the completion's, which are scored, green, padding grey.
     """
-    from fpo_core.data.inspect import render
+    from fpo_cli.console.token_rows import render
 
     result = fpo.inspect_data(config)
     render(result.rows, ui.out)
