@@ -1,4 +1,4 @@
-"""Where the reference store of a run lies when it is found, and where it goes when it is built."""
+"""Where the reference store of a run is looked for, and where it goes when it is built."""
 
 import hashlib
 import json
@@ -25,39 +25,39 @@ def shared_store(setup: ModelSetup, cache: str | None) -> Path:
     return cache_root(cache).parent / FOLDER / name
 
 
-def training_store(setup: ModelSetup, named: str | None, output: str, cache: str | None) -> Path:
-    """The named folder; else the output's, if begun; else the cache's, if begun; else the output's.
+def training_store(setup: ModelSetup, folder: str | None, output: str, cache: str | None) -> Path:
+    """`folder`; by default the output's, if begun; else the cache's, if begun; else the output's.
 
-    Raises StoreError where a named store, or the output's, was made from something else.
+    Raises StoreError where the store in `folder` or the output was built from something else.
     """
-    own = Path(output) / FOLDER if named is None else Path(named)
-    if ReferenceStore.exists(own):
-        setup.key.check(ReferenceStore.open(own).key, own)
-        return own
+    chosen = Path(output) / FOLDER if folder is None else Path(folder)
+    if ReferenceStore.exists(chosen):
+        setup.key.check(ReferenceStore.open(chosen).key, chosen)
+        return chosen
     shared = shared_store(setup, cache)
-    return shared if named is None and ReferenceStore.exists(shared) else own
+    return shared if folder is None and ReferenceStore.exists(shared) else chosen
 
 
 def evaluation_store(
     setup: ModelSetup,
-    named: str | None,
+    folder: str | None,
     near: Iterable[Path],
     cache: str | None,
     split: TokenisedPairs,
 ) -> Path:
-    """The named folder; else one in folders `near` that holds the split; else the cache's."""
-    if named is not None:
-        if ReferenceStore.exists(Path(named)):
-            setup.key.check(ReferenceStore.open(Path(named)).key, Path(named))
-        return Path(named)
-    for folder in near:
-        if _holds(setup, folder / FOLDER, split):
-            return folder / FOLDER
+    """`folder`; by default one in folders `near` that holds the split; else the cache's."""
+    if folder is not None:
+        if ReferenceStore.exists(Path(folder)):
+            setup.key.check(ReferenceStore.open(Path(folder)).key, Path(folder))
+        return Path(folder)
+    for place in near:
+        if _holds(setup, place / FOLDER, split):
+            return place / FOLDER
     return shared_store(setup, cache)
 
 
 def _holds(setup: ModelSetup, folder: Path, split: TokenisedPairs) -> bool:
-    """Whether nothing need be added: a run's own store is read by others, never changed."""
+    """Whether nothing need be added: evaluations read the store of a run, and never change it."""
     try:
         store = ReferenceStore.open(folder)
         setup.key.check(store.key, folder)
