@@ -21,10 +21,6 @@ RUN = ["--iters", 40, "--batch-size", 2, "--grad-accumulation-steps", 2, "--drop
 RUN += ["--learning-rate", 0.01, "--beta", 1, "--val-pairs", 4, "--steps-per-report", 3]
 RUN += ["--steps-per-eval", 10, "--save-every", 20, "--rank", 2, "--num-layers", 2]
 
-# With the BLAS that MLX has in this process too: another one gives other bits.
-ALONE = "from tests.fast_blas import load_fast_blas as load; load()"
-ALONE += "; from fpo_cli.main import main; main()"
-
 
 def log_of(run: Path) -> list[dict[str, Any]]:
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
@@ -34,7 +30,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 def killed(options: list[object], shared: Path, number: int, after: str) -> tuple[int, str]:
     """A run in a process of its own that gets a signal once its log holds a line."""
     log = Path(str(options[options.index("--output") + 1])) / "log.jsonl"
-    command = [sys.executable, "-c", ALONE, *map(str, options)]
+    # The conftest's BLAS, which rounds as that of the runs in this process.
+    main = "import tests.conftest; from fpo_cli.main import main; main()"
+    command = [sys.executable, "-c", main, *map(str, options)]
     environment = {
         "FPO_CACHE": str(shared / "cache"),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
