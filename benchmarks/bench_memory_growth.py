@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import write_result
+from benchmarks.record import write_result
 from fpo_core.backend.policy import PolicyInfo
 from fpo_core.config import ReferenceConfig
 from fpo_core.data.batches import Batch

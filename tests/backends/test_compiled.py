@@ -13,7 +13,6 @@ from torch.nn.attention.flex_attention import create_block_mask
 import fpo_torch.compiled
 import fpo_torch.device
 import fpo_torch.kernels.head
-import fpo_torch.kernels.norm
 import fpo_torch.packed_step
 from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
@@ -30,7 +29,6 @@ USERS = (
     fpo_torch.device,
     fpo_torch.packed_step,
     fpo_torch.kernels.head,
-    fpo_torch.kernels.norm,
 )
 
 
