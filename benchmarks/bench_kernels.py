@@ -1,17 +1,18 @@
-"""What each kernel of `fpo_torch.kernels` brings: a step with it, beside a step without it.
+"""What each kernel of `fpo_torch.kernels` brings: a step with all of them against one without it.
 
-Run: python -m benchmarks.bench_kernels [--model-shape gemma-2-narrow] [--device cuda]
+Run: python -m benchmarks.bench_kernels [--pairs M] [--model-shape gemma-2-narrow] [--device cuda]
 
-Without its kernel a part of the step is computed as transformers, PEFT or a plain reading of the
-formula does. Steps with and without are taken in slices of one core (`interleave.slice_cores`), or
-whole in turn on a GPU. Memory is the most bytes of arrays alive at once, weights included.
+Without its kernel, a part of the step is computed as transformers and PEFT do, or as the formula
+reads. Steps share a core by the millisecond (`interleave.slice_cores`); on a GPU whole steps
+alternate. Memory is the peak of live tensors, weights included. Rows of other shapes stay in the
+result file.
 """
 
 import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,27 @@ from fpo_core.loss.packed import TokenTerms
 from fpo_core.loss.packing import Run
 from fpo_core.sae.sae import Sae
 from fpo_torch import ops, packed_step
-from fpo_torch.kernels import features, head, lora, mlp, norm, rotary
+from fpo_torch.kernels import features
+from fpo_torch.kernels.head import Head
+from fpo_torch.kernels.lora import LoraKernel
+from fpo_torch.kernels.mlp import MlpKernel
 from fpo_torch.kernels.packed_attention import Settings
 
 
 class OneCall:
-    """`RunByRun` as one call over the whole row, whose mask hides what a token does not see."""
+    """Attention over a row as one call, whose mask hides what a token does not see."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         sizes = [run.parts for run in runs]
-        run = np.repeat(np.arange(len(runs)), [sum(each) for each in sizes])
-        part = np.concatenate([np.repeat(np.arange(len(each)), each) for each in sizes])
-        root = np.array([bool(each.prompt) for each in runs])[run] & (part == 0)
-        place = np.arange(len(run))
-        same = (run == run[:, None]) & ((part == part[:, None]) | root)
-        self._seen = torch.from_numpy(same & (place <= place[:, None]))
+        run = np.repeat(np.arange(len(runs)), [sum(parts) for parts in sizes])
+        part = np.concatenate([np.repeat(np.arange(len(parts)), parts) for parts in sizes])
+        in_prompt = np.array([run.prompt > 0 for run in runs])[run] & (part == 0)
+        index = np.arange(len(run))
+        same = (run == run[:, None]) & ((part == part[:, None]) | in_prompt)
+        self._seen = torch.from_numpy(same & (index <= index[:, None]))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, settings: Settings) -> Tensor:
-        """See `fpo_torch.kernels.packed_attention.Attention`; knows no windows and soft caps."""
+        """See `fpo_torch.kernels.packed_attention.Attention`; ignores windows and soft caps."""
         return torch.nn.functional.scaled_dot_product_attention(
             *(query, key, value, self._seen.to(query.device)),
             scale=settings.scaling,
@@ -53,73 +57,70 @@ class OneCall:
 
 
 class DensePool:
-    """Pooled features of all tokens at once, differentiated by torch."""
+    """`pooled_features` of all tokens at once, differentiated by torch."""
 
     @staticmethod
     def apply(h: Tensor, sae: Sae, shares: Tensor, *others: Any) -> Tensor:
-        """c̄ (n, d_sae) of activations h (N, d_in) and shares (n, N)."""
+        """h (N, d_in), shares (n, N) -> c̄ (n, d_sae)."""
         del others
         return shares @ sae.encode(ops, h)
 
 
 def _whole_head(
-    self: head.Head, h: Tensor, labels: Tensor, reference: Any = None, *, entropy: bool = False
+    self: Head, h: Tensor, labels: Tensor, reference: Any = None, *, entropy: bool = False
 ) -> TokenTerms:
     """`Head.terms` from the logits of all tokens at once, differentiated by torch."""
     frozen = None if reference is None else reference[0](reference[1])
     return TokenTerms.of(ops, self.logits(h), labels, frozen, entropy=entropy)
 
 
-def _off(kernel: type[Any]) -> Callable[[], None]:
-    return lambda: setattr(kernel, "on", lambda self: contextlib.nullcontext())
+def _off(self: Any) -> contextlib.AbstractContextManager[None]:
+    del self
+    return contextlib.nullcontext()
 
 
-WITHOUT: dict[str, Callable[[], None]] = {
-    "norm": _off(norm.FusedNorms),
-    "rotary": _off(rotary.FusedRotations),
-    "mlp": _off(mlp.FusedMlps),
-    "lora": _off(lora.FusedLora),
-    "head": lambda: setattr(head.Head, "terms", _whole_head),
-    "features": lambda: setattr(features, "_Pooled", DensePool),
-    "run_attention": lambda: setattr(packed_step, "RunByRun", OneCall),
-    "flex_row": lambda: setattr(packed_step, "BLOCK", sys.maxsize),
+WITHOUT: dict[str, tuple[Any, str, Any]] = {
+    "lora": (LoraKernel, "on", _off),
+    "mlp": (MlpKernel, "on", _off),
+    "head": (Head, "terms", _whole_head),
+    "features": (features, "_Pooled", DensePool),
+    "run_attention": (packed_step, "RunByRun", OneCall),
+    "flex_row": (packed_step, "BLOCK", sys.maxsize),
 }
-"""How to switch off each kernel of this process."""
-LAYERS = "norm rotary mlp lora"
+"""What to replace, where, to switch off each kernel."""
 
 
 def work(options: dict[str, Any]) -> None:
-    """Take steps without some kernels; the memory it reports is that of one step, taken first."""
+    """Be a worker: take steps without some kernels. On a CPU the first step measures memory."""
     for name in options["without"].split():
-        WITHOUT[name]()
+        setattr(*WITHOUT[name])
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     step, peak = policy_step(options, batch)
-    if peak is None:
+    if options["device"] == "cuda":
+        from benchmarks.gpu import synchronised
+
+        serve(synchronised(step), peak)
+    else:
         from benchmarks.arrays import most_held
 
         most = most_held(step)
         serve(step, lambda: most)
-    else:
-        from benchmarks.gpu import synchronised
-
-        serve(synchronised(step), peak)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """A row for each kernel: time and memory with it over those without it.
 
-    Few processes run at once, for memory: each group has its own steps with all kernels.
+    Kernels go in groups of `--at-once`, as each process has a model; a group has its own baseline.
     """
     rows: dict[str, Any] = {}
     module = [sys.executable, "-m", "benchmarks.bench_kernels", "--worker"]
     on_gpu = arguments.device == "cuda"
     names = [name for name in WITHOUT if name != ("run_attention" if on_gpu else "flex_row")]
-    names.append(LAYERS)
-    while names:
-        group, names = names[: arguments.at_once], names[arguments.at_once :]
+    names = arguments.kernels or [*names, "lora mlp"]
+    for at in range(0, len(names), arguments.at_once):
         commands = {
             name: [*module, json.dumps(options_of(arguments, folder, without=name))]
-            for name in ("", *group)
+            for name in ("", *names[at : at + arguments.at_once])
         }
         if on_gpu:
             workers = alternate(commands, arguments.steps)
@@ -137,7 +138,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parser()
-    arguments.add_argument("--at-once", type=int, default=3, help="kernels switched off at once")
+    arguments.add_argument("--kernels", nargs="*", help="some of them, 'lora mlp' for two at once")
+    arguments.add_argument("--at-once", type=int, default=3, help="processes beside the baseline")
     arguments.set_defaults(pairs="M", steps=5)
     arguments = arguments.parse_args()
     if arguments.worker:
@@ -145,7 +147,8 @@ def main() -> None:
         return
     with model_folder(arguments) as folder:
         rows = measure(arguments, folder)
-    name = "-".join([arguments.model_shape, arguments.pairs, arguments.dtype, arguments.device])
+    words = (arguments.model_shape, arguments.pairs, arguments.dtype, arguments.device)
+    name = "-".join([*words, str(arguments.d_sae)])
     shapes = read_result("kernels-torch").get("shapes", {})
     shapes[name] = {"setting": setting_of(arguments), "rows": rows}
     write_result("kernels-torch", {"shapes": shapes})
