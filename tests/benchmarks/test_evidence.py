@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence.drift import FILE
-from benchmarks.evidence.found import Evidence, Run, across_runs, matched
+from benchmarks.evidence.results import Evidence, Run, across_runs, matched
 from benchmarks.evidence.measures import NAMES, drifts, hidden_state, random_like
 from benchmarks.evidence.ranks import interval, ranks, spearman
 from benchmarks.evidence.report import write_report
