@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
 
 from benchmarks.evidence.drift import FILE as DRIFT
 from benchmarks.evidence.drift import Observer
-from benchmarks.evidence.results import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
+from benchmarks.evidence.results import FILE, Evidence, Run
 from fpo.comparison.runs import START_FILE, Comparison, place
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig

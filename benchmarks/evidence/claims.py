@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from benchmarks.evidence.measures import NAMES
 from benchmarks.evidence.results import (
     Evidence,
     Matched,
@@ -12,7 +13,6 @@ from benchmarks.evidence.results import (
     across_runs,
     matched,
 )
-from benchmarks.evidence.measures import NAMES
 from fpo.comparison import table
 
 MEASURES = {
@@ -40,7 +40,7 @@ def accuracy_and_diversity(evidence: Evidence) -> Iterator[str]:
 
 
 def _broken(evidence: Evidence) -> Iterator[str]:
-    """Objectives whose entropy is above FPO's with worse samples: there it measures no diversity."""
+    """Objectives of higher entropy than FPO but worse samples: disorder, not diversity."""
     fpo = {
         key: _mean(evidence.of("fpo"), lambda run, key=key: run.result["metrics"][key])
         for key in ("entropy", "oracle")
