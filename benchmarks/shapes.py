@@ -146,7 +146,7 @@ def environment() -> dict[str, str]:
 
 def mlx_on_cpu() -> Any:
     """mlx.core on the CPU; on Linux with torch's BLAS, as MLX's wheel has a reference BLAS."""
-    from fpo_mlx.fast_blas import load_fast_blas
+    from tests.fast_blas import load_fast_blas
 
     load_fast_blas()
     import mlx.core as mx

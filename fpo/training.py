@@ -17,7 +17,7 @@ from fpo_cli.console.progress import ProgressDisplay
 from fpo_cli.console.signals import stop_signals
 from fpo_cli.console.ui import Ui
 from fpo_core.adapters.lora import select_blocks
-from fpo_core.backend.optimiser_state import check_optimizer
+from fpo_core.backend.optimizer_state import check_optimizer
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import first_before_others, only_first
 from fpo_core.config import AdapterConfig, TrainConfig
@@ -35,9 +35,8 @@ from fpo_core.evaluation.model_card import (
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import JsonlLog, fan_out, silent
-from fpo_core.loss.objectives import constraint_weight
 from fpo_core.models.folder import check_quantised
-from fpo_core.sae.load import check_constrains
+from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train import RunData, TrainResult, hold_reference, train
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
@@ -115,9 +114,9 @@ def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) 
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, session.model.quantisation is not None)
-    if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
+    if config.needs_features and session.features is not None:
         for hook in session.features.hooks:
-            check_constrains(hook, session.model, config)
+            check_constraint_trains(hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
     check_judged(config, data.valid)

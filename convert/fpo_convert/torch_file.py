@@ -1,20 +1,17 @@
-"""Reading `.pt` files without ever running what they contain."""
+"""Reading `.pt` files without unpickling objects, which could run code."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fpo_convert.row_readers import ArrayTensor, Tensor, WholeTensor
 from fpo_core.errors import SaeError
-from fpo_core.io.reader import widen
 
 
 def load_pt(path: Path) -> dict[str, Any]:
     """A dictionary of tensors and plain values from a `.pt` file, memory-mapped where possible.
 
-    Raises SaeError where torch is missing, or where the file holds anything but tensors and plain
-    values: such pickles can run code, and are never loaded.
+    Raises SaeError without torch, and for a file that holds anything but tensors and plain values:
+    such pickles can run code and are never loaded.
     """
     try:
         import torch
@@ -49,15 +46,14 @@ def _convert(key: str, value: Any, torch: Any) -> Any:
     if value.layout != torch.strided:
         raise SaeError(f"{key} is a sparse tensor, expected a dense one: save it as such")
     if value.dtype == torch.bfloat16:
-        raw = value.view(torch.int16).numpy().view(np.uint16)
-        return WholeTensor(tuple(value.shape), lambda: widen(raw, "BF16"))
+        return WholeTensor(tuple(value.shape), lambda: value.float().numpy())
     if value.is_floating_point():
         return ArrayTensor(value.numpy())
     return value.item() if value.numel() == 1 else value.tolist()
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file is of the kind that torch can map; the older kind must be read whole."""
+    """Whether torch can map the file; its older format, no zip archive, must be read whole."""
     try:
         with path.open("rb") as file:
             return file.read(2) == b"PK"

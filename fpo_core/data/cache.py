@@ -1,17 +1,16 @@
-"""A folder per (data, tokenizer, settings): whole or absent, and rebuilt where it is damaged."""
+"""The cache of tokenised pairs: one folder per (data, tokenizer, settings), rebuilt if damaged."""
 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
-from fpo_core.errors import DataError
-from fpo_core.io.atomic import write_json
+from fpo_core.errors import DataError, WriteError
+from fpo_core.io.atomic import write_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -19,49 +18,55 @@ Rows = tuple[dict[str, TokenisedPairs], DataReport]
 
 
 def cache_root(setting: str | None) -> Path:
-    """Where tokenised rows are kept: the setting, else $FPO_CACHE, else ~/.cache/fpo-mlx."""
+    """The folder of all caches: the setting, else $FPO_CACHE, else ~/.cache/fpo-mlx."""
     return Path(setting or os.environ.get("FPO_CACHE") or "~/.cache/fpo-mlx").expanduser() / "pairs"
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
-    """A folder name for `key`, JSON values that say what the rows depend on."""
+    """A folder name for `key`, the JSON values that the tokenised pairs depend on."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def open_cached(folder: Path) -> Rows | None:
-    """The splits and the report in `folder`; None where it is absent, partial or damaged."""
+    """The splits and the report in `folder`; None where it is absent, incomplete or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         report = DataReport.from_mapping(manifest["report"], cached=True)
         splits = {name: TokenisedPairs.open(folder, name) for name in report.splits}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
         return None
-    whole = all(len(rows) == report.splits[name].kept for name, rows in splits.items())
-    return (splits, report) if whole else None
+    complete = all(len(rows) == report.splits[name].kept for name, rows in splits.items())
+    return (splits, report) if complete else None
+
+
+class _FinishedElsewhere(Exception):  # noqa: N818
+    """Another process has written the same rows."""
 
 
 def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataReport]) -> Rows:
-    """Let `write` fill a temporary folder, add the manifest, rename it to `folder`, and open it.
+    """Let `write` fill the folder, whole or not at all, add the manifest, and open it.
 
-    Where another process has finished the same rows meanwhile, theirs stay.
+    Where another process has finished the same rows meanwhile, its folder stays.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    reports: list[DataReport] = []
+
+    def fill(temporary: Path) -> None:
+        reports.append(write(temporary))
+        write_json(temporary / MANIFEST, {"key": dict(key), "report": reports[0].to_mapping()})
+        # Replacing its folder would make it vanish for a moment, in which the other may open it.
+        if open_cached(folder) is not None:
+            raise _FinishedElsewhere
+
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        report = write(temporary)
-        write_json(temporary / MANIFEST, {"key": dict(key), "report": report.to_mapping()})
-        if open_cached(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-    except OSError as error:
+        write_folder(folder, fill)
+    except _FinishedElsewhere:
+        pass
+    except WriteError as error:
         raise DataError(
-            f"tokenised rows cannot be written to {folder.parent} ({error.strerror or error}): "
-            "set --cache to a folder with room"
+            f"tokenised rows cannot be written to {folder.parent} ({error.reason}): set cache to a "
+            "folder with room"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     rows = open_cached(folder)
     if rows is None:
-        raise DataError(f"{folder} changed while it was read: run the command again")
-    return rows[0], report
+        raise DataError(f"{folder} changed while it was read: start again")
+    return rows[0], reports[0]

@@ -1,4 +1,4 @@
-"""Metrics of scored pairs: TRL's names, ours under `fpo/` beside them."""
+"""Metrics of scored pairs, under TRL's names and ours, which begin with `fpo/`."""
 
 import math
 
@@ -6,13 +6,7 @@ import numpy as np
 
 from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig
-from fpo_core.loss.objectives import (
-    OBJECTIVES,
-    constraint_weight,
-    objective_losses,
-    objective_terms,
-    rewards,
-)
+from fpo_core.loss.objectives import objective_losses, objective_terms, rewards
 from fpo_core.loss.scores import Scores, chosen, rejected
 
 WEAK_CONSTRAINT = 0.01
@@ -29,7 +23,7 @@ def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveCo
 
 
 def losses_at_reference(scores: Scores, logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
-    """What `pair_losses` are where the policy is its reference, of (2b,) logps: log 2 for most."""
+    """`pair_losses` of a policy equal to its reference, from (2b,) logps: mostly log 2."""
     zeros = np.zeros(len(logps))
     start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros)
     return pair_losses(start, logps, config)
@@ -41,10 +35,9 @@ def preference_metrics(
     """Means over b pairs of what a run logs, from NumPy scores and the (2b,) stored logps.
 
     Rewards are the terms that the loss uses (`objectives.rewards`). `fpo/constraint_ratio` is
-    α·drift_l / |LPD − margin|, the constraint of the rejected side beside the preference.
+    αβ·drift_l / |LPD − margin|, the constraint on the rejected side relative to the preference.
     """
     scores, reference_logps = scores.astype(np.float64), reference_logps.astype(np.float64)
-    terms = objective_terms(numpy_ops, scores, reference_logps, config)
     values = rewards(numpy_ops, scores, reference_logps, config)
     result = {
         "loss": pair_losses(scores, reference_logps, config).mean(),
@@ -55,25 +48,43 @@ def preference_metrics(
         "rewards/margins": (chosen(values) - rejected(values)).mean(),
         "rewards/accuracies": share_above(chosen(values), rejected(values)),
         "fpo/raw_accuracy": raw_accuracy(scores),
-        "fpo/delta": terms.delta.mean(),
     }
-    if OBJECTIVES[config.objective].referenced:
+    if config.objective_entry.losses is None:
+        result |= _term_means(scores, reference_logps, config)
+    result |= _drift_means(scores)
+    return {name: float(value) for name, value in result.items()}
+
+
+def _term_means(
+    scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig
+) -> dict[str, np.ndarray]:
+    """Of an objective that has a u: means of its terms, and the ratio of δ to the preference."""
+    terms = objective_terms(numpy_ops, scores, reference_logps, config)
+    objective, weight = config.objective_entry, config.constraint_weight
+    result = {"fpo/delta": terms.delta.mean()}
+    if objective.referenced:
         result["fpo/ref_margin"] = terms.margin.mean()
-    drift = OBJECTIVES[config.objective].drift
-    if drift is not None and constraint_weight(config) > 0:
-        constraint = config.coefficient("beta") * constraint_weight(config) * drift(scores)
+    if objective.drift is not None and weight > 0:
+        constraint = config.coefficient("beta") * weight * objective.drift(scores)
         moved = np.maximum(np.abs(terms.lpd - terms.margin), 1e-12)
+        # The median: a pair whose margin has hardly moved has a ratio without bounds.
         result["fpo/constraint_ratio"] = np.median(rejected(constraint) / moved)
+    return result
+
+
+def _drift_means(scores: Scores) -> dict[str, np.ndarray]:
+    """D, KL and what D compared, those that the scores hold."""
+    result = {}
     for name in ("d", "kl"):
-        of_sequence = getattr(scores, name)
-        if of_sequence is not None:
-            sides = chosen(of_sequence).mean(), rejected(of_sequence).mean()
+        values = getattr(scores, name)
+        if values is not None:
+            sides = chosen(values).mean(), rejected(values).mean()
             result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
             result[f"fpo/{name}_margin"] = sides[1] - sides[0]
     for name in ("union", "outside_cap"):
         if getattr(scores, name) is not None:
             result[f"fpo/{name}"] = getattr(scores, name).mean()
-    return {name: float(value) for name, value in result.items()}
+    return result
 
 
 def raw_accuracy(scores: Scores) -> float:

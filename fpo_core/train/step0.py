@@ -17,7 +17,7 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
 def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> None:
     """Score pairs spread over the training rows; raise StoreError naming rows that do not agree.
 
-    A stale or foreign store shows here, whatever its manifest says. Source: §3 of the paper,
+    This detects a stale or foreign store, whatever its manifest claims. Source: §3 of the paper,
     where θ = ref at the start makes u = 0, hence a loss of log 2; without a reference in the
     margin (SimPO), u is what the stored log-probabilities make it.
     """
@@ -34,6 +34,7 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         gap = abs(pair_losses(scores, logps, config) - expected)
         drift = np.zeros(batch.pairs)
         if scores.d is not None:
+            # D is relative to the reference's size: rounding of c̄ grows with it.
             energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
             relative = scores.d * (1 if config.normalize_d else config.k) / energy
             drift = np.maximum(chosen(relative), rejected(relative))
@@ -48,5 +49,5 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             f"the stored reference does not fit the model on {len(failed)} of {len(rows)} sampled "
             f"pairs (data rows {', '.join(map(str, sorted(failed)[:8]))}): the loss should be "
             f"that of the reference within {tolerance}; build the store again with the same "
-            "--dtype and --backend"
+            "dtype and backend"
         )

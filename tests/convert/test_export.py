@@ -9,7 +9,7 @@ import pytest
 from fpo_convert.export import export_sae_lens
 from fpo_convert.sae import convert_sae, sae_info
 from fpo_convert.verify import Comparison, compare_features, refuse_if_wrong
-from fpo_core.errors import SaeError
+from fpo_core.errors import ConfigError, SaeError
 from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
 
@@ -50,7 +50,7 @@ def test_encoder_only_is_refused(tmp_path):
     report = convert_sae(folder, tmp_path / "a", encoder_only=True)
     assert not report.decoder
     assert not sae_info(tmp_path / "a", verify=True)["decoder"]
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         export_sae_lens(tmp_path / "a", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
@@ -59,7 +59,7 @@ def test_an_occupied_folder_is_refused(tmp_path):
     folder = save_sae_lens(tmp_path / "in", weights(), cfg_v6())
     convert_sae(folder, tmp_path / "a")
     before = sorted(folder.iterdir())
-    with pytest.raises(SaeError, match="holds something"):
+    with pytest.raises(ConfigError, match="not an empty folder"):
         export_sae_lens(tmp_path / "a", folder)
     assert sorted(folder.iterdir()) == before
 
@@ -75,8 +75,8 @@ def test_the_report_and_info_are_json(tmp_path):
 def test_verification_counts_what_rounding_cannot_explain():
     expected = np.array([[1.0, 0.0, 2.0, 0.0]])
     edge = np.array([[0.4, 1e-6, 0.5, 0.3]])
-    found = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
-    result = compare_features(expected, edge, found)
+    actual = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
+    result = compare_features(expected, edge, actual)
     assert (result.flips, result.unexplained_flips, result.l0) == (2, 1, 2.0)
     assert result.relative_difference == pytest.approx(2e-6)
 

@@ -12,11 +12,12 @@ import fpo_mlx.ops
 import fpo_torch.ops
 from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
-from fpo_core.sae.compatibility import check_fit
+from fpo_core.io.writer import float_tensor
+from fpo_core.sae.compatibility import check_compatible
 from fpo_core.sae.hook import SITES, Hook
 from fpo_core.sae.metadata import ARCHITECTURES, TRANSFORMS, SaeMeta
 from fpo_core.sae.sae import Sae, load_sae
-from fpo_core.sae.writer import Plan, write_sae
+from fpo_core.sae.writer import write_sae
 
 D_IN, D_SAE, K = 4, 10, 3
 
@@ -46,13 +47,13 @@ def make(architecture="relu", transform="none", dtype=np.float32, **fields):
 
 def save(sae, path, dtype="F32"):
     meta_fields = {f.name: getattr(sae, f.name) for f in dataclasses.fields(SaeMeta)}
-    plans = [
-        Plan(
+    tensors = [
+        float_tensor(
             name, dtype if name.startswith("W_") else "F32", array.shape, lambda a=array: iter([a])
         )
         for name, array in sae.arrays().items()
     ]
-    write_sae(path, SaeMeta(**meta_fields), plans)
+    write_sae(path, SaeMeta(**meta_fields), tensors)
     return path
 
 
@@ -164,7 +165,7 @@ def test_reconstruction_undoes_the_transform(transform):
     arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
     sae = Sae(architecture="relu", input_transform=transform, d_in=D_IN, d_sae=2 * D_IN, **arrays)
     np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         dataclasses.replace(sae, W_dec=None).reconstruct(numpy_ops, H)
 
 
@@ -222,7 +223,7 @@ def changed_metadata(path, **values):
         ({"architecture": "topk"}, "changed after"),
         ({"surprise": "x"}, "changed after"),
         ({"format_version": "2"}, "format version '2'"),
-        ({"format": "other"}, "fpo convert sae"),
+        ({"format": "other"}, "run convert_sae"),
     ],
 )
 def test_a_changed_header_is_refused(tmp_path, values, match):
@@ -295,18 +296,18 @@ CONFIG = {"hidden_size": D_IN, "num_hidden_layers": 6, "num_attention_heads": 2,
 
 def test_fit():
     meta = SaeMeta(architecture="relu", d_in=D_IN, d_sae=8, hook=Hook(5, "resid_post"))
-    assert check_fit(meta, CONFIG) == Hook(5, "resid_post")
-    assert check_fit(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
+    assert check_compatible(meta, CONFIG) == Hook(5, "resid_post")
+    assert check_compatible(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
     heads = dataclasses.replace(meta, d_in=6, hook=Hook(5, "z"))
-    assert check_fit(heads, CONFIG) == Hook(5, "z")
+    assert check_compatible(heads, CONFIG) == Hook(5, "z")
     for wrong, match in (
         (dataclasses.replace(meta, hook=Hook(6, "resid_post")), "6 layers"),
         (dataclasses.replace(meta, d_in=6), "hidden size at .* is 4"),
         (dataclasses.replace(meta, hook=Hook(5, "z")), "width of all heads .* is 6"),
-        (dataclasses.replace(meta, hook=None), "--hook"),
+        (dataclasses.replace(meta, hook=None), "set hook"),
     ):
         with pytest.raises(SaeError, match=match):
-            check_fit(wrong, CONFIG)
+            check_compatible(wrong, CONFIG)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

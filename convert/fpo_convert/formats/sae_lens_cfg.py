@@ -1,4 +1,4 @@
-"""SAELens's configuration of every era, brought to the keys of version 6."""
+"""SAELens's cfg.json of any version, with the keys of version 6."""
 
 import re
 from collections.abc import Mapping
@@ -33,17 +33,17 @@ _ABOUT_MODEL = (
 
 def version(text: object) -> tuple[int, int, int] | None:
     """A release as three numbers (pre-releases count as the release), or None."""
-    found = (
-        re.match(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text) if isinstance(text, str) else None
+    match = re.match(
+        r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text if isinstance(text, str) else ""
     )
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
 def normalise_cfg(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's cfg.json flattened to version 6's keys, `legacy` telling its era.
+    """A checkpoint's cfg.json as one flat mapping; `legacy` is true before version 6.
 
-    Metadata keys come to the top level, `overrides` replace keys, and what older releases left
-    implicit is filled in.
+    Metadata keys come to the top level, `overrides` replace keys, and defaults that older releases
+    did not write are filled in.
     """
     raw = read_json(path)
     metadata = mapping(raw.get("metadata"))
@@ -71,7 +71,7 @@ def _fill_legacy(cfg: dict[str, Any]) -> None:
 
 
 def untrained_tokens(cfg: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which special tokens the autoencoder never saw, from its training settings."""
+    """The special tokens excluded from training, as `SaeMeta` names them."""
     exported = cfg.get("fpo_untrained_tokens")
     if isinstance(exported, list):
         return tuple(str(token) for token in exported)

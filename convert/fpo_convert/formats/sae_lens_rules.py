@@ -1,4 +1,4 @@
-"""Two things that SAELens files get wrong or leave out, told from their version and settings."""
+"""Two faults of SAELens files, recognised by version and settings: centring and thresholds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source_formula import Options
 from fpo_core.sae.hook import Hook
 
-# Releases whose cfg doesn't say that TransformerLens had centred what writes to the residual.
+# Trained on models whose weights TransformerLens had centred, which their cfg does not state.
 CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")
 _LAYER_NORM_FAMILIES = (
     "gpt2",
@@ -22,12 +22,13 @@ _LAYER_NORM_FAMILIES = (
     "stablelm",
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_UNCENTRED_SINCE = (3, 19, 2)
+_UNCENTRED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
+RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
 def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
-    """Whether training inputs were centred: by option, by release name, else by model and age."""
+    """Whether training inputs were centred: by option, by release, else by model and version."""
     if options.centre is not None:
         return options.centre
     if options.release in CENTRED_RELEASES:
@@ -62,7 +63,8 @@ def threshold_fault(
     )
     if not suspect:
         return 1.0, ()
-    runner = _runner(folder)
+    runner_config = folder / RUNNER_CONFIG
+    runner = read_json(runner_config) if runner_config.is_file() else {}
     sae = mapping(runner.get("sae"))
     details = mapping(cfg.get("training_architecture_details"))
     architecture = cfg.get("training_architecture") or sae.get("architecture")
@@ -78,10 +80,5 @@ def threshold_fault(
     known = "was" if certain else "may have been"
     return 1.0, (
         f"{folder} {known} saved by a SAELens release (6.14.0 to 6.54.8) that writes thresholds "
-        "too large by the norm factor: if its L0 is too low, convert again with --norm-factor",
+        "too large by the norm factor: if its L0 is too low, convert again with norm_factor",
     )
-
-
-def _runner(folder: Path) -> dict[str, Any]:
-    path = folder / "runner_cfg.json"
-    return read_json(path) if path.is_file() else {}
