@@ -5,20 +5,17 @@ by the backends' tests. The untouched copy must pass first. Exit status 1 where 
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
+from benchmarks.record import ROOT, read_result, write_result
+
 CORE = [
     f"tests/core/test_{n}.py"
     for n in ("features", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
@@ -26,7 +23,6 @@ CORE = [
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
 ]
-PACKAGES = ("numpy", "torch", "mlx", "transformers", "peft", "pytest", "hypothesis")
 
 
 @dataclass(frozen=True)
@@ -247,20 +243,12 @@ def main() -> None:
 
 
 def save(rows: list[dict[str, str | None]]) -> None:
-    """Write the result; with --only, earlier rows of the other faults are kept."""
-    found = {row["name"]: row for row in rows}
-    if RESULT.exists():
-        earlier = json.loads(RESULT.read_text(encoding="utf-8"))["faults"]
-        found = {row["name"]: row for row in earlier} | found
-    kept = [found[fault.name] for fault in FAULTS if fault.name in found]
-    result = {
-        "command": "python benchmarks/planted_faults.py",
-        "survived": [row["name"] for row in kept if row["caught_by"] is None],
-        "faults": kept,
-        "versions": {n: version(n) for n in PACKAGES} | {"python": platform.python_version()},
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    """Write the result; with --only, the rows of other faults stay."""
+    earlier = read_result("planted_faults").get("faults", [])
+    by_name = {row["name"]: row for row in [*earlier, *rows]}
+    faults = [by_name[fault.name] for fault in FAULTS if fault.name in by_name]
+    survived = [row["name"] for row in faults if row["caught_by"] is None]
+    write_result("planted_faults", {"survived": survived, "faults": faults})
 
 
 def try_fault(tree: Path, fault: Fault) -> str | None:
