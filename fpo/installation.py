@@ -69,6 +69,7 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
     failed self-test raises nothing, look at `passed`.
     """
     wanted = BACKENDS if config.backend == "auto" else (config.backend,)
+    # Absent when asked for is a mistake, absent under auto a fact to report.
     if config.backend != "auto":
         select_backend(BackendConfig(backend=config.backend))
     cache = cache_root(config.cache).parent

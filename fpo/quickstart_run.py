@@ -97,6 +97,7 @@ def quickstart(
     check_folder(config.output)
     output = Path(config.output)
     settings = train_settings(config, example)
+    # A second quickstart begins anew, where training would refuse to overwrite a run.
     _clear_earlier(output, settings)
     example.convert(output)
     checked = check_run(settings, sink)

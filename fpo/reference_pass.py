@@ -68,6 +68,7 @@ def reference(config: ReferenceRunConfig, sink: Sink) -> StoredReference:
         folder = shared_store(setup, config.cache) if chosen is None else Path(chosen)
         splits = splits_of(data)
         missing = sum(map(len, missing_pairs(folder, setup.key, splits)))
+    # A complete store needs no model: only the data was read.
     if missing:
         policy = setup.policy(FROZEN)
         announce(sink, setup, data.report)
