@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
 CORE = [
     f"tests/core/test_{n}.py"
-    for n in ("discrepancy", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
+    for n in "discrepancy logps objectives objective_table dense metrics packing".split()
+        "discrepancy",
+        "logps",
+        "objectives",
+        "objective_table",
+        "dense",
+        "metrics",
+        "packing",
+    )
 ]
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
