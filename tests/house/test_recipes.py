@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PACKAGES = ("fpo_core", "fpo_mlx", "fpo_torch", "convert", "fpo", "cli", "tests")
 _RECIPE = re.compile(r"^### (.+?)\n(.*?)(?=^##)", re.M | re.S)
-_BLOCK = re.compile(r"^```python (file=[^\n]+)\n(.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(r"^```(?:python|text) (file=[^\n]+)\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Block:
             path.write_text(text[:start] + self.code.rstrip("\n") + text[end:])
             return
         at = start if how == "before" else text.index("\n", end) + 1
-        path.write_text(text[:at] + self.code + text[at:])
+        between = "\n\n" if how == "before" and not self.code.startswith(" ") else ""
+        path.write_text(text[:at] + self.code + between + text[at:])
 
 
 def recipes() -> dict[str, list[Block]]:
