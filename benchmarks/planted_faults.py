@@ -18,7 +18,15 @@ from benchmarks.record import ROOT, read_result, write_result
 
 CORE = [
     f"tests/core/test_{n}.py"
-    for n in ("features", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
+    for n in (
+        "discrepancy",
+        "logps",
+        "objectives",
+        "objective_table",
+        "dense",
+        "metrics",
+        "packing",
+    )
 ]
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
