@@ -22,6 +22,8 @@ from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store
 
 D_SAE = 16384
+SIZES = (200_000, 50), (60_000, 1000)
+"""Rows of a store, and features of each completion."""
 
 
 class RandomScores:
@@ -93,16 +95,12 @@ def grow(rows: int, features: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--features", type=int, default=50)
-    parser.add_argument("--wide-rows", type=int, default=60_000)
-    parser.add_argument("--wide-features", type=int, default=1000)
-    arguments = parser.parse_args()
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows, for a quick look")
+    share = parser.parse_args().share
     runs: list[dict[str, Any]] = []
-    wide = arguments.wide_rows, arguments.wide_features
-    for rows, features in ((arguments.rows, arguments.features), wide):
+    for rows, features in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(grow(rows, features, Path(folder)))
+            runs.append(grow(int(rows * share), features, Path(folder)))
         print("  ".join(f"{name} {value:.4g}" for name, value in runs[-1].items()))
     write_result("memory_growth", {"runs": runs})
 

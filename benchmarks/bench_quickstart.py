@@ -64,10 +64,8 @@ def main() -> None:
     jobs = [(alpha, seed) for alpha in (None, 0.0) for seed in range(args.seeds)]
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda job: run(*job, args.backend), jobs))
-    print("alpha    seed  " + "  ".join(f"{name:>12}" for name in COLUMNS))
     for row in rows:
-        cells = "  ".join(f"{row[name]:12.4f}" for name in COLUMNS)
-        print(f"{row['alpha']!s:8} {row['seed']:4}  {cells}")
+        print({name: row[name] for name in ("alpha", "seed", *COLUMNS)})
     values = {"summary": summary(rows), "runs": rows}
     print(json.dumps(values["summary"], indent=2))
     write_result("quickstart", values)

@@ -90,12 +90,7 @@ def main() -> None:
     with model_folder(arguments) as folder:
         for pairs in arguments.pairs.split(","):
             rows[pairs] = measure(arguments, pairs, folder)
-            for kind, row in rows[pairs].items():
-                speed = row["speed"]
-                print(
-                    f"{pairs:6} {kind:10} {row['seconds']:7.3f} s  reference pass at "
-                    f"{speed['median']:.3f} [{speed['low']:.3f}, {speed['high']:.3f}] of its speed"
-                )
+            print(pairs, json.dumps(rows[pairs], indent=1))
     write_result(f"reference-{arguments.backend}", {"setting": setting_of(arguments), "rows": rows})
 
 
