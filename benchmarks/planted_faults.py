@@ -5,28 +5,32 @@ by the backends' tests. The untouched copy must pass first. Exit status 1 where 
 """
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
+from benchmarks.record import ROOT, read_result, write_result
+
 CORE = [
     f"tests/core/test_{n}.py"
-    for n in ("features", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
+    for n in (
+        "discrepancy",
+        "logps",
+        "objectives",
+        "objective_table",
+        "dense",
+        "metrics",
+        "packing",
+    )
 ]
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
 ]
-PACKAGES = ("numpy", "torch", "mlx", "transformers", "peft", "pytest", "hypothesis")
 
 
 @dataclass(frozen=True)
@@ -184,10 +188,10 @@ FAULTS = [
         "return s",
     ),
     Fault(
-        "prompts of branches in another order (mlx)",
+        "no gradient from rectangles to the row (mlx)",
         "fpo_mlx/kernels/packed_attention.py",
-        "repeated.reshape(-1, *prompts.shape[2:])",
-        "repeated[::-1].reshape(-1, *prompts.shape[2:])",
+        "self._compact(*gradients)",
+        "0 * self._compact(*gradients)",
     ),
     Fault(
         "tap forgotten when a block is repeated (mlx)",
@@ -207,7 +211,7 @@ FAULTS = [
 def copy_tree(target: Path) -> None:
     """The sources, the tests and the quickstart's model, without golden files and caches."""
     ignore = shutil.ignore_patterns(".*", "__pycache__", "golden", "results")
-    for name in ("fpo_core", "fpo_mlx", "fpo_torch", "convert", "cli", "tests"):
+    for name in ("fpo", "fpo_core", "fpo_mlx", "fpo_torch", "convert", "cli", "tests"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", target)
 
@@ -247,20 +251,12 @@ def main() -> None:
 
 
 def save(rows: list[dict[str, str | None]]) -> None:
-    """Write the result; with --only, earlier rows of the other faults are kept."""
-    found = {row["name"]: row for row in rows}
-    if RESULT.exists():
-        earlier = json.loads(RESULT.read_text(encoding="utf-8"))["faults"]
-        found = {row["name"]: row for row in earlier} | found
-    kept = [found[fault.name] for fault in FAULTS if fault.name in found]
-    result = {
-        "command": "python benchmarks/planted_faults.py",
-        "survived": [row["name"] for row in kept if row["caught_by"] is None],
-        "faults": kept,
-        "versions": {n: version(n) for n in PACKAGES} | {"python": platform.python_version()},
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    """Write the result; with --only, the rows of other faults stay."""
+    earlier = read_result("planted_faults").get("faults", [])
+    by_name = {row["name"]: row for row in [*earlier, *rows]}
+    faults = [by_name[fault.name] for fault in FAULTS if fault.name in by_name]
+    survived = [row["name"] for row in faults if row["caught_by"] is None]
+    write_result("planted_faults", {"survived": survived, "faults": faults})
 
 
 def try_fault(tree: Path, fault: Fault) -> str | None:

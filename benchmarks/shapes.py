@@ -1,4 +1,4 @@
-"""Models of given shapes with random weights, and batches of given lengths, for timing alone."""
+"""Random models of known shapes, batches of known lengths, and the environment they run in."""
 
 import os
 from pathlib import Path
@@ -66,7 +66,7 @@ MODELS = {
 """Class prefix and configuration in transformers."""
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""The layers that every side adapts."""
+"""The layers with an adapter, on every side of a comparison."""
 
 PAIRS = {
     "tiny": [(16, 8, 8)] * 2,
@@ -79,7 +79,7 @@ PAIRS = {
 
 
 def build_model(name: str, folder: Path, dtype: str = "float32", device: str = "cpu") -> Path:
-    """Write a model of this shape, drawn on this device, unless it is there; its folder."""
+    """The folder of a model of this shape; written, with weights drawn on `device`, if missing."""
     import torch
     import transformers
 
@@ -122,12 +122,13 @@ def random_sae(d_in: int, d_sae: int, seed: int = 0, *, architecture: str = "rel
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal((d_in, d_sae), np.float32) / np.float32(d_in**0.5)
     zeros = np.zeros(d_sae, np.float32)
-    own: dict[str, Any] = {
+    specific: dict[str, dict[str, Any]] = {
         "relu": {},
         "jumprelu": {"threshold": zeros + np.float32(0.01)},
         "topk": {"k": max(1, d_sae // 64)},
-    }[architecture]
-    return Sae(architecture=architecture, d_in=d_in, d_sae=d_sae, W_enc=weights, b_enc=zeros, **own)
+    }
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "W_enc": weights, "b_enc": zeros}
+    return Sae(architecture=architecture, **common, **specific[architecture])
 
 
 ALLOCATOR = {
@@ -135,9 +136,20 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "34359738368",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""glibc keeps freed memory: else page faults slow whichever side allocates more."""
+"""glibc keeps freed memory: otherwise page faults slow whichever side allocates more."""
 
 
 def environment() -> dict[str, str]:
     """The environment of a measured process, the same for every side."""
     return {**os.environ, **ALLOCATOR, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def mlx_on_cpu() -> Any:
+    """mlx.core on the CPU; on Linux with torch's BLAS, as MLX's wheel has a reference BLAS."""
+    from tests.fast_blas import load_fast_blas
+
+    load_fast_blas()
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    return mx

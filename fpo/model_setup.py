@@ -1,0 +1,160 @@
+"""What a workflow that runs a model loads first: model, tokenizer, features, data, reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fpo.backends import build_policy, join_group, select_backend
+from fpo_core.adapters.lora import Adapter
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import Group
+from fpo_core.config import (
+    AdapterConfig,
+    DataConfig,
+    ModelConfig,
+    ReferenceConfig,
+    SaeConfig,
+    StepConfig,
+)
+from fpo_core.data.load import PreferenceData, load_data
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.data.tokenizer import load_tokenizer
+from fpo_core.events import Sink
+from fpo_core.io.hashing import sampled_sha256
+from fpo_core.models.folder import ModelFolder
+from fpo_core.reference import ReferenceStore, StoreKey
+from fpo_core.reference.build import extend_store, store_key
+from fpo_core.sae.load import load_features, special_roles
+from fpo_core.sae.taps import Features
+
+FROZEN = AdapterConfig(rank=1, num_layers=1)
+"""The least that a policy can have of an adapter, for models that are only read."""
+
+
+@dataclass(frozen=True)
+class ModelSetup:
+    """A model with its tokenizer and, where given, its autoencoders and starting adapter."""
+
+    config: ModelConfig
+
+    @cached_property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return select_backend(self.config)
+
+    @property
+    def group(self) -> Group:
+        """The processes that share the work."""
+        return join_group(self.backend)
+
+    @cached_property
+    def model(self) -> ModelFolder:
+        """The model on disk."""
+        return ModelFolder.locate(self.config)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return load_tokenizer(str(self.model.path), None, self.config.trust_remote_code)
+
+    @cached_property
+    def special(self) -> dict[str, tuple[int, ...]]:
+        """Special token ids by role."""
+        return special_roles(self.tokenizer)
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        """Tokens that end a completion."""
+        return tuple(dict.fromkeys(self.special["end_of_turn"] + self.special["eos"]))
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The autoencoders where they read the model."""
+        if not isinstance(self.config, SaeConfig):
+            return None
+        return load_features(self.config, self.model, self.special)
+
+    @cached_property
+    def start_adapter(self) -> Adapter | None:
+        """The adapter that the model starts from."""
+        folder = self.config.adapter
+        return None if folder is None else load_adapter(Path(folder), self.model.layers)
+
+    @property
+    def left_out(self) -> int:
+        """Modules that get an adapter for the starting one's sake and have none in it."""
+        adapter = self.start_adapter
+        if adapter is None:
+            return 0
+        return adapter.num_layers * len(adapter.modules()) - len(adapter.places())
+
+    def load_data(self, config: DataConfig) -> PreferenceData:
+        """Tokenised pairs."""
+        return load_data(config, self.tokenizer, self.config.seed)
+
+    def adapter_config(self, config: AdapterConfig) -> AdapterConfig:
+        """What is trained: as configured, or shaped as the adapter that the model starts from."""
+        adapter = self.start_adapter
+        if adapter is None:
+            return config.only(AdapterConfig)
+        return AdapterConfig(
+            fine_tune_type=adapter.fine_tune_type,
+            num_layers=adapter.num_layers,
+            rank=adapter.rank,
+            scale=adapter.scale,
+            dropout=config.dropout,
+            target_modules=tuple(adapter.modules()),
+        )
+
+    def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
+        """The model at its starting point."""
+        policy = build_policy(
+            self.backend,
+            self.model.path,
+            self.config,
+            self.adapter_config(config),
+            self.features,
+            grad_checkpoint=grad_checkpoint,
+            step=self.step,
+        )
+        if self.start_adapter is not None:
+            # Modules that an irregular adapter leaves out stay at their start, which adds nothing.
+            policy.load_trained(policy.trained() | self.start_adapter.weights)
+        return policy
+
+    @property
+    def step(self) -> StepConfig:
+        """How forward passes are computed; plainly, where there are no settings for it."""
+        config = self.config
+        return config.only(StepConfig) if isinstance(config, StepConfig) else StepConfig(plain=True)
+
+    @cached_property
+    def key(self) -> StoreKey:
+        """Identity of this model's reference."""
+        adapter = self.config.adapter
+        fingerprint = None if adapter is None else _adapter_fingerprint(Path(adapter))
+        return store_key(self.model.fingerprint(), fingerprint, self.features)
+
+    def reference(
+        self,
+        folder: Path,
+        splits: Sequence[TokenisedPairs],
+        policy: Policy,
+        config: ReferenceConfig,
+        emit: Sink,
+    ) -> ReferenceStore:
+        """The store at `folder`, extended by what it lacks of the splits."""
+        widths = () if self.features is None else self.features.widths
+        return extend_store(folder, self.key, policy, splits, config, emit, self.group, widths)
+
+
+def _adapter_fingerprint(folder: Path) -> str:
+    return sampled_sha256([*folder.glob("adapter*.safetensors"), *folder.glob("adapter*.json")])
+
+
+def splits_of(data: PreferenceData) -> list[TokenisedPairs]:
+    """Training pairs and, where there are any, validation pairs."""
+    return [data.train] if data.valid is None else [data.train, data.valid]
