@@ -11,7 +11,7 @@ from fpo_core.config import DataConfig, ModelConfig, SaeCheckConfig, SaeConfig
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.sources import read_pairs
 from fpo_core.errors import SaeError
-from fpo_core.events import Sink, note
+from fpo_core.events import Sink, note, warn
 from fpo_core.sae.explained_variance import Fit, check_texts, judge
 from fpo_core.sae.load import load_features
 
@@ -68,6 +68,8 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     hook = None if config.hook is None else (config.hook,)
     features = load_features(SaeConfig(sae=(config.sae,), hook=hook), setup.model, setup.special)
     assert features is not None, "the autoencoder is set"
+    for doubt in features.doubts:
+        warn(sink, doubt)
     tap = features.single
     if not tap.sae.has_decoder:
         raise SaeError(

@@ -7,7 +7,7 @@ from fpo_core.adapters.lora import select_blocks
 from fpo_core.config import AdapterConfig, FeatureConfig, SaeConfig
 from fpo_core.errors import SaeError
 from fpo_core.models.folder import ModelFolder
-from fpo_core.sae.compatibility import check_compatible
+from fpo_core.sae.compatibility import check_compatible, model_doubt
 from fpo_core.sae.feature_weights import read_weights
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
@@ -37,7 +37,15 @@ def load_features(
     file = config.feature_weights if isinstance(config, FeatureConfig) else None
     weights = None if file is None else read_weights(Path(file), hooked[0].sae)
     untrained = {token for item in hooked for token in untrained_ids(item.sae, special)}
-    return Features(tuple(hooked), tuple(sorted(untrained)), weights)
+    doubts = (model_doubt(item.sae, model) for item in hooked)
+    known = tuple(doubt for doubt in doubts if doubt is not None)
+    return Features(tuple(hooked), tuple(sorted(untrained)), weights, known)
+
+
+def refuse_doubts(features: Features | None) -> None:
+    """Raise SaeError where an autoencoder seems to be of another model."""
+    if features is not None and features.doubts:
+        raise SaeError(f"{features.doubts[0]}, or do without strict")
 
 
 def check_constraint_trains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
