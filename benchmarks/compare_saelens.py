@@ -246,8 +246,8 @@ def matching(repo: Path, patterns: list[str]) -> Iterator[str]:
                 yield name
 
 
-def write_table(result: dict[str, Any]) -> None:
-    """Put the table of loaders between its marks in docs/sae_format.md."""
+def table(result: dict[str, Any]) -> str:
+    """The table of loaders, as docs/sae_format.md has it."""
     head = "| loader | releases | autoencoders | convert | encode error | decode error |\n"
     rows = [head, "|---|---|---|---|---|---|\n"]
     for name, tally in result["loaders"].items():
@@ -255,11 +255,14 @@ def write_table(result: dict[str, Any]) -> None:
         compared = (f"{tally['encode_error']:.1e}", decode) if tally["compared"] else ("–", "–")
         cells = (f"`{name}`", tally["releases"], tally["autoencoders"], tally["converted"])
         rows.append("| " + " | ".join(map(str, (*cells, *compared))) + " |\n")
-    text = DOCS.read_text(encoding="utf-8")
-    if BEGIN in text:
-        before, rest = text.split(BEGIN)
-        after = rest.split(END)[1]
-        DOCS.write_text(before + BEGIN + "".join(rows) + END + after, encoding="utf-8")
+    return "".join(rows)
+
+
+def write_table(result: dict[str, Any]) -> None:
+    """Put the table between its marks in docs/sae_format.md."""
+    before, rest = DOCS.read_text(encoding="utf-8").split(BEGIN)
+    after = rest.split(END)[1]
+    DOCS.write_text(before + BEGIN + table(result) + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

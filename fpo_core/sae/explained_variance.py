@@ -9,6 +9,7 @@ import numpy as np
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.data.batches import PAD_ID
 from fpo_core.errors import DataError
+from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
 OUTLIER = 5.0
@@ -24,7 +25,11 @@ DEAD = 0.5
 _ACTIVATIONS_PER_FEATURE = 10
 """Mean activations per feature below which the texts are too short to call any feature dead."""
 _TOKENS = 1024
-"""Most tokens of a batch, padding included, and most that are encoded at once."""
+"""Most tokens of a batch, padding included; a longer row is a batch of its own."""
+_FEATURE_BYTES = 64 << 20
+"""Of one array of features: a batch is encoded in parts of at most so many."""
+_WORKING = 8
+"""Arrays of that size that encoding, decoding and counting hold at once, at most."""
 _SAMPLE = 32
 """Rows of all lengths whose median norm says which tokens are outliers."""
 
@@ -95,6 +100,19 @@ def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Seq
     return measure.result()
 
 
+def tokens_at_once(d_sae: int) -> int:
+    """How many tokens are encoded at once."""
+    return max(1, min(_TOKENS, _FEATURE_BYTES // (4 * d_sae)))
+
+
+def memory_needed(sae: Sae, rows: Sequence[Sequence[int]]) -> int:
+    """Bytes that `check_texts` holds besides the model, at most: float32 throughout."""
+    tokens = max(_TOKENS, *(len(row) for row in rows)) if rows else _TOKENS
+    weights = 2 * sae.d_in * sae.d_sae
+    features = _WORKING * tokens_at_once(sae.d_sae) * sae.d_sae
+    return 4 * (weights + features + _WORKING * tokens * sae.d_in)
+
+
 class _Measure:
     def __init__(self, reader: ActivationReader, features: Features) -> None:
         self.reader, self.sae, self.untrained = reader, features.single.sae, features.untrained
@@ -118,9 +136,10 @@ class _Measure:
         """Add one batch: (n, t) ids and (n,) lengths."""
         h, counted = self._activations(tokens), self._counted(tokens, lengths)
         begins = np.arange(len(counted)) % tokens.shape[1] == 0
-        # One row may be longer than the batch's budget: features (tokens, d_sae) fill the memory.
-        for start in range(0, len(counted), _TOKENS):
-            part = slice(start, start + _TOKENS)
+        # Features (tokens, d_sae) are what fills the memory, of a wide autoencoder above all.
+        step = tokens_at_once(self.sae.d_sae)
+        for start in range(0, len(counted), step):
+            part = slice(start, start + step)
             self._add_tokens(h[part], counted[part], begins[part])
 
     def _activations(self, tokens: np.ndarray) -> Array:

@@ -9,7 +9,13 @@ from fpo_core.arrays import numpy_ops
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.pairs import Pair
 from fpo_core.errors import DataError, SaeError
-from fpo_core.sae.explained_variance import Fit, check_texts, judge
+from fpo_core.sae.explained_variance import (
+    Fit,
+    check_texts,
+    judge,
+    memory_needed,
+    tokens_at_once,
+)
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
@@ -107,6 +113,15 @@ def test_a_row_longer_than_a_batch_is_encoded_in_parts(monkeypatch):
     assert max(widest) == 1024
     for name, value in dataclasses.asdict(apart).items():
         np.testing.assert_allclose(getattr(alone, name), value, rtol=1e-5)
+
+
+def test_a_wide_autoencoder_encodes_fewer_tokens_at_once():
+    assert [tokens_at_once(width) for width in (M, 16384, 131072, 1 << 25)] == [1024, 1024, 128, 1]
+    wide = Sae(architecture="relu", d_in=8, d_sae=131072, W_enc=None, b_enc=None)
+    features = 8 * 128 * 131072
+    assert memory_needed(wide, [[1]]) == 4 * (2 * 8 * 131072 + features + 8 * 1024 * 8)
+    longer = memory_needed(wide, [[1] * 3000, [2]]) - memory_needed(wide, [[1]])
+    assert longer == 4 * 8 * (3000 - 1024) * 8
 
 
 def test_outliers_are_told_by_rows_of_all_lengths():
