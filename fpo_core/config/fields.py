@@ -45,6 +45,7 @@ class Settings:
             value = _coerce(field.name, getattr(self, field.name), hints[field.name])
             _check_bounds(field, value)
             object.__setattr__(self, field.name, value)
+        # Every inherited group checks its fields, whether or not a subclass has checks too.
         for kind in type(self).__mro__:
             if "check" in vars(kind):
                 vars(kind)["check"](self)
@@ -59,9 +60,9 @@ class Settings:
         return dict(defaults)
 
     @classmethod
-    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What was given, with what follows from it for settings that were not."""
-        return given
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Values, with what follows from them for settings that have none."""
+        return values
 
     @classmethod
     def names(cls) -> list[str]:
@@ -75,18 +76,17 @@ class Settings:
         Raises ConfigError for an unknown or missing key, naming `source` and the nearest known key.
         """
         known = cls.names()
-        given: dict[str, Any] = {}
+        fitted: dict[str, Any] = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name not in known:
                 raise ConfigError(f"{source} has an unknown key {key!r}; {_suggest(name, known)}")
-            given[name] = value
-        given = cls.completed(given)
+            fitted[name] = value
+        fitted = cls.completed(fitted)
         for field in dataclasses.fields(cls):
-            if field.default is MISSING and given.get(field.name) is None:
-                option = "--" + field.name.replace("_", "-")
-                raise ConfigError(f"{field.name} is not set: give {option} or put it in {source}")
-        return cls(**given)
+            if field.default is MISSING and fitted.get(field.name) is None:
+                raise ConfigError(f"{field.name} is not set, expected a value for it in {source}")
+        return cls(**fitted)
 
     def to_mapping(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -113,6 +113,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     if value is None and type(None) in options:
         return None
+    # The first type that fits wins, so a union states its preference by its order.
     for option in options:
         matched, result = _match(value, option)
         if matched:
@@ -131,6 +132,7 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
         items = value.split(",") if isinstance(value, str) else value
         is_list = isinstance(items, list | tuple) and all(isinstance(i, str) for i in items)
         return is_list, tuple(items) if is_list else None
+    # A bool is an int in Python: `true` must not pass for 1, nor 1 for `true`.
     if option is bool or isinstance(value, bool):
         return option is bool and isinstance(value, bool), value
     if option in (int, float):
@@ -155,8 +157,8 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return "a list of texts"
-    named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    return named.get(hint, "nothing")
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(hint, "nothing")
 
 
 def _check_bounds(field: Field[Any], value: Any) -> None:

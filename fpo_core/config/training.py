@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpo_core.config.fields import Settings, setting
+from fpo_core.config.optimizer_table import OPTIMIZERS, OptimizerName, described_rates
 from fpo_core.errors import ConfigError
 
 
@@ -78,15 +79,14 @@ class AdapterConfig(Settings):
 class OptimiserConfig(Settings):
     """How a step is taken."""
 
-    optimizer: Literal["adamw", "adafactor", "lion"] = setting(
+    optimizer: OptimizerName = setting(
         "adamw",
         help="Optimiser of the framework; torch has no lion. Adafactor's rate is relative to the "
         "size of each weight.",
     )
     learning_rate: float | None = setting(
         None,
-        help="Peak learning rate; by default, for adapters and for full, 1e-4 and 1e-5 (adamw), "
-        "1e-2 and 1e-3 (adafactor), 3e-5 and 3e-6 (lion).",
+        help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}.",
         above=0.0,
     )
     weight_decay: float = setting(0.0, help="Decoupled weight decay.", least=0.0)
@@ -102,15 +102,14 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        rates = {"adamw": (1e-4, 1e-5), "adafactor": (1e-2, 1e-3), "lion": (3e-5, 3e-6)}
-        return rates[self.optimizer][fine_tune_type == "full"]
+        return OPTIMIZERS[self.optimizer].rates[fine_tune_type == "full"]
 
     def check(self) -> None:
-        """What the frameworks mean by Adafactor's weight decay differs."""
-        if self.optimizer == "adafactor" and self.weight_decay:
+        """Weight decay must mean the same in every framework."""
+        if self.weight_decay and not OPTIMIZERS[self.optimizer].decays:
             raise ConfigError(
-                f"weight_decay is {self.weight_decay} while optimizer is adafactor, expected 0: "
-                "MLX and torch decay differently under it"
+                f"weight_decay is {self.weight_decay} while optimizer is {self.optimizer}, "
+                "expected 0: MLX and torch decay differently under it"
             )
 
 
@@ -154,10 +153,10 @@ class LoopConfig(Settings):
     dry_run: bool = setting(False, help="Only that: nothing is trained or written to the output.")
     save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
     resume: bool = setting(
-        False, help="Go on from the newest checkpoint in --output, given the same settings."
+        False, help="Go on from the newest checkpoint in output, under the same settings."
     )
     allow_change: tuple[str, ...] | None = setting(
-        None, help="Settings that may differ from the checkpoint's under --resume, comma-separated."
+        None, help="Settings that may differ from the checkpoint's on resuming, comma-separated."
     )
     report_to: tuple[str, ...] | None = setting(
         None, help="Trackers that get the metrics too: tensorboard, wandb, comma-separated."
@@ -176,7 +175,7 @@ class LoopConfig(Settings):
                 "epochs and iters are both set, expected one of them: remove the other"
             )
         if self.allow_change and not self.resume:
-            raise ConfigError("allow_change is set while resume is not: give --resume too")
+            raise ConfigError("allow_change is set while resume is not: set resume too")
         unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})
         if unknown:
             raise ConfigError(

@@ -43,7 +43,7 @@ def newest(folder: Path):
     ("kind", "step"),
     [("checkpoint", 2), ("eval", 3), ("checkpoint", 4), ("train", 6), ("checkpoint", 7)],
 )
-def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str, step: int) -> None:
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, kind: str, step: int) -> None:
     whole, _, _ = run(tmp_path, PretendPolicy(), name="whole", iters=7, **CADENCE)
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), iters=7, **CADENCE, emit=crash_at(kind, step))
@@ -61,7 +61,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str, ste
     assert not [*tmp_path.rglob(".*")], "something temporary was left"
 
 
-def test_the_window_and_the_count_of_bad_steps_outlast_a_stop(tmp_path: Path) -> None:
+def test_window_and_nonfinite_count_survive_a_resume(tmp_path: Path) -> None:
     bad = {"norms": (1.0, 1.0, float("nan"), float("nan"), float("nan"))}
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 5"):
         run(tmp_path, PretendPolicy(**bad), nonfinite_limit=3, save_every=1, val_pairs=1)
@@ -76,7 +76,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     assert checkpoints_in(tmp_path / "run").steps() == [4, 5, 6]
 
 
-def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_path: Path) -> None:
+def test_a_kill_between_saving_and_pruning_leaves_no_extra_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), **CADENCE, emit=crash_at("checkpoint", 6))
     folder = tmp_path / "run/checkpoints"
@@ -86,7 +86,7 @@ def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_pa
     assert checkpoints_in(tmp_path / "run").steps() == [4, 6]
 
 
-def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     steps: list[Event] = []
     with pytest.raises(StoppedError, match=r"after step 5: .*with resume") as stopped:
         run(
@@ -101,7 +101,7 @@ def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert newest(tmp_path / "run").state.step == 5
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def test_of_a_damaged_checkpoint_the_one_before_is_resumed(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy(), **CADENCE)
     found = checkpoints_in(tmp_path / "run")
     assert found.steps() == [4, 6]
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
         newest(tmp_path / "run")
 
 
-def test_best_is_never_of_a_future_that_was_taken_back(tmp_path: Path) -> None:
+def test_best_is_never_later_than_the_resumed_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy(), **CADENCE)
     best = json.loads((tmp_path / "run/best/fpo_best.json").read_text())
     assert best["step"] == 6
