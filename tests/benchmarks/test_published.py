@@ -18,10 +18,6 @@ def test_the_bars():
     for tally in (*loaders, *RESULT["architectures"].values()):
         assert max(tally["encode_error"], tally["decode_error"], tally["fvu_error"]) < 1e-5
         assert tally["flips"] == 0
-        assert (
-            tally["converted"] + len(tally["refused"]) == tally["autoencoders"]
-            or not tally["autoencoders"]
-        )
     assert set(RESULT["loaders"]["temporal"]["refused"]) == {
         "temporal-sae-gemma-2-2b/blocks.12.hook_resid_post",
         "temporal-sae-llama-3.1-8b/blocks.15.hook_resid_post",
