@@ -71,7 +71,8 @@ def _format_of(release: Release) -> str:
         if release.loader in known.loaders:
             return name
     raise SaeError(
-        f"{release.name} is in the format {release.loader}, for which there is no reader, expected "
+        f"{release.name} is in the format {release.loader}, for which there is no reader (temporal "
+        "ones encode whole sequences), expected "
         f"one of {', '.join(FORMATS)}: use another release"
     )
 

@@ -80,5 +80,5 @@ def _patterns(path: str) -> list[str]:
     if Path(path).suffix not in _WEIGHTS:
         return folder
     parent, stem = path.rpartition("/")[0], Path(path).stem
-    beside = [name.format(stem=stem) for name in _SIBLINGS]
-    return [path, *(f"{parent}/{name}" if parent else name for name in beside), *folder]
+    siblings = [name.format(stem=stem) for name in _SIBLINGS]
+    return [path, *(f"{parent}/{name}" if parent else name for name in siblings), *folder]

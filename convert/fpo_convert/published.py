@@ -109,13 +109,13 @@ def _of_shape(shape: tuple[Any, ...]) -> set[str]:
 def _of_families(families: Collection[str]) -> list[Release]:
     """All that can be read, once per place; of two names for one, that which says more."""
     models = frozenset(name for name in releases.models() if family_key(name) in families)
-    found: dict[str, Release] = {}
+    by_address: dict[str, Release] = {}
     for release in releases.of_models(models):
-        other = found.get(release.address)
+        other = by_address.get(release.address)
         says_more = other is None or (release.l0 and not other.l0)
         if release.loader not in _UNREADABLE and says_more:
-            found[release.address] = release
-    return list(found.values())
+            by_address[release.address] = release
+    return list(by_address.values())
 
 
 def _published(release: Release, size: list[Any], same: Collection[str]) -> Published:

@@ -117,14 +117,14 @@ def models() -> list[str]:
 
 def _rewritten(name: str) -> list[str]:
     """The name with a slash for its colon, or the reverse, where that is in the table."""
-    found: list[str] = []
+    names: list[str] = []
     if by_name(name.replace(":", "/", 1)):
-        found.append(name.replace(":", "/", 1))
+        names.append(name.replace(":", "/", 1))
     owner, _, rest = name.partition("/")
     repo, _, path = rest.partition("/")
     if path and at_address(f"{owner}/{repo}", path):
-        found.append(f"{owner}/{repo}:{path}")
-    return found
+        names.append(f"{owner}/{repo}:{path}")
+    return names
 
 
 def _says(release: Release) -> tuple[bool, bool, bool]:

@@ -33,13 +33,13 @@ def detect(path: Path) -> bool:
 
 def read(path: Path, options: Options) -> Source:
     """relu, or jumprelu where the file holds thresholds, of x W + b; the encoder alone."""
-    named = _FILE.fullmatch(path.name)
-    if named is None:
+    match = _FILE.fullmatch(path.name)
+    if match is None:
         raise SaeError(
             f"{path} is named neither layer_N.safetensors nor W_enc_N.safetensors, expected one of "
             "them, whose N is the layer: give that file"
         )
-    layer = int(named[2])
+    layer = int(match[2])
     config = path.parent / CONFIG
     cfg = _read_yaml(config) if config.is_file() else {}
     refuse_values(config, cfg, _ALLOWED)
@@ -60,7 +60,7 @@ def read(path: Path, options: Options) -> Source:
         d_in=d_in,
         d_sae=d_sae,
         has_decoder=False,
-        hook=_hook(config, layer, cfg, cross_layer=named[1] == "W_enc"),
+        hook=_hook(config, layer, cfg, cross_layer=match[1] == "W_enc"),
         model_name=str(cfg.get("model_name") or _model(options.location)),
     )
 
@@ -82,8 +82,8 @@ def _hook(config: Path, layer: int, cfg: dict[str, Any], *, cross_layer: bool) -
 
 
 def _model(location: str) -> str:
-    found = re.search(r"qwen3-([\d.]+b)", location)
-    return f"Qwen/Qwen3-{found[1].upper()}" if found else ""
+    match = re.search(r"qwen3-([\d.]+b)", location)
+    return f"Qwen/Qwen3-{match[1].upper()}" if match else ""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -26,26 +26,26 @@ def read(path: Path, options: Options) -> Source:
     content = load_pt(path)
     tensors = {_name(path, key): _turned(t) for key, t in tensors_of(content).items()}
     d_in, d_sae = matrix_shape(path, tensors, "W_enc")
-    named = _FILE.search(path.name)
+    match = _FILE.search(path.name)
     return Source(
         files=(path,),
         architecture="relu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
-        hook=Hook(int(named[2]), "resid_post") if named else None,
-        model_name=_model(named[1]) if named else "",
+        hook=Hook(int(match[2]), "resid_post") if match else None,
+        model_name=_model(match[1]) if match else "",
     )
 
 
 def _name(path: Path, key: str) -> str:
-    found = _LAYERS.fullmatch(key)
-    if found is None:
+    match = _LAYERS.fullmatch(key)
+    if match is None:
         raise SaeError(
             f"{path} holds {key!r}, expected weights and biases of an encoder and a decoder alone: "
             "use another checkpoint"
         )
-    return f"{_NAMES[found[2]]}_{found[1][:3]}"
+    return f"{_NAMES[match[2]]}_{match[1][:3]}"
 
 
 def _turned(tensor: Tensor) -> Tensor:
