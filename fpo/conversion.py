@@ -166,8 +166,8 @@ def list_saes(config: SaeListConfig, sink: Sink) -> PublishedSaes:
     if not listing.exact:
         warn(
             sink,
-            f"{config.model} is related to {listing.trained_on}, or has its shape, and that is "
-            "the model on whose activations this was trained: check how well it fits first",
+            f"the first was trained on activations of {listing.trained_on}, of whose family or "
+            f"shape {config.model} is: check how well one fits before training with it",
         )
     return PublishedSaes(listing.trained_on, listing.exact, listing.saes, config.rows)
 
