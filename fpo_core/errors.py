@@ -57,6 +57,17 @@ class WriteError(FpoError):
         self.path, self.reason = path, reason
 
 
+class LockedError(FpoError):
+    """Another process writes into the same folder."""
+
+    def __init__(self, folder: Path, setting: str, holder: object) -> None:
+        who = "another process" if holder is None else str(holder)
+        super().__init__(
+            f"{setting} is {folder}, where {who} is writing: wait for it to end, or choose "
+            "another folder"
+        )
+
+
 class LostProcessError(TrainingError):
     """Another process of the run is gone."""
 
