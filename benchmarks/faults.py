@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -32,8 +33,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.integrity.children import End, ended  # noqa: E402
+from benchmarks.integrity.commands import Inputs  # noqa: E402
 from benchmarks.integrity.kinds import KINDS, Kind  # noqa: E402
 from benchmarks.integrity.mutations import damage  # noqa: E402
+from benchmarks.integrity.runs import kills, pairs  # noqa: E402
 
 FAULTS = ("silent", "traceback", "hang")
 _EXAMPLES = 5
@@ -41,19 +44,16 @@ _EXAMPLES = 5
 
 def outcome(end: End, sound: dict[str, Any]) -> tuple[str, str]:
     """The class of an end, and what to remember of it."""
-    if end.hang:
-        return "hang", ""
-    if end.traceback is not None:
-        return "traceback", end.traceback
+    if end.hang or end.traceback is not None:
+        return ("hang", "") if end.hang else ("traceback", end.traceback or "")
     if end.refused is not None:
-        return ("traceback" if "\n" in end.refused else "refused"), end.refused
-    if end.value["digest"] == sound["digest"]:
+        return "traceback" if "\n" in end.refused else "refused", end.refused
+    same = {name: end.value[name] == sound[name] for name in ("digest", "fingerprint")}
+    if same["digest"]:
         return "right", ""
     if end.value["told"]:
         return "told", end.value["told"][0]
-    if end.value["fingerprint"] != sound["fingerprint"]:
-        return "noticed", ""
-    return "silent", end.value["digest"]
+    return "silent" if same["fingerprint"] else "noticed", end.value["digest"]
 
 
 def mutate(kind: Kind, count: int, folder: Path, seed: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def mutate(kind: Kind, count: int, folder: Path, seed: int) -> dict[str, Any]:
         place = _copy(sound, folder / "copy") if kind.copied else sound
         path = chance.choice(sorted(place.glob(kind.files)))
         undo = damage(path, chance)
-        name, words = outcome(ended(lambda: kind.read(place), answer), expected.value)
+        name, words = outcome(ended(partial(kind.read, place), answer), expected.value)
         if not kind.copied:
             undo()
         counts[name] += 1
@@ -96,6 +96,40 @@ def mutations(total: int, names: list[str], seed: int) -> dict[str, Any]:
     return found
 
 
+def total_of(measured: dict[str, Any]) -> Counter[str]:
+    """Counts over all kinds."""
+    totals: Counter[str] = Counter()
+    for counts in measured.values():
+        totals.update({k: v for k, v in counts.items() if k not in ("examples", "seconds")})
+    return totals
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Everything that was asked for, and how many faults there were."""
+    result: dict[str, Any] = {}
+    faults = 0
+    if args.mutations:
+        by_kind = mutations(args.mutations, args.kind or list(KINDS), args.seed)
+        totals = total_of(by_kind)
+        result["mutations"] = {"total": totals.total(), **totals, "by_kind": by_kind}
+        faults += sum(totals[name] for name in FAULTS)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Inputs(Path(folder) / "inputs")
+        if args.kills or args.pairs:
+            inputs.make()
+        if args.kills:
+            by_command = kills(args.kills, inputs, Path(folder) / "kills", args.seed)
+            count = sum(each["kills"] for each in by_command.values())
+            result["kills"] = {"total": count, "by_command": by_command}
+            faults += sum(len(each["wrong"]) for each in by_command.values())
+        if args.pairs:
+            by_pair = pairs(args.pairs, inputs, Path(folder) / "pairs", args.seed)
+            totals = total_of(by_pair)
+            result["pairs"] = {"runs": totals.total(), **totals, "by_pair": by_pair}
+            faults += sum(n for name, n in totals.items() if name not in ("right", "refused"))
+    return result, faults
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=5000)
@@ -105,31 +139,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    names = args.kind or list(KINDS)
-    for library in (
-        "torch",
-        "peft",
-        "transformers",
-        "mlx_lm",
-        "fpo_torch.policy",
-        "fpo_mlx.policy",
-    ):
+    for library in ("peft", "mlx_lm", "fpo_torch.policy", "fpo_mlx.policy", "fpo_cli.main"):
         __import__(library)
-    measured = mutations(args.mutations, names, args.seed)
-    totals: Counter[str] = Counter()
-    for counts in measured.values():
-        totals.update({k: v for k, v in counts.items() if k not in ("examples", "seconds")})
+    measured, faults = measure(args)
     result = {
         "command": "python benchmarks/faults.py " + " ".join(sys.argv[1:]),
-        "mutations": {"total": sum(totals.values()), **totals, "by_kind": measured},
+        "faults": faults,
+        **measured,
         "versions": {name: version(name) for name in ("torch", "mlx", "safetensors", "numpy")},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
-    print(json.dumps({k: v for k, v in result["mutations"].items() if k != "by_kind"}))
+    print(f"{faults} faults")
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")
-    sys.exit(1 if any(totals[name] for name in FAULTS) else 0)
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

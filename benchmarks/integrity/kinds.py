@@ -63,8 +63,9 @@ def digest(*values: Any) -> str:
     total = sha256()
     for value in values:
         if isinstance(value, dict):
-            value = digest(*(item for pair in sorted(value.items()) for item in pair))
-        if isinstance(value, np.ndarray):
+            items = (item for pair in sorted(value.items()) for item in pair)
+            total.update(digest(*items).encode())
+        elif isinstance(value, np.ndarray):
             total.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
         else:
             total.update(repr(value).encode())
@@ -117,15 +118,15 @@ class Weights(PretendPolicy):
         """Two weights and twice as many numbers of the optimiser."""
         super().__init__()
         values = np.arange(floats // 2, dtype=np.float32) + step
-        self.weights = {"0.q.lora_A": values.reshape(2, -1), "0.q.lora_B": -values.reshape(-1, 2)}
+        self.arrays = {"0.q.lora_A": values.reshape(2, -1), "0.q.lora_B": -values.reshape(-1, 2)}
 
     def trained(self) -> dict[str, np.ndarray]:
         """The weights."""
-        return self.weights
+        return self.arrays
 
     def optimiser_state(self) -> dict[str, np.ndarray]:
         """Two moments of each."""
-        parts = {f"{name}.{part}": w / 3 for name, w in self.weights.items() for part in "mv"}
+        parts = {f"{name}.{part}": w / 3 for name, w in self.arrays.items() for part in "mv"}
         return parts | {"step": np.array(3)}
 
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
