@@ -23,7 +23,7 @@ from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink
-from fpo_core.io.atomic import sampled_sha256
+from fpo_core.io.hashing import sampled_sha256
 from fpo_core.models.folder import ModelFolder
 from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store, store_key

@@ -2,34 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from fpo_convert.formats import (
-    dictionary_learning,
-    gemma_scope,
-    gemma_scope2,
-    llama_scope,
-    openai,
-    qwen_scope,
-    sae_lens,
-    sparsify,
-)
+from fpo_convert.formats.registry import FORMATS
 from fpo_convert.hub import Address, download, parse_address
 from fpo_convert.releases import Release, find_release
 from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
+from fpo_core.sae.hook import Hook
 
-FORMATS: dict[str, ModuleType] = {
-    "sae-lens": sae_lens,
-    "gemma-scope": gemma_scope,
-    "gemma-scope-2": gemma_scope2,
-    "llama-scope": llama_scope,
-    "dictionary-learning": dictionary_learning,
-    "sparsify": sparsify,
-    "qwen-scope": qwen_scope,
-    "openai": openai,
-}
 _PICKLES = (".pkl", ".pkl.gz", ".pickle")
 
 
@@ -40,7 +21,7 @@ def read_source(source: str, format: str | None, options: Options) -> tuple[Sour
     """
     if format is not None and format not in FORMATS:
         raise SaeError(
-            f"format {format!r} is unknown, expected one of {', '.join(FORMATS)}: correct --format"
+            f"format {format!r} is unknown, expected one of {', '.join(FORMATS)}: correct it"
         )
     path = Path(source).expanduser()
     if path.exists():
@@ -60,9 +41,9 @@ def _from_hub(
     address: Address, format: str | None, options: Options, origin: dict[str, Any]
 ) -> tuple[Source, dict[str, Any]]:
     local, revision = download(address)
-    place = f"{address.repo}/{address.path}".rstrip("/")
-    found = _read(local, format, dataclasses.replace(options, location=place))
-    return found, origin | {"location": place, "revision": revision}
+    location = f"{address.repo}/{address.path}".rstrip("/")
+    source = _read(local, format, dataclasses.replace(options, location=location))
+    return source, origin | {"location": location, "revision": revision}
 
 
 def _with_release(options: Options, release: Release) -> Options:
@@ -77,7 +58,17 @@ def _with_release(options: Options, release: Release) -> Options:
 
 
 def _read(path: Path, format: str | None, options: Options) -> Source:
-    return FORMATS[format or _detect(path)].read(path, options)
+    """The source as its format reads it, with what the caller says in place of what it says."""
+    name = format or _detect(path)
+    source, tokens = FORMATS[name].read(path, options), options.untrained_tokens
+    return dataclasses.replace(
+        source,
+        format=name,
+        hook=Hook.parse(options.hook) if options.hook else source.hook,
+        model_name=options.model_name or source.model_name,
+        neuronpedia_id=options.neuronpedia_id or source.neuronpedia_id,
+        untrained_tokens=source.untrained_tokens if tokens is None else tuple(tokens),
+    )
 
 
 def _detect(path: Path) -> str:
@@ -86,17 +77,17 @@ def _detect(path: Path) -> str:
             f"{path} is a pickle, which can run code and is never loaded: have it saved as "
             "safetensors with the library that made it"
         )
-    # SAELens's weights may be named themselves; their configuration lies beside them.
-    for name, module in FORMATS.items():
-        if module.detect(path):
+    for name, known in FORMATS.items():
+        if known.detect(path):
             return name
     raise SaeError(
         f"{path} is in no format that is recognised, expected one of {', '.join(FORMATS)}: give "
-        "the folder that holds both configuration and weights, or force one with --format"
+        "the folder that holds both configuration and weights, or state the format"
     )
 
 
 def _looks_local(source: str) -> bool:
+    """Whether a name that is no file was meant as one, which no hub should be asked for."""
     plain = ":" not in source and "@" not in source
     return source.startswith((".", "/", "~")) or (
         plain and (source.count("/") == 0 or source.endswith((*_PICKLES, ".safetensors", ".json")))

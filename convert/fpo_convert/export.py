@@ -2,21 +2,17 @@
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from fpo_convert.formats.sae_lens import CONFIG, WEIGHTS
-from fpo_convert.row_readers import ArrayTensor, chunks
 from fpo_core.errors import SaeError
+from fpo_core.io.atomic import new_folder
 from fpo_core.sae.sae import Sae, load_sae
-from fpo_core.sae.writer import Plan, write_safetensors
 
 SAE_LENS_VERSION = "6.54.12"
 _ARCHITECTURES = {"relu": "standard"}
@@ -40,8 +36,8 @@ class ExportReport:
 def export_sae_lens(canonical: str | Path, out_dir: str | Path) -> ExportReport:
     """Write a canonical file as a float32 SAELens checkpoint into a new or empty folder.
 
-    Raises SaeError for a file without its decoder, which SAELens requires, and for a folder that
-    holds something already. Nothing is left behind on any error.
+    Raises SaeError for a file without its decoder, which SAELens requires, ConfigError for a folder
+    that holds something. Nothing is left behind on any error.
     """
     sae, out = load_sae(canonical), Path(out_dir)
     if not sae.has_decoder:
@@ -49,27 +45,9 @@ def export_sae_lens(canonical: str | Path, out_dir: str | Path) -> ExportReport:
             f"{canonical} was converted without its decoder, which SAELens requires: convert the "
             "original again without --encoder-only"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SaeError(
-            f"{out} holds something already, expected a new folder: choose another --out"
-        )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise SaeError(
-            f"{out} cannot be written ({error.strerror}): choose another --out"
-        ) from None
-    try:
-        write_safetensors(work / WEIGHTS, [_plan(n, a) for n, a in _arrays(sae).items()])
-        (work / CONFIG).write_text(json.dumps(sae_lens_cfg(sae), indent=1), encoding="utf-8")
-        work.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with new_folder(out) as folder:
+        save_file(_arrays(sae), folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(sae_lens_cfg(sae), indent=1), encoding="utf-8")
     size = sum(path.stat().st_size for path in out.iterdir())
     return ExportReport(
         str(canonical), str(out), sae_lens_cfg(sae)["architecture"], [CONFIG, WEIGHTS], size
@@ -110,10 +88,3 @@ def _arrays(sae: Sae) -> dict[str, np.ndarray]:
     if sae.architecture == "gated":
         arrays["b_gate"] = arrays.pop("b_enc")
     return arrays
-
-
-def _plan(name: str, array: np.ndarray) -> Plan:
-    def rows() -> Iterator[np.ndarray]:
-        return (part for _, part in chunks(ArrayTensor(array)))
-
-    return Plan(name, "F32", array.shape, rows)

@@ -5,21 +5,22 @@ b = (b_enc − b_dec W_enc − μ M W_enc) · n
 centred inputs:  W −= mean over rows of W
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from fpo_convert.row_readers import ArrayTensor, Scratch, Tensor, chunks, product
+from fpo_convert.row_readers import ArrayTensor, chunks
 from fpo_convert.source_formula import Source
 from fpo_core.errors import SaeError
+from fpo_core.io.reader import FLOAT_CODES
+from fpo_core.io.writer import Tensor, float_tensor
 from fpo_core.sae.metadata import SaeMeta
-from fpo_core.sae.writer import DTYPES, Plan
 
 _MIN_NORM = 1e-8  # SAELens's own floor where it divides by a decoder norm
 
 
-def canonical_meta(source: Source, origin: dict[str, object]) -> SaeMeta:
-    """The metadata of the canonical file that `plans` fills."""
+def canonical_meta(source: Source, origin: Mapping[str, object]) -> SaeMeta:
+    """The metadata of the canonical file that `canonical_tensors` fills."""
     return SaeMeta(
         architecture=source.architecture,
         input_transform=source.transform,
@@ -47,27 +48,35 @@ def folded(source: Source) -> tuple[str, ...]:
         "log_threshold": source.threshold_log,
         f"threshold_correction={source.threshold_factor!r}": source.threshold_factor != 1.0,
         "finetuning_scaling_factor": source.decoder_factor is not None,
+        "transcoder_decoder_dropped": not source.has_decoder,
     }
-    return tuple(name for name, present in steps.items() if present) + source.notes
+    return tuple(name for name, present in steps.items() if present)
 
 
-def plans(source: Source, dtype: str, *, encoder_only: bool) -> list[Plan]:
-    """What to write, tensor by tensor; W_enc comes first since the biases depend on its pass."""
-    if dtype not in DTYPES:
-        raise SaeError(f"dtype {dtype!r} is unknown, expected one of {', '.join(DTYPES)}")
+def canonical_tensors(source: Source, dtype: str, *, encoder_only: bool) -> list[Tensor]:
+    """What to write, in order. Raises SaeError for an unknown dtype."""
+    if dtype not in FLOAT_CODES:
+        raise SaeError(f"dtype {dtype!r} is unknown, expected one of {', '.join(FLOAT_CODES)}")
     fold = _Fold(source)
-    sizes = (source.d_sae,)
-    result = [Plan("W_enc", DTYPES[dtype], (source.d_in, source.d_sae), fold.encoder)]
-    result.append(Plan("b_enc", "F32", sizes, lambda: iter([fold.bias()])))
+
+    def vector(name: str, size: int, value: Callable[[], np.ndarray]) -> Tensor:
+        return float_tensor(name, "F32", (size,), lambda: [value()])
+
+    def matrix(name: str, rows: Callable[[], Iterator[np.ndarray]], *shape: int) -> Tensor:
+        return float_tensor(name, FLOAT_CODES[dtype], shape, rows)
+
+    # W_enc comes first: the biases depend on `offset`, which the pass over its rows sums up.
+    tensors = [matrix("W_enc", fold.encoder, source.d_in, source.d_sae)]
+    tensors.append(vector("b_enc", source.d_sae, fold.bias))
     if source.architecture == "jumprelu":
-        result.append(Plan("threshold", "F32", sizes, lambda: iter([threshold(source)])))
+        tensors.append(vector("threshold", source.d_sae, lambda: threshold(source)))
     if source.architecture == "gated":
-        result.append(Plan("r_mag", "F32", sizes, lambda: iter([source.tensors["r_mag"].rows()])))
-        result.append(Plan("b_mag", "F32", sizes, lambda: iter([fold.magnitude_bias()])))
+        tensors.append(vector("r_mag", source.d_sae, source.tensors["r_mag"].rows))
+        tensors.append(vector("b_mag", source.d_sae, fold.magnitude_bias))
     if source.has_decoder and not encoder_only:
-        result.append(Plan("W_dec", DTYPES[dtype], (source.d_sae, source.d_in), fold.decoder))
-        result.append(Plan("b_dec", "F32", (source.d_in,), lambda: iter([fold.output_bias()])))
-    return result
+        tensors.append(matrix("W_dec", fold.decoder, source.d_sae, source.d_in))
+        tensors.append(vector("b_dec", source.d_in, fold.output_bias))
+    return tensors
 
 
 def threshold(source: Source) -> np.ndarray:
@@ -85,7 +94,6 @@ class _Fold:
         self.source = source
         self.norms = source.decoder_norms
         self.offset = np.zeros(source.d_sae)
-        self._scratch = Scratch()
 
     def encoder(self) -> Iterator[np.ndarray]:
         """Rows of the folded W_enc."""
@@ -103,7 +111,7 @@ class _Fold:
         b_dec = self.source.tensors["b_dec"].rows() if self.source.subtract_b_dec else None
         for part, rows in chunks(self.source.tensors["W_enc"]):
             if b_dec is not None and b_dec[part].any():
-                self.offset += product(b_dec[None, part], rows)[0]
+                self.offset += b_dec[part].astype(rows.dtype) @ rows
             if self.source.whitening is None:
                 yield self._scaled(rows, self.source.scale)
         if self.source.whitening is not None:
@@ -118,8 +126,8 @@ class _Fold:
 
     def _scaled(self, rows: np.ndarray, factor: float) -> np.ndarray:
         if self.norms is not None:
-            return self._times(rows, self.norms * factor)
-        return rows if factor == 1.0 else self._times(rows, factor)
+            return _times(rows, self.norms * factor)
+        return rows if factor == 1.0 else _times(rows, factor)
 
     def bias(self) -> np.ndarray:
         """The folded b_enc; for gated, that of the gate."""
@@ -142,7 +150,7 @@ class _Fold:
             factor *= source.decoder_factor
         trivial = bool((factor == 1.0).all())
         for part, rows in chunks(source.tensors["W_dec"]):
-            scaled = rows if trivial else self._times(rows, factor[part, None])
+            scaled = rows if trivial else _times(rows, factor[part, None])
             yield self._unwhitened(scaled)
 
     def output_bias(self) -> np.ndarray:
@@ -157,11 +165,7 @@ class _Fold:
         whitening = self.source.whitening
         return rows if whitening is None else rows.astype(np.float64) @ whitening.inverse
 
-    def _times(self, rows: np.ndarray, factor: np.ndarray | float) -> np.ndarray:
-        """A product in the rows' own precision, in which SAELens computes these factors too."""
-        return np.multiply(rows, np.asarray(factor, rows.dtype), out=self._scratch.like(rows))
 
-
-def scalar(tensor: Tensor) -> float:
-    """The one number of a 0-d or 1-element tensor."""
-    return float(tensor.rows().reshape(-1)[0])
+def _times(rows: np.ndarray, factor: np.ndarray | float) -> np.ndarray:
+    """A product in the rows' own precision, in which SAELens computes these factors too."""
+    return rows * np.asarray(factor, rows.dtype)

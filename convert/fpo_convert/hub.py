@@ -4,26 +4,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpo_convert.formats.registry import FORMATS
 from fpo_core.errors import SaeError
 from fpo_core.io.hub import advice
 
-# Every file that a reader may open, relative to the checkpoint's folder.
-FILES = (
-    "cfg.json",
-    "sae_weights.safetensors",
-    "runner_cfg.json",
-    "activation_scaler.json",
-    "activation_whitening.safetensors",
-    "activations_store_state.safetensors",
-    "params.npz",
-    "params.safetensors",
-    "config.json",
-    "hyperparams.json",
-    "checkpoints/final.safetensors",
-    "ae.pt",
-    "sae.safetensors",
-)
-_BESIDE = ("config.json", "cfg.json")
+_FILES = tuple(dict.fromkeys(name for format in FORMATS.values() for name in format.files))
+_CONFIGURATIONS = ("config.json", "cfg.json")
 _ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]*))?(?:@([\w./-]+))?")
 
 
@@ -38,13 +24,13 @@ class Address:
 
 def parse_address(source: str) -> Address:
     """Read `user/repo[:path][@revision]`. Raises SaeError, also for a path that leaves the repo."""
-    found = _ADDRESS.fullmatch(source)
-    if not found or "\\" in source:
+    match = _ADDRESS.fullmatch(source)
+    if not match or "\\" in source:
         raise SaeError(
             f"{source!r} is neither a file that exists nor a hub name, expected a folder, a file, "
             "user/repo[:path][@revision] or release/sae_id: correct it"
         )
-    repo, path, revision = found[1], (found[2] or ""), found[3]
+    repo, path, revision = match[1], (match[2] or ""), match[3]
     parts = path.rstrip("/").split("/") if path else []
     odd = any(part in ("", ".", "..") for part in (*parts, *repo.split("/")))
     if odd or path.startswith("/") or re.search(r"[*?\[\]\x00-\x1f]", path) or ".." in repo:
@@ -79,7 +65,7 @@ def download(address: Address) -> tuple[Path, str]:
     if not local.exists():
         raise SaeError(
             f"{address.repo} has no checkpoint at {address.path or 'its root'!r}, expected one of "
-            f"{', '.join(FILES[:2])} … there: give its folder after a colon, user/repo:path"
+            f"{', '.join(_FILES[:2])} … there: give its folder after a colon, user/repo:path"
         )
     return local, folder.name
 
@@ -87,6 +73,6 @@ def download(address: Address) -> tuple[Path, str]:
 def _patterns(path: str) -> list[str]:
     if Path(path).suffix in (".pt", ".npz", ".safetensors"):
         parent = path.rpartition("/")[0]
-        return [path, *(f"{parent}/{name}" if parent else name for name in _BESIDE)]
+        return [path, *(f"{parent}/{name}" if parent else name for name in _CONFIGURATIONS)]
     # Llama Scope and Qwen Scope folders are named with dots too, so a folder is the default.
-    return [f"{path}/{name}" if path else name for name in FILES]
+    return [f"{path}/{name}" if path else name for name in _FILES]

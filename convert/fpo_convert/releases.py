@@ -7,20 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fpo_convert.formats.registry import FORMATS
 from fpo_core.errors import SaeError
 
-# sae-lens's loader names and ours.
-_LOADERS = {
-    None: "sae-lens",
-    "sae_lens": "sae-lens",
-    "gemma_2": "gemma-scope",
-    "gemma_2_transcoder": "gemma-scope",
-    "gemma_3": "gemma-scope-2",
-    "llama_scope": "llama-scope",
-    "dictionary_learning_1": "dictionary-learning",
-    "sparsify": "sparsify",
-    "qwen_scope": "qwen-scope",
-}
+_FORMATS = {loader: name for name, format in FORMATS.items() for loader in format.loaders}
 # Releases whose repository and paths follow from their names, for when sae-lens is not installed.
 _PATTERNS = (
     (r"(gemma-scope-\d+b-(?:pt|it)-(?:res|mlp|att))/(.+)", r"google/\1", r"\2", "gemma-scope"),
@@ -89,18 +79,16 @@ def find_release(source: str) -> Release | None:
     if entry is not None:
         return _from_table(name, sae_id, entry)
     for pattern, repo, path, format in _PATTERNS:
-        found = re.fullmatch(pattern, source)
-        if found:
-            return Release(name, _fill(found, repo), _fill(found, path), format)
+        match = re.fullmatch(pattern, source)
+        if match:
+            return Release(name, _fill(match, repo), _fill(match, path), format)
     return None
 
 
-def _fill(found: re.Match[str], template: str) -> str:
+def _fill(match: re.Match[str], template: str) -> str:
     """Groups in place of \\1 … and, in upper case, \\U1; '-all' becomes '_all'."""
-    text = re.sub(r"\\U(\d)", lambda m: found[int(m[1])].upper(), template)
-    return re.sub(
-        r"\\(\d)", lambda m: "_all" if found[int(m[1])] == "-all" else found[int(m[1])], text
-    )
+    text = re.sub(r"\\U(\d)", lambda m: match[int(m[1])].upper(), template)
+    return match.expand(text).replace("-all/", "_all/")
 
 
 def _from_table(name: str, sae_id: str, entry: Mapping[str, Any]) -> Release:
@@ -111,18 +99,18 @@ def _from_table(name: str, sae_id: str, entry: Mapping[str, Any]) -> Release:
             f"release {name} has no autoencoder {sae_id!r}, expected one of its {len(saes)}, such "
             f"as {known}: correct the name"
         )
-    loader = entry.get("conversion_func")
-    if loader not in _LOADERS:
+    loader = entry.get("conversion_func") or "sae_lens"
+    if loader not in _FORMATS:
         raise SaeError(
             f"release {name} is in the format {loader!r}, for which there is no reader, expected "
-            f"one of {', '.join(filter(None, _LOADERS))}: use another release"
+            f"one of {', '.join(_FORMATS)}: use another release"
         )
     sae = saes[sae_id]
     return Release(
         name=name,
         repo=str(entry["repo_id"]),
         path=str(sae["path"]),
-        format=_LOADERS[loader],
+        format=_FORMATS[loader],
         norm_factor=sae.get("norm_scaling_factor"),
         neuronpedia_id=str(sae.get("neuronpedia") or ""),
         overrides=entry.get("config_overrides") or {},

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Protocol
 
 import numpy as np
 
 from fpo_core.errors import SaeError
-from fpo_core.io.reader import CHUNK_BYTES, WINDOW_BYTES, SafetensorsFile
+from fpo_core.io.reader import SafetensorsFile
 
+_CHUNK_BYTES = 2 << 20
 _MOST_ROWS = 1024
-_UNTHREADED = 1 << 18  # numbers in a matrix that OpenBLAS multiplies without threads
 
 
 class Tensor(Protocol):
@@ -68,7 +69,7 @@ class ArrayTensor:
 
 
 class WholeTensor:
-    """A tensor that can only be loaded whole: kept from its first row asked for until its last."""
+    """A tensor that can only be loaded whole: held from its first row asked for to its last."""
 
     def __init__(self, shape: tuple[int, ...], load: Callable[[], np.ndarray]) -> None:
         self.shape = shape
@@ -78,6 +79,7 @@ class WholeTensor:
     def rows(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop)."""
         whole = self._load() if self._whole is None else self._whole
+        # After the last row the array is let go: two whole matrices must not be in memory at once.
         last = not self.shape or stop is None or stop >= self.shape[0]
         self._whole = None if last else whole
         return ArrayTensor(whole).rows(start, stop)
@@ -88,47 +90,29 @@ def transposed(stored: Tensor) -> WholeTensor:
     return WholeTensor(stored.shape[::-1], lambda: stored.rows().T)
 
 
-def windows(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tensor's rows by pieces that are cheap to map, with their position."""
-    length, step = tensor.shape[0], _rows(tensor, WINDOW_BYTES)
+def scalar(tensor: Tensor) -> float:
+    """The one number of a 0-d or 1-element tensor."""
+    return float(tensor.rows().reshape(-1)[0])
+
+
+def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+    """The tensor's rows by pieces of about 2 MB, with their position.
+
+    Pieces have few enough rows for a sum over them in float32.
+    """
+    length, row_bytes = tensor.shape[0], 4 * max(1, prod(tensor.shape[1:]))
+    step = min(_MOST_ROWS, max(1, _CHUNK_BYTES // row_bytes))
     for start in range(0, length, step):
         stop = min(start + step, length)
         yield slice(start, stop), tensor.rows(start, stop)
 
 
-def chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """The tensor's rows by smaller pieces, which stay in a cache from one step to the next."""
-    step = _rows(tensor, CHUNK_BYTES)
-    for window, rows in windows(tensor):
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            yield slice(window.start + start, window.start + start + len(part)), part
+def product(left: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """(t, n) float64 times a tensor (n, m), read piece by piece -> (t, m) float64.
 
-
-def _rows(tensor: Tensor, size: int) -> int:
-    """How many rows are about `size` bytes, few enough for a sum over them in float32."""
-    return min(_MOST_ROWS, max(1, size // (4 * max(1, int(np.prod(tensor.shape[1:]))))))
-
-
-def product(left: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(t, r) times rows (r, n), in the rows' own precision.
-
-    By columns so few that BLAS starts no threads, which would take the processors from hashing, and
-    token by token, since rearranging the rows for a matrix product costs more.
+    Sums within a piece are in the tensor's own precision; pieces are added up in float64.
     """
-    left, step = left.astype(rows.dtype), max(1, _UNTHREADED // len(rows))
-    tiles = (rows[:, start : start + step] for start in range(0, rows.shape[1], step))
-    return np.concatenate([[token @ tile for token in left] for tile in tiles], axis=1)
-
-
-class Scratch:
-    """Memory for the result of one chunk after the other, each over the one before."""
-
-    def __init__(self) -> None:
-        self._flat = np.empty(0, np.float32)
-
-    def like(self, rows: np.ndarray) -> np.ndarray:
-        """An array of that shape and dtype, with whatever is in it."""
-        if self._flat.dtype != rows.dtype or self._flat.size < rows.size:
-            self._flat = np.empty(rows.size, rows.dtype)
-        return self._flat[: rows.size].reshape(rows.shape)
+    total = np.zeros((len(left), tensor.shape[1]))
+    for part, rows in chunks(tensor):
+        total += left[:, part].astype(rows.dtype) @ rows
+    return total

@@ -1,10 +1,8 @@
 """`fpo convert sae` and `fpo sae info`: any supported checkpoint to a canonical file."""
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,15 @@ from typing import Any
 import numpy as np
 
 from fpo_convert.detect import read_source
-from fpo_convert.fold import canonical_meta, plans
-from fpo_convert.row_readers import WholeTensor
+from fpo_convert.fold import canonical_meta, canonical_tensors
 from fpo_convert.source_formula import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
-from fpo_core.io.reader import file_windows, open_safetensors
+from fpo_core.io.hashing import file_sha256
+from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.metadata import SaeMeta, parse_meta
 from fpo_core.sae.sae import check_payload, load_sae
 from fpo_core.sae.writer import write_sae
-
-_NO_HASH = "0" * 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,21 +79,18 @@ def convert_sae(
     Raises SaeError, leaving nothing behind, for anything malformed or unsupported.
     """
     start = time.perf_counter()
-    options = Options(norm_factor, centre, k, hook, model_name)
+    options = Options(norm_factor, centre, k, hook, model_name, untrained_tokens=untrained_tokens)
     found, origin = read_source(str(source), format, options)
-    if untrained_tokens is not None:
-        found = dataclasses.replace(found, untrained_tokens=tuple(untrained_tokens))
     path = Path(out)
     if path.is_dir():
         raise SaeError(
             f"{path} is a folder, expected a file name: give --out {path}/sae.safetensors"
         )
     # Numbers that are not finite are refused when written, so NumPy need not warn of them before.
-    with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):
-        comparison = _write(
-            path, found, origin, pool, dtype=dtype, encoder_only=encoder_only, verify=verify
+    with np.errstate(all="ignore"):
+        meta, comparison = _write(
+            path, found, origin, dtype=dtype, encoder_only=encoder_only, verify=verify
         )
-    meta = parse_meta(path, open_safetensors(path).header)
     decoder = found.has_decoder and not encoder_only
     return _report(
         str(source), path, found, meta, comparison, dtype=dtype, decoder=decoder, start=start
@@ -108,37 +101,23 @@ def _write(
     path: Path,
     found: Source,
     origin: dict[str, Any],
-    pool: Executor,
     *,
     dtype: str,
     encoder_only: bool,
     verify: bool,
-) -> Comparison | None:
-    origin = {"format": found.format, "file": found.where.name, "sha256": _NO_HASH} | origin
-    meta = canonical_meta(found, origin)
-    sha = pool.submit(_sha256, found.where)
-
-    def late() -> SaeMeta:
-        return dataclasses.replace(meta, source=origin | {"sha256": sha.result()})
-
-    comparisons: list[Comparison] = []
+) -> tuple[SaeMeta, Comparison | None]:
+    tensors = canonical_tensors(found, dtype, encoder_only=encoder_only)
+    file = {"format": found.format, "file": found.where.name, "sha256": file_sha256(found.where)}
+    meta = canonical_meta(found, file | origin)
+    comparison = None
 
     def check(written: Path) -> None:
-        with np.errstate(all="ignore"):  # a setting of each thread
-            comparisons.append(compare(found, written))
-        refuse_if_wrong(comparisons[0], dtype)
+        nonlocal comparison
+        comparison = compare(found, written)
+        refuse_if_wrong(comparison, dtype)
 
-    # Tensors that can only be loaded whole come one at a time, or they would fill the memory.
-    whole = any(isinstance(tensor, WholeTensor) for tensor in found.tensors.values())
-    write_sae(
-        path,
-        meta,
-        plans(found, dtype, encoder_only=encoder_only),
-        late=late,
-        check=check if verify else None,
-        beside=None if whole else pool,
-    )
-    return comparisons[0] if verify else None
+    payload_sha256 = write_sae(path, meta, tensors, check if verify else None)
+    return dataclasses.replace(meta, payload_sha256=payload_sha256), comparison
 
 
 def sae_info(path: str | Path, *, verify: bool = False) -> dict[str, Any]:
@@ -161,7 +140,7 @@ def sae_info(path: str | Path, *, verify: bool = False) -> dict[str, Any]:
         "source": dict(meta.source),
         "dtype": file.entries["W_enc"].dtype,
         "decoder": "W_dec" in file.entries,
-        "bytes": file.size,
+        "bytes": file.path.stat().st_size,
         "verified": verify,
     }
 
@@ -201,10 +180,3 @@ def _report(
         flips=comparison.flips if comparison else None,
         unexplained_flips=comparison.unexplained_flips if comparison else None,
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    for window in file_windows(path):
-        digest.update(window.data)
-    return digest.hexdigest()

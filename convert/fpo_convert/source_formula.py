@@ -1,6 +1,6 @@
 """What a checkpoint computes, in its own terms: the common ground of all formats."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ class Options:
     release: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     neuronpedia_id: str = ""
+    untrained_tokens: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class Source:
 
     T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
     norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
-    by it. `already_centred` says that centring is in the weights. Tensors are SAELens's: W_enc
+    by it. `already_centred` says that centring is in the weights. `has_decoder` is false for
+    transcoders, whose decoder writes to another place than the hook. Tensors are SAELens's: W_enc
     (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
     """
 
-    format: str
     files: tuple[Path, ...]
     architecture: str
     tensors: Mapping[str, Tensor]
@@ -77,12 +78,12 @@ class Source:
     threshold_log: bool = False
     decoder_factor: np.ndarray | None = None
     has_decoder: bool = True
+    format: str = ""
     hook: Hook | None = None
     model_name: str = ""
     untrained_tokens: tuple[str, ...] = ()
     neuronpedia_id: str = ""
     warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -95,13 +96,13 @@ class Source:
         if self.has_decoder or self.subtract_b_dec:
             shapes["b_dec"] = (self.d_in,)
         for name, expected in shapes.items():
-            found = self.tensors[name].shape
-            scalar_threshold = name == "threshold" and found in ((), (1,))
-            if found != expected and not scalar_threshold:
-                hint = " (it is transposed)" if found == expected[::-1] != expected else ""
+            shape = self.tensors[name].shape
+            scalar_threshold = name == "threshold" and shape in ((), (1,))
+            if shape != expected and not scalar_threshold:
+                hint = " (it is transposed)" if shape == expected[::-1] != expected else ""
                 raise SaeError(
-                    f"{self.where}: {name} has shape {found}, expected {expected}{hint}: correct "
-                    "d_in and d_sae in the configuration, or use the checkpoint's right --format"
+                    f"{self.where}: {name} has shape {shape}, expected {expected}{hint}: correct "
+                    "d_in and d_sae in the configuration, or give the checkpoint's right format"
                 )
 
     def _check_names(self) -> None:
@@ -109,6 +110,7 @@ class Source:
         required |= {"W_dec"} if self.has_decoder or self.rescale_by_decoder else set()
         required |= {"b_dec"} if self.has_decoder or self.subtract_b_dec else set()
         allowed = required | {"W_dec", "b_dec"}
+        allowed |= set() if self.has_decoder else {"W_skip", "affine_skip_connection"}
         missing, extra = required - set(self.tensors), set(self.tensors) - allowed
         if missing or extra:
             faults = [f"lacks {', '.join(sorted(missing))}"] if missing else []
@@ -132,3 +134,27 @@ class Source:
     def where(self) -> Path:
         """The weights file, for messages."""
         return self.files[0]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A published format: how a checkpoint is recognised, what it consists of, how it is read.
+
+    `files` are all that `read` may open, relative to the checkpoint's folder: what is downloaded.
+    Formats whose file has any name leave it empty. `loaders` are the names that sae-lens's table of
+    releases gives to the format. `read` raises SaeError for what it cannot represent.
+    """
+
+    name: str
+    detect: Callable[[Path], bool]
+    read: Callable[[Path, Options], Source]
+    files: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ()
+
+
+def matrix_shape(path: Path, tensors: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """The shape of a matrix. Raises SaeError where a checkpoint lacks it."""
+    shape = tensors[name].shape if name in tensors else ()
+    if len(shape) != 2:
+        raise SaeError(f"{path} lacks the matrix {name}: give a complete checkpoint")
+    return shape[0], shape[1]

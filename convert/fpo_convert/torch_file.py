@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fpo_convert.row_readers import ArrayTensor, Tensor, WholeTensor
 from fpo_core.errors import SaeError
-from fpo_core.io.reader import widen
 
 
 def load_pt(path: Path) -> dict[str, Any]:
@@ -49,8 +46,7 @@ def _convert(key: str, value: Any, torch: Any) -> Any:
     if value.layout != torch.strided:
         raise SaeError(f"{key} is a sparse tensor, expected a dense one: save it as such")
     if value.dtype == torch.bfloat16:
-        raw = value.view(torch.int16).numpy().view(np.uint16)
-        return WholeTensor(tuple(value.shape), lambda: widen(raw, "BF16"))
+        return WholeTensor(tuple(value.shape), lambda: value.float().numpy())
     if value.is_floating_point():
         return ArrayTensor(value.numpy())
     return value.item() if value.numel() == 1 else value.tolist()

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 
 from fpo_convert.fold import threshold
-from fpo_convert.row_readers import FileTensor, product, windows
+from fpo_convert.row_readers import FileTensor, product
 from fpo_convert.source_formula import Source
 from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
@@ -43,10 +42,8 @@ def canonical_encode(path: Path, x: np.ndarray) -> np.ndarray:
     """`Sae.encode`, with W_enc read by parts so that it need not fit in memory."""
     sae = load_sae(path, verify=False)
     z, _, _ = transform_input(numpy_ops, x, sae.input_transform)
-    projected = np.zeros((len(x), sae.d_sae), np.float32)
-    for part, rows in windows(FileTensor(open_safetensors(path), "W_enc")):
-        projected += product(z[:, part], rows)
-    return sae.activate(numpy_ops, projected)
+    projected = product(z, FileTensor(open_safetensors(path), "W_enc"))
+    return sae.activate(numpy_ops, projected.astype(np.float32))
 
 
 def compare_features(expected: np.ndarray, edge: np.ndarray, found: np.ndarray) -> Comparison:
@@ -77,9 +74,8 @@ def refuse_if_wrong(result: Comparison, dtype: str) -> None:
 
 def sample_inputs(source: Source, tokens: int = TOKENS) -> np.ndarray:
     """Random activations with a mean, of the size the source expects: (tokens, d_in) float64."""
-    rng = Random(0)  # for a few numbers, quicker than loading NumPy's
-    spread = np.array([[rng.gauss() for _ in range(source.d_in)] for _ in range(tokens)])
-    spread += [[0.3 * rng.gauss()] for _ in range(tokens)]
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(tokens, source.d_in)) + 0.3 * rng.normal(size=(tokens, 1))
     if source.whitening is not None:
         return spread @ source.whitening.inverse + source.whitening.mean
     return spread / source.scale
@@ -87,11 +83,7 @@ def sample_inputs(source: Source, tokens: int = TOKENS) -> np.ndarray:
 
 def source_encode(source: Source, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The source's own formula: x (t, d_in) -> features and edges (t, d_sae)."""
-    z = _prepare(source, x)
-    projected = np.zeros((len(x), source.d_sae))
-    for part, rows in windows(source.tensors["W_enc"]):
-        # A part's own sum may be in float32; the parts are added up in float64.
-        projected += product(z[:, part], rows)
+    projected = product(_prepare(source, x), source.tensors["W_enc"])
     if source.architecture == "gated":
         return _gated(source, projected)
     pre = projected + source.tensors["b_enc"].rows()

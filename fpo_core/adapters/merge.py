@@ -8,18 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fpo_core.adapters.lora import MAGNITUDE, Adapter, row_norms
 from fpo_core.errors import ModelError, SaeError
 from fpo_core.io.atomic import write_json
-from fpo_core.io.writer import Tensor, write_tensors
+from fpo_core.io.reader import FLOAT_CODES
+from fpo_core.io.writer import Tensor, float_tensor, write_tensors
 from fpo_core.models.folder import INDEX_FILE, ModelFolder, mlx_lm_settings
 from fpo_core.models.layout import Layout
-from fpo_core.models.weights import FLOATS, Dequantiser, ModelWeights
-from fpo_core.sae.writer import DTYPES, encode
+from fpo_core.models.weights import FLOAT_NAMES, Dequantiser, ModelWeights
 
 _WEIGHT = re.compile(r"^(?P<path>.*?)\.?(?P<place>\d+\..+)\.weight$")
 
@@ -50,7 +49,7 @@ def write_fused(
     try:
         stored = ModelWeights.open(model, dequantiser)
         places = _places(stored, model, adapter)
-        code = None if dtype is None else DTYPES[dtype]
+        code = None if dtype is None else FLOAT_CODES[dtype]
         plans = {
             file.path.name: [
                 _tensor(stored, name, places.get(name), adapter, model.layout, code)
@@ -58,14 +57,15 @@ def write_fused(
             ]
             for file in stored.files
         }
+        folder.mkdir(parents=True, exist_ok=True)
         for name, tensors in plans.items():
-            write_tensors(folder / name, tensors)
+            write_tensors(folder / name, tensors, {"format": "pt"})
     except SaeError as error:
         raise ModelError(f"the adapter cannot be merged into {model.name}: {error}") from None
     if len(plans) > 1:
         _write_index(folder / INDEX_FILE, plans)
     written = [tensor for tensors in plans.values() for tensor in tensors]
-    dtypes = sorted({FLOATS[t.dtype] for t in written if t.dtype in FLOATS})
+    dtypes = sorted({FLOAT_NAMES[t.dtype] for t in written if t.dtype in FLOAT_NAMES})
     _write_config(model, folder, dtypes[0] if len(dtypes) == 1 else None)
     model.copy_companions(folder)
     return Fused(dtypes, sum(tensor.size for tensor in written))
@@ -112,19 +112,19 @@ def _tensor(
 ) -> Tensor:
     """What is written under a name: merged, in another precision, or the bytes as they were."""
     before = stored.dtype(name)
-    code = dtype if dtype is not None and before in FLOATS else before
+    code = dtype if dtype is not None and before in FLOAT_NAMES else before
     if place is None and code == before and not stored.quantised(name):
-        return Tensor(name, code, stored.shape(name), lambda: stored.raw(name))
+        return Tensor(name, code, stored.shape(name), lambda: [stored.stored(name)])
 
-    def data() -> Any:
+    def whole() -> list[np.ndarray]:
         weight = stored.weight(name)
         if place is not None:
             weight = weight.T if layout.transposed else weight
             weight = merge(weight, adapter, place)
             weight = weight.T if layout.transposed else weight
-        return encode(name, weight, code)
+        return [weight]
 
-    return Tensor(name, code, stored.shape(name), data)
+    return float_tensor(name, code, stored.shape(name), whole)
 
 
 def _write_index(path: Path, plans: Mapping[str, list[Tensor]]) -> None:

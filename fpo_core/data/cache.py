@@ -3,15 +3,14 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
-from fpo_core.errors import DataError
-from fpo_core.io.atomic import write_json
+from fpo_core.errors import DataError, WriteError
+from fpo_core.io.atomic import write_folder, write_json
 
 MANIFEST = "manifest.json"
 
@@ -41,27 +40,21 @@ def open_cached(folder: Path) -> Rows | None:
 
 
 def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataReport]) -> Rows:
-    """Let `write` fill a temporary folder, add the manifest, rename it to `folder`, and open it.
+    """Let `write` fill the folder, whole or not at all, add the manifest, and open it."""
+    reports: list[DataReport] = []
 
-    Where another process has finished the same rows meanwhile, theirs stay.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    def fill(temporary: Path) -> None:
+        reports.append(write(temporary))
+        write_json(temporary / MANIFEST, {"key": dict(key), "report": reports[0].to_mapping()})
+
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        report = write(temporary)
-        write_json(temporary / MANIFEST, {"key": dict(key), "report": report.to_mapping()})
-        if open_cached(folder) is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-    except OSError as error:
+        write_folder(folder, fill)
+    except WriteError as error:
         raise DataError(
-            f"tokenised rows cannot be written to {folder.parent} ({error.strerror or error}): "
-            "set --cache to a folder with room"
+            f"tokenised rows cannot be written to {folder.parent} ({error.reason}): set cache to a "
+            "folder with room"
         ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     rows = open_cached(folder)
     if rows is None:
         raise DataError(f"{folder} changed while it was read: run the command again")
-    return rows[0], report
+    return rows[0], reports[0]

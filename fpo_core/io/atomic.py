@@ -1,7 +1,6 @@
 """Writing files and folders so that a crash leaves the old or the new, never half of one."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -16,80 +15,100 @@ from fpo_core.errors import ConfigError, WriteError
 _TEMPORARY = ".tmp"
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, sync it, then rename it over `path`.
-
-    Raises WriteError, with nothing left behind, where that fails.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            write(temporary)
-            sync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The one rename over `path`, of a file or folder that the body creates and fills."""
+    with _temporary(path) as temporary:
+        yield temporary
+        _sync_all(temporary)
+        if path.is_dir():  # a rename cannot replace a folder that holds something
+            remove_folder(path)
+        temporary.replace(path)
+        # Without this the data is safe, but after a power cut the new name may be missing.
         sync(path.parent)
 
 
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, sync it, then rename it to `path`.
+
+    Raises WriteError, with nothing left behind, where that fails.
+    """
+    with replacing(path) as temporary:
+        write(temporary)
+
+
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary folder, sync it, then put it in the place of `path`.
 
     Where there was no `path`, it appears whole or not at all. Raises WriteError as above.
     """
-    with _prepared(path, write) as new:
-        old = path.with_name(f".{path.name}.old{_TEMPORARY}")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-        sync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        write(temporary)
 
 
-def write_into_folder(path: Path, write: Callable[[Path], None]) -> None:
+def write_into_folder(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary folder, sync it, then move its files into `path` one by one.
 
     Other files of `path` stay. Raises WriteError as above.
     """
-    with _prepared(path / "result", write) as new:
-        for file in sorted(new.iterdir()):
+    with _temporary(path / "result") as temporary:
+        temporary.mkdir()
+        write(temporary)
+        _sync_all(temporary)
+        for file in sorted(temporary.iterdir()):
             file.replace(path / file.name)
         sync(path)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` at the end, and vanishes on any error.
+
+    Raises ConfigError where something other than an empty folder is there, WriteError as above.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} is there and not an empty folder: name a new one")
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder under another name, so that half of it is never found under its own."""
     doomed = path.with_name(f".{path.name}.old{_TEMPORARY}")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _remove(doomed)
     path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
+    _remove(doomed)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed writer left in a folder."""
     for path in folder.glob(f".*{_TEMPORARY}"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
 
 
 @contextlib.contextmanager
-def _prepared(path: Path, write: Callable[[Path], None]) -> Iterator[Path]:
-    """A filled and synced folder beside `path`, gone afterwards unless it was moved."""
-    new = path.with_name(f".{path.name}.new{_TEMPORARY}")
+def _temporary(path: Path) -> Iterator[Path]:
+    """A free name in the folder of `path`; nothing is left there unless the body renamed it.
+
+    In the same folder, because a rename is atomic only within one file system.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     with writing(path):
-        shutil.rmtree(new, ignore_errors=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
         try:
-            new.mkdir(parents=True)
-            write(new)
-            for file in [*new.rglob("*"), new]:
-                sync(file)
-            yield new
+            yield temporary
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -109,6 +128,11 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(path, str(error)) from None
 
 
+def _sync_all(path: Path) -> None:
+    for file in [*path.rglob("*"), path]:
+        sync(file)
+
+
 def sync(path: Path) -> None:
     """Ask for the bytes of a file, or the names in a folder, to be on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -118,49 +142,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place at the end, and vanishes on any error.
-
-    Raises ConfigError where something other than an empty folder is there, WriteError as above.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ConfigError(f"{path} is there and not an empty folder: name a new one")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.mkdir()
-            yield temporary
-            temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and programs alike: indented, sorted as given, ending in a newline."""
+    """Write JSON for people and programs alike: indented, in order, ending in a newline."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def sampled_sha256(paths: list[Path], samples: int = 64, chunk: int = 1 << 16) -> str:
-    """SHA-256 over names, sizes and evenly spaced pieces of files: fast on gigabytes of weights.
-
-    Small files enter whole. Training moves every piece of a weight file, so a changed model shows.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(paths, key=lambda p: p.name):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
-        with path.open("rb") as file:
-            if size <= samples * chunk:
-                digest.update(file.read())
-                continue
-            for i in range(samples):
-                file.seek(i * (size - chunk) // (samples - 1))
-                digest.update(file.read(chunk))
-    return digest.hexdigest()
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,47 +1,103 @@
-"""Writing safetensors files of any dtypes, one tensor in memory at a time."""
+"""Writing safetensors files piece by piece: one piece of one tensor is in memory at a time.
 
+The library's own `save_file`, which wants every tensor at once, serves where all are small.
+"""
+
+import hashlib
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from fpo_core.io.reader import SIZES
+import numpy as np
+
+from fpo_core.errors import SaeError
+from fpo_core.io.reader import DTYPES
+
+Header = dict[str, Any]
+NO_HASH = "0" * 64
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to write; `data` is asked for its bytes when its turn comes."""
+    """A tensor to write; `pieces()` gives its rows in order, in its dtype, when its turn comes."""
 
     name: str
     dtype: str
     """As safetensors calls it, such as BF16."""
     shape: tuple[int, ...]
-    data: Callable[[], Any]
+    pieces: Callable[[], Iterable[np.ndarray]]
 
     @property
     def size(self) -> int:
         """Its bytes."""
-        return prod(self.shape) * SIZES[self.dtype]
+        return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
-def write_tensors(path: Path, tensors: Sequence[Tensor]) -> None:
-    """Write a safetensors file, synced to the disk."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    position = 0
-    for tensor in tensors:
-        end = position + tensor.size
-        entry = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [position, end]}
-        header[tensor.name] = entry
-        position = end
-    text = json.dumps(header).encode()
-    text = text.ljust(-(-(8 + len(text)) // 64) * 64 - 8)  # the payload begins at 64 · n
-    path.parent.mkdir(parents=True, exist_ok=True)
+def float_tensor(
+    name: str, dtype: str, shape: tuple[int, ...], pieces: Callable[[], Iterable[np.ndarray]]
+) -> Tensor:
+    """A tensor cast to `dtype`. Writing it raises SaeError unless all numbers are finite."""
+    return Tensor(name, dtype, shape, lambda: (finite(name, piece, dtype) for piece in pieces()))
+
+
+def finite(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """Numbers cast to a safetensors dtype, to nearest even. Raises SaeError unless all finite."""
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, DTYPES[dtype])
+    if not np.isfinite(stored).all():
+        cause = "cannot be held in" if np.isfinite(array).all() else "is not finite, before"
+        raise SaeError(
+            f"a number in {name} {cause} {dtype}: use a sound checkpoint, or dtype float32"
+        )
+    return stored
+
+
+def write_tensors(
+    path: Path,
+    tensors: Sequence[Tensor],
+    metadata: dict[str, str],
+    seal: Callable[[Header, str], Header] = lambda header, payload_sha256: header,
+) -> str:
+    """Write a safetensors file and return the SHA-256 of its payload, all bytes after the header.
+
+    `seal` may put that hash into the header; texts it returns have the same length for any hash.
+    """
+    digest = hashlib.sha256()
+    header = {"__metadata__": metadata} | _entries(tensors)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(_encoded(seal(header, NO_HASH)))
         for tensor in tensors:
-            file.write(tensor.data())
-        file.flush()
-        os.fsync(file.fileno())
+            for piece in tensor.pieces():
+                # As bytes, since the buffer protocol knows no bfloat16.
+                data = (
+                    np.ascontiguousarray(piece, DTYPES[tensor.dtype])
+                    .reshape(-1)
+                    .view(np.uint8)
+                    .data
+                )
+                digest.update(data)
+                file.write(data)
+        # The hash is known now that the payload has passed: the header is written over.
+        file.seek(0)
+        file.write(_encoded(seal(header, digest.hexdigest())))
+    return digest.hexdigest()
+
+
+def _entries(tensors: Sequence[Tensor]) -> Header:
+    entries, position = {}, 0
+    for tensor in tensors:
+        offsets = [position, position + tensor.size]
+        entries[tensor.name] = {"dtype": tensor.dtype, "shape": tensor.shape}
+        entries[tensor.name]["data_offsets"] = offsets
+        position = offsets[1]
+    return entries
+
+
+def _encoded(header: Header) -> bytes:
+    """Length and text of a header, padded so that the payload begins at a multiple of 64 bytes."""
+    text = json.dumps(header).encode()
+    text = text.ljust(-(-(8 + len(text)) // 64) * 64 - 8)
+    return len(text).to_bytes(8, "little") + text

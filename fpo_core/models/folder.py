@@ -9,7 +9,8 @@ from typing import Any
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
-from fpo_core.io.atomic import sampled_sha256, write_json
+from fpo_core.io.atomic import write_json
+from fpo_core.io.hashing import sampled_sha256
 from fpo_core.models.layout import Layout, layout_of
 
 _WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]

@@ -6,12 +6,11 @@ from typing import Protocol
 
 import numpy as np
 
-from fpo_core.io.reader import SafetensorsFile, open_safetensors
+from fpo_core.io.reader import FLOAT_CODES, SafetensorsFile, open_safetensors
 from fpo_core.models.folder import ModelFolder
-from fpo_core.sae.writer import DTYPES
 
-FLOATS = {code: name for name, code in DTYPES.items()}
-"""Our names of the precisions by safetensors' codes."""
+FLOAT_NAMES = {code: name for name, code in FLOAT_CODES.items()}
+"""The usual names of the precisions by safetensors' codes."""
 
 
 class Dequantiser(Protocol):
@@ -55,7 +54,7 @@ class ModelWeights:
         """safetensors' code of a weight's precision; of a quantised one, that of its scales."""
         stored = _scales(name) if self.quantised(name) else name
         code = self._home[stored].entries[stored].dtype
-        return code if stored == name or code in FLOATS else "BF16"
+        return code if stored == name or code in FLOAT_NAMES else "BF16"
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a weight when it is whole."""
@@ -69,9 +68,9 @@ class ModelWeights:
             return self.dequantiser.weight(name)
         return self._home[name].rows(name)
 
-    def raw(self, name: str) -> np.ndarray:
-        """The bytes of a weight as they are stored."""
-        return self._home[name].raw(name)
+    def stored(self, name: str) -> np.ndarray:
+        """A weight as it is stored, in its own dtype."""
+        return self._home[name].stored(name)
 
 
 def _scales(name: str) -> str:

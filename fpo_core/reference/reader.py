@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import StoreError
-from fpo_core.io.reader import map_safetensors
+from fpo_core.io.reader import open_safetensors
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.reference.index import KeyIndex
 from fpo_core.reference.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
@@ -80,7 +80,7 @@ class ReferenceStore:
 
 
 def _open_shard(path: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-    shard = map_safetensors(path)
+    shard = open_safetensors(path, _damaged).mapped("r")
     missing = [name for name in COLUMNS if name not in shard]
     if missing:
         raise StoreError(f"{path} lacks {missing[0]}: delete the store and build it again")
@@ -90,6 +90,10 @@ def _open_shard(path: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
             "delete the store and build it again"
         )
     return shard
+
+
+def _damaged(text: str) -> StoreError:
+    return StoreError(f"{text}: delete the store and build it again")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Sparse autoencoders in canonical form: a linear map, an activation, and at most one transform."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
+from fpo_core.io.hashing import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.sae.activations import activate, keep, transform_input
 from fpo_core.sae.discrepancy import pool
@@ -154,8 +154,7 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     _check_tensors(file, meta)
     if verify:
         check_payload(file, meta)
-    pages = file.pages()
-    arrays: dict[str, Any] = {name: file.mapped(name, pages) for name in file.entries}
+    arrays: dict[str, Any] = file.mapped_floats()
     fields: dict[str, Any] = {
         field.name: getattr(meta, field.name) for field in dataclasses.fields(meta)
     }
@@ -164,10 +163,7 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
 
 def check_payload(file: SafetensorsFile, meta: SaeMeta) -> None:
     """Raise SaeError where the payload's SHA-256 is not the one that the header states."""
-    digest = hashlib.sha256()
-    for chunk in file.payload():
-        digest.update(chunk)
-    if digest.hexdigest() != meta.payload_sha256:
+    if file_sha256(file.path, file.payload_begin) != meta.payload_sha256:
         raise SaeError(
             f"{file.path} has weights that were changed after it was written: convert the original "
             "again"

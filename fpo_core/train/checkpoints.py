@@ -18,7 +18,8 @@ from fpo_core import __version__
 from fpo_core.backend.policy import Policy, PolicyInfo
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
-from fpo_core.io.atomic import remove_folder, sampled_sha256, write_folder, write_json
+from fpo_core.io.atomic import remove_folder, write_folder, write_json
+from fpo_core.io.hashing import sampled_sha256
 from fpo_core.train.state import RunState
 
 FORMAT, VERSION = "fpo-checkpoint", 1

@@ -190,7 +190,7 @@ def test_what_cannot_be_exported(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     refused(fpo("convert", "sae", half, *export), "half.safetensors", "--encoder-only")
     refused(fpo("convert", "sae", assets().sae, *export), "fpo convert sae")
     refused(fpo("convert", "sae", sae, *export, "--dtype", "bfloat16"), "dtype is set", "sae-lens")
-    refused(fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path), "holds something")
+    refused(fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path), "empty folder")
     refused(fpo("convert", "sae", sae, "--to", "pickle", "--out", out), "pickle", "sae-lens")
     assert list(tmp_path.iterdir()) == [half]
 

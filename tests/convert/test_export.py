@@ -9,7 +9,7 @@ import pytest
 from fpo_convert.export import export_sae_lens
 from fpo_convert.sae import convert_sae, sae_info
 from fpo_convert.verify import Comparison, compare_features, refuse_if_wrong
-from fpo_core.errors import SaeError
+from fpo_core.errors import ConfigError, SaeError
 from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import cfg_v6, save_sae_lens, weights
 
@@ -59,7 +59,7 @@ def test_an_occupied_folder_is_refused(tmp_path):
     folder = save_sae_lens(tmp_path / "in", weights(), cfg_v6())
     convert_sae(folder, tmp_path / "a")
     before = sorted(folder.iterdir())
-    with pytest.raises(SaeError, match="holds something"):
+    with pytest.raises(ConfigError, match="not an empty folder"):
         export_sae_lens(tmp_path / "a", folder)
     assert sorted(folder.iterdir()) == before
 

@@ -133,7 +133,7 @@ def test_cache_folder_is_the_setting_or_the_environment(monkeypatch, tmp_path):
 
 def test_a_cache_that_cannot_be_written(load, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="set --cache"):
+    with pytest.raises(DataError, match="set cache"):
         load(talks(2), cache=str(tmp_path / "file"))
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fpo_core.errors import WriteError
-from fpo_core.io.atomic import sampled_sha256, write_atomically, write_json
+from fpo_core.io.atomic import write_atomically, write_json
+from fpo_core.io.hashing import sampled_sha256
 
 
 def test_json_is_for_people_too(tmp_path):

@@ -12,11 +12,12 @@ import fpo_mlx.ops
 import fpo_torch.ops
 from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
+from fpo_core.io.writer import float_tensor
 from fpo_core.sae.compatibility import check_fit
 from fpo_core.sae.hook import SITES, Hook
 from fpo_core.sae.metadata import ARCHITECTURES, TRANSFORMS, SaeMeta
 from fpo_core.sae.sae import Sae, load_sae
-from fpo_core.sae.writer import Plan, write_sae
+from fpo_core.sae.writer import write_sae
 
 D_IN, D_SAE, K = 4, 10, 3
 
@@ -46,13 +47,13 @@ def make(architecture="relu", transform="none", dtype=np.float32, **fields):
 
 def save(sae, path, dtype="F32"):
     meta_fields = {f.name: getattr(sae, f.name) for f in dataclasses.fields(SaeMeta)}
-    plans = [
-        Plan(
+    tensors = [
+        float_tensor(
             name, dtype if name.startswith("W_") else "F32", array.shape, lambda a=array: iter([a])
         )
         for name, array in sae.arrays().items()
     ]
-    write_sae(path, SaeMeta(**meta_fields), plans)
+    write_sae(path, SaeMeta(**meta_fields), tensors)
     return path
 
 

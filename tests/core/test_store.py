@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fpo_core.errors import StoreError
-from fpo_core.io.reader import map_safetensors
+from fpo_core.io.reader import open_safetensors
 from fpo_core.loss.scores import Scores
 from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
 
@@ -253,7 +253,7 @@ def test_mapped_arrays_are_the_files_own_and_cannot_be_written(tmp_path):
     }
     path = tmp_path / "x.safetensors"
     save_file(arrays, path)
-    found = map_safetensors(path)
+    found = open_safetensors(path).mapped("r")
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         assert found[name].dtype == array.dtype

@@ -1,1 +1,1 @@
-"""One file per published format: each reads a checkpoint into a `Source`."""
+"""One module per published format, each reading a checkpoint into a `Source`; see `registry`."""

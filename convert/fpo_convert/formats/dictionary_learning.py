@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.fold import scalar
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import mapping, read_json, whole
-from fpo_convert.row_readers import Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.row_readers import Tensor, scalar, transposed
+from fpo_convert.source_formula import Format, Options, Source
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 from fpo_core.sae.hook import Hook
 
-WEIGHTS, CONFIG = "ae.pt", "config.json"
+FILES = WEIGHTS, CONFIG = "ae.pt", "config.json"
 # class -> architecture, whether b_dec is subtracted from the input
 _CLASSES = {
     "AutoEncoder": ("relu", True),
@@ -57,6 +55,7 @@ def read(path: Path, options: Options) -> Source:
     architecture, subtract = _CLASSES[name]
     content = load_pt(weights)
     tensors = {_NAMES.get(n, n): _tensor(n, t) for n, t in tensors_of(content).items()}
+    # Other classes save the threshold of a batch-wise top k too, and never use it to encode.
     if architecture != "jumprelu":
         tensors.pop("threshold", None)
     elif "threshold" in tensors:
@@ -64,7 +63,6 @@ def read(path: Path, options: Options) -> Source:
     k = options.k or content.get("k") or trainer.get("k") if architecture == "topk" else None
     buffer = mapping(cfg.get("buffer"))
     return Source(
-        format="dictionary-learning",
         files=(weights, config),
         architecture=architecture,
         tensors=tensors,
@@ -72,10 +70,9 @@ def read(path: Path, options: Options) -> Source:
         d_sae=whole(config, trainer, "dict_size"),
         k=k,
         subtract_b_dec=subtract,
-        hook=chosen_hook(options.hook, _hook(trainer)),
-        model_name=options.model_name or str(trainer.get("lm_name") or ""),
+        hook=_hook(trainer),
+        model_name=str(trainer.get("lm_name") or ""),
         untrained_tokens=("bos",) if buffer.get("remove_bos") is True else (),
-        neuronpedia_id=options.neuronpedia_id,
     )
 
 
@@ -97,3 +94,6 @@ def _hook(trainer: Mapping[str, Any]) -> Hook | None:
     if type(layer) is not int or site is None:
         return None
     return Hook(layer, site)
+
+
+FORMAT = Format("dictionary-learning", detect, read, FILES, loaders=("dictionary_learning_1",))

@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.hook_names import chosen_hook, hook_from
+from fpo_convert.formats.hook_names import hook_from
 from fpo_convert.formats.json_file import read_json
 from fpo_convert.row_readers import FileTensor, Tensor
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
-WEIGHTS = "params.safetensors"
+FILES = WEIGHTS, CONFIG = "params.safetensors", "config.json"
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
 _SITES = {
     "transcoder": "mlp_in",
@@ -30,7 +30,7 @@ def detect(path: Path) -> bool:
 def read(path: Path, options: Options) -> Source:
     """jumprelu without b_dec subtraction; transcoders keep their encoder alone."""
     weights = path if path.suffix == ".safetensors" else path / WEIGHTS
-    config = weights.parent / "config.json"
+    config = weights.parent / CONFIG
     cfg = read_json(config) if config.is_file() else {}
     if cfg.get("architecture", "jump_relu") != "jump_relu":
         raise SaeError(
@@ -44,40 +44,31 @@ def read(path: Path, options: Options) -> Source:
         )
     file = open_safetensors(weights)
     tensors: dict[str, Tensor] = {_NAMES.get(n, n): FileTensor(file, n) for n in file.entries}
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{weights} lacks the matrix w_enc: give a Gemma Scope 2 checkpoint")
-    hook = _hook(cfg, options)
-    transcoder = "transcoder" in options.location or ("hf_hook_point_out" in cfg and _differs(cfg))
-    if transcoder:
-        dropped = ("W_dec", "b_dec", "affine_skip_connection")
-        tensors = {k: v for k, v in tensors.items() if k not in dropped}
-    d_in, d_sae = tensors["W_enc"].shape
+    d_in, d_sae = matrix_shape(weights, tensors, "W_enc")
     _check_width(config, cfg, d_sae)
+    transcoder = "transcoder" in options.location or _writes_elsewhere(cfg)
     return Source(
-        format="gemma-scope-2",
         files=(weights, *([config] if cfg else [])),
         architecture="jumprelu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
         has_decoder=not transcoder,
-        hook=hook,
-        model_name=options.model_name or _model(cfg, options.location),
+        hook=_hook(cfg, options),
+        model_name=_model(cfg, options.location),
         untrained_tokens=("bos", "pad"),
-        neuronpedia_id=options.neuronpedia_id,
-        notes=("transcoder_decoder_dropped",) if transcoder else (),
     )
 
 
 def _hook(cfg: dict[str, Any], options: Options) -> Hook | None:
     point = cfg.get("hf_hook_point_in")
     if options.hook or not isinstance(point, str):
-        return chosen_hook(options.hook, hook_from(options.location, r"layer_(\d+)", _SITES))
+        return hook_from(options.location, r"layer_(\d+)", _SITES)
     return Hook.parse(point)
 
 
-def _differs(cfg: dict[str, Any]) -> bool:
-    return cfg["hf_hook_point_out"] not in (None, "", cfg.get("hf_hook_point_in"))
+def _writes_elsewhere(cfg: dict[str, Any]) -> bool:
+    return cfg.get("hf_hook_point_out") not in (None, "", cfg.get("hf_hook_point_in"))
 
 
 def _check_width(config: Path, cfg: dict[str, Any], d_sae: int) -> None:
@@ -91,9 +82,12 @@ def _check_width(config: Path, cfg: dict[str, Any], d_sae: int) -> None:
 def _model(cfg: dict[str, Any], location: str) -> str:
     name = str(cfg.get("model_name") or "")
     if not name:
-        found = re.search(r"gemma-scope-2-(\d+[mb])-(pt|it)", location)
-        name = f"gemma-3-{found[1]}-{found[2]}" if found else ""
+        match = re.search(r"gemma-scope-2-(\d+[mb])-(pt|it)", location)
+        name = f"gemma-3-{match[1]}-{match[2]}" if match else ""
     name = name.replace("-v3", "-3")
     # The hub calls the pre-trained 270m model by its bare name.
     name = name.replace("-pt", "") if "270m" in name else name
     return name if "/" in name or not name else f"google/{name}"
+
+
+FORMAT = Format("gemma-scope-2", detect, read, FILES, loaders=("gemma_3",))

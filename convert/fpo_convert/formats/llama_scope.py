@@ -5,15 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import mapping, positive, read_json, whole
 from fpo_convert.row_readers import ArrayTensor, FileTensor, Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
-CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+FILES = CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+_NAMES = {
+    "encoder.weight": "W_enc",
+    "encoder.bias": "b_enc",
+    "decoder.weight": "W_dec",
+    "decoder.bias": "b_dec",
+}
 
 
 def detect(path: Path) -> bool:
@@ -39,11 +44,11 @@ def read(path: Path, options: Options) -> Source:
     scale = options.norm_factor or math.sqrt(d_in) / positive(config, norms, "in")
     file = open_safetensors(path / WEIGHTS)
     tensors = {_NAMES.get(n, n): _tensor(FileTensor(file, n)) for n in file.entries}
+    # The threshold is stated for unscaled inputs, while the weights are for scaled ones.
     theta = positive(config, cfg, "jump_relu_threshold")
     tensors["threshold"] = ArrayTensor(np.array(theta * scale))
     point = cfg.get("hook_point_in")
     return Source(
-        format="llama-scope",
         files=(path / WEIGHTS, config),
         architecture="jumprelu",
         tensors=tensors,
@@ -51,19 +56,13 @@ def read(path: Path, options: Options) -> Source:
         d_sae=d_sae,
         scale=scale,
         subtract_b_dec=cfg.get("apply_decoder_bias_to_pre_encoder", False) is True,
-        hook=chosen_hook(options.hook, Hook.parse(point) if isinstance(point, str) else None),
-        model_name=options.model_name or "meta-llama/Llama-3.1-8B",
-        neuronpedia_id=options.neuronpedia_id,
+        hook=Hook.parse(point) if isinstance(point, str) else None,
+        model_name="meta-llama/Llama-3.1-8B",
     )
-
-
-_NAMES = {
-    "encoder.weight": "W_enc",
-    "encoder.bias": "b_enc",
-    "decoder.weight": "W_dec",
-    "decoder.bias": "b_dec",
-}
 
 
 def _tensor(stored: FileTensor) -> Tensor:
     return transposed(stored) if len(stored.shape) == 2 else stored
+
+
+FORMAT = Format("llama-scope", detect, read, FILES, loaders=("llama_scope",))

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.hook_names import chosen_hook, hook_from
+from fpo_convert.formats.hook_names import hook_from
 from fpo_convert.formats.json_file import mapping
 from fpo_convert.row_readers import Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_convert.torch_file import load_pt, tensors_of
 from fpo_core.errors import SaeError
 
@@ -41,14 +41,10 @@ def read(path: Path, options: Options) -> Source:
         for name, tensor in tensors_of(content).items()
         if name in _NAMES
     }
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{path} lacks the matrix encoder.weight: give a complete checkpoint")
+    d_in, d_sae = matrix_shape(path, tensors, "W_enc")
     if "W_dec" not in tensors:  # a tied decoder is not saved
         tensors["W_dec"] = tensors_of(content)["encoder.weight"]
-    d_in, d_sae = tensors["W_enc"].shape
-    hook = hook_from(options.location, r"/(\d+)\.pt$", _SITES)
     return Source(
-        format="openai",
         files=(path,),
         architecture=architecture,
         tensors=tensors,
@@ -57,9 +53,8 @@ def read(path: Path, options: Options) -> Source:
         k=k,
         transform="layer_norm" if architecture == "topk" else "none",
         subtract_b_dec=True,
-        hook=chosen_hook(options.hook, hook),
-        model_name=options.model_name or ("gpt2" if "gpt2-small" in options.location else ""),
-        neuronpedia_id=options.neuronpedia_id,
+        hook=hook_from(options.location, r"/(\d+)\.pt$", _SITES),
+        model_name="gpt2" if "gpt2-small" in options.location else "",
     )
 
 
@@ -78,3 +73,6 @@ def _activation(path: Path, content: dict[str, Any], options: Options) -> tuple[
     if type(k) is not int:
         raise SaeError(f"{path} does not state k: give it with --k")
     return "topk", k
+
+
+FORMAT = Format("openai", detect, read)

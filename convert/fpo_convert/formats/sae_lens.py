@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.fold import scalar
 from fpo_convert.formats.json_file import flag, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
-from fpo_convert.formats.sae_lens_rules import is_centred, threshold_fault
-from fpo_convert.row_readers import FileTensor, Tensor
-from fpo_convert.source_formula import Options, Source, Whitening
+from fpo_convert.formats.sae_lens_rules import RUNNER_CONFIG, is_centred, threshold_fault
+from fpo_convert.row_readers import FileTensor, Tensor, scalar
+from fpo_convert.source_formula import Format, Options, Source, Whitening
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.sae.hook import Hook
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+SCALER, STATE = "activation_scaler.json", "activations_store_state.safetensors"
+WHITENING = "activation_whitening.safetensors"
+FILES = (CONFIG, WEIGHTS, RUNNER_CONFIG, SCALER, WHITENING, STATE)
 _ARCHITECTURES = {
     "standard": "relu",
     "gated": "gated",
@@ -55,7 +57,8 @@ def read(folder: Path, options: Options) -> Source:
     file = open_safetensors(folder / WEIGHTS)
     name, architecture = _architecture(folder, cfg)
     _refuse_unsupported(folder, cfg)
-    tensors, notes = _tensors(file, name, cfg)
+    tensors = _tensors(file, name)
+    decoder_factor = _decoder_factor(tensors.pop("scaling_factor", None), tensors, cfg)
     scale, whitening = _normalisation(folder, cfg, options)
     hook = _hook(cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
@@ -64,10 +67,9 @@ def read(folder: Path, options: Options) -> Source:
     rescale = flag(folder / CONFIG, cfg, "rescale_acts_by_decoder_norm", default=False)
     d_in, d_sae = (whole(folder / CONFIG, cfg, key) for key in ("d_in", "d_sae"))
     return Source(
-        format="sae-lens",
         files=(folder / WEIGHTS, folder / CONFIG),
         architecture=architecture,
-        tensors={k: v for k, v in tensors.items() if k != "scaling_factor"},
+        tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
         k=options.k or cfg.get("k") if architecture in ("topk", "abstopk") else None,
@@ -81,14 +83,13 @@ def read(folder: Path, options: Options) -> Source:
         already_centred=cfg.get("fpo_centred") is True,
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
-        decoder_factor=_decoder_factor(tensors, cfg),
+        decoder_factor=decoder_factor,
         has_decoder=not transcoder,
         hook=hook,
-        model_name=options.model_name or str(cfg.get("model_name") or ""),
+        model_name=str(cfg.get("model_name") or ""),
         untrained_tokens=untrained_tokens(cfg),
-        neuronpedia_id=options.neuronpedia_id or str(cfg.get("neuronpedia_id") or ""),
+        neuronpedia_id=str(cfg.get("neuronpedia_id") or ""),
         warnings=warnings,
-        notes=notes,
     )
 
 
@@ -109,40 +110,33 @@ def _architecture(folder: Path, cfg: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
-    found = None
+    fault = None
     if cfg.get("activation_fn", "relu") not in ("relu", None):
-        found = f"activation_fn {cfg['activation_fn']!r}, expected relu or topk"
+        fault = f"activation_fn {cfg['activation_fn']!r}, expected relu or topk"
     elif cfg.get("postact_fn") or cfg.get("signed"):
-        found = "a signed or post-processed activation, expected plain features"
+        fault = "a signed or post-processed activation, expected plain features"
     elif cfg.get("hook_head_index") is not None:
-        found = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
+        fault = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
     elif cfg.get("seqpos_slice") not in (None, [], [None], ()):
-        found = f"seqpos_slice {cfg['seqpos_slice']!r}, expected training on every position"
+        fault = f"seqpos_slice {cfg['seqpos_slice']!r}, expected training on every position"
     elif cfg.get("normalize_activations") not in (*_NORMALISATIONS, None):
         known = ", ".join(_NORMALISATIONS)
-        found = f"normalize_activations {cfg['normalize_activations']!r}, expected one of {known}"
+        fault = f"normalize_activations {cfg['normalize_activations']!r}, expected one of {known}"
     elif cfg.get("reshape_activations", "none") not in ("none", "hook_z", None):
-        found = f"reshape_activations {cfg['reshape_activations']!r}, expected none or hook_z"
-    if found:
-        raise SaeError(f"{folder / CONFIG} has {found}: use another checkpoint")
+        fault = f"reshape_activations {cfg['reshape_activations']!r}, expected none or hook_z"
+    if fault:
+        raise SaeError(f"{folder / CONFIG} has {fault}: use another checkpoint")
 
 
-def _tensors(
-    file: SafetensorsFile, name: str, cfg: Mapping[str, Any]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def _tensors(file: SafetensorsFile, name: str) -> dict[str, Tensor]:
+    """The weights by the names of an inference checkpoint; training ones have others for some."""
     tensors: dict[str, Tensor] = {key: FileTensor(file, key) for key in file.entries}
-    notes: tuple[str, ...] = ()
-    for alias in ("topk_threshold", "log_threshold"):
-        wanted = {"topk_threshold": "batchtopk", "log_threshold": "jumprelu"}[alias]
-        if alias in tensors and wanted in name and "threshold" not in tensors:
+    for alias, architecture in (("topk_threshold", "batchtopk"), ("log_threshold", "jumprelu")):
+        if alias in tensors and architecture in name and "threshold" not in tensors:
             tensors["threshold"] = tensors.pop(alias)
     if "finetuning_scaling_factor" in tensors:
         tensors["scaling_factor"] = tensors.pop("finetuning_scaling_factor")
-    if "transcoder" in name:
-        notes = ("transcoder_decoder_dropped",)
-        for key in ("W_dec", "b_dec", *(["W_skip"] if "skip" in name else [])):
-            tensors.pop(key, None)
-    return tensors, notes
+    return tensors
 
 
 def _transform(cfg: Mapping[str, Any]) -> str:
@@ -162,21 +156,20 @@ def _normalisation(
     if factor is None:
         raise SaeError(
             f"{folder} was trained on inputs scaled by √d_in / mean‖x‖ and does not hold that "
-            "factor (no activation_scaler.json, no activations_store_state.safetensors): give it "
-            "with --norm-factor"
+            f"factor (no {SCALER}, no {STATE}): give it as norm_factor"
         )
     if not (math.isfinite(factor) and factor > 0):
-        raise SaeError(f"{folder}: norm factor {factor} found, expected a positive number")
+        raise SaeError(f"{folder}: norm_factor is {factor}, expected a positive number: correct it")
     return float(factor), None
 
 
 def _stored_factor(folder: Path) -> float | None:
-    scaler = folder / "activation_scaler.json"
+    scaler = folder / SCALER
     if scaler.is_file():
         value = read_json(scaler).get("scaling_factor")
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    state = folder / "activations_store_state.safetensors"
+    state = folder / STATE
     if state.is_file():
         file = open_safetensors(state)
         if "estimated_norm_scaling_factor" in file.entries:
@@ -185,7 +178,7 @@ def _stored_factor(folder: Path) -> float | None:
 
 
 def _whitening(folder: Path) -> Whitening:
-    path = folder / "activation_whitening.safetensors"
+    path = folder / WHITENING
     if not path.is_file():
         raise SaeError(
             f"{folder} was trained on whitened inputs, and {path.name} is missing: use the "
@@ -204,10 +197,12 @@ def _whitening(folder: Path) -> Whitening:
     return Whitening(mean, matrix, inverse)
 
 
-def _decoder_factor(tensors: dict[str, Tensor], cfg: Mapping[str, Any]) -> np.ndarray | None:
-    if "scaling_factor" not in tensors:
+def _decoder_factor(
+    stored: Tensor | None, tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]
+) -> np.ndarray | None:
+    if stored is None:
         return None
-    factor = tensors["scaling_factor"].rows().astype(np.float64)
+    factor = stored.rows().astype(np.float64)
     expected = tensors["W_enc"].shape[-1:] if "W_enc" in tensors else ()
     if factor.shape != expected or not np.isfinite(factor).all():
         raise SaeError(
@@ -235,3 +230,6 @@ def _hook(cfg: Mapping[str, Any], options: Options) -> Hook | None:
         if not isinstance(module, str):
             raise
         return Hook.parse(module)
+
+
+FORMAT = Format("sae-lens", detect, read, FILES, loaders=("sae_lens",))

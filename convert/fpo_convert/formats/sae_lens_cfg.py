@@ -33,10 +33,10 @@ _ABOUT_MODEL = (
 
 def version(text: object) -> tuple[int, int, int] | None:
     """A release as three numbers (pre-releases count as the release), or None."""
-    found = (
-        re.match(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text) if isinstance(text, str) else None
+    match = re.match(
+        r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", text if isinstance(text, str) else ""
     )
-    return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
 def normalise_cfg(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:

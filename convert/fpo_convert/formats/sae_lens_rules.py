@@ -23,6 +23,7 @@ _LAYER_NORM_FAMILIES = (
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 _UNCENTRED_SINCE = (3, 19, 2)
+RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
@@ -62,7 +63,8 @@ def threshold_fault(
     )
     if not suspect:
         return 1.0, ()
-    runner = _runner(folder)
+    runner_config = folder / RUNNER_CONFIG
+    runner = read_json(runner_config) if runner_config.is_file() else {}
     sae = mapping(runner.get("sae"))
     details = mapping(cfg.get("training_architecture_details"))
     architecture = cfg.get("training_architecture") or sae.get("architecture")
@@ -78,10 +80,5 @@ def threshold_fault(
     known = "was" if certain else "may have been"
     return 1.0, (
         f"{folder} {known} saved by a SAELens release (6.14.0 to 6.54.8) that writes thresholds "
-        "too large by the norm factor: if its L0 is too low, convert again with --norm-factor",
+        "too large by the norm factor: if its L0 is too low, convert again with norm_factor",
     )
-
-
-def _runner(folder: Path) -> dict[str, Any]:
-    path = folder / "runner_cfg.json"
-    return read_json(path) if path.is_file() else {}

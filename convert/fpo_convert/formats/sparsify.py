@@ -3,15 +3,14 @@
 import re
 from pathlib import Path
 
-from fpo_convert.formats.hook_names import chosen_hook
 from fpo_convert.formats.json_file import read_json, whole
 from fpo_convert.row_readers import FileTensor, Tensor, transposed
-from fpo_convert.source_formula import Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
-WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+FILES = WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc"}
 _SITES = {"": "resid_post", "mlp": "mlp_out", "attention": "attn_out", "self_attn": "attn_out"}
 _SITES |= {"attn": "attn_out"}
@@ -33,14 +32,10 @@ def read(path: Path, options: Options) -> Source:
         )
     file = open_safetensors(path / WEIGHTS)
     tensors: dict[str, Tensor] = {_NAMES.get(n, n): FileTensor(file, n) for n in file.entries}
-    if "W_enc" not in tensors or len(tensors["W_enc"].shape) != 2:
-        raise SaeError(f"{path / WEIGHTS} lacks encoder.weight: give a complete checkpoint")
+    matrix_shape(path / WEIGHTS, tensors, "W_enc")
     tensors["W_enc"] = transposed(tensors["W_enc"])
     transcode = cfg.get("transcode", False) is True
-    if transcode:
-        tensors = {k: v for k, v in tensors.items() if k not in ("W_dec", "b_dec", "W_skip")}
     return Source(
-        format="sparsify",
         files=(path / WEIGHTS, config),
         architecture="topk",
         tensors=tensors,
@@ -49,16 +44,17 @@ def read(path: Path, options: Options) -> Source:
         k=options.k or whole(config, cfg, "k"),
         subtract_b_dec=not transcode,
         has_decoder=not transcode,
-        hook=chosen_hook(options.hook, _hook(options.location, transcode)),
-        model_name=options.model_name or "",
-        neuronpedia_id=options.neuronpedia_id,
-        notes=("transcoder_decoder_dropped",) if transcode else (),
+        hook=_hook(options.location, transcode),
     )
 
 
 def _hook(location: str, transcode: bool) -> Hook | None:
-    found = re.search(r"(?:^|[/.:])(?:layers|h)\.(\d+)(?:\.([a-z_]+))?/*$", location)
-    site = _SITES.get(found[2] or "") if found else None
-    if not found or site is None:
+    match = re.search(r"(?:^|[/.:])(?:layers|h)\.(\d+)(?:\.([a-z_]+))?/*$", location)
+    site = _SITES.get(match[2] or "") if match else None
+    if not match or site is None:
         return None
-    return Hook(int(found[1]), "mlp_in" if transcode and site == "mlp_out" else site)
+    # A transcoder of an MLP is named after the MLP, whose input it reads.
+    return Hook(int(match[1]), "mlp_in" if transcode and site == "mlp_out" else site)
+
+
+FORMAT = Format("sparsify", detect, read, FILES, loaders=("sparsify",))
