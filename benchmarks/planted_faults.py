@@ -172,8 +172,8 @@ FAULTS = [
     Fault(
         "tap forgotten when a block is repeated (mlx)",
         "fpo_mlx/hooks.py",
-        "watch_all(inside, lambda:",
-        "watch_all([t for t in inside if t.watching], lambda:",
+        "capture_all(inside, lambda:",
+        "capture_all([t for t in inside if t.watching], lambda:",
     ),
     Fault(
         "repeated block keeps half precision (mlx)",

@@ -18,7 +18,7 @@ def rank_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
     session = Session(config)
     assert session.features is not None, "the settings require an autoencoder"
-    tap = session.features.only
+    tap = session.features.single
     policy = session.policy(FROZEN)
     ui.note(f"{session.backend}, {session.model.name}, {tap.hook}")
     width, budget = config.max_seq_length, config.tokens_per_batch

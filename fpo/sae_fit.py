@@ -31,7 +31,7 @@ def check_sae(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
     chosen = SaeConfig(sae=(config.sae,), hook=hook)
     features = load_features(chosen, session.model, session.special)
     assert features is not None, "the autoencoder was given"
-    tap = features.only
+    tap = features.single
     if not tap.sae.has_decoder:
         raise SaeError(
             f"{config.sae} was converted without its decoder, which the check needs: convert the "

@@ -37,7 +37,7 @@ from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import JsonlLog, fan_out, silent
 from fpo_core.loss.objectives import constraint_weight
 from fpo_core.models.folder import check_quantised
-from fpo_core.sae.load import check_constrains
+from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train import RunData, TrainResult, hold_reference, train
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
@@ -117,7 +117,7 @@ def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) 
     check_quantised(config.fine_tune_type, session.model.quantisation is not None)
     if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
         for hook in session.features.hooks:
-            check_constrains(hook, session.model, config)
+            check_constraint_trains(hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = session.load_data(config)
     check_judged(config, data.valid)

@@ -27,7 +27,7 @@ class MlxReader:
 
     def read(self, tokens: np.ndarray) -> mx.array:
         """See `fpo_core.sae.explained_variance.ActivationReader`; later blocks stay uncomputed."""
-        _, value = self._tap.watch(lambda: self._model(mx.array(tokens)))
+        _, value = self._tap.capture(lambda: self._model(mx.array(tokens)))
         mx.eval(value)
         return value
 

@@ -14,7 +14,7 @@ from mlx import nn
 
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.tap_points import tap_point
-from fpo_core.sae.taps import watch_all
+from fpo_core.sae.taps import capture_all
 
 _RANDOM: Any = mx.random.state
 """One array: the two halves of a 64-bit key."""
@@ -44,7 +44,7 @@ class Tap:
         """Start intercepting; around whatever the module is wrapped in by then."""
         intercept(self._module, self._reader(self._reads_output))
 
-    def watch(self, forward: Callable[[], Any]) -> tuple[Any, mx.array]:
+    def capture(self, forward: Callable[[], Any]) -> tuple[Any, mx.array]:
         """Run `forward`; return its result and the activation of that pass, (n, t, d_in).
 
         A watch may lie inside another: a checkpoint watches its block, again when it repeats it.
@@ -128,7 +128,7 @@ def _checkpoint_block(block: nn.Module, taps: list[Tap]) -> None:
             mine = module.trainable_parameters()
             module.update(weights)
             try:
-                return watch_all(inside, lambda: inner(module, x, *args, **kw))
+                return capture_all(inside, lambda: inner(module, x, *args, **kw))
             finally:
                 module.update(mine)
 

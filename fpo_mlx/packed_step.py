@@ -12,7 +12,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.packed import score_tokens
 from fpo_core.loss.packing import Row
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features, watch_all
+from fpo_core.sae.taps import Features, capture_all
 from fpo_mlx import ops
 from fpo_mlx.hooks import Tap
 from fpo_mlx.kernels.features import pooled_features
@@ -77,6 +77,6 @@ class FastStep:
             return self._head.states(lambda: self._model(tokens, cache=caches))
 
         with self._positions.of(row):
-            states, activations = watch_all(self._taps, run)
+            states, activations = capture_all(self._taps, run)
         places = mx.array(row.scored.places)
         return states[0][mx.array(row.scored.predictors)], [h[0][places] for h in activations]

@@ -27,7 +27,7 @@ from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features, watch_all
+from fpo_core.sae.taps import Features, capture_all
 from fpo_mlx import device as devices
 from fpo_mlx import ops
 from fpo_mlx.generate import generate
@@ -194,7 +194,7 @@ class MlxPolicy:
         def run() -> mx.array:
             return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
 
-        logits, hidden = watch_all(self._taps, run)
+        logits, hidden = capture_all(self._taps, run)
         return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:

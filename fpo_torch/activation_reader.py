@@ -31,7 +31,7 @@ class TorchReader:
     def read(self, tokens: np.ndarray) -> Tensor:
         """See `fpo_core.sae.explained_variance.ActivationReader`."""
         ids = torch.from_numpy(tokens).long().to(self._device)
-        _, value = self._tap.watch(
+        _, value = self._tap.capture(
             lambda: self._model(input_ids=ids, logits_to_keep=1, use_cache=False)
         )
         return value

@@ -24,7 +24,7 @@ class Tap:
         else:
             module.register_forward_pre_hook(self._keep_input, with_kwargs=True)
 
-    def watch(self, forward: Callable[[], Any]) -> tuple[Any, Tensor]:
+    def capture(self, forward: Callable[[], Any]) -> tuple[Any, Tensor]:
         """Run `forward`; return its result and the activation of that pass, (n, t, d_in).
 
         Hooks fire again where gradient checkpointing repeats the block in backward: by then the

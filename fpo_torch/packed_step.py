@@ -17,7 +17,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.packed import score_tokens
 from fpo_core.loss.packing import Row
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features, watch_all
+from fpo_core.sae.taps import Features, capture_all
 from fpo_torch import ops
 from fpo_torch.compiled import compiles_on
 from fpo_torch.compiled_blocks import CompiledBlocks
@@ -120,7 +120,7 @@ class FastStep:
                     input_ids=tokens, position_ids=positions, use_cache=False, runs=runs
                 ).last_hidden_state
 
-        states, activations = watch_all(self._taps, run)
+        states, activations = capture_all(self._taps, run)
         states = states[0].index_select(0, self._tensor(row.scored.predictors))
         places = self._tensor(row.scored.places)
         return states, [each[0].index_select(0, places) for each in activations]

@@ -24,7 +24,7 @@ from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features, watch_all
+from fpo_core.sae.taps import Features, capture_all
 from fpo_torch import device as devices
 from fpo_torch import ops
 from fpo_torch.generate import generate
@@ -192,7 +192,7 @@ class TorchPolicy:
             with self._precision():
                 return self.model(input_ids=tokens, logits_to_keep=keep, use_cache=False).logits
 
-        logits, hidden = watch_all(self._taps, run)
+        logits, hidden = capture_all(self._taps, run)
         return logits, tuple(h[:, start:] for h in hidden)
 
     def seed(self, number: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from fpo_core.arrays import numpy_ops
 from fpo_core.sae.discrepancy import discrepancy
 from fpo_core.sae.sae import Sae
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 
 NAMES = ("sae", "random", "hidden")
 """The autoencoder, one of random weights, and the hidden state itself."""
@@ -15,9 +15,9 @@ NAMES = ("sae", "random", "hidden")
 
 def with_controls(features: Features) -> Features:
     """One autoencoder, and the controls beside it at its hook, for one forward pass."""
-    sae, hook = features.only.sae, features.only.hook
+    sae, hook = features.single.sae, features.single.hook
     saes = (sae, random_like(sae), hidden_state(sae.d_in))
-    taps = tuple(FeatureTap(each, hook) for each in saes)
+    taps = tuple(HookedSae(each, hook) for each in saes)
     return Features(taps, features.untrained)
 
 

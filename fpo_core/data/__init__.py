@@ -1,6 +1,6 @@
-"""The data road: file -> Pair -> TokenisedPair -> Batch, the same on every backend.
+"""Preference data: file -> Pair -> TokenisedPair -> Batch, the same on every backend.
 
-Importing this package loads NumPy alone; readers and tokenizers are imported where they are used.
+Importing this package loads NumPy alone; datasets and transformers are imported where used.
 """
 
 from fpo_core.data.batches import Batch, collate

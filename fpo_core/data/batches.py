@@ -1,4 +1,4 @@
-"""A batch of pairs as padded NumPy arrays: what every backend takes."""
+"""A batch of pairs as padded NumPy arrays, the input of every backend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,18 @@ import numpy.typing as npt
 from fpo_core.data.token_store import Int32s, Int64s, TokenisedPairs
 
 PAD_ID = 0
-"""Fills the right of short rows. No model reading left to right sees it and no mask counts it."""
+"""Right padding. Causal attention never sees it and the masks exclude it, so any id would do."""
 
 SMALLEST_WIDTH = 32
 
 
 def bucket_width(length: int) -> int:
-    """The least allowed width that holds `length` tokens.
+    """The smallest allowed width of at least `length` tokens.
 
     Widths are 32, 64, 96, 128, then four to every doubling (160, 192, 224, 256, 320, ...): padding
     is under a quarter, and lengths up to 1024 make 16 shapes, up to 4096 24.
     """
+    # A static width per bucket bounds how many shapes are compiled or planned for.
     octave = max(length - 1, 1).bit_length()
     step = max(SMALLEST_WIDTH, 1 << max(octave - 3, 0))
     return -(-max(length, 1) // step) * step
@@ -33,7 +34,7 @@ class Batch:
     tokens: Int32s
     """Token ids, (2b, t)."""
     prompt_lengths: Int32s
-    """Tokens of the shared prompt, (2b,); the second half repeats the first."""
+    """Tokens of the prompt that both sides share, (2b,); the second half repeats the first."""
     lengths: Int32s
     """Tokens of prompt and completion, (2b,)."""
     rows: Int64s
@@ -55,13 +56,13 @@ class Batch:
         return int(self.lengths.sum())
 
     def completion_mask(self) -> npt.NDArray[np.float32]:
-        """1 where the token itself belongs to the completion, 0 at prompt and padding: (2b, t).
+        """1 at completion tokens, 0 at prompt and padding: (2b, t).
 
-        The logit that predicts the token at position i stands at i − 1.
+        The logits that predict the token at position i are those at i − 1.
         """
         position = np.arange(self.width)
-        inside = (position >= self.prompt_lengths[:, None]) & (position < self.lengths[:, None])
-        return inside.astype(np.float32)
+        mask = (position >= self.prompt_lengths[:, None]) & (position < self.lengths[:, None])
+        return mask.astype(np.float32)
 
     def completion_lengths(self) -> Int32s:
         """|y|, the scored tokens of each completion: (2b,)."""

@@ -1,8 +1,7 @@
-"""Which pairs go into which batch, as a function of lengths and a seed alone.
+"""The order of batches, a pure function of lengths and seed.
 
-No framework and no random state takes part: every backend sees the same batches in the same order,
-and a run resumes at any (epoch, batch). A gradient accumulation window is simply that many
-consecutive batches of the training order.
+It uses no framework and no random state: every backend sees the same batches in the same order, and
+a run resumes at any (epoch, batch). Gradient accumulation takes consecutive batches of that order.
 """
 
 from collections.abc import Sequence
@@ -20,23 +19,24 @@ def epoch_batches(
 ) -> list[Int64s]:
     """One epoch's batches of row positions: every row once, `batch_size` pairs each.
 
-    Rows are shuffled, sorted by length within windows of 64 batches so that little is padded, cut,
-    and the batches shuffled. Where the rows don't divide, one smaller batch comes last.
+    Rows are shuffled, sorted by length within windows of 64 batches to pad little, and cut into
+    batches, which are shuffled in turn. A remainder makes one smaller batch, which comes last.
     """
     lengths = np.asarray(lengths)
-    # NumPy promises the raw stream of a bit generator for ever, and no more than that.
+    # NumPy guarantees only the raw stream of a bit generator across versions, so the permutation
+    # is an argsort of raw integers.
     bits = np.random.PCG64([seed, epoch])
     order = _shuffled(bits, len(lengths))
     window = batch_size * _BATCHES_PER_WINDOW
     full: list[Int64s] = []
-    rest: list[Int64s] = []
+    remainder: list[Int64s] = []
     for at in range(0, len(order), window):
         rows = order[at : at + window]
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         for cut in range(0, len(rows), batch_size):
             batch = rows[cut : cut + batch_size]
-            (full if len(batch) == batch_size else rest).append(batch)
-    return [full[i] for i in _shuffled(bits, len(full))] + rest
+            (full if len(batch) == batch_size else remainder).append(batch)
+    return [full[i] for i in _shuffled(bits, len(full))] + remainder
 
 
 def _shuffled(bits: np.random.PCG64, count: int) -> Int64s:
@@ -44,7 +44,7 @@ def _shuffled(bits: np.random.PCG64, count: int) -> Int64s:
 
 
 class BatchPlan:
-    """The training order of all epochs, with random access; one epoch is held at a time."""
+    """The training order over all epochs with random access; one epoch is in memory at a time."""
 
     def __init__(self, lengths: Int64s | Sequence[int], batch_size: int, seed: int) -> None:
         self._lengths = np.asarray(lengths)
@@ -73,9 +73,9 @@ class BatchPlan:
 def scoring_batches(lengths: Int64s | Sequence[int], tokens_per_batch: int) -> list[Int64s]:
     """Batches for a pass without gradients: every row once, longest first.
 
-    A batch holds pairs of one width bucket, as many as keep 2 × pairs × width within
-    `tokens_per_batch` (one at least). So each width has at most two shapes, and running out of
-    memory shows at the start.
+    A batch holds pairs of one width bucket, as many as fit 2 × pairs × width within
+    `tokens_per_batch`, at least one. Each width then has at most two shapes, and the pass runs out
+    of memory at its start or not at all.
     """
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable").astype(np.int64)

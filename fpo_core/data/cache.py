@@ -1,4 +1,4 @@
-"""A folder per (data, tokenizer, settings): whole or absent, and rebuilt where it is damaged."""
+"""The cache of tokenised pairs: one folder per (data, tokenizer, settings), rebuilt if damaged."""
 
 import hashlib
 import json
@@ -18,25 +18,25 @@ Rows = tuple[dict[str, TokenisedPairs], DataReport]
 
 
 def cache_root(setting: str | None) -> Path:
-    """Where tokenised rows are kept: the setting, else $FPO_CACHE, else ~/.cache/fpo-mlx."""
+    """The folder of all caches: the setting, else $FPO_CACHE, else ~/.cache/fpo-mlx."""
     return Path(setting or os.environ.get("FPO_CACHE") or "~/.cache/fpo-mlx").expanduser() / "pairs"
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
-    """A folder name for `key`, JSON values that say what the rows depend on."""
+    """A folder name for `key`, the JSON values that the tokenised pairs depend on."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def open_cached(folder: Path) -> Rows | None:
-    """The splits and the report in `folder`; None where it is absent, partial or damaged."""
+    """The splits and the report in `folder`; None where it is absent, incomplete or damaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         report = DataReport.from_mapping(manifest["report"], cached=True)
         splits = {name: TokenisedPairs.open(folder, name) for name in report.splits}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
         return None
-    whole = all(len(rows) == report.splits[name].kept for name, rows in splits.items())
-    return (splits, report) if whole else None
+    complete = all(len(rows) == report.splits[name].kept for name, rows in splits.items())
+    return (splits, report) if complete else None
 
 
 def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataReport]) -> Rows:
@@ -52,9 +52,9 @@ def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataRepo
     except WriteError as error:
         raise DataError(
             f"tokenised rows cannot be written to {folder.parent} ({error.reason}): set cache to a "
-            "folder with room"
+            "folder with free space"
         ) from None
     rows = open_cached(folder)
     if rows is None:
-        raise DataError(f"{folder} changed while it was read: run the command again")
+        raise DataError(f"{folder} changed while it was read: start again")
     return rows[0], reports[0]

@@ -9,7 +9,7 @@ from fpo_core.data.tokenizer import Tokenizer, render
 
 
 def raw_rows(pairs: Iterable[Pair], tokenizer: Tokenizer, width: int) -> list[list[int]]:
-    """Both sides of each pair as plain text, behind the tokenizer's own beginning."""
+    """Both sides of each pair as plain text with the tokenizer's leading tokens, cut to `width`."""
     texts = [
         "\n".join(filter(None, (_plain(prompt), _plain(completion))))
         for prompt, completion, _ in _sides(pairs)
@@ -18,10 +18,10 @@ def raw_rows(pairs: Iterable[Pair], tokenizer: Tokenizer, width: int) -> list[li
 
 
 def chat_rows(pairs: Iterable[Pair], tokenizer: Tokenizer, width: int) -> list[list[int]] | None:
-    """Both sides of each pair as the chat template writes them; None where there is no template.
+    """Both sides of each pair under the chat template, cut to `width`; None without a template.
 
-    Of plain texts the prompt is taken for the user's, the completion for the assistant's. Raises
-    DataError where the template refuses a conversation.
+    A plain-text prompt becomes the user's message, its completion the assistant's. Raises DataError
+    where the template refuses a conversation.
     """
     if not tokenizer.chat_template:
         return None

@@ -1,4 +1,4 @@
-"""Reading rows from JSONL, JSON and Parquet, one at a time where the format allows it."""
+"""Reading rows from JSONL, JSON and Parquet files, streamed where the format allows it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from typing import Any
 from fpo_core.errors import DataError
 
 Row = tuple[int, Any]
-"""Row of the file from 1 (the line, for JSONL) and its columns."""
+"""Row number from 1 (the line, for JSONL), and the row's columns."""
 
 _PARQUET_ROWS = 1024
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of one data file, by its suffix. DataError names the file and the line."""
+    """The rows of one data file, by its suffix. Raises DataError with the file and the line."""
     try:
         yield from READERS[path.suffix.lower()](path)
     except OSError as error:
@@ -31,7 +31,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    """A list of objects; or JSON lines under the wrong suffix, as many hub files are."""
+    """A list of objects, or JSON lines, which many files on the hub hold under this suffix."""
     with path.open(encoding="utf-8-sig") as file:
         start = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
         if start != "[":
@@ -63,9 +63,9 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` less the keys that Arrow filled with null because some other row has them.
+    """`value` without null entries: Arrow adds them where another row has the key.
 
-    Templates ask whether a message has `tool_calls`; a null one must not count.
+    Chat templates test whether a message has `tool_calls`, and a null would count as present.
     """
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}

@@ -1,8 +1,8 @@
-"""What the model will see of a row: its tokens, and which of them are scored."""
+"""The tokens that the model sees of a pair, and which of them are scored."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,17 +12,10 @@ from fpo_core.data.tokenizer import Tokenizer
 
 Kind = Literal["prompt", "completion", "padding"]
 
-STYLES: dict[Kind, tuple[str, str]] = {
-    "prompt": ("cyan", "cyan underline"),
-    "completion": ("green", "green underline"),
-    "padding": ("bright_black", "bright_black"),
-}
-"""Two styles per kind, taken in turn so that neighbouring tokens can be told apart."""
-
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring tokens of one kind. Completion tokens are scored (mask 1), no others."""
+    """Consecutive tokens of one kind. Completion tokens have mask 1 and are scored."""
 
     kind: Kind
     mask: int
@@ -33,23 +26,23 @@ class Segment:
 
 @dataclass(frozen=True)
 class InspectedSide:
-    """One padded row of a batch, in segments from left to right; empty segments are left out."""
+    """One padded row of a batch as segments from left to right, empty ones omitted."""
 
     side: Literal["chosen", "rejected"]
     segments: list[Segment]
 
     @property
     def text(self) -> str:
-        """The whole row as text, padding left out."""
+        """The row as text, without padding."""
         return "".join("".join(s.tokens) for s in self.segments if s.kind != "padding")
 
 
 @dataclass(frozen=True)
 class InspectedRow:
-    """Both sides of a pair as they stand in a batch."""
+    """Both sides of a pair as rows of a batch."""
 
     position: int
-    """Place in the data set, from 0."""
+    """Index in the data set, from 0."""
     row: int
     """Row (line, for JSONL) of the data file, from 1."""
     key: str
@@ -63,7 +56,7 @@ class InspectedRow:
 def inspect_rows(
     data: TokenisedPairs, tokenizer: Tokenizer, count: int = 1, start: int = 0
 ) -> list[InspectedRow]:
-    """The `count` rows from `start` on, padded together as in a batch of their own."""
+    """The `count` pairs from `start` on, padded together as one batch."""
     positions = list(range(start, min(start + count, len(data))))
     if not positions:
         return []
@@ -83,7 +76,7 @@ def inspect_rows(
 
 
 def _segments(batch: Batch, i: int, tokenizer: Tokenizer) -> list[Segment]:
-    """Row i of a batch, cut where the mask that training uses changes."""
+    """Row i of a batch, cut where the completion mask that training uses changes."""
     ids = batch.tokens[i].tolist()
     mask = batch.completion_mask()[i].astype(int).tolist()
     pieces = token_texts(tokenizer, ids[: batch.lengths[i]])
@@ -96,11 +89,13 @@ def _segments(batch: Batch, i: int, tokenizer: Tokenizer) -> list[Segment]:
 
 
 def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """The text that each id adds behind the one before it; together, nearly the decoded whole.
+    """The text that each id adds to the one before; joined, close to the decoded sequence.
 
-    A piece of a character that is split over tokens is shown by its name in the vocabulary.
+    A token that holds part of a character is shown by its name in the vocabulary.
     """
     texts = []
+    # Decoding single ids would lose the space that SentencePiece drops at the start of a text, so
+    # each id is decoded together with its predecessor.
     for i, id_ in enumerate(ids):
         before = tokenizer.decode(ids[i - 1 : i]) if i else ""
         both = tokenizer.decode(ids[max(i - 1, 0) : i + 1])
@@ -108,23 +103,3 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
         is_part = "\N{REPLACEMENT CHARACTER}" in text
         texts.append(tokenizer.convert_ids_to_tokens(int(id_)) if is_part else text)
     return texts
-
-
-def render(rows: Iterable[InspectedRow], console: Any) -> None:
-    """Print rows on a rich console: prompt cyan, scored tokens green, padding as grey dots."""
-    from rich.text import Text
-
-    for row in rows:
-        for side in row.sides:
-            counts = ", ".join(f"{len(s.ids)} {s.kind}" for s in side.segments)
-            line = Text().append(f"row {row.row} {side.side} ({counts} tokens)\n", "bold")
-            for segment in side.segments:
-                for i, token in enumerate(_shown(segment)):
-                    line.append(token, STYLES[segment.kind][i % 2])
-            console.print(line, end="\n\n", soft_wrap=True)
-
-
-def _shown(segment: Segment) -> list[str]:
-    if segment.kind == "padding":
-        return ["·" * min(len(segment.ids), 40)]
-    return [token.replace("\n", "⏎\n") for token in segment.tokens]

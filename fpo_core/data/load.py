@@ -1,4 +1,4 @@
-"""`load_data`: from the settings to tokenised pairs, through the cache."""
+"""`load_data`: from settings to tokenised pairs, through the cache."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,28 +18,28 @@ from fpo_core.data.workers import tokenise_all
 from fpo_core.errors import DataError
 
 _VERSION = 1
-"""Raised whenever the same data would become other rows, so that old caches are left alone."""
+"""Increased when the same data would be tokenised differently, to invalidate old caches."""
 
 
 @dataclass(frozen=True)
 class PreferenceData:
-    """Tokenised pairs to train on and, where there are any, to validate on."""
+    """Tokenised training pairs, validation pairs if there are any, and the report on both."""
 
     train: TokenisedPairs
     valid: TokenisedPairs | None
     report: DataReport
     folder: Path
-    """Where the rows lie."""
+    """The cache folder that holds them."""
 
 
 def load_data(
     config: DataConfig, tokenizer: Tokenizer, seed: int = 0, *, workers: int | None = None
 ) -> PreferenceData:
-    """The pairs of `config.data` in tokens, from the cache or made anew on `workers` processes.
+    """The pairs of `config.data` as tokens, from the cache or tokenised by `workers` processes.
 
-    `seed` chooses the held-out prompts where `valid_fraction` asks for some and the data has no
-    validation split. Raises DataError for data that cannot be read or leaves no pair and, under
-    `strict`, for any row that would be dropped or changed; ConfigError for budgets that don't fit.
+    `seed` selects the held-out prompts where `valid_fraction` is set and the data has no validation
+    split. Raises DataError for data that cannot be read or leaves no usable pair and, under
+    `strict`, for any row that would be dropped or changed; ConfigError for contradictory budgets.
     """
     sources = open_sources(config)
     tokeniser = PairTokeniser(tokenizer, config.max_seq_length, config.max_prompt_length)
@@ -72,8 +72,8 @@ def _parts(sources: Mapping[str, Source], config: DataConfig, seed: int) -> dict
     if "valid" in sources or not config.valid_fraction:
         return {name: Part(source, limit=config.max_rows) for name, source in sources.items()}
     return {
-        name: Part(sources["train"], config.valid_fraction, seed, held, config.max_rows)
-        for name, held in (("train", False), ("valid", True))
+        name: Part(sources["train"], config.valid_fraction, seed, held_out, config.max_rows)
+        for name, held_out in (("train", False), ("valid", True))
     }
 
 

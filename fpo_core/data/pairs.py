@@ -1,4 +1,4 @@
-"""`Pair`: one preference as it stands in a file, checked for shape and never edited."""
+"""`Pair`: one preference as it is in a file, validated and never edited."""
 
 import json
 from collections.abc import Mapping
@@ -28,20 +28,20 @@ class Pair:
     tools: list[Any] | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
     row: int = 0
-    """Row of its file, from 1; the line for JSONL."""
+    """Row of the file from 1; the line, for JSONL."""
     where: str = ""
-    """File and row as a person would say it, for messages."""
+    """File and row, for error messages."""
 
     @property
     def is_conversation(self) -> bool:
-        """Messages, to be rendered by a chat template, rather than texts."""
+        """Whether the sides are lists of messages, which a chat template renders, and not texts."""
         return not isinstance(self.chosen, str)
 
     def split(self) -> tuple[Text, Text, Text]:
-        """(prompt, chosen completion, rejected completion), the prompt made explicit.
+        """(prompt, chosen completion, rejected completion), with an implicit prompt extracted.
 
-        An implicit prompt is the longest common beginning, in messages or characters. Of two
-        conversations at least one message is left to each side; of two texts, one may be empty.
+        An implicit prompt is the longest common prefix, in messages or characters. Conversations
+        keep at least one message per completion; the completion of a text may be empty.
         """
         if self.prompt is not None:
             return self.prompt, self.chosen, self.rejected
@@ -53,18 +53,18 @@ class Pair:
 
 
 def parse_pair(columns: Any, row: int, where: str) -> Pair:
-    """Check one row of a data set and make it a Pair. DataError names `where` and what was found.
+    """Validate one row of a data set. Raises DataError with `where`, what was found and expected.
 
-    A text prompt beside conversations repeats what they begin with (as in UltraFeedback): it gives
-    way to the implicit prompt. Columns that FPO has no use for are left alone.
+    A text prompt next to conversations repeats their first message (as in UltraFeedback) and is
+    ignored in favour of the implicit prompt. Unknown columns are ignored.
     """
     if not isinstance(columns, Mapping):
         raise DataError(f"{where}: found {_kind(columns)}, expected an object with {_COLUMNS}")
     for name in ("chosen", "rejected"):
         if name not in columns:
-            found = ", ".join(map(str, columns)) or "none"
+            present = ", ".join(map(str, columns)) or "none"
             raise DataError(
-                f"{where}: no column {name!r}; found {found}; expected {_COLUMNS}: "
+                f"{where}: no column {name!r}; found {present}; expected {_COLUMNS}: "
                 "rename the columns"
             )
         _check_text(columns[name], name, where)
@@ -110,7 +110,7 @@ def _check_text(value: Any, name: str, where: str) -> None:
 
 
 def _structure(columns: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
-    """An optional column that holds JSON, as a value or written out as text (TRL takes both)."""
+    """An optional column of JSON, as a value or serialised to text (TRL accepts both)."""
     value = columns.get(name)
     if isinstance(value, str):
         try:

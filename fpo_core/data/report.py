@@ -1,4 +1,4 @@
-"""What became of the rows of a data set: counts, and the first rows by name."""
+"""How many rows of a data set were used, changed or dropped, and which."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ DROPS = {
     "identical": "dropped: chosen and rejected are the same tokens",
     "empty": "dropped: a completion has no token to score",
     "no_prompt": "dropped: the sides share no token of prompt to predict from",
-    "no_room": "dropped: the token budget leaves nothing of a completion but its end",
+    "no_room": "dropped: the token budget leaves no more of a completion than its end of turn",
 }
 CHANGES = {
-    "prompt_cut": "prompt shortened from its left to fit the token budget",
-    "completion_cut": "completion shortened to fit the token budget, its end of turn kept",
+    "prompt_cut": "prompt cut on the left to fit the token budget",
+    "completion_cut": "completion cut to fit the token budget, its end of turn preserved",
     "not_prefix": "prompt is not a prefix of prompt + completion: "
-    "what follows the part that all share is scored",
+    "every token after the common prefix is scored",
 }
 ISSUES = DROPS | CHANGES
-"""Everything that can befall a row, with the words for it."""
+"""All that can happen to a row, with its description."""
 
 _EXAMPLES = 10
 
@@ -36,17 +36,17 @@ class SplitReport:
     """Tokens of the longest side, prompt included."""
     issues: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
-    """The first rows of each issue, as file and row."""
+    """The first rows with each issue, as file and row."""
 
     def note(self, issue: str, where: str) -> None:
         """Count `issue` for the row at `where`."""
         self.issues[issue] = self.issues.get(issue, 0) + 1
-        named = self.examples.setdefault(issue, [])
-        if len(named) < _EXAMPLES:
-            named.append(where)
+        examples = self.examples.setdefault(issue, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(where)
 
     def keep(self, prompt: int, chosen: int, rejected: int) -> None:
-        """Count a row that is used, by its tokens."""
+        """Count a usable row with its numbers of tokens."""
         self.kept += 1
         self.prompt_tokens += prompt
         self.chosen_tokens += chosen
@@ -54,14 +54,14 @@ class SplitReport:
         self.longest = max(self.longest, prompt + max(chosen, rejected))
 
     def add(self, later: Self) -> None:
-        """Count the rows of `later` behind these."""
+        """Add the counts of `later`, whose rows follow these."""
         for name in ("read", "kept", "prompt_tokens", "chosen_tokens", "rejected_tokens"):
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.longest = max(self.longest, later.longest)
         for issue, count in later.issues.items():
             self.issues[issue] = self.issues.get(issue, 0) + count
-            named = self.examples.setdefault(issue, [])
-            named += later.examples[issue][: _EXAMPLES - len(named)]
+            examples = self.examples.setdefault(issue, [])
+            examples += later.examples[issue][: _EXAMPLES - len(examples)]
 
     @property
     def dropped(self) -> int:
@@ -70,32 +70,32 @@ class SplitReport:
 
     @property
     def tokens(self) -> int:
-        """Tokens stored: each prompt once, and both completions."""
+        """Stored tokens: each prompt once, and both completions."""
         return self.prompt_tokens + self.chosen_tokens + self.rejected_tokens
 
     def problems(self) -> list[str]:
-        """A line for each issue that befell a row, naming the first of them."""
+        """A line per issue that occurred, with the first rows it affects."""
         return [
-            f"{self.issues[issue]} × {words} ({self._named(issue)})"
-            for issue, words in ISSUES.items()
+            f"{self.issues[issue]} × {text} ({self._examples(issue)})"
+            for issue, text in ISSUES.items()
             if self.issues.get(issue)
         ]
 
-    def _named(self, issue: str) -> str:
-        named = self.examples[issue]
-        more = ", ..." if self.issues[issue] > len(named) else ""
-        return "; ".join(named) + more
+    def _examples(self, issue: str) -> str:
+        examples = self.examples[issue]
+        more = ", ..." if self.issues[issue] > len(examples) else ""
+        return "; ".join(examples) + more
 
 
 @dataclass
 class DataReport:
-    """The reports of all splits, and whether the rows came from the cache."""
+    """The reports of all splits, and whether the pairs came from the cache."""
 
     splits: dict[str, SplitReport] = field(default_factory=dict)
     cached: bool = False
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """The report as lines of text."""
         lines = []
         for name, split in self.splits.items():
             mean = split.tokens / max(split.kept, 1)

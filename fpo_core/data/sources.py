@@ -1,4 +1,4 @@
-"""From the `data` setting to the splits it names: a file, a folder of files, or a hub data set."""
+"""The splits behind the `data` setting: a file, a folder of files, or a hub data set."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,12 +16,12 @@ SPLIT_NAMES = {
     "train": ("train", "train_prefs"),
     "valid": ("valid", "validation", "test", "test_prefs"),
 }
-"""What a split may be called, most wanted first: a test split validates where nothing else does."""
+"""Accepted names of each split, by precedence: a test split validates where no other does."""
 
 
 @dataclass(frozen=True)
 class FileSource(Iterable[Pair]):
-    """The pairs of some files, read anew by each iteration."""
+    """The pairs of one or several files; each iteration reads them again."""
 
     paths: tuple[Path, ...]
 
@@ -32,11 +32,11 @@ class FileSource(Iterable[Pair]):
 
     @property
     def name(self) -> str:
-        """The files, as a person would say them."""
+        """The files, for messages."""
         return ", ".join(str(path) for path in self.paths)
 
     def digest(self) -> str:
-        """A name for the content: the same for a copy elsewhere, another for any changed byte."""
+        """A hash of file names and contents, independent of the folder."""
         total = hashlib.sha256()
         for path in self.paths:
             try:
@@ -53,7 +53,7 @@ class FileSource(Iterable[Pair]):
 
 @dataclass(frozen=True)
 class HubSource(Iterable[Pair]):
-    """The pairs of one split of a `datasets` data set, which lies memory-mapped on disk."""
+    """The pairs of one split of a `datasets` data set, memory-mapped by that library."""
 
     name: str
     dataset: Any
@@ -63,7 +63,7 @@ class HubSource(Iterable[Pair]):
             yield parse_pair(without_nulls(columns), row, f"{self.name}, row {row}")
 
     def digest(self) -> str:
-        """The fingerprint that `datasets` keeps of the content and its history."""
+        """The fingerprint that `datasets` computes from content and transformations."""
         return f"{self.name}:{len(self.dataset)}:{self.dataset._fingerprint}"
 
 
@@ -71,10 +71,10 @@ Source = FileSource | HubSource
 
 
 def open_sources(config: DataConfig) -> dict[str, Source]:
-    """The splits behind `config.data`: "train", and "valid" where there is one.
+    """The splits of `config.data`: "train", and "valid" where there is one.
 
-    A path that exists is read as a file or folder; anything else is a hub name.
-    Raises DataError where nothing is found, with what was looked for.
+    A path that exists is read as a file or folder; anything else is a hub name. Raises DataError
+    where neither is there, or no split is a training split.
     """
     path = Path(config.data).expanduser()
     if path.is_file():
@@ -87,15 +87,15 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
 
 
 def read_pairs(config: DataConfig) -> dict[str, Iterable[Pair]]:
-    """The pairs of each split of `config.data`, streamed: each iteration reads the files anew.
+    """The pairs of each split of `config.data`, streamed: each iteration reads the files again.
 
-    Raises DataError, here or while iterating, naming file, row and column, and what to do.
+    Raises DataError, here or while iterating, with file, row and column.
     """
     return {split: source for split, source in open_sources(config).items()}
 
 
 def looks_local(name: str) -> bool:
-    """Whether a name that is no file was meant as one: spelt as a path, or in a folder."""
+    """Whether a name that does not exist looks like a path, by its spelling or its parent."""
     parent = Path(name).parent
     return name.startswith((".", "/", "~")) or (parent != Path(".") and parent.is_dir())
 
@@ -108,24 +108,24 @@ def _open_file(path: Path) -> FileSource:
 
 def _open_folder(folder: Path) -> dict[str, Source]:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
-    found: dict[str, Source] = {}
+    splits: dict[str, Source] = {}
     for split, names in SPLIT_NAMES.items():
         for name in names:
             paths = tuple(p for p in files if p.stem == name or p.stem.startswith(f"{name}-"))
             if paths:
-                found[split] = FileSource(paths)
+                splits[split] = FileSource(paths)
                 break
-    if "train" not in found:
+    if "train" not in splits:
         listed = ", ".join(path.name for path in files) or "no data files"
         raise DataError(
             f"{folder} holds {listed}, expected train.jsonl (or .json, .parquet) and perhaps "
-            "valid.jsonl: name the files so"
+            "valid.jsonl: rename the files"
         )
-    return found
+    return splits
 
 
 def _why_not(name: str, error: Exception) -> str:
-    """One sentence from whatever `datasets` raised: it tells of the hub's answers in words."""
+    """One sentence for an error of `datasets`, which reports the hub's answers as text."""
     from datasets.exceptions import DatasetNotFoundError
 
     reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -143,11 +143,11 @@ def _open_hub(name: str) -> dict[str, Source]:
         loaded: Any = datasets.load_dataset(name)
     except Exception as error:  # `datasets` raises whatever the network or a loader raised
         raise DataError(_why_not(name, error)) from None
-    found: dict[str, Source] = {}
+    splits: dict[str, Source] = {}
     for split, names in SPLIT_NAMES.items():
-        held = next((candidate for candidate in names if candidate in loaded), None)
-        if held is not None:
-            found[split] = HubSource(f"{name}, split {held}", loaded[held])
-    if "train" not in found:
+        match = next((candidate for candidate in names if candidate in loaded), None)
+        if match is not None:
+            splits[split] = HubSource(f"{name}, split {match}", loaded[match])
+    if "train" not in splits:
         raise DataError(f"{name} has the splits {', '.join(loaded)}, expected one named train")
-    return found
+    return splits

@@ -1,4 +1,4 @@
-"""Holding out part of the training pairs, and taking only the first of a split."""
+"""Holding out a share of the training prompts for validation, and limiting a split's rows."""
 
 import hashlib
 import itertools
@@ -12,9 +12,9 @@ from fpo_core.data.pairs import Pair
 def in_holdout(pair: Pair, fraction: float, seed: int) -> bool:
     """Whether a pair belongs to the held-out share of prompts.
 
-    It depends on the prompt's text and the seed alone: all pairs of a prompt fall on one side, and
-    pairs added later move none of those that were there. An implicit prompt is whatever a pair's
-    own sides have in common, so keep prompts explicit where several pairs share one.
+    It depends only on the prompt's text and the seed: all pairs of a prompt are in the same split,
+    and adding pairs moves no other. An implicit prompt is the common prefix of one pair's sides and
+    may differ between pairs, so make prompts explicit where several pairs share one.
     """
     prompt = json.dumps(pair.split()[0], sort_keys=True, default=str)
     digest = hashlib.blake2b(f"{seed}:{prompt}".encode(), digest_size=8).digest()
@@ -23,18 +23,18 @@ def in_holdout(pair: Pair, fraction: float, seed: int) -> bool:
 
 @dataclass(frozen=True)
 class Part(Iterable[Pair]):
-    """The pairs of `source` that are held out (or not), at most `limit` of them."""
+    """The pairs of `source` in the held-out share, or in the rest, at most `limit` of them."""
 
     source: Iterable[Pair]
     fraction: float = 0.0
     seed: int = 0
-    held: bool = False
+    held_out: bool = False
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Pair]:
-        return itertools.islice(self._belonging(), self.limit)
+        return itertools.islice(self._pairs(), self.limit)
 
-    def _belonging(self) -> Iterator[Pair]:
+    def _pairs(self) -> Iterator[Pair]:
         if not self.fraction:
             return iter(self.source)
-        return (p for p in self.source if in_holdout(p, self.fraction, self.seed) == self.held)
+        return (p for p in self.source if in_holdout(p, self.fraction, self.seed) == self.held_out)

@@ -1,7 +1,7 @@
-"""Tokenised pairs in memory-mapped files: one of token ids, one index record per pair.
+"""Tokenised pairs in memory-mapped files: token ids in one, an index record per pair in another.
 
-`<split>.tokens` holds little-endian int32 ids, each pair as prompt, chosen completion, rejected
-completion, one pair after the other. `<split>.index` holds one `INDEX` record per pair.
+`<split>.tokens` holds little-endian int32 ids: prompt, chosen completion and rejected completion of
+each pair in turn. `<split>.index` holds one `INDEX` record per pair.
 """
 
 import hashlib
@@ -30,15 +30,15 @@ INDEX = np.dtype(
         ("key", "u1", (KEY_BYTES,)),
     ]
 )
-"""Where a pair's ids start, its row (or line) in the data file, its lengths, and its key."""
+"""Offset of a pair's first id, its row in the data file, the lengths of its parts, and its key."""
 
 _CHECKED_ROWS = 4096
 
 
 def row_key(ids: Int32s, prompt: int, chosen: int) -> bytes:
-    """The 16-byte name of a pair: its ids as stored, and where prompt and chosen end.
+    """The 16-byte key of a pair: a hash of its ids and of the lengths of prompt and chosen.
 
-    The same on every machine; it changes with any token id and with the mask.
+    It is the same on every machine and changes with any token id and with the completion mask.
     """
     lengths = np.array([prompt, chosen], TOKEN).tobytes()
     body = np.ascontiguousarray(ids, TOKEN).tobytes()
@@ -47,7 +47,7 @@ def row_key(ids: Int32s, prompt: int, chosen: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class TokenisedPair:
-    """One pair in tokens: the shared prompt and what each side adds to it, and the row's key."""
+    """One pair as token ids: the shared prompt, both completions, and the pair's key."""
 
     prompt: Int32s
     chosen: Int32s
@@ -62,7 +62,7 @@ class TokenisedPair:
 
 
 def pack(pairs: Iterable[tuple[int, Sequence[int], Sequence[int], Sequence[int]]]) -> "Packed":
-    """(row, prompt, chosen, rejected) each -> their ids in one array and their index records."""
+    """Pairs as (row, prompt, chosen, rejected) -> their ids in one array, and index records."""
     ids: list[Int32s] = []
     records = []
     start = 0
@@ -78,14 +78,14 @@ def pack(pairs: Iterable[tuple[int, Sequence[int], Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Some pairs as two arrays: ids (n_tokens,) int32 and index (n,) of `INDEX` records."""
+    """Pairs as two arrays: ids (n_tokens,) int32 and `INDEX` records (n,)."""
 
     tokens: Int32s
     index: npt.NDArray[Any]
 
 
 class RowWriter:
-    """Appends packed pairs to `<folder>/<split>.tokens` and `.index`; memory stays flat."""
+    """Appends packed pairs to `<folder>/<split>.tokens` and `.index`, in constant memory."""
 
     def __init__(self, folder: Path, split: str) -> None:
         self._tokens = (folder / f"{split}.tokens").open("wb")
@@ -93,7 +93,7 @@ class RowWriter:
         self._start = 0
 
     def append(self, packed: Packed) -> None:
-        """Write `packed` behind what is there."""
+        """Append `packed`, with its offsets shifted to the end of the file."""
         index = packed.index.copy()
         index["start"] += self._start
         self._start += len(packed.tokens)
@@ -109,7 +109,7 @@ class RowWriter:
 
 
 class TokenisedPairs(Sequence[TokenisedPair]):
-    """Tokenised pairs of one split, in memory or memory-mapped; reading one copies nothing."""
+    """Tokenised pairs of one split, in memory or memory-mapped; reading a pair copies no ids."""
 
     def __init__(self, tokens: Int32s, index: npt.NDArray[Any]) -> None:
         self._tokens = tokens
@@ -117,7 +117,7 @@ class TokenisedPairs(Sequence[TokenisedPair]):
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
-        """Map the files that `RowWriter` left. DataError where they are damaged."""
+        """Memory-map the files of a `RowWriter`. Raises DataError where they are damaged."""
         try:
             tokens = np.memmap(folder / f"{split}.tokens", TOKEN, "r")
             index = np.memmap(folder / f"{split}.index", INDEX, "r")
@@ -126,7 +126,7 @@ class TokenisedPairs(Sequence[TokenisedPair]):
                 f"{folder}: tokenised rows of {split} cannot be read: {error}"
             ) from None
         pairs = cls(tokens, index)
-        if not pairs._is_whole():
+        if not pairs._is_intact():
             raise DataError(f"{folder}: tokenised rows of {split} are damaged: delete the folder")
         return pairs
 
@@ -136,14 +136,14 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         return int((2 * index["prompt"] + index["chosen"] + index["rejected"]).sum())
 
     def fingerprint(self) -> str:
-        """SHA-256 of the pairs' keys in order: it changes with any token, mask or place."""
+        """SHA-256 of the pairs' keys in order: it changes with any token, mask or position."""
         return hashlib.sha256(np.ascontiguousarray(self._index["key"]).tobytes()).hexdigest()
 
     @classmethod
     def from_lists(
         cls, pairs: Iterable[tuple[Sequence[int], Sequence[int], Sequence[int]]]
     ) -> Self:
-        """Pairs in memory from (prompt, chosen, rejected) token ids; rows are numbered from 1."""
+        """Pairs in memory from (prompt, chosen, rejected) token ids, rows numbered from 1."""
         packed = pack((row, *pair) for row, pair in enumerate(pairs, start=1))
         return cls(packed.tokens, packed.index)
 
@@ -171,7 +171,7 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         )
 
     def lengths(self) -> Int64s:
-        """Tokens of each pair's longer side, prompt included: (n,). Batches are made from it."""
+        """Tokens of each pair's longer side, prompt included: (n,); batches are planned from it."""
         longer = np.maximum(self._index["chosen"], self._index["rejected"])
         return np.asarray(self._index["prompt"] + longer, np.int64)
 
@@ -180,11 +180,13 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         return [key.tobytes() for key in self._index["key"]]
 
     def source_rows(self) -> Int64s:
-        """The row (line, for JSONL) of the data file that each pair came from, from 1: (n,)."""
+        """The row of the data file of each pair, from 1 (the line, for JSONL): (n,)."""
         return np.asarray(self._index["row"], np.int64)
 
-    def _is_whole(self) -> bool:
-        """Starts and lengths fit together, and keys match ids on rows spread over the file."""
+    def _is_intact(self) -> bool:
+        """Offsets agree with lengths, and keys with ids on a sample of rows across the file."""
+        # Hashing every row would read the whole file at each start; a sample catches truncation and
+        # misalignment.
         sizes = sum(self._index[name].astype(np.int64) for name in ("prompt", "chosen", "rejected"))
         ends = np.cumsum(sizes)
         starts = self._index["start"]

@@ -1,10 +1,10 @@
 """From pairs to token ids: which tokens are the shared prompt, and which are scored.
 
-A conversation is what the chat template writes of all its messages; a text is prompt + completion,
-with the tokenizer's own beginning (BOS) once and EOS once. Both sides are tokenised whole. The
-shared prompt is the longest beginning that the tokenised prompt, the chosen side and the rejected
-side have in common; every token after it is scored: the end of turn, and what the template writes
-behind it (a line break, often), so that ids and |y| are those of the whole rendered text.
+A conversation is rendered by the chat template; a text is prompt + completion with the tokenizer's
+leading tokens (BOS) and EOS added once. Each side is tokenised as a whole. The shared prompt is the
+longest common prefix of the tokenised prompt, the chosen side and the rejected side. Every token
+after it is scored, the end of turn and what the template writes after that included (often a line
+break), so that ids and |y| are those of the rendered text.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Sides = tuple[Ids, Ids, Ids]
 
 
 class PairTokeniser:
-    """Makes token ids of pairs with one tokenizer and one token budget."""
+    """Tokenises pairs with one tokenizer and one token budget."""
 
     def __init__(
         self, tokenizer: Tokenizer, max_seq_length: int, max_prompt_length: int | None = None
@@ -36,26 +36,27 @@ class PairTokeniser:
         self._budget = Budget(max_seq_length, max_prompt_length, special["bos"], ends)
 
     def __call__(self, pairs: Sequence[Pair]) -> tuple[Packed, SplitReport]:
-        """The pairs that can be used, packed, and what became of all of them.
+        """The usable pairs, packed, and a report on all.
 
-        Raises DataError, naming the row, where the chat template refuses one.
+        Raises DataError, with the row, where the chat template refuses a conversation.
         """
         report = SplitReport(read=len(pairs))
+        # One call for all texts of the chunk: a fast tokenizer is far slower text by text.
         texts = list(chain.from_iterable(self._texts(pair) for pair in pairs))
         for i, text in enumerate(texts):
             _check_unicode(text, pairs[i // 3].where)
         ids = self._encode(texts)
-        kept = []
+        usable = []
         for i, pair in enumerate(pairs):
             prompt, chosen, rejected = ids[3 * i : 3 * i + 3]
-            sides = self._usable(pair, prompt, chosen, rejected, report)
+            sides = self._sides(pair, prompt, chosen, rejected, report)
             if sides is not None:
                 report.keep(*map(len, sides))
-                kept.append((pair.row, *sides))
-        return pack(kept), report
+                usable.append((pair.row, *sides))
+        return pack(usable), report
 
     def _texts(self, pair: Pair) -> tuple[str, str, str]:
-        """The prompt, and prompt + completion of each side, as text for the tokenizer."""
+        """The prompt, and prompt + completion of each side, as rendered text."""
         prompt, *completions = pair.split()
         if isinstance(prompt, str):
             return prompt, f"{prompt}{completions[0]}", f"{prompt}{completions[1]}"
@@ -63,8 +64,8 @@ class PairTokeniser:
             self._render(pair, [*prompt, *messages], generation_prompt=False)
             for messages in completions
         )
-        before = self._render(pair, prompt, generation_prompt=True) if prompt else ""
-        return before, chosen, rejected
+        opening = self._render(pair, prompt, generation_prompt=True) if prompt else ""
+        return opening, chosen, rejected
 
     def _render(self, pair: Pair, messages: list[Any], *, generation_prompt: bool) -> str:
         return render(
@@ -77,7 +78,7 @@ class PairTokeniser:
         )
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        # The template has already written BOS; for texts it is put in front below.
+        # A chat template writes BOS itself; `_begin` adds it to plain texts.
         encoded = self._tokenizer(
             texts,
             add_special_tokens=False,
@@ -87,22 +88,24 @@ class PairTokeniser:
         )
         return encoded.input_ids
 
-    def _usable(
+    def _sides(
         self, pair: Pair, prompt: Ids, chosen: Ids, rejected: Ids, report: SplitReport
     ) -> Sides | None:
-        """The sides of a pair within the budget, or None where it cannot be used."""
+        """Prompt and completions within the budget, or None where the pair is unusable."""
         if not pair.is_conversation:
             prompt = self._begin(prompt)
             chosen, rejected = (self._end(self._begin(ids)) for ids in (chosen, rejected))
         if pair.prompt is None and not pair.is_conversation:
             prompt = chosen[: common_prefix(chosen, rejected)]
+        # A tokenizer may merge the end of the prompt with the start of a completion: only tokens
+        # that all three have in common are prompt.
         shared = min(common_prefix(prompt, chosen), common_prefix(prompt, rejected))
         if shared < len(prompt):
             report.note("not_prefix", pair.where)
         return self._fit(pair, chosen[:shared], chosen[shared:], rejected[shared:], report)
 
     def _begin(self, ids: Ids) -> Ids:
-        """`ids` behind the tokenizer's leading ids, unless the text has spelt them out."""
+        """`ids` with the tokenizer's leading ids, unless the text already contains them."""
         size = len(self._leading)
         return ids if list(ids[:size]) == self._leading else [*self._leading, *ids]
 
@@ -148,7 +151,7 @@ def _problem(prompt: Ids, chosen: Ids, rejected: Ids) -> str | None:
 
 
 def _check_unicode(text: str, where: str) -> None:
-    """JSON can hold half of a surrogate pair, which is no character: a tokenizer cannot take it."""
+    """JSON can hold half of a surrogate pair, which no tokenizer accepts."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -156,7 +159,7 @@ def _check_unicode(text: str, where: str) -> None:
 
 
 def common_prefix(a: Ids, b: Ids) -> int:
-    """How many ids `a` and `b` share from their beginning."""
+    """Length of the common prefix of `a` and `b`."""
     size = min(len(a), len(b))
     if a[:size] == b[:size]:
         return size

@@ -1,4 +1,4 @@
-"""A model's tokenizer: loading it, its special tokens, its chat template, and its fingerprint."""
+"""A model's tokenizer: loading, special tokens, chat template, and fingerprint."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from fpo_core.errors import DataError, ModelError
 from fpo_core.io.hub import advice
 
 Tokenizer = Any
-"""A transformers tokenizer: `PreTrainedTokenizerBase`, which is not imported for its name."""
+"""A transformers `PreTrainedTokenizerBase`; importing that library for a type takes seconds."""
 
 _PROBE = "probe"
 
@@ -21,9 +21,9 @@ _PROBE = "probe"
 def load_tokenizer(
     model: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> Tokenizer:
-    """The tokenizer in a model folder or of a hub name. ModelError, in one sentence, where none is.
+    """The tokenizer of a model folder or hub name. Raises ModelError where it cannot be loaded.
 
-    A tokenizer that comes with code of its own needs `trust_remote_code`.
+    A tokenizer with custom code needs `trust_remote_code`.
     """
     folder = Path(model).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -37,24 +37,26 @@ def load_tokenizer(
         return AutoTokenizer.from_pretrained(
             name, revision=revision, trust_remote_code=trust_remote_code
         )
-    except Exception as error:  # transformers, the hub and a model's own code raise what they like
+    except Exception as error:  # transformers, the hub or custom code: no common class
         known = None if folder.is_dir() else advice(model, error)
         raise ModelError(known or _why_not(model, folder.is_dir(), error)) from None
 
 
 def _why_not(model: str, is_folder: bool, error: Exception) -> str:
-    """One sentence from whatever went wrong while loading."""
+    """One sentence for an error while loading."""
     text = " ".join(str(error).split())
     if is_folder and not any((Path(model).expanduser()).glob("*token*")):
-        return f"the folder {model} holds no tokenizer: expected tokenizer.json beside the model"
+        return f"the folder {model} holds no tokenizer, expected tokenizer.json: add its files"
     if "trust_remote_code" in text:
-        return f"the tokenizer of {model} brings its own code: read it, then --trust-remote-code"
+        return f"the tokenizer of {model} has custom code: read it, then set trust_remote_code"
     if "gated repo" in text:
         return f"{model} is gated on the hub: accept its licence there and log in (hf auth login)"
     if not is_folder and "not a valid model identifier" in text:
-        return f"{model} is no local folder and no public model on the hub: check the name"
+        return f"{model} is neither a local folder nor a public model on the hub: check the name"
     if not is_folder and ("connect" in text.lower() or "offline" in text.lower()):
-        return f"{model} is no local folder, and the hub cannot be reached: check name and network"
+        return (
+            f"{model} is not a local folder, and the hub cannot be reached: check name and network"
+        )
     reason = text.split(". ")[0] or type(error).__name__
     return f"the tokenizer of {model} cannot be loaded: {reason}"
 
@@ -68,7 +70,7 @@ def render(
     kwargs: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> str:
-    """A conversation as the text that the tokenizer's own chat template makes of it.
+    """A conversation as text, by the tokenizer's chat template.
 
     Raises DataError, with `where`, if there is no template or it refuses the conversation.
     """
@@ -90,7 +92,7 @@ def render(
 
 
 def leading_ids(tokenizer: Tokenizer) -> list[int]:
-    """What the tokenizer puts before a plain text, usually BOS or nothing."""
+    """The ids that the tokenizer puts before a plain text, usually BOS or none."""
     bare = tokenizer(_PROBE, add_special_tokens=False, verbose=False).input_ids
     full = tokenizer(_PROBE, verbose=False).input_ids
     starts = range(len(full) - len(bare) + 1)
@@ -100,10 +102,10 @@ def leading_ids(tokenizer: Tokenizer) -> list[int]:
 def special_ids(tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
     """Token ids by role: "bos", "eos", "pad" and "end_of_turn", each empty where there is none.
 
-    The end of a turn is the first special token that the chat template writes after the words of
-    an assistant; a tokenizer without a template ends with EOS.
+    The end of turn is the first special token that the chat template writes after an assistant's
+    message; without a template it is EOS.
     """
-    named = {
+    roles = {
         name: () if id_ is None else (int(id_),)
         for name, id_ in (
             ("bos", tokenizer.bos_token_id),
@@ -111,7 +113,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, tuple[int, ...]]:
             ("pad", tokenizer.pad_token_id),
         )
     }
-    return named | {"end_of_turn": _end_of_turn(tokenizer) or named["eos"]}
+    return roles | {"end_of_turn": _end_of_turn(tokenizer) or roles["eos"]}
 
 
 def _end_of_turn(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -126,9 +128,9 @@ def _end_of_turn(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
-    """A name for all that a tokenizer does to text, its chat template included.
+    """A hash of how a tokenizer turns text into ids, its chat template included.
 
-    It is the same wherever the tokenizer was loaded from and whatever it was used for.
+    It does not depend on where the tokenizer was loaded from or what it was used for.
     """
     total = hashlib.sha256()
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -136,11 +138,11 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
         _add_files(total, tokenizer)
     else:
         state = json.loads(backend.to_str())
-        # Left behind by the last call with padding or truncation; ours use neither.
+        # State of the last call with padding or truncation, not part of the tokenizer.
         state.update(padding=None, truncation=None)
         total.update(json.dumps(state, sort_keys=True).encode())
-    words = [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
-    total.update(json.dumps(words, sort_keys=True).encode())
+    settings = [type(tokenizer).__name__, tokenizer.special_tokens_map, tokenizer.chat_template]
+    total.update(json.dumps(settings, sort_keys=True).encode())
     return total.hexdigest()
 
 

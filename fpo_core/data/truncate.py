@@ -1,4 +1,4 @@
-"""Fitting a pair into a token budget without losing what ends a completion."""
+"""Cutting a pair to a token budget while preserving the end of turn of its completions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,20 +6,19 @@ from dataclasses import dataclass, field
 from fpo_core.errors import ConfigError
 
 _LONGEST_TAIL = 8
-"""An end of turn further than this from the end is that of an earlier message, not the last."""
+"""An end of turn further than this from the end belongs to an earlier message."""
 
 Ids = Sequence[int]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Token budgets, and the ids that survive a cut.
+    """Token budgets, and the ids that must survive a cut.
 
-    `max_prompt_length` caps every prompt. Without it a prompt is shortened only where the pair
-    is too long, and not below half of `max_seq_length`. The prompt gives way first, then
-    completions; a cut prompt keeps its BOS (models lean on it) and its right end, shared by both
-    sides. A cut completion keeps its beginning and its end of turn with what the template writes
-    after it.
+    `max_prompt_length` caps every prompt. Without it a prompt is cut only where the pair is too
+    long, and not below half of `max_seq_length`. Prompts are cut before completions. A cut prompt
+    retains its BOS, which many models use as an attention sink, and its right end. A cut completion
+    retains its beginning, and its end of turn with what the template writes after it.
     """
 
     max_seq_length: int
@@ -35,13 +34,13 @@ class Budget:
             )
 
     def prompt_length(self, prompt: int, longest: int) -> int:
-        """Tokens that a prompt keeps beside completions of at most `longest` tokens."""
+        """Tokens left to a prompt whose longer completion has `longest` tokens."""
         cap = prompt if self.max_prompt_length is None else self.max_prompt_length
         floor = self.max_prompt_length or self.max_seq_length // 2
         return min(prompt, cap, max(self.max_seq_length - longest, floor))
 
     def cut_prompt(self, prompt: Ids, length: int) -> Ids:
-        """The last `length` ids of a prompt, its BOS in place of the first of them."""
+        """The last `length` ids of a prompt, the first of them replaced by its BOS."""
         if len(prompt) <= length:
             return prompt
         if length > 1 and prompt[0] in self.bos:
@@ -49,7 +48,7 @@ class Budget:
         return prompt[len(prompt) - length :]
 
     def cut_completion(self, completion: Ids, length: int) -> Ids | None:
-        """`completion` in at most `length` ids, or None where nothing but its end would be left."""
+        """`completion` in at most `length` ids, or None where only its end of turn would fit."""
         if len(completion) <= length:
             return completion
         tail = self._tail(completion)

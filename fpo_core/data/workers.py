@@ -1,4 +1,4 @@
-"""Tokenising on all cores, in order and with flat memory: the output never depends on how many."""
+"""Tokenising on all cores in constant memory; the output does not depend on their number."""
 
 import os
 from collections import deque
@@ -16,7 +16,7 @@ from fpo_core.errors import DataError
 
 _ROWS_PER_CHUNK = 256
 _CHUNKS_IN_PROCESS = 32
-"""Up to this many chunks (8192 rows) are tokenised sooner than processes start."""
+"""Up to this many chunks (8192 rows) take less time than starting processes."""
 
 Tokenised = tuple[Packed, SplitReport]
 
@@ -24,10 +24,10 @@ Tokenised = tuple[Packed, SplitReport]
 def tokenise_all(
     pairs: Iterable[Pair], tokeniser: PairTokeniser, workers: int | None = None
 ) -> Iterator[Tokenised]:
-    """Tokenise a stream of pairs chunk by chunk, in the order of the stream.
+    """Tokenise a stream of pairs chunk by chunk, in order.
 
-    Many rows go to `workers` processes (by default one per core), started afresh rather than
-    forked: a script that calls this needs the `if __name__ == "__main__":` guard.
+    Many rows go to `workers` processes, by default one per core up to 8. They are spawned, so a
+    script that calls this needs the `if __name__ == "__main__":` guard.
     """
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     chunks = _chunks(pairs)
@@ -46,9 +46,9 @@ def _chunks(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
 def _in_processes(
     chunks: Iterable[list[Pair]], tokeniser: PairTokeniser, workers: int
 ) -> Iterator[Tokenised]:
-    """Keep two chunks per worker under way, no more, so that nothing piles up."""
+    """Submit at most two chunks per worker ahead, which bounds memory."""
     waiting: deque[Future[Tokenised]] = deque()
-    # A fork would copy the threads of torch and mlx in an unknown state.
+    # fork() would copy locks that threads of torch or mlx hold, and deadlock.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (tokeniser,))
     try:
         with pool:
@@ -70,7 +70,7 @@ _tokeniser: PairTokeniser | None = None
 
 def _start(tokeniser: PairTokeniser) -> None:
     global _tokeniser  # noqa: PLW0603
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each worker has one core
     _tokeniser = tokeniser
 
 

@@ -18,7 +18,7 @@ from fpo_core.config import (
     OptimiserConfig,
     TrainConfig,
 )
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 
 CARD_FILE = "README.md"
 PICTURE = "curves.png"
@@ -123,12 +123,12 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    named = zip(config.sae or (), features.taps, strict=True)
+    named = zip(config.sae or (), features.hooked, strict=True)
     lines = [line for name, tap in named for line in _described(name, tap)]
     return _section("Autoencoder", lines[0]) + lines[1:]
 
 
-def _described(name: str, tap: FeatureTap) -> list[str]:
+def _described(name: str, tap: HookedSae) -> list[str]:
     sae = tap.sae
     made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
     text = (

@@ -13,7 +13,7 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss import logps
 from fpo_core.loss.scores import Scores
-from fpo_core.sae.discrepancy import discrepancy, let_through, pool, top_mask
+from fpo_core.sae.discrepancy import discrepancy, pool, straight_through, top_mask
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
@@ -192,7 +192,7 @@ def compare_features(
     if reference is None or reference.pooled is None or objective is None:
         return scores
     if objective.straight_through:
-        pooled = let_through(xp, scores.pooled, pre_activation(), reference.pooled)
+        pooled = straight_through(xp, scores.pooled, pre_activation(), reference.pooled)
         scores = dataclasses.replace(scores, pooled=pooled)
     sides = zip(_apart(scores.pooled, widths), _apart(reference.pooled, widths), strict=True)
     found = [_compared(xp, *pooled, reference.weights, objective) for pooled in sides]

@@ -1,4 +1,4 @@
-"""The reference store: what the frozen model says of every pair, computed once (§3)."""
+"""The reference store: log-probabilities and features of the frozen model, per pair (§3)."""
 
 from fpo_core.reference.key import StoreKey
 from fpo_core.reference.reader import ReferenceStore

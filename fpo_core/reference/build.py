@@ -1,4 +1,4 @@
-"""Phase 1: run the frozen model once over every pair, and keep what it says (§3)."""
+"""Phase 1: score every pair once with the frozen model and store the results (§3)."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from fpo_core.sae.taps import Features
 
 
 def store_key(model: str, adapter: str | None, features: Features | None) -> StoreKey:
-    """The identity of a run's reference from fingerprints of model and adapter."""
+    """The key of a run's reference, from the fingerprints of model and adapter."""
     if features is None:
         return StoreKey(model, adapter)
     pooling = describe_pooling(features)
@@ -32,15 +32,15 @@ def store_key(model: str, adapter: str | None, features: Features | None) -> Sto
 
 
 def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
-    """Per split, the positions of pairs that the store lacks; all, where it is not begun.
+    """Per split, the positions of the pairs that the store lacks; all where there is no store.
 
-    Raises StoreError where a store is there but was made from something else.
+    Raises StoreError where the store was made with another key.
     """
     return _missing(_open(folder, key), splits)
 
 
 def _open(folder: Path, key: StoreKey) -> ReferenceStore | None:
-    """The store, where it is begun; StoreError where it was made from something else."""
+    """The store, or None where there is none. Raises StoreError where its key differs."""
     if not ReferenceStore.exists(folder):
         return None
     store = ReferenceStore.open(folder)
@@ -64,27 +64,26 @@ def extend_store(
     group: Group = ALONE,
     widths: Sequence[int] = (),
 ) -> ReferenceStore:
-    """Score every pair that the store lacks with the frozen policy; begin the store if need be.
+    """Score the pairs that the store lacks with the frozen policy; create the store if absent.
 
-    `widths` are the features of each autoencoder, where there are several.
-
-    Stopped at any point, a later call goes on from the last whole shard. A store that is extended
-    keeps the cap and precision that it was begun with. The processes of a group share the batches;
-    the first one writes what one process alone would.
+    `widths` are the d_sae of each autoencoder, where there are several. After an interruption the
+    next call continues from the last complete shard. An extended store retains its feature cap and
+    precision. The processes of a group share the batches; the first writes the same store that a
+    single process would.
     """
     store = _open(folder, key)
     missing = _missing(store, splits)
     if store is not None and not any(missing):
         return store
-    wait(group)  # until all have seen what is missing
+    wait(group)  # no process may write before all have read what is missing
     writer = None if group.rank else _writer(folder, store, key, policy, config, widths)
     progress = _Progress(sum(map(len, missing)), emit)
     for split, positions in zip(splits, missing, strict=True):
         rows = np.asarray(positions, np.int64)
-        for chosen, scores in _scored(policy, split, rows, config.tokens_per_batch, group):
+        for batch, scores in _scored(policy, split, rows, config.tokens_per_batch, group):
             if writer is not None:
-                writer.add([split[int(i)].key for i in chosen], scores)
-            progress.advance(len(chosen), split.num_tokens(chosen))
+                writer.add([split[int(i)].key for i in batch], scores)
+            progress.advance(len(batch), split.num_tokens(batch))
     if writer is not None:
         writer.close()
     wait(group)
@@ -99,11 +98,11 @@ def _writer(
     config: ReferenceConfig,
     widths: Sequence[int],
 ) -> StoreWriter:
-    begun = None if store is None else store.manifest
-    if begun is not None and begun["key"]["sae"] is not None and key.sae is None:
+    manifest = None if store is None else store.manifest
+    if manifest is not None and manifest["key"]["sae"] is not None and key.sae is None:
         raise StoreError(
             f"the reference store {folder} holds features and lacks some pairs, which a run "
-            "without an autoencoder cannot add: give --sae, or another --reference folder"
+            "without an autoencoder cannot add: set sae, or name another reference folder"
         )
     made_with = {
         "fpo": __version__,
@@ -113,13 +112,13 @@ def _writer(
     }
     return StoreWriter(
         folder,
-        key if begun is None else StoreKey(**begun["key"]),
-        cap=config.feature_cap if begun is None else begun["feature_cap"],
-        dtype=config.feature_dtype if begun is None else begun["feature_dtype"],
+        key if manifest is None else StoreKey(**manifest["key"]),
+        cap=config.feature_cap if manifest is None else manifest["feature_cap"],
+        dtype=config.feature_dtype if manifest is None else manifest["feature_dtype"],
         rows_per_shard=config.rows_per_shard,
         widths=widths,
-        made_with=made_with if begun is None else begun["made_with"],
-        shards=None if begun is None else begun["shards"],
+        made_with=made_with if manifest is None else manifest["made_with"],
+        shards=None if manifest is None else manifest["shards"],
     )
 
 
@@ -130,16 +129,16 @@ def _scored(
     tokens_per_batch: int,
     group: Group,
 ) -> Iterator[tuple[Int64s, Scores]]:
-    """Pairs of a split and their scores, as many batches at a time as there are processes."""
+    """Rows of a split and their scores, gathered from one batch per process at a time."""
     plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
     for first in range(0, len(plan), group.size):
-        turn = plan[first : first + group.size]
-        own = None
-        if group.rank < len(turn):
-            own = policy.score(collate(split, rows[turn[group.rank]]))
-        ends = np.cumsum([0, *map(len, turn)] + [0] * (group.size - len(turn)))
+        batches = plan[first : first + group.size]
+        local = None  # the last round may have fewer batches than processes
+        if group.rank < len(batches):
+            local = policy.score(collate(split, rows[batches[group.rank]]))
+        ends = np.cumsum([0, *map(len, batches)] + [0] * (group.size - len(batches)))
         owners = [np.arange(*part) for part in pairwise(ends)]
-        yield rows[joined(turn)], gather_scores(group, own, owners)
+        yield rows[joined(batches)], gather_scores(group, local, owners)
 
 
 class _Progress:

@@ -1,15 +1,15 @@
-"""Finding a pair's record by its key, in 16 bytes of memory a row."""
+"""Finding a pair's record by its key, with 16 bytes of memory per row."""
 
 from typing import Any
 
 import numpy as np
 
 _HEAD = 8
-"""Bytes of a key that are kept; the rest is compared on disk."""
+"""Bytes of a key held in memory; a match is confirmed by comparing the rest on disk."""
 
 
 class KeyIndex:
-    """Where the record of each key lies in a list of shards."""
+    """Maps keys to (shard, row) in a list of shards, by binary search."""
 
     def __init__(self, shards: list[dict[str, np.ndarray]]) -> None:
         self._keys = [shard["key"] for shard in shards]
@@ -28,10 +28,11 @@ class KeyIndex:
         return self.find(key) is not None
 
     def find(self, key: bytes) -> tuple[int, int] | None:
-        """The number of the shard and the row in it, or None."""
+        """Index of the shard and row within it, or None."""
         wanted: Any = np.frombuffer(key, np.uint8)
         head = _heads(wanted[None])[0]
         at = int(np.searchsorted(self._heads, head))
+        # Different keys may have equal heads: compare all of them.
         while at < len(self._heads) and self._heads[at] == head:
             shard, row = int(self._shards[at]), int(self._rows[at])
             if (self._keys[shard][row] == wanted).all():
@@ -41,5 +42,5 @@ class KeyIndex:
 
 
 def _heads(keys: np.ndarray) -> np.ndarray:
-    """(n, bytes) -> (n,) the first bytes of each as one number."""
+    """The first bytes of each key as one integer: (n, bytes) -> (n,) uint64."""
     return np.ascontiguousarray(keys[:, :_HEAD]).view(np.uint64)[:, 0]

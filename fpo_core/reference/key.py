@@ -1,4 +1,4 @@
-"""What a reference store depends on: two stores with equal keys hold the same numbers."""
+"""What the numbers of a reference store depend on, and its file format's constants."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,23 +19,23 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class StoreKey:
-    """Identity of the reference: model, adapter, autoencoder, hook and pooling."""
+    """What the stored numbers depend on; stores with equal keys hold the same numbers."""
 
     model: str
     """Fingerprint of the model's configuration and weights."""
     adapter: str | None = None
-    """Fingerprint of the adapter that the reference starts with."""
+    """Fingerprint of the reference's adapter, if any."""
     sae: str | None = None
-    """SHA-256 of each autoencoder's payload; None where no features are stored."""
+    """SHA-256 of each autoencoder's payload, joined by +; None where no features are stored."""
     hook: str | None = None
-    """Where each autoencoder reads the model."""
+    """The hook of each autoencoder, joined by +."""
     pooling: str | None = None
-    """Which completion tokens the pooled features leave out."""
+    """How features are pooled, and which token ids are excluded."""
 
     def differences(self, stored: "StoreKey") -> list[str]:
-        """What a run with this key would find different in a store with another, a line each.
+        """How the key of a store differs from this one, a line per field.
 
-        A run without an autoencoder reads only log-probabilities, so any stored features will do.
+        A run without an autoencoder reads only log-probabilities and accepts any features.
         """
         ignored = {"sae", "hook", "pooling"} if self.sae is None else set()
         return [
@@ -46,12 +46,12 @@ class StoreKey:
         ]
 
     def check(self, stored: "StoreKey", folder: Path) -> None:
-        """Raise StoreError listing what differs, where anything does."""
+        """Raise StoreError with the differences, if there are any."""
         differences = self.differences(stored)
         if differences:
             raise StoreError(
                 f"the reference store {folder} was made from something else "
-                f"({'; '.join(differences)}): name another --reference folder, or delete this one"
+                f"({'; '.join(differences)}): name another reference folder, or delete this one"
             )
 
     def to_mapping(self) -> dict[str, Any]:

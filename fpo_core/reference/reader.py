@@ -1,4 +1,4 @@
-"""Reading a reference store: memory-mapped shards, looked up by the key of a pair."""
+"""Reading a reference store: memory-mapped shards, looked up by the key of each pair."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from fpo_core.reference.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
 
 @dataclass(frozen=True)
 class ReferenceStore:
-    """An opened store. Rows are looked up by key: absent ones are missing, extra ones ignored."""
+    """An opened store. Pairs are looked up by key, so it may hold more than a run needs."""
 
     folder: Path
     key: StoreKey
@@ -27,18 +27,18 @@ class ReferenceStore:
 
     @classmethod
     def open(cls, folder: Path) -> "ReferenceStore":
-        """Open a store; raises StoreError where it is absent, damaged or of another version."""
+        """Open a store. Raises StoreError where it is absent, damaged or of another version."""
         manifest = _read_manifest(folder)
         shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
         return cls(folder, StoreKey(**manifest["key"]), manifest, shards, KeyIndex(shards))
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether a store was begun there."""
+        """Whether `folder` holds a store, complete or not."""
         return (folder / MANIFEST).is_file()
 
     def missing(self, keys: Iterable[bytes]) -> list[int]:
-        """Positions of the keys that the store has no record of; of equal keys, the first."""
+        """Positions of the keys that the store lacks; the first of equal keys."""
         absent: dict[bytes, int] = {}
         for position, key in enumerate(keys):
             if key not in self.index:
@@ -46,15 +46,16 @@ class ReferenceStore:
         return list(absent.values())
 
     def batch(self, keys: list[bytes], d_sae: int | None) -> ReferenceBatch:
-        """The reference of b pairs as NumPy arrays, (2b,) and (2b, d_sae), chosen then rejected.
+        """The reference of b pairs: log-probabilities (2b,), pooled features (2b, d_sae) or None.
 
-        Raises StoreError for a key that is not stored.
+        Rows are chosen, then rejected. Raises StoreError for a key that is not stored.
         """
-        places = [self._place(key) for key in keys]
-        rows = [(shard, i, side) for side in (0, 1) for shard, i in places]
+        records = [self._find(key) for key in keys]
+        rows = [(shard, i, side) for side in (0, 1) for shard, i in records]
         logps = np.array([shard["logps"][i, side] for shard, i, side in rows], np.float32)
         if d_sae is None:
             return ReferenceBatch(logps)
+        # A row's non-zeros are at offsets[2i + side] to the next offset of the flat arrays.
         pooled = np.zeros((len(rows), d_sae), np.float32)
         truncated = np.zeros(len(rows), np.float32)
         for n, (shard, i, side) in enumerate(rows):
@@ -64,18 +65,18 @@ class ReferenceStore:
         return ReferenceBatch(logps, pooled, truncated)
 
     def empty_feature_rows(self, keys: Iterable[bytes]) -> int:
-        """How many completions have no token that counts for features (n_D = 0), hence D = 0."""
-        places = (self._place(key) for key in keys)
-        return int(sum((shard["feature_lengths"][i] == 0).sum() for shard, i in places))
+        """How many completions have no token to pool features over (n_D = 0), hence D = 0."""
+        records = (self._find(key) for key in keys)
+        return int(sum((shard["feature_lengths"][i] == 0).sum() for shard, i in records))
 
-    def _place(self, key: bytes) -> tuple[dict[str, np.ndarray], int]:
-        place = self.index.find(key)
-        if place is None:
+    def _find(self, key: bytes) -> tuple[dict[str, np.ndarray], int]:
+        position = self.index.find(key)
+        if position is None:
             raise StoreError(
-                f"the reference store {self.folder} has no record of a pair of this data: "
-                "run `fpo reference` on the same data and options"
+                f"the reference store {self.folder} lacks a pair of this data, expected all: "
+                "build the reference with the same data and settings"
             )
-        number, row = place
+        number, row = position
         return self.shards[number], row
 
 
@@ -99,7 +100,7 @@ def _damaged(text: str) -> StoreError:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
-        raise StoreError(f"{folder} holds no reference store: build one with `fpo reference`")
+        raise StoreError(f"{folder} holds no reference store: build the reference first")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(manifest, dict):

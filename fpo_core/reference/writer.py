@@ -1,4 +1,4 @@
-"""Writing a reference store shard by shard, so that a stopped pass can go on where it was."""
+"""Writing a reference store shard by shard, so that an interrupted pass can continue."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +14,10 @@ from fpo_core.reference.key import FORMAT, MANIFEST, VERSION, StoreKey
 
 
 class StoreWriter:
-    """Appends pairs to a store folder; holds at most one shard in memory.
+    """Appends pairs to a store folder, with at most one shard in memory.
 
-    Each full shard is written, then the manifest that lists it: a crash loses the rows since then
-    and nothing else.
+    A full shard is written first, then the manifest that lists it: a crash loses at most one
+    shard's rows.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class StoreWriter:
     def add(self, keys: list[bytes], scores: Scores) -> None:
         """Store the NumPy scores of len(keys) pairs: (2b,) vectors, chosen then rejected.
 
-        Raises StoreError where a value is not finite or does not fit the store's precision.
+        Raises StoreError where a value is not finite or overflows the store's precision.
         """
         pairs = len(keys)
         for i, key in enumerate(keys):
@@ -63,13 +63,13 @@ class StoreWriter:
             self._flush(self.rows_per_shard)
 
     def close(self) -> None:
-        """Write what is left; the manifest exists afterwards even for a store without rows."""
+        """Write the remaining rows, and the manifest even where there are none."""
         self._flush(len(self._rows))
 
     def _completion(self, scores: Scores, row: int) -> dict[str, np.ndarray]:
         if not np.isfinite(scores.logps[row]):
             raise StoreError(
-                "the reference gives a log-probability that is not finite: try --dtype float32"
+                "the reference gives a log-probability that is not finite: set dtype to float32"
             )
         indices, values, nonzeros = self._sparse(scores.pooled, row)
         counted = 0 if scores.feature_lengths is None else scores.feature_lengths[row]
@@ -84,21 +84,22 @@ class StoreWriter:
         }  # pyright: ignore[reportReturnType]
 
     def _sparse(self, pooled: np.ndarray | None, row: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """The non-zeros of one pooled vector, largest magnitude first, up to the cap.
+        """Indices and values of a row's largest non-zeros up to the cap, and how many it has.
 
-        Each of several autoencoders has the cap to itself: their scales differ.
+        The cap holds for each autoencoder separately.
         """
         if pooled is None:
             return np.empty(0, np.int32), np.empty(0, self.dtype), 0
         fired = np.flatnonzero(pooled[row])
+        # Scales differ between autoencoders: under a common cap one could displace another.
         parts = np.split(fired, np.searchsorted(fired, self._starts))
-        kept = [part[_largest_first(pooled[row][part])][: self.cap] for part in parts]
-        indices = np.concatenate(kept).astype(np.int32)
+        largest = [part[_largest_first(pooled[row][part])][: self.cap] for part in parts]
+        indices = np.concatenate(largest).astype(np.int32)
         with np.errstate(over="ignore"):
             values = pooled[row][indices].astype(self.dtype)
         if not np.isfinite(values).all():
             raise StoreError(
-                f"a reference feature does not fit {self.dtype.name}: use --feature-dtype float32, "
+                f"a reference feature overflows {self.dtype.name}: set feature_dtype to float32, "
                 "and check that the autoencoder belongs to this model"
             )
         return indices, values, len(fired)
@@ -125,6 +126,7 @@ def _columns(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     columns["offsets"] = np.concatenate([[0], np.cumsum(columns.pop("stored").reshape(-1))])
     for name in ("indices", "values"):
         columns[name] = np.concatenate([row[name] for row in rows])
+    # Half the size for autoencoders of up to 65536 features.
     if columns["indices"].max(initial=0) <= np.iinfo(np.uint16).max:
         columns["indices"] = columns["indices"].astype(np.uint16)
     return {name: np.ascontiguousarray(column) for name, column in columns.items()}

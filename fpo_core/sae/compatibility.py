@@ -1,4 +1,4 @@
-"""Does an autoencoder belong to a model? Checked against the model's configuration."""
+"""Whether an autoencoder fits a model, by layer and width, from the model's configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,19 @@ from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
 
 
-def check_fit(meta: SaeMeta, config: Mapping[str, Any], hook: Hook | None = None) -> Hook:
-    """The hook to tap, `hook` or else the file's own, once it fits a model's config.json mapping.
+def check_compatible(meta: SaeMeta, config: Mapping[str, Any], hook: Hook | None = None) -> Hook:
+    """The hook to read, `hook` or else the file's, checked against a model's config.json mapping.
 
-    Raises SaeError where no hook is known, the layer does not exist, or d_in differs from the
-    width there (hidden_size; heads times head_dim for site z).
+    Raises SaeError where no hook is known, the layer does not exist, or d_in is not the width of
+    the activation there (hidden_size; for site z, heads times head_dim).
     """
     hook = hook or meta.hook
     if hook is None:
         raise SaeError(
-            "the autoencoder does not say where it reads the model, expected a hook: give it with "
-            "--hook, such as blocks.6.hook_resid_post"
+            "the autoencoder does not say where it reads the model, expected a hook: set hook, for "
+            "example to blocks.6.hook_resid_post"
         )
+    # Multimodal checkpoints (Gemma 3) nest the language model's configuration.
     nested = config.get("text_config")
     config = nested if isinstance(nested, Mapping) else config
     layers = _first(config, "num_hidden_layers", "n_layer", "num_layers")

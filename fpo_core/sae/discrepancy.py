@@ -4,10 +4,12 @@ from fpo_core.arrays.ops import Array, Ops
 
 
 def top_mask(xp: Ops, x: Array, k: int) -> Array:
-    """Which entries are among the k largest along the last axis: (..., m) -> (..., m) booleans.
+    """Whether each entry is among the k largest of the last axis: (..., m) -> (..., m) booleans.
 
-    Equal values are taken in the order of their index, so two backends cannot disagree on ties.
+    Ties are broken by the lower index, so that every backend selects the same entries.
     """
+    # A threshold has a static shape and needs no scatter; a sort's order of ties differs between
+    # frameworks. Entries equal to the k-th largest fill what room the larger ones leave.
     k = min(k, x.shape[-1])
     kth = xp.kth_largest(xp.stop_gradient(x), k)
     above = x > kth
@@ -17,28 +19,32 @@ def top_mask(xp: Ops, x: Array, k: int) -> Array:
 
 
 def pool(xp: Ops, features: Array, mask: Array) -> Array:
-    """Mean feature over a sequence's own tokens: (b, t, m), (b, t) 0/1 floats -> (b, m).
+    """Mean features over masked tokens: features (b, t, m), mask (b, t) of 0 and 1 -> c̄ (b, m).
 
-    Step 3 of eq. 10: divided by the tokens counted, never by the padded width. A sequence with no
-    token to count pools to 0.
+    Step 3 of eq. 10: the divisor is the number of masked tokens, never the padded width. A
+    sequence without any pools to 0.
     """
     total = (features * mask[..., None]).sum(1)
     count = mask.sum(1)[..., None]
     return total / xp.where(count > 0, count, 1.0)
 
 
-def let_through(xp: Ops, pooled: Array, pre: Array, reference: Array) -> Array:
-    """c̄ as it is, with a gradient for features that are off in the policy and on in the reference.
+def straight_through(xp: Ops, pooled: Array, pre: Array, reference: Array) -> Array:
+    """c̄ unchanged, with a straight-through gradient for features that only the reference has.
 
-    Such a feature, 0 at every token, has the gradient of its mean pre-activation `pre` in place of
-    none (straight-through): pooled, pre, reference (b, m) -> (b, m).
+    Where a feature is 0 at every token of the policy and non-zero in the reference, the gradient of
+    its mean pre-activation `pre` stands in for the zero one: three (b, m) arrays -> (b, m).
     """
     off = (pooled == 0) & (reference != 0)
+    # pre − stop_gradient(pre) is 0 in value and has the gradient of pre.
     return pooled + xp.where(off, pre - xp.stop_gradient(pre), 0.0)
 
 
 def union_mask(xp: Ops, policy: Array, reference: Array, k: int) -> Array:
-    """I_k: the top k of policy and of reference that fired, by magnitude: (b, m) x 2 -> (b, m)."""
+    """I_k: the k largest features of policy or reference, by magnitude: (b, m) x 2 -> (b, m).
+
+    Features that are 0 are never selected, so I_k may hold fewer than 2k.
+    """
     policy, reference = abs(xp.stop_gradient(policy)), abs(reference)
     top_policy = top_mask(xp, policy, k) & (policy > 0)
     top_reference = top_mask(xp, reference, k) & (reference > 0)
@@ -57,10 +63,10 @@ def discrepancy(
     """D = (1/k) Σ_{i∈I_k} (c̄_θ,i − c̄_ref,i)² and |I_k|: pooled (b, m) x 2 -> (b,), (b,).
 
     Eq. 10; units are squared feature activations. With `weights` (m,), the features of non-zero
-    weight stand in for I_k, their number for k, and each square is weighted (§5.3). With
-    `normalize`, D is divided by the mean of c̄_ref² over I_k, which makes it free of the
-    autoencoder's scale; it is 0 where c̄_ref is empty. Gradients flow through `policy` alone, never
-    through the choice of I_k.
+    weight replace I_k, their number replaces k, and each square is weighted (§5.3). With
+    `normalize`, D is divided by the mean of c̄_ref² over I_k, so that it does not depend on the
+    autoencoder's scale; D is 0 where c̄_ref is 0. Only `policy` receives gradients, and the
+    selection of I_k none.
     """
     reference = xp.stop_gradient(reference)
     squares = (policy - reference) * (policy - reference)
@@ -68,7 +74,7 @@ def discrepancy(
         union = union_mask(xp, policy, reference, k)
         size = xp.as_float(union).sum(-1)
     else:
-        union = weights + reference * 0 > 0
+        union = weights + reference * 0 > 0  # broadcasts (m,) to (b, m) in any framework
         size = xp.as_float(union).sum(-1)
         squares, k = squares * weights, size
     d = xp.where(union, squares, 0.0).sum(-1) / k

@@ -1,4 +1,4 @@
-"""How well an autoencoder explains a model's activations on a user's own texts."""
+"""How much of the variance of a model's activations an autoencoder explains on given texts."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,40 +12,42 @@ from fpo_core.errors import DataError
 from fpo_core.sae.taps import Features
 
 OUTLIER = 5.0
-"""Tokens whose norm exceeds this many medians are attention sinks: no autoencoder explains them."""
+"""Tokens above this many median norms are attention sinks, which no autoencoder reconstructs."""
 FITS, USABLE = 0.35, 0.6
-"""Variance unexplained up to which an autoencoder fits, and up to which it can still be used."""
+"""Largest unexplained share of variance for the verdicts "fits" and "usable"."""
 WORSE_CHAT = 0.1
-"""By how much more of chat text may stay unexplained before it is worth a word."""
+"""Difference in unexplained variance between chat and raw text from which it is reported."""
 DENSE = 0.25
-"""Share of features firing on a token above which they are not sparse."""
+"""Mean share of active features per token above which they are reported as not sparse."""
 DEAD = 0.5
-"""Share of silent features that is worth a word, once each could have fired often."""
-_CHANCES = 10
+"""Share of dead features from which it is reported."""
+_ACTIVATIONS_PER_FEATURE = 10
+"""Mean activations per feature below which the texts are too short to call any feature dead."""
 _TOKENS = 1024
+"""Tokens per batch."""
 
 
 class ActivationReader(Protocol):
-    """A frozen model of some framework, read at a hook."""
+    """A frozen model whose activations at one hook can be read, in some framework."""
 
     ops: Ops
 
     def read(self, tokens: np.ndarray) -> Array:
-        """Activations at the hook: (n, t) int32, padded on the right -> (n, t, d_in)."""
+        """Activations at the hook of right-padded token ids: (n, t) int32 -> (n, t, d_in)."""
         ...
 
     def numpy(self, array: Array) -> np.ndarray:
-        """An array of the framework in float32 on the host."""
+        """An array of the framework as float32 NumPy."""
         ...
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What was measured on some texts; token averages leave outliers out.
+    """Measurements on some texts; averages over tokens exclude outliers.
 
     `variance_unexplained` is Σ‖h − ĥ‖² / Σ‖h − mean h‖²; `with_outliers` the same over all tokens.
-    `l0` is the mean number of features that fire, `dead_share` the share that never did.
-    `outliers_first` is the share of outliers that begin their text.
+    `l0` is the mean number of active features per token, `dead_share` the share never active.
+    `outliers_first` is the share of outliers that are the first token of their text.
     """
 
     tokens: int
@@ -59,28 +61,29 @@ class Fit:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A plain word, and the reasons in sentences."""
+    """The conclusion in a word, and the reasons in sentences."""
 
     word: Literal["fits", "usable", "does not fit"]
     reasons: tuple[str, ...]
 
 
 class _Sums:
-    """Sums over tokens from which a share of variance comes: errors, squares and vectors."""
+    """Running sums over tokens: squared errors, squared norms, and the vectors themselves."""
 
     def __init__(self, width: int) -> None:
         self.count, self.errors, self.squares = 0.0, 0.0, 0.0
         self.total = np.zeros(width)
 
     def unexplained(self) -> float:
+        # Σ‖h − mean h‖² = Σ‖h‖² − ‖Σh‖²/n: one pass, without storing the activations.
         variance = self.squares - float(self.total @ self.total) / max(self.count, 1.0)
         return self.errors / variance if variance > 0 else float("nan")
 
 
 def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]]) -> Fit:
-    """Measure an autoencoder on token rows; tokens that it was not trained on are left out.
+    """Measure an autoencoder on rows of token ids, excluding tokens it was not trained on.
 
-    Raises SaeError where it has no decoder, DataError where no token counts.
+    Raises SaeError where it has no decoder, DataError where no token remains.
     """
     measure = _Measure(reader, features)
     for batch in _batches(rows):
@@ -90,20 +93,21 @@ def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Seq
 
 class _Measure:
     def __init__(self, reader: ActivationReader, features: Features) -> None:
-        self.reader, self.sae, self.untrained = reader, features.only.sae, features.untrained
-        self.moved: Any = None
+        self.reader, self.sae, self.untrained = reader, features.single.sae, features.untrained
+        self.device_sae: Any = None
         self.limit: float | None = None
         self.all, self.inliers = _Sums(self.sae.d_in), _Sums(self.sae.d_in)
         self.fired = np.zeros(self.sae.d_sae)
         self.outliers = self.first = 0.0
 
     def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """One batch: (n, t) ids and (n,) lengths."""
+        """Add one batch: ids (n, t) and lengths (n,)."""
         xp, numpy = self.reader.ops, self.reader.numpy
         h = xp.as_float(self.reader.read(tokens))
-        self.moved = self.moved or self.sae.to(xp, h)
-        c = self.moved.encode(xp, h)
-        error = h - self.moved.decode(xp, c, h)
+        # The first batch tells on which device the activations lie.
+        self.device_sae = self.device_sae or self.sae.to(xp, h)
+        c = self.device_sae.encode(xp, h)
+        error = h - self.device_sae.decode(xp, c, h)
         squares, errors = numpy((h * h).sum(-1)), numpy((error * error).sum(-1))
         counted = np.arange(tokens.shape[1]) < lengths[:, None]
         counted &= ~np.isin(tokens, self.untrained)
@@ -120,6 +124,7 @@ class _Measure:
         self.first += (outlier & counted)[:, 0].sum()
 
     def _outliers(self, norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
+        # The limit comes from the first batch: a median over all texts would need a second pass.
         if self.limit is None and counted.any():
             self.limit = OUTLIER * float(np.median(norms[counted]))
         return norms > (self.limit or np.inf)
@@ -127,8 +132,8 @@ class _Measure:
     def result(self) -> Fit:
         if not self.inliers.count:
             raise DataError(
-                "no token of these texts counts, expected some that the autoencoder was trained "
-                "on: give longer texts"
+                "no token of these texts is one that the autoencoder was trained on, expected "
+                "some: give longer texts"
             )
         return Fit(
             tokens=int(self.all.count),
@@ -142,38 +147,38 @@ class _Measure:
 
 
 def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of like length together, about _TOKENS at a time, padded on the right."""
+    """Right-padded batches of about `_TOKENS` tokens, rows sorted by length to pad little."""
     ordered = sorted((row for row in rows if row), key=len)
     while ordered:
         size = max(1, _TOKENS // len(ordered[0]))
         part, ordered = ordered[:size], ordered[size:]
         lengths = np.array([len(row) for row in part])
         tokens = np.full((len(part), lengths.max()), PAD_ID, np.int32)
-        for place, row in zip(tokens, part, strict=True):
-            place[: len(row)] = row
+        for padded, row in zip(tokens, part, strict=True):
+            padded[: len(row)] = row
         yield tokens, lengths
 
 
 def judge(raw: Fit, chat: Fit | None, d_sae: int) -> Verdict:
-    """What the numbers mean, by those under the chat template where there is one."""
+    """The conclusion from the measurements, those under the chat template where there are any."""
     fit = chat or raw
     unexplained = fit.variance_unexplained
     word = "fits" if unexplained <= FITS else "usable" if unexplained <= USABLE else "does not fit"
-    reasons = [f"{unexplained:.0%} of the variance stays unexplained (fits up to {FITS:.0%})"]
+    reasons = [f"{unexplained:.0%} of the variance is unexplained (fits up to {FITS:.0%})"]
     if word == "does not fit":
-        reasons.append("it may be of another model, layer or site: see `fpo sae list`, or --hook")
+        reasons.append("it may be of another model, layer or site: use another, or set hook")
     if chat is not None and chat.variance_unexplained > raw.variance_unexplained + WORSE_CHAT:
         reasons.append(
             f"raw text is explained better ({raw.variance_unexplained:.0%} unexplained): prefer an "
             "autoencoder of an instruction-tuned model"
         )
     if fit.l0 > DENSE * d_sae:
-        reasons.append(f"{fit.l0:.0f} of {d_sae} features fire on a token: they are not sparse")
-    if fit.dead_share > DEAD and fit.tokens * fit.l0 > _CHANCES * d_sae:
-        reasons.append(f"{fit.dead_share:.0%} of the features never fire on these texts")
+        reasons.append(f"{fit.l0:.0f} of {d_sae} features are active per token: not sparse")
+    if fit.dead_share > DEAD and fit.tokens * fit.l0 > _ACTIVATIONS_PER_FEATURE * d_sae:
+        reasons.append(f"{fit.dead_share:.0%} of the features are never active on these texts")
     if fit.outlier_share > 0:
         reasons.append(
             f"{fit.outlier_share:.1%} of the tokens have over {OUTLIER:.0f} times the median norm "
-            f"and were left out; {fit.outliers_first:.0%} of them begin their text"
+            f"and were excluded; {fit.outliers_first:.0%} of them are the first of their text"
         )
     return Verdict(word, tuple(reasons))

@@ -1,4 +1,4 @@
-"""Where in a model an autoencoder reads: a layer and a site within its block."""
+"""`Hook`: where in a model an autoencoder reads, as a layer and a site within its block."""
 
 import re
 from dataclasses import dataclass
@@ -16,11 +16,13 @@ _SITES = {
     "z": "attn.hook_z",
 }
 SITES = tuple(_SITES)
-"""Input, middle and output of a block; outputs of attention and MLP; the MLP's own input; the
-concatenated heads before the output projection."""
+"""The residual stream before the block, before the MLP and after the block; the outputs of
+attention and MLP; the MLP's normalised input; the concatenated heads before the output projection.
+"""
 
-# `hook_mlp_in` is left out: TransformerLens means the residual before the norm, others after it.
-# Module paths of transformers and mlx-lm, below the block, that name the same places.
+# `hook_mlp_in` is missing on purpose: TransformerLens means the residual before the norm by it,
+# other libraries the normalised input.
+# Module paths of transformers and mlx-lm, relative to the block, for the same sites.
 _MODULES = {
     "": "resid_post",
     "output": "resid_post",
@@ -36,8 +38,8 @@ _MODULES = {
     "post_feedforward_layernorm.output": "mlp_out",
 }
 _BY_SUFFIX = {name: site for site, name in _SITES.items()}
-_LENS = re.compile(r"blocks\.(\d{1,4})\.([a-z_.0-9]+)")
-_MODULE = re.compile(
+_TRANSFORMER_LENS = re.compile(r"blocks\.(\d{1,4})\.([a-z_.0-9]+)")
+_MODULE_PATH = re.compile(
     r"(?:model\.)*(?:language_model\.)?(?:model\.)?(?:layers|transformer\.h|h|gpt_neox\.layers)"
     r"\.(\d{1,4})(?:\.([a-z_.]+))?"
 )
@@ -45,7 +47,7 @@ _MODULE = re.compile(
 
 @dataclass(frozen=True)
 class Hook:
-    """A place in a model: block number from 0, and one of SITES."""
+    """The activation that an autoencoder reads: block number from 0, and one of SITES."""
 
     layer: int
     site: str
@@ -64,14 +66,14 @@ class Hook:
     def parse(cls, name: str) -> Self:
         """Read `blocks.N.hook_…` or a module path such as `model.layers.N`, which is resid_post.
 
-        Raises SaeError for a name that denotes no place this package can tap.
+        Raises SaeError for any other name.
         """
-        for pattern, sites in ((_LENS, _BY_SUFFIX), (_MODULE, _MODULES)):
-            found = pattern.fullmatch(name)
-            if found and (found[2] or "") in sites:
-                return cls(int(found[1]), sites[found[2] or ""])
+        for pattern, sites in ((_TRANSFORMER_LENS, _BY_SUFFIX), (_MODULE_PATH, _MODULES)):
+            match = pattern.fullmatch(name)
+            if match and (match[2] or "") in sites:
+                return cls(int(match[1]), sites[match[2] or ""])
         raise SaeError(
             f"hook {name!r} is not supported, expected blocks.N.X with X among "
-            f"{', '.join(_SITES.values())}, or model.layers.N: use an autoencoder of such a place, "
-            "or give the right name with --hook"
+            f"{', '.join(_SITES.values())}, or model.layers.N: use an autoencoder of one of "
+            "these, or set hook to the right name"
         )

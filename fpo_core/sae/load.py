@@ -1,4 +1,4 @@
-"""From an autoencoder file to a tap that fits the model, or a clear refusal."""
+"""Loading the autoencoders of a run, checked against the model and the trained layers."""
 
 from pathlib import Path
 from typing import Any
@@ -7,40 +7,38 @@ from fpo_core.adapters.lora import select_blocks
 from fpo_core.config import AdapterConfig, FeatureConfig, SaeConfig
 from fpo_core.errors import SaeError
 from fpo_core.models.folder import ModelFolder
-from fpo_core.sae.compatibility import check_fit
+from fpo_core.sae.compatibility import check_compatible
 from fpo_core.sae.feature_weights import read_weights
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
 from fpo_core.sae.sae import load_sae
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 
 
 def load_features(
     config: SaeConfig, model: ModelFolder, special: dict[str, tuple[int, ...]]
 ) -> Features | None:
-    """The autoencoders of a run where they read the model; None where the run has none.
+    """The autoencoders of a run and their hooks; None where the run has none.
 
-    `special` are the tokenizer's special ids by role. Raises SaeError where the file names no hook
-    and none is given, or where layer or width do not fit the model.
+    `special` are the tokenizer's special ids by role. Raises SaeError where neither file nor
+    settings name a hook, or where layer or width do not fit the model.
     """
     if config.sae is None:
         return None
-    taps: list[FeatureTap] = []
+    hooked: list[HookedSae] = []
     for number, name in enumerate(config.sae):
         sae = load_sae(Path(name))
-        given = None if config.hook is None else Hook.parse(config.hook[number])
-        taps.append(FeatureTap(sae, check_fit(sae, model.config, given)))
+        override = None if config.hook is None else Hook.parse(config.hook[number])
+        hooked.append(HookedSae(sae, check_compatible(sae, model.config, override)))
     file = config.feature_weights if isinstance(config, FeatureConfig) else None
-    weights = None if file is None else read_weights(Path(file), taps[0].sae)
-    untrained = {token for tap in taps for token in untrained_ids(tap.sae, special)}
-    return Features(tuple(taps), tuple(sorted(untrained)), weights)
+    weights = None if file is None else read_weights(Path(file), hooked[0].sae)
+    untrained = {token for item in hooked for token in untrained_ids(item.sae, special)}
+    return Features(tuple(hooked), tuple(sorted(untrained)), weights)
 
 
-def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
-    """Raise SaeError where no trained weight lies before the hook, so that D would always be 0.
-
-    Source: the limits of the method; a hook below the first trained layer sees a frozen model.
-    """
+def check_constraint_trains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:
+    """Raise SaeError where no trained weight precedes the hook, so that D would always be 0."""
+    # A hook before the first trained layer reads activations of a frozen model.
     first = select_blocks(model.layers, adapter.num_layers)[0]
     embeddings_train = adapter.fine_tune_type == "full" and adapter.num_layers < 0
     reads_before_block = hook.site == "resid_pre"
@@ -48,13 +46,13 @@ def check_constrains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> 
     if last_seen < first and not embeddings_train:
         raise SaeError(
             f"the hook {hook} lies before the first trained layer {first}, so the feature "
-            "constraint would always be 0: train more layers (--num-layers), use a later "
-            "autoencoder, or choose an --objective without D"
+            "constraint would always be 0: train more layers (num_layers), use an autoencoder of a "
+            "later layer, or choose an objective without D"
         )
 
 
 def untrained_ids(sae: SaeMeta, special: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Token ids that the autoencoder was not trained on, by its own metadata, ascending."""
+    """Ids of the tokens that the autoencoder was not trained on, by its metadata, ascending."""
     ids: set[int] = set()
     for name in sae.untrained_tokens:
         if name.startswith("id:"):
@@ -68,12 +66,13 @@ def untrained_ids(sae: SaeMeta, special: dict[str, tuple[int, ...]]) -> tuple[in
 
 def describe_pooling(features: Features) -> str:
     """How features are pooled, for the key of a reference store."""
-    left_out = ",".join(map(str, features.untrained)) or "none"
-    return f"mean over completion tokens; left out: {left_out}"
+    # Part of the key of every stored reference: another wording would make old stores unusable.
+    excluded = ",".join(map(str, features.untrained)) or "none"
+    return f"mean over completion tokens; left out: {excluded}"
 
 
 def special_roles(tokenizer: Any) -> dict[str, tuple[int, ...]]:
-    """The tokenizer's special ids by role, with every other one it has under `other`."""
+    """The tokenizer's special ids by role, and all of them under `other`."""
     from fpo_core.data.tokenizer import special_ids
 
     return special_ids(tokenizer) | {"other": tuple(int(i) for i in tokenizer.all_special_ids)}

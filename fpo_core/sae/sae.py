@@ -12,7 +12,7 @@ from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
 from fpo_core.io.hashing import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
-from fpo_core.sae.activations import activate, keep, transform_input
+from fpo_core.sae.activations import activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool
 from fpo_core.sae.metadata import SaeMeta, parse_meta
 
@@ -104,7 +104,7 @@ class Sae(SaeMeta):
         pre = projected + self.b_enc
         if self.architecture == "gated":
             magnitude = xp.relu(projected * xp.exp(self.r_mag) + self.b_mag)
-            return keep(xp, magnitude, pre > 0)
+            return mask_features(xp, magnitude, pre > 0)
         return activate(xp, pre, self.architecture, self.k, {"threshold": self.threshold})
 
     def reconstruct(self, xp: Ops, h: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Where a hook sits in a transformer block, the same for transformers' and mlx-lm's models."""
+"""Which module of a transformer block a tap attaches to, for transformers' and mlx-lm's models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ _ATTENTION_OUT = ("self_attn.o_proj", "attn.c_proj", "self_attn.dense", "attenti
 
 @dataclass(frozen=True)
 class TapPoint:
-    """A module path relative to the block (empty for the block itself), and which end of it."""
+    """A module path relative to the block (empty for the block), and which end to capture."""
 
     path: str
     end: Literal["input", "output"]
 
 
 def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
-    """Where to read `site` in a block whose submodules `has` answers for.
+    """The module to capture for `site`; `has` says whether the block has a submodule.
 
-    Gemma 2 and 3 and OLMo 2 normalise each branch's output before the residual add, and their hooks
-    sit after that norm. The residual between attention and MLP is the input of the MLP's own norm,
-    or in OLMo 2, which has none, of the MLP. Raises SaeError for a site that the block lacks.
+    Gemma 2 and 3 and OLMo 2 normalise the output of attention and MLP before the residual add, and
+    their hooks are after that norm. The residual between attention and MLP is the input of the
+    norm before the MLP, or of the MLP in OLMo 2, which has none. Raises SaeError for an unknown
+    site, or one that the block lacks.
     """
     post_norms = has("post_feedforward_layernorm")
     options: dict[str, tuple[tuple[str, ...], Literal["input", "output"]]] = {
@@ -42,7 +43,7 @@ def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
         if path == "" or has(path):
             return TapPoint(path, end)
     raise SaeError(
-        f"this model's blocks have no place for the hook site {site!r}, expected one that they "
+        f"this model's blocks have no module for the hook site {site!r}, expected one that they "
         "have: use an autoencoder of another site, such as resid_post"
     )
 
@@ -50,5 +51,5 @@ def tap_point(site: str, has: Callable[[str], bool]) -> TapPoint:
 def _before_mlp(has: Callable[[str], bool], post_norms: bool) -> tuple[str, ...]:
     if post_norms:
         return ("pre_feedforward_layernorm", "mlp")
-    # GPT-NeoX feeds both branches from the block's input: there is no residual between them.
+    # GPT-NeoX computes attention and MLP in parallel: there is no residual between them.
     return () if has("attention.query_key_value") else ("post_attention_layernorm", "ln_2")

@@ -1,4 +1,4 @@
-"""The autoencoders of a run where they read the model."""
+"""The autoencoders of a run with their hooks, and the taps that capture activations there."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from fpo_core.sae.sae import Sae
 
 
 @dataclass(frozen=True)
-class FeatureTap:
-    """An autoencoder and its hook."""
+class HookedSae:
+    """An autoencoder and the hook that it reads."""
 
     sae: Sae
     hook: Hook
@@ -23,16 +23,16 @@ class FeatureTap:
 
 @dataclass(frozen=True)
 class Features:
-    """One autoencoder or several, and the tokens that they do not know.
+    """The autoencoders of a run, one or several, and what D takes from them.
 
-    Their features stand side by side in every (n, d_sae) array of pooled features.
+    Arrays of pooled features hold those of all autoencoders, concatenated: (n, Σ d_sae).
     """
 
-    taps: tuple[FeatureTap, ...]
+    hooked: tuple[HookedSae, ...]
     untrained: tuple[int, ...] = ()
-    """Token ids that one of them was not trained on, which pooled features leave out."""
+    """Token ids that any of them was not trained on; excluded from pooling."""
     weights: np.ndarray | None = None
-    """(d_sae,) weights of the features that D compares in place of I_k; 0 leaves one out."""
+    """(d_sae,) weights of the features that D compares in place of I_k; 0 excludes a feature."""
 
     @classmethod
     def of(
@@ -42,48 +42,48 @@ class Features:
         untrained: tuple[int, ...] = (),
         weights: np.ndarray | None = None,
     ) -> Self:
-        """Those of one autoencoder."""
-        return cls((FeatureTap(sae, hook),), untrained, weights)
+        """The features of one autoencoder."""
+        return cls((HookedSae(sae, hook),), untrained, weights)
 
     @property
     def saes(self) -> tuple[Sae, ...]:
         """The autoencoders."""
-        return tuple(tap.sae for tap in self.taps)
+        return tuple(item.sae for item in self.hooked)
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
-        """Where each reads."""
-        return tuple(tap.hook for tap in self.taps)
+        """The hook of each autoencoder."""
+        return tuple(item.hook for item in self.hooked)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """How many features each has."""
+        """d_sae of each autoencoder."""
         return tuple(sae.d_sae for sae in self.saes)
 
     @property
-    def only(self) -> FeatureTap:
+    def single(self) -> HookedSae:
         """The one autoencoder. Raises SaeError where there are several."""
-        if len(self.taps) != 1:
-            raise SaeError(f"sae names {len(self.taps)} autoencoders, expected one: give one")
-        return self.taps[0]
+        if len(self.hooked) != 1:
+            raise SaeError(f"sae names {len(self.hooked)} autoencoders, expected one: give one")
+        return self.hooked[0]
 
     def to(self, xp: Ops, like: Array) -> Self:
-        """The same with the encoders' weights as arrays of the framework that `like` is of."""
-        moved = (dataclasses.replace(t, sae=t.sae.to(xp, like, decoder=False)) for t in self.taps)
-        return dataclasses.replace(self, taps=tuple(moved))
+        """A copy whose encoder weights are arrays of the framework and device of `like`."""
+        moved = (dataclasses.replace(h, sae=h.sae.to(xp, like, decoder=False)) for h in self.hooked)
+        return dataclasses.replace(self, hooked=tuple(moved))
 
 
-class Watcher(Protocol):
-    """A backend's tap of one hook."""
+class Tap(Protocol):
+    """Captures the activation at one hook of a backend's model."""
 
-    def watch(self, forward: Callable[[], Any]) -> tuple[Any, Array]:
-        """Run `forward`; its result, and the activation at the hook."""
+    def capture(self, forward: Callable[[], Any]) -> tuple[Any, Array]:
+        """Run `forward`: its result, and the activation at the hook."""
         ...
 
 
-def watch_all(taps: Sequence[Watcher], forward: Callable[[], Any]) -> tuple[Any, tuple[Array, ...]]:
-    """Run `forward` once under every tap; its result, and the activation at each."""
+def capture_all(taps: Sequence[Tap], forward: Callable[[], Any]) -> tuple[Any, tuple[Array, ...]]:
+    """Run `forward` once under all taps: its result, and the activation at each."""
     if not taps:
         return forward(), ()
-    (result, others), first = taps[0].watch(lambda: watch_all(taps[1:], forward))
+    (result, others), first = taps[0].capture(lambda: capture_all(taps[1:], forward))
     return result, (first, *others)

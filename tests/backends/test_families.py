@@ -51,7 +51,7 @@ def read(folder):
         tap = importlib.import_module(f"fpo_{backend}.hooks").Tap(stack[layer], site)
         if backend == "mlx":
             tap.install()
-        _, value = tap.watch(lambda: model(array))
+        _, value = tap.capture(lambda: model(array))
         return value[0].detach().numpy() if backend == "torch" else np.array(value[0])
 
     return read

@@ -5,7 +5,7 @@ import pytest
 
 from fpo_core.config import AdapterConfig, ModelConfig, StepConfig
 from fpo_core.sae.hook import Hook
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 from tests.backends.support import (
     HIDDEN,
     OBJECTIVE,
@@ -19,9 +19,9 @@ from tests.backends.support import (
 from tests.helpers import random_batch, random_sae
 
 TAPS = (
-    FeatureTap(random_sae(HIDDEN, 96), Hook.parse("blocks.1.hook_resid_post")),
-    FeatureTap(random_sae(HIDDEN, 64, kind="topk", seed=4), Hook.parse("blocks.1.hook_mlp_out")),
-    FeatureTap(random_sae(HIDDEN, 80, kind="jumprelu", seed=7), Hook.parse("blocks.2.attn.hook_z")),
+    HookedSae(random_sae(HIDDEN, 96), Hook.parse("blocks.1.hook_resid_post")),
+    HookedSae(random_sae(HIDDEN, 64, kind="topk", seed=4), Hook.parse("blocks.1.hook_mlp_out")),
+    HookedSae(random_sae(HIDDEN, 80, kind="jumprelu", seed=7), Hook.parse("blocks.2.attn.hook_z")),
 )
 
 

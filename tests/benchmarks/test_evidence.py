@@ -14,7 +14,7 @@ from benchmarks.evidence.ranks import interval, ranks, spearman
 from benchmarks.evidence.report import write_report
 from fpo_core.arrays import numpy_ops
 from fpo_core.sae.hook import Hook
-from fpo_core.sae.taps import Features, FeatureTap
+from fpo_core.sae.taps import Features, HookedSae
 from tests.helpers import random_sae
 
 PAIRS = 50
@@ -47,7 +47,7 @@ def test_an_interval_holds_what_it_estimates_and_narrows() -> None:
 def test_the_hidden_state_is_compared_by_its_squared_error() -> None:
     features = Features(
         tuple(
-            FeatureTap(sae, Hook(0, "resid_post"))
+            HookedSae(sae, Hook(0, "resid_post"))
             for sae in (random_sae(4, 6), random_sae(4, 6), hidden_state(4))
         )
     )

@@ -43,7 +43,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         lambda t: ["--sae", assets().sae / "sae_weights.safetensors"],
         ("fpo convert sae",),
     ),
-    "unknown hook": (lambda t: ["--hook", "layer.two"], ("layer.two", "--hook")),
+    "unknown hook": (lambda t: ["--hook", "layer.two"], ("layer.two", "set hook")),
     "hook beyond the model": (
         lambda t: ["--hook", "blocks.40.hook_resid_post"],
         ("blocks.40", "4 layers"),

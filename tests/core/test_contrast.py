@@ -49,13 +49,13 @@ def test_weights_survive_their_file(tmp_path, sae):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sae": "b" * 64}, "of another autoencoder"),
+        ({"sae": "b" * 64}, "belong to another autoencoder"),
         ({"weights": {"6": 1.0}}, "an index below 6"),
         ({"weights": {"1": -1.0}}, "a weight above 0"),
         ({"weights": {"1": float("nan")}}, "a weight above 0"),
-        ({"weights": {}}, "weights no feature"),
-        ({"weights": [1]}, "is no file of feature weights"),
-        ({"weights": {"one": 1}}, "is no file of feature weights"),
+        ({"weights": {}}, "lists no feature"),
+        ({"weights": [1]}, "is not a feature-weights file"),
+        ({"weights": {"one": 1}}, "is not a feature-weights file"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, sae, change, said):
@@ -70,5 +70,5 @@ def test_an_absent_or_broken_file_is_refused(tmp_path, sae):
     with pytest.raises(SaeError, match="cannot be read"):
         read_weights(tmp_path / "none.json", sae)
     (tmp_path / "bad.json").write_text("[")
-    with pytest.raises(SaeError, match="is no file of feature weights"):
+    with pytest.raises(SaeError, match="is not a feature-weights file"):
         read_weights(tmp_path / "bad.json", sae)

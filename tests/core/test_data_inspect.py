@@ -1,10 +1,7 @@
-import io
 import json
 
-from rich.console import Console
-
 from fpo_core.data import TokenisedPairs
-from fpo_core.data.inspect import inspect_rows, render, token_texts
+from fpo_core.data.inspect import inspect_rows, token_texts
 from tests.core import data_fixtures as fx
 from tests.core.data_fixtures import END, A, B, C, D, E
 
@@ -45,16 +42,6 @@ def test_json():
     mapping = inspect_rows(DATA, fx.word_tokenizer())[0].to_mapping()
     assert json.loads(json.dumps(mapping)) == mapping
     assert mapping["sides"][1]["segments"][1]["tokens"] == ["d", "e", "<|im_end|>"]
-
-
-def test_render_marks_prompt_completion_and_padding():
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=True, color_system="standard", width=200)
-    render(inspect_rows(DATA, fx.word_tokenizer()), console)
-    text = out.getvalue()
-    assert "row 1 chosen (2 prompt, 2 completion, 28 padding tokens)" in text
-    assert "\x1b[36ma\x1b[0m\x1b[4;36mb\x1b[0m\x1b[32mc\x1b[0m\x1b[4;32m<|im_end|>" in text
-    assert "·" * 28 in text
 
 
 def test_token_texts_add_up_and_name_parts_of_characters():

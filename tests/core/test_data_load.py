@@ -190,7 +190,7 @@ def test_strict_refuses_rows_that_would_change(load, cached):
     rows[1]["chosen"] = [assistant("a b " * 40)]
     if cached:
         load(rows, max_seq_length=32)
-    with pytest.raises(DataError, match=r"strict.*completion shortened.*line 2"):
+    with pytest.raises(DataError, match=r"strict.*completion cut.*line 2"):
         load(rows, max_seq_length=32, strict=True)
 
 
@@ -235,7 +235,7 @@ def test_load_tokenizer_says_what_is_wrong(tmp_path):
     for name in ("./nowhere", "tests/nowhere"):
         with pytest.raises(ModelError, match="no such folder"):
             load_tokenizer(name)
-    with pytest.raises(ModelError, match=r"holds no tokenizer: expected tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"holds no tokenizer, expected tokenizer\.json"):
         load_tokenizer(str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="a file; expected a folder"):
@@ -249,9 +249,9 @@ def test_load_tokenizer_says_what_is_wrong(tmp_path):
         ("We couldn't connect to 'https://huggingface.co'", "hub cannot be reached"),
         (
             "x is not a local folder and is not a valid model identifier",
-            "no local folder and no public model",
+            "neither a local folder nor a public model",
         ),
-        ("Please pass `trust_remote_code=True`", "brings its own code"),
+        ("Please pass `trust_remote_code=True`", "has custom code"),
         ("Something. Else", "cannot be loaded: Something$"),
     ],
 )

@@ -199,14 +199,14 @@ def pairs_of(prompts):
 
 def test_holdout_keeps_prompts_together_and_rows_in_place():
     pairs = pairs_of([f"prompt {i // 3}" for i in range(3000)])
-    held = {p.prompt for p in Part(pairs, 0.2, 1, held=True)}
-    kept = {p.prompt for p in Part(pairs, 0.2, 1, held=False)}
+    held = {p.prompt for p in Part(pairs, 0.2, 1, held_out=True)}
+    kept = {p.prompt for p in Part(pairs, 0.2, 1, held_out=False)}
     assert not held & kept
     assert len(held) + len(kept) == 1000
     assert 150 < len(held) < 250
-    before = {p.prompt for p in Part(pairs[:900], 0.2, 1, held=True)}
+    before = {p.prompt for p in Part(pairs[:900], 0.2, 1, held_out=True)}
     assert before == held & {p.prompt for p in pairs[:900]}
-    assert held != {p.prompt for p in Part(pairs, 0.2, 2, held=True)}
+    assert held != {p.prompt for p in Part(pairs, 0.2, 2, held_out=True)}
 
 
 def test_holdout_grows_with_the_fraction():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fpo_core.arrays import numpy_ops as xp
-from fpo_core.sae.discrepancy import discrepancy, let_through, pool, top_mask, union_mask
+from fpo_core.sae.discrepancy import discrepancy, pool, straight_through, top_mask, union_mask
 from tests.helpers import FRAMEWORKS, framework, gradient
 
 SMALL = st.integers(-3, 3).map(float)
@@ -218,7 +218,7 @@ def test_a_feature_switched_off_has_a_gradient_only_straight_through(name):
 
     def d(pre, through):
         c = fw.array(pooled) + 0 * pre
-        c = let_through(fw.xp, c, pre, fw.array(reference)) if through else c
+        c = straight_through(fw.xp, c, pre, fw.array(reference)) if through else c
         return discrepancy(fw.xp, c, fw.array(reference), 3)[0].sum()
 
     pre = np.array([[-1.0, -2.0, 2.0]])

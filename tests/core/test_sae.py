@@ -13,7 +13,7 @@ import fpo_torch.ops
 from fpo_core.arrays import numpy_ops
 from fpo_core.errors import SaeError
 from fpo_core.io.writer import float_tensor
-from fpo_core.sae.compatibility import check_fit
+from fpo_core.sae.compatibility import check_compatible
 from fpo_core.sae.hook import SITES, Hook
 from fpo_core.sae.metadata import ARCHITECTURES, TRANSFORMS, SaeMeta
 from fpo_core.sae.sae import Sae, load_sae
@@ -296,18 +296,18 @@ CONFIG = {"hidden_size": D_IN, "num_hidden_layers": 6, "num_attention_heads": 2,
 
 def test_fit():
     meta = SaeMeta(architecture="relu", d_in=D_IN, d_sae=8, hook=Hook(5, "resid_post"))
-    assert check_fit(meta, CONFIG) == Hook(5, "resid_post")
-    assert check_fit(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
+    assert check_compatible(meta, CONFIG) == Hook(5, "resid_post")
+    assert check_compatible(meta, {"text_config": CONFIG}, Hook(1, "mlp_out")) == Hook(1, "mlp_out")
     heads = dataclasses.replace(meta, d_in=6, hook=Hook(5, "z"))
-    assert check_fit(heads, CONFIG) == Hook(5, "z")
+    assert check_compatible(heads, CONFIG) == Hook(5, "z")
     for wrong, match in (
         (dataclasses.replace(meta, hook=Hook(6, "resid_post")), "6 layers"),
         (dataclasses.replace(meta, d_in=6), "hidden size at .* is 4"),
         (dataclasses.replace(meta, hook=Hook(5, "z")), "width of all heads .* is 6"),
-        (dataclasses.replace(meta, hook=None), "--hook"),
+        (dataclasses.replace(meta, hook=None), "set hook"),
     ):
         with pytest.raises(SaeError, match=match):
-            check_fit(wrong, CONFIG)
+            check_compatible(wrong, CONFIG)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -56,7 +56,7 @@ def tap(untrained=(BOS,), **changes):
 
 def by_hand(table, features, tokens):
     """FVU, L0 and silent features of these tokens, one at a time in float64."""
-    made = features.only.sae
+    made = features.single.sae
     h = [table.rows[token].astype(np.float64) for token in tokens]
     c = [np.maximum(row @ made.W_enc + made.b_enc, 0) for row in h]
     errors = sum(
@@ -96,7 +96,7 @@ def test_a_perfect_and_a_silent_autoencoder():
     eye, zero = np.eye(D, dtype=np.float32), np.zeros(D, np.float32)
     both = np.concatenate([eye, -eye], 1)
     perfect = tap(d_sae=2 * D, W_enc=both, b_enc=np.zeros(2 * D, np.float32), W_dec=both.T)
-    perfect = Features.of(dataclasses.replace(perfect.only.sae, b_dec=zero), perfect.only.hook)
+    perfect = Features.of(dataclasses.replace(perfect.single.sae, b_dec=zero), perfect.single.hook)
     found = check_texts(Table(), perfect, ROWS)
     assert found.variance_unexplained < 1e-10
     assert found.l0 == D
@@ -111,7 +111,7 @@ def test_a_perfect_and_a_silent_autoencoder():
 def test_what_cannot_be_measured():
     with pytest.raises(SaeError, match="--encoder-only"):
         check_texts(Table(), tap(W_dec=None, b_dec=None), ROWS)
-    with pytest.raises(DataError, match="no token of these texts counts"):
+    with pytest.raises(DataError, match="no token of these texts is one"):
         check_texts(Table(), tap(untrained=(3,)), [[3, 3]])
 
 
@@ -135,9 +135,9 @@ def test_the_word(unexplained, word):
     [
         (fit(), fit(0.31), "raw text is explained better (20% unexplained)"),
         (fit(), fit(l0=251.0), "not sparse"),
-        (fit(), fit(dead_share=0.51), "51% of the features never fire"),
+        (fit(), fit(dead_share=0.51), "51% of the features are never active"),
         (fit(), fit(outlier_share=0.013, outliers_first=1.0), "1.3% of the tokens"),
-        (fit(), fit(0.9), "--hook"),
+        (fit(), fit(0.9), "or set hook"),
     ],
 )
 def test_the_reasons(raw, chat, reason):

@@ -47,7 +47,7 @@ def test_every_site_that_a_hook_can_name_has_a_place(site):
 
 
 def test_a_site_that_a_family_does_not_have_is_refused():
-    with pytest.raises(SaeError, match="no place for the hook site 'resid_mid'"):
+    with pytest.raises(SaeError, match="no module for the hook site 'resid_mid'"):
         tap_point("resid_mid", NEOX.__contains__)
     with pytest.raises(SaeError, match="'logits' is unknown"):
         tap_point("logits", LLAMA.__contains__)

@@ -67,7 +67,7 @@ def test_missing_keys_are_listed_once_and_extra_rows_ignored(tmp_path):
     store = ReferenceStore.open(tmp_path)
     assert store.missing([pair_key(i) for i in (5, 1, 6, 5)]) == [0, 2]
     assert store.missing([pair_key(1)]) == []
-    with pytest.raises(StoreError, match=r"no record of a pair of this data: run `fpo reference`"):
+    with pytest.raises(StoreError, match=r"lacks a pair of this data"):
         store.batch([pair_key(7)], D_SAE)
 
 
@@ -139,7 +139,7 @@ def test_half_precision_is_kept_as_such_and_overflow_is_refused(tmp_path):
     made.add([pair_key(1)], scores([1]))
     too_large = scores([2])
     too_large.pooled[0, 0] = 7e4
-    with pytest.raises(StoreError, match="does not fit float16: use --feature-dtype float32"):
+    with pytest.raises(StoreError, match="overflows float16: set feature_dtype to float32"):
         made.add([pair_key(2)], too_large)
     made.close()
     store = ReferenceStore.open(tmp_path)
@@ -154,7 +154,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
         writer(tmp_path).add([pair_key(1)], bad)
     bad = scores([1])
     bad.pooled[1, 1] = np.inf
-    with pytest.raises(StoreError, match="reference feature does not fit"):
+    with pytest.raises(StoreError, match="reference feature overflows"):
         writer(tmp_path).add([pair_key(1)], bad)
 
 
@@ -237,9 +237,7 @@ def test_damage_is_refused_in_one_sentence(tmp_path, kind):
 
 
 def test_an_absent_store_says_how_to_build_one(tmp_path):
-    with pytest.raises(
-        StoreError, match="holds no reference store: build one with `fpo reference`"
-    ):
+    with pytest.raises(StoreError, match="holds no reference store: build the reference first"):
         ReferenceStore.open(tmp_path)
 
 

@@ -15,7 +15,8 @@ def inspect_data(config: InspectConfig, ui: Ui) -> dict[str, Any]:
 
     Prompt tokens are cyan, the completion's, which are scored, green, padding grey.
     """
-    from fpo_core.data.inspect import inspect_rows, render
+    from fpo_cli.console.token_rows import render
+    from fpo_core.data.inspect import inspect_rows
     from fpo_core.data.load import load_data
     from fpo_core.data.tokenizer import load_tokenizer
 
