@@ -1,19 +1,20 @@
 """SHA-256 of whole files, and manifests of what a folder should hold."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from fpo_core.io.regular import open_regular
+from fpo_core.io.hashing import file_sha256
 
-_PIECE = 1 << 20
-"""Bytes read at once: a processor's cache holds them."""
-_Identity = tuple[str, int, int, int]
-_remembered: dict[_Identity, str] = {}
+SEAL = "sha256"
+"""The key under which a JSON object holds the hash of its other keys."""
+_Identity = tuple[int, int, int, int]
+_known: dict[_Identity, str] = {}
 
 
 @dataclass(frozen=True)
@@ -27,38 +28,31 @@ class Damage:
         return f"{self.name} {self.reason}"
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of all bytes of a file, in hexadecimal, read in pieces.
+def known_sha256(path: Path) -> str:
+    """SHA-256 of all bytes of a file, which are read once in the life of a process.
 
-    Within a process a file is read once, until its size, time of change or inode is another.
-    Raises OSError where it can't be read or is no regular file.
+    They are read again when device, inode, size or time of change is another. Raises OSError where
+    the file can't be read or is no regular one.
     """
-    with open_regular(path) as file:
-        identity = _identity(path, os.fstat(file.fileno()))
-        if identity not in _remembered:
-            _remembered[identity] = _digest(file)
-        return _remembered[identity]
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(_PIECE):
-        digest.update(piece)
-    return digest.hexdigest()
+    identity = _identity(path)
+    if identity not in _known:
+        _known[identity] = file_sha256(path)
+    return _known[identity]
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Take over the hash of a file that was computed while it was written."""
-    _remembered[_identity(path, path.stat())] = sha256
+    """Take over the hash of a file that was computed while it was written; renames keep it."""
+    _known[_identity(path)] = sha256
 
 
-def _identity(path: Path, stat: os.stat_result) -> _Identity:
-    return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino
+def _identity(path: Path) -> _Identity:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def describe(path: Path) -> dict[str, Any]:
     """What a manifest says of a file: its size in bytes and its SHA-256."""
-    return {"size": path.stat().st_size, "sha256": file_sha256(path)}
+    return {"size": path.stat().st_size, "sha256": known_sha256(path)}
 
 
 def damages(folder: Path, files: Mapping[str, Any]) -> list[Damage]:
@@ -94,7 +88,7 @@ def _difference(path: Path, expected: Mapping[str, Any]) -> str | None:
     there = path.stat().st_size
     if there != size:
         return f"has {there} bytes, expected {size}"
-    return None if file_sha256(path) == sha256 else "is not what was written (SHA-256 differs)"
+    return None if known_sha256(path) == sha256 else "is not what was written (SHA-256 differs)"
 
 
 def is_plain_name(name: Any) -> bool:
@@ -103,6 +97,19 @@ def is_plain_name(name: Any) -> bool:
     return isinstance(name, str) and name not in odd and not {"/", "\\", "\0"} & set(name)
 
 
-def text_sha256(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, in hexadecimal."""
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the hash of all its other keys, whatever their order and spacing."""
+    others = {key: value for key, value in values.items() if key != SEAL}
+    return others | {SEAL: _json_sha256(others)}
+
+
+def seal_holds(values: Mapping[str, Any]) -> bool | None:
+    """Whether a JSON object is as `sealed` left it; None where it was never sealed."""
+    return None if SEAL not in values else values[SEAL] == sealed(values)[SEAL]
+
+
+def _json_sha256(values: Mapping[str, Any]) -> str:
+    # Through JSON once more: tuples and keys that are numbers come back as lists and texts.
+    plain = json.loads(json.dumps(values))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,20 +17,23 @@ from fpo_core.errors import LockedError, WriteError
 from fpo_core.io.processes import Process
 
 LOCK_FILE = ".fpo.lock"
+_PAUSE = 0.02
+"""Seconds between two looks at a lock that another process holds."""
 _open_locks: set[int] = set()
 
 
 @contextlib.contextmanager
-def locked(folder: Path, setting: str = "output") -> Iterator[None]:
+def locked(folder: Path, setting: str = "output", wait: float = 0.0) -> Iterator[None]:
     """Hold the lock of a folder, which is made where it is absent.
 
-    Raises LockedError naming the holder and the `setting` that chose the folder, at once: waiting
-    for a run of hours helps nobody. WriteError where the folder can't be written.
+    Waits so many seconds for another holder, then raises LockedError naming it and the `setting`
+    that chose the folder. WriteError where the folder can't be written.
     """
-    path = folder / LOCK_FILE
+    path, until = folder / LOCK_FILE, time.monotonic() + wait
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = _take(path)
+        while (handle := _take(path)) is None and time.monotonic() < until:
+            time.sleep(_PAUSE)
     except OSError as error:
         raise WriteError(path, error.strerror or str(error)) from None
     if handle is None:
