@@ -54,6 +54,7 @@ class Fault:
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
+TABLE, LINKS = "fpo_core/config/objective_table.py", "fpo_core/loss/links.py"
 OBJECTIVES, FEATURES = "fpo_core/loss/objectives.py", "fpo_core/sae/discrepancy.py"
 LOGPS, SCORING, SCORES = (
     "fpo_core/loss/logps.py",
@@ -88,12 +89,12 @@ FAULTS = [
         "objective.drift(scores)",
     ),
     Fault("margin of simpo missing", OBJECTIVES, 'zero + config.coefficient("gamma")', "zero"),
-    Fault("KL of simpo-kl summed", OBJECTIVES, "scores.kl / scores.lengths", "scores.kl"),
+    Fault("KL of simpo-kl summed", TABLE, "scores.kl / scores.lengths", "scores.kl"),
     Fault(
         "smoothing on one side",
-        OBJECTIVES,
-        "-(1 - smoothing) * xp.log_sigmoid(u)",
-        "-xp.log_sigmoid(u)",
+        LINKS,
+        "(1 - smoothing) * link(xp, u, config)",
+        "link(xp, u, config)",
     ),
     Fault("lengths not normalised", OBJECTIVES, "logps / scores.lengths if", "logps if"),
     Fault("mean log-probability is the sum", SCORES, "self.logps / self.lengths", "self.logps"),

@@ -41,7 +41,7 @@ class Compared:
 
 def run_evaluation(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     """Measure, compare and judge; the mapping that --json prints."""
-    if config.sae is None and config.objective == "fpo":
+    if config.sae is None and config.needs_features:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     session = compared.reference

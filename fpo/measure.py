@@ -12,7 +12,6 @@ from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
-from fpo_core.loss.objectives import constraint_weight, needs_kl
 from fpo_core.train.paired_data import RunData, spread
 
 Judge = Callable[[str, str], Mapping[str, float]]
@@ -149,8 +148,8 @@ def findings(
         d_rejected=metrics.get("fpo/d_rejected"),
         perplexity_before=None if before is None else before.perplexity,
         perplexity=after.perplexity,
-        alpha=constraint_weight(objective),
-        constrained="KL" if needs_kl(objective) else "D",
+        alpha=objective.constraint_weight,
+        constrained="KL" if objective.needs_kl else "D",
         constraint_ratio=ratio,
         held_out=held_out,
         early_end=early_end,

@@ -35,7 +35,6 @@ from fpo_core.evaluation.model_card import (
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import JsonlLog, fan_out, silent
-from fpo_core.loss.objectives import constraint_weight
 from fpo_core.models.folder import check_quantised
 from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train import RunData, TrainResult, hold_reference, train
@@ -115,7 +114,7 @@ def _checked(session: Session, config: TrainConfig, ui: Ui, finished_too: bool) 
     config = _shaped(session, config)
     select_blocks(session.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, session.model.quantisation is not None)
-    if config.objective == "fpo" and session.features is not None and constraint_weight(config) > 0:
+    if config.needs_features and session.features is not None:
         for hook in session.features.hooks:
             check_constraint_trains(hook, session.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))

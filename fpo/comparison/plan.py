@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpo_core.config import COEFFICIENTS, CompareConfig, ObjectiveName, TrainConfig
+from fpo_core.config import OBJECTIVES, CompareConfig, TrainConfig
 from fpo_core.errors import ConfigError
 
 OWN = ("objective", "output", "seed", "resume", "allow_change", "dry_run", "reference")
@@ -64,10 +64,10 @@ def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[
     return runs
 
 
-def _possible(shared: Mapping[str, Any], axes: Sequence[Axis]) -> list[ObjectiveName]:
-    """All objectives; fpo only where there is an autoencoder."""
+def _possible(shared: Mapping[str, Any], axes: Sequence[Axis]) -> list[str]:
+    """All objectives; those on features only where there is an autoencoder."""
     has_sae = shared.get("sae") is not None or any(axis.key == "sae" for axis in axes)
-    return [name for name in COEFFICIENTS if has_sae or name != "fpo"]
+    return [name for name, row in OBJECTIVES.items() if has_sae or row.needs != "features"]
 
 
 def _axis(text: str) -> Axis:
@@ -81,9 +81,9 @@ def _axis(text: str) -> Axis:
         raise ConfigError(
             f"grid has {text!r}, expected a setting and its values, such as beta=1:10"
         )
-    if objective is not None and objective not in COEFFICIENTS:
+    if objective is not None and objective not in OBJECTIVES:
         raise ConfigError(
-            f"grid has {text!r}, expected an objective before the dot: {', '.join(COEFFICIENTS)}"
+            f"grid has {text!r}, expected an objective before the dot: {', '.join(OBJECTIVES)}"
         )
     if key not in TrainConfig.names() or key in OWN:
         raise ConfigError(f"grid varies {key!r}, expected another setting of `fpo train`")
@@ -100,10 +100,9 @@ def _for_objective(axes: Sequence[Axis], objective: str) -> list[Axis]:
 
 
 def _takes(objective: str, key: str) -> bool:
-    coefficients = {name for row in COEFFICIENTS.values() for name in row}
-    if key in coefficients:
-        return key in COEFFICIENTS[objective]  # pyright: ignore[reportArgumentType]
-    return key != "straight_through" or objective == "fpo"
+    if any(key in row.coefficients for row in OBJECTIVES.values()):
+        return key in OBJECTIVES[objective].coefficients
+    return key != "straight_through" or OBJECTIVES[objective].needs == "features"
 
 
 def _check_used(axes: Iterable[Axis], objectives: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ inherits, so a function can ask for just the group it needs.
 """
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
-from fpo_core.config.objective import COEFFICIENTS, Coefficient, ObjectiveConfig, ObjectiveName
+from fpo_core.config.objective import ObjectiveConfig
+from fpo_core.config.objective_table import OBJECTIVES, Objective
 from fpo_core.config.presets import PRESETS
 from fpo_core.config.runs import (
     CompareConfig,
@@ -38,11 +39,10 @@ from fpo_core.config.training import (
 )
 
 __all__ = [
-    "COEFFICIENTS",
+    "OBJECTIVES",
     "PRESETS",
     "AdapterConfig",
     "BackendConfig",
-    "Coefficient",
     "CompareConfig",
     "ConvertAdapterConfig",
     "ConvertConfig",
@@ -57,8 +57,8 @@ __all__ = [
     "MeasureConfig",
     "ModelConfig",
     "NoModelConfig",
+    "Objective",
     "ObjectiveConfig",
-    "ObjectiveName",
     "OptimiserConfig",
     "QuickstartConfig",
     "ReferenceConfig",

@@ -3,33 +3,24 @@
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from fpo_core.config.fields import Settings, setting
+from fpo_core.config.objective_table import (
+    OBJECTIVES,
+    Coefficient,
+    Objective,
+    ObjectiveName,
+    takers,
+)
 from fpo_core.errors import ConfigError
 
-ObjectiveName = Literal["fpo", "dpo-norm", "dpo", "simpo", "simpo-kl", "tdpo1", "tdpo2", "discopop"]
-Coefficient = Literal["alpha", "beta", "gamma", "discopop_tau"]
-COEFFICIENTS: dict[ObjectiveName, dict[Coefficient, float]] = {
-    "fpo": {"beta": 2.0, "alpha": 5.0},
-    "dpo-norm": {"beta": 2.0},
-    "dpo": {"beta": 0.1},
-    "simpo": {"beta": 2.0, "gamma": 0.5},
-    "simpo-kl": {"beta": 2.0, "gamma": 0.5, "alpha": 0.5},
-    "tdpo1": {"beta": 0.1},
-    "tdpo2": {"beta": 0.1, "alpha": 0.5},
-    "discopop": {"beta": 0.1, "discopop_tau": 0.05},
-}
-"""The coefficients that each objective has, and their defaults: those of the papers, but for the
-first two, whose are from experiments (docs/choosing.md); `paper` among the presets has its own."""
 
-
-def _default(name: Coefficient) -> str:
+def _defaults(name: Coefficient) -> str:
     """The defaults of a coefficient in words, for its help."""
     values: dict[float, list[str]] = {}
-    for objective, row in COEFFICIENTS.items():
-        if name in row:
-            values.setdefault(row[name], []).append(objective)
+    for objective, value in takers(name).items():
+        values.setdefault(value, []).append(objective)
     return "; ".join(f"{value:g} for {', '.join(names)}" for value, names in values.items())
 
 
@@ -43,22 +34,22 @@ class ObjectiveConfig(Settings):
     alpha: float | None = setting(
         None,
         help="Weight of the constraint: fpo's on features, the others' on KL; fpo at 0 is "
-        f"dpo-norm. By default {_default('alpha')}.",
+        f"dpo-norm. By default {_defaults('alpha')}.",
         least=0.0,
     )
     beta: float | None = setting(
         None,
-        help=f"Scale of the margin inside the sigmoid. By default {_default('beta')}.",
+        help=f"Scale of the margin inside the sigmoid. By default {_defaults('beta')}.",
         above=0.0,
     )
     gamma: float | None = setting(
         None,
-        help=f"Margin to reach in place of the reference's. By default {_default('gamma')}.",
+        help=f"Margin to reach in place of the reference's. By default {_defaults('gamma')}.",
         least=0.0,
     )
     discopop_tau: float | None = setting(
         None,
-        help=f"Temperature between DiscoPOP's two losses. By default {_default('discopop_tau')}.",
+        help=f"Temperature between DiscoPOP's two losses. By default {_defaults('discopop_tau')}.",
         above=0.0,
     )
     label_smoothing: float = setting(
@@ -84,40 +75,58 @@ class ObjectiveConfig(Settings):
         help="Let D's gradient reach features that the policy switched off in a whole completion.",
     )
 
+    @property
+    def objective_entry(self) -> Objective:
+        """The row of the objective."""
+        return OBJECTIVES[self.objective]
+
     def coefficient(self, name: Coefficient) -> float:
         """A coefficient in force: as set, else the objective's default, 0 where it has none."""
-        given = getattr(self, name)
-        return COEFFICIENTS[self.objective].get(name, 0.0) if given is None else given
+        value = getattr(self, name)
+        return self.objective_entry.coefficients.get(name, 0.0) if value is None else value
+
+    @property
+    def constraint_weight(self) -> float:
+        """α in force: 0 where the objective has no constraint, 1 for tdpo1."""
+        return 1.0 if self.objective_entry.symmetric else self.coefficient("alpha")
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the loss reads D, so that a step needs an autoencoder's features."""
+        # An objective on features at α = 0 is the same loss without them (fpo: dpo-norm).
+        weighed = "alpha" not in self.objective_entry.coefficients or self.constraint_weight > 0
+        return self.objective_entry.needs == "features" and weighed
+
+    @property
+    def needs_kl(self) -> bool:
+        """Whether the loss reads the sequential KL, hence the reference's whole distribution."""
+        return self.objective_entry.needs == "kl"
 
     @classmethod
     def fitting(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Coefficients were chosen for an objective: with another one its own defaults hold."""
-        meant = defaults.get("objective", "fpo")
+        meant = defaults.get("objective", cls.objective)
         if given.get("objective", meant) == meant:
             return dict(defaults)
         return {k: v for k, v in defaults.items() if k not in typing.get_args(Coefficient)}
 
     def check(self) -> None:
         """What is set must take part: an objective ignores nothing in silence."""
-        own = COEFFICIENTS[self.objective]
         for name in typing.get_args(Coefficient):
-            if getattr(self, name) is not None and name not in own:
-                takers = ", ".join(key for key, row in COEFFICIENTS.items() if name in row)
+            if getattr(self, name) is not None and name not in self.objective_entry.coefficients:
                 raise ConfigError(
                     f"{name} is set, but the objective {self.objective} has none: leave it out, or "
-                    f"choose an --objective that has it ({takers})"
+                    f"choose an objective that has it ({', '.join(takers(name))})"
                 )
-        if not self.stop_gradient and "alpha" not in own:
-            raise ConfigError(
-                f"stop_gradient is off, but the objective {self.objective} stops no gradient: "
-                "leave it out"
-            )
-        if self.straight_through and self.objective != "fpo":
-            raise ConfigError(
-                f"straight_through is set, but the objective {self.objective} has no D: leave it "
-                "out"
-            )
-        if self.label_smoothing and self.objective == "discopop":
-            raise ConfigError(
-                "label_smoothing is set, but discopop has a loss of its own: leave it out"
-            )
+        entry, name = self.objective_entry, f"the objective {self.objective}"
+        unused = {
+            f"stop_gradient is off, but {name} stops no gradient": not self.stop_gradient
+            and "alpha" not in entry.coefficients,
+            f"straight_through is set, but {name} has no D": self.straight_through
+            and entry.needs != "features",
+            f"label_smoothing is set, but {name} has a loss of its own": self.label_smoothing > 0
+            and not entry.smoothed,
+        }
+        for sentence, applies in unused.items():
+            if applies:
+                raise ConfigError(f"{sentence}: leave it out")

@@ -5,7 +5,8 @@ from typing import Literal
 
 from fpo_core.config.fields import Settings, like, setting
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
-from fpo_core.config.objective import COEFFICIENTS, ObjectiveConfig
+from fpo_core.config.objective import ObjectiveConfig
+from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
 from fpo_core.config.training import (
     AdapterConfig,
@@ -42,7 +43,7 @@ class TrainConfig(
 
     def check(self) -> None:
         """FPO needs an autoencoder."""
-        if self.objective == "fpo" and self.coefficient("alpha") > 0 and self.sae is None:
+        if self.needs_features and self.sae is None:
             raise ConfigError(
                 "sae is not set while alpha is above 0: give --sae FILE (from `fpo convert sae`), "
                 "or --objective dpo-norm, which is fpo without its constraint"
@@ -101,9 +102,9 @@ class CompareConfig(Settings):
     def check(self) -> None:
         """Objectives are known, seeds are numbers."""
         for name in self.objectives or ():
-            if name not in COEFFICIENTS:
+            if name not in OBJECTIVES:
                 raise ConfigError(
-                    f"objectives names {name!r}, expected some of {', '.join(COEFFICIENTS)}"
+                    f"objectives names {name!r}, expected some of {', '.join(OBJECTIVES)}"
                 )
         for seed in self.seeds:
             if not seed.isdecimal():

@@ -1,4 +1,4 @@
-"""How a policy stands on held-out pairs, and what it writes by itself."""
+"""Evaluation of a policy: metrics on held-out pairs, and samples of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,7 +79,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Samples:
-    """Completions that a policy wrote, and how sure it was."""
+    """Completions sampled from a policy, and their next-token entropy."""
 
     completions: list[np.ndarray]
     """Token ids, the end of turn included where it was reached."""
@@ -91,12 +91,13 @@ class Samples:
 
 def distinct(completions: Sequence[np.ndarray], n: int) -> float | None:
     """Distinct n-grams of tokens over all of them (Li et al. 2016); None where there is none."""
-    found = [tuple(ids[i : i + n].tolist()) for ids in completions for i in range(len(ids) - n + 1)]
-    return len(set(found)) / len(found) if found else None
+    grams = [tuple(ids[i : i + n].tolist()) for ids in completions for i in range(len(ids) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def sample(policy: Policy, prompts: Sequence[np.ndarray], sampling: Sampling) -> Samples:
     """Sample a completion of each prompt and measure next-token entropy on it."""
+    # In a second pass: `generate` returns tokens, and its softmax is that of a temperature.
     completions = policy.generate(list(prompts), sampling)
     rows = [
         np.concatenate([prompt, completion])

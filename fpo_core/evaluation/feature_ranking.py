@@ -30,7 +30,7 @@ class Contrast:
 def pooled_features(
     policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
 ) -> np.ndarray:
-    """c̄ of each text, (n, d_sae), in no particular order; its first token is left out."""
+    """c̄ of each text, (n, d_sae), longest first; a text's first token is left out."""
     parts = score_texts(policy, tokenizer, texts, tokens_per_batch, width)
     return np.concatenate([np.asarray(scores.pooled) for scores in parts])
 

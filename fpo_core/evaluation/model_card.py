@@ -1,9 +1,8 @@
-"""The README.md that lies beside a result: a model card with the hub's front matter.
+"""The README.md of a result: a model card with the hub's front matter.
 
-It names what went in by hub name or last part of a path, and says nothing of the machine.
+It names inputs by hub name or the last part of a path: a card is published, and paths are private.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.adapters.merge_check import FuseCheck
-from fpo_core.config import (
-    COEFFICIENTS,
-    AdapterConfig,
-    ObjectiveConfig,
-    OptimiserConfig,
-    TrainConfig,
-)
+from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
+from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.sae.taps import Features, HookedSae
 
 CARD_FILE = "README.md"
@@ -30,7 +24,7 @@ _FRONT = re.compile(r"^---\n.*?\n---\n+# [^\n]*\n+", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What a card of training tells beside its settings."""
+    """What a card of training tells besides its settings."""
 
     base: str
     """The model as the user called it."""
@@ -80,8 +74,9 @@ def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter
 
 
 def write_card(folder: Path, text: str) -> bool:
-    """Write a card, unless somebody's own README.md is there; whether it was written."""
+    """Write a card, unless a README.md is there that the user wrote; whether it was written."""
     path = folder / CARD_FILE
+    # By text, not as YAML: a card of ours stays ours where its front matter was edited badly.
     if path.exists() and f"- {_TAG}\n" not in path.read_text(encoding="utf-8", errors="replace"):
         return False
     path.write_text(text, encoding="utf-8")
@@ -99,9 +94,11 @@ def is_hub_name(name: str) -> bool:
 
 
 def _card(base: str, title: str, library: str, tags: Iterable[str], lines: list[str]) -> str:
-    named = [f"base_model: {json.dumps(base)}"] if is_hub_name(base) else []
-    front = [*named, f"library_name: {library}", "tags:", *(f"- {tag}" for tag in (_TAG, *tags))]
-    return "\n".join(["---", *front, "---", "", f"# {title}", "", *lines]) + "\n"
+    from huggingface_hub import ModelCardData
+
+    model = base if is_hub_name(base) else None
+    front = ModelCardData(base_model=model, library_name=library, tags=[_TAG, *tags]).to_yaml()
+    return "\n".join(["---", front, "---", "", f"# {title}", "", *lines]) + "\n"
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
@@ -111,7 +108,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.fine_tune_type == "full":
         names = [n for n in names if n not in ("rank", "scale", "dropout", "target_modules")]
     values = {name: getattr(config, name) for name in (*names, *_LOOP)}
-    values |= {name: config.coefficient(name) for name in COEFFICIENTS[config.objective]}
+    values |= {name: config.coefficient(name) for name in config.objective_entry.coefficients}
     values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
     return {
         name: ", ".join(value) if isinstance(value, tuple) else value
@@ -123,8 +120,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
 def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
     if features is None:
         return _section("Autoencoder", "None.")
-    named = zip(config.sae or (), features.hooked, strict=True)
-    lines = [line for name, tap in named for line in _described(name, tap)]
+    taps = zip(config.sae or (), features.hooked, strict=True)
+    lines = [line for name, tap in taps for line in _described(name, tap)]
     return _section("Autoencoder", lines[0]) + lines[1:]
 
 
@@ -140,18 +137,21 @@ def _described(name: str, tap: HookedSae) -> list[str]:
 
 def _metrics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     rows = [
-        (f"`{name}`", (_number(before.get(name)), _number(value)))
+        (f"`{name}`", (_shown_value(name, before.get(name)), _shown_value(name, value)))
         for name, value in after.items()
-        if name not in _UNMEASURED and _number(value)
+        if name in METRICS and name not in _UNMEASURED and value is not None
     ]
     table = _table("Metrics", ("metric", "before", "after"), ((n, " | ".join(v)) for n, v in rows))
     return [*table, "", f"On {after['pairs']} pairs."]
 
 
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping) and "value" in value:
-        return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
-    return f"{value:.4g}" if isinstance(value, int | float) else ""
+def _shown_value(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        value, low, high = (METRICS[name].text(value[key]) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+    return METRICS[name].text(value)
 
 
 def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, Any]]) -> list[str]:

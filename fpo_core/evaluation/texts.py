@@ -41,7 +41,7 @@ def _text(path: Path, number: int, line: str) -> str:
 def perplexity(
     policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
 ) -> float:
-    """exp of the mean −log π per token, each text's first token given; texts are cut at `width`."""
+    """exp of the mean −log π per token after a text's first; texts are cut at `width` tokens."""
     total = count = 0.0
     for scores in score_texts(policy, tokenizer, texts, tokens_per_batch, width):
         total += float(np.sum(scores.logps))
@@ -52,7 +52,7 @@ def perplexity(
 def score_texts(
     policy: Policy, tokenizer: Any, texts: Sequence[str], tokens_per_batch: int, width: int
 ) -> Iterator[Scores]:
-    """Scores of texts, batch by batch in order of length; each text's first token is not scored.
+    """Scores of texts in batches, longest first; the first token of a text is not scored.
 
     Raises DataError where no text has two tokens.
     """
@@ -61,12 +61,13 @@ def score_texts(
     if not ids:
         raise DataError("no text has two tokens, expected longer texts")
     lengths = np.array([len(row) for row in ids], np.int64)
+    # Batches are planned for pairs, two sequences to a row; a text is one.
     for rows in scoring_batches(lengths, 2 * tokens_per_batch):
         yield policy.score(sequences([ids[row] for row in rows], [1] * len(rows)))
 
 
 def sequences(ids: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> Batch:
-    """Sequences that are no pairs as a batch: scored from the end of each one's prompt on."""
+    """Sequences that are no pairs as a batch, scored from the end of their prompts on."""
     width = bucket_width(max(len(row) for row in ids))
     tokens = np.full((len(ids), width), PAD_ID, np.int32)
     for place, row in zip(tokens, ids, strict=True):

@@ -10,7 +10,7 @@ STRONG = 1.0
 WORSE_TEXT = 0.10
 """Relative rise of perplexity that counts as harm."""
 FAR = 0.5
-"""Sequential KL per chosen token, in nats, from which on a policy writes quite otherwise."""
+"""Sequential KL per chosen token, in nats, above which a policy writes another text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Findings:
 
     @property
     def drifted_far(self) -> bool:
-        """Whether texts got harder, or completions are written quite otherwise."""
+        """Whether texts got harder to predict, or completions are no longer the reference's."""
         rise, per_token = self.text_rise, self.kl_per_token
         return (rise is not None and rise > WORSE_TEXT) or (
             per_token is not None and per_token > FAR
@@ -66,44 +66,48 @@ class Findings:
         return self.reward_chosen < 0 and self.reward_rejected < 0
 
 
-def verdict(found: Findings) -> list[str]:
+def verdict(findings: Findings) -> list[str]:
     """At most six lines: learned, drifted, constraint, rewards, and what to change next."""
-    if found.reward is None:
-        where = "held-out" if found.held_out else "training"
+    if findings.reward is None:
+        where = "held-out" if findings.held_out else "training"
         return [
-            f"Preference: {where} raw accuracy {found.raw}; reward accuracy needs an adapter or "
-            "--base to compare with.",
-            *([] if found.perplexity is None else [f"Texts: perplexity {found.perplexity:.2f}."]),
+            f"Preference: {where} raw accuracy {findings.raw}; reward accuracy needs an adapter or "
+            "a base to compare with.",
+            *(
+                []
+                if findings.perplexity is None
+                else [f"Texts: perplexity {findings.perplexity:.2f}."]
+            ),
         ]
-    lines = [_learned(found), _drifted(found), _constraint(found), _rewards(found)]
-    if found.early_end is not None:
-        lines.append(f"Stopped early? yes, {found.early_end}.")
-    return [*lines, f"Next: {_advice(found)}"]
+    lines = [_learned(findings), _drifted(findings), _constraint(findings), _rewards(findings)]
+    if findings.early_end is not None:
+        lines.append(f"Stopped early? yes, {findings.early_end}.")
+    return [*lines, f"Next: {_advice(findings)}"]
 
 
-def _learned(found: Findings) -> str:
-    assert found.reward is not None
-    word = "no, the wrong way" if found.reward.high < 0.5 else "unclear"
-    if found.learned:
-        word = "yes" if found.raw.low > 0.5 else "in part"
-    before = "" if found.raw_before is None else f"{found.raw_before:.3f} → "
-    where = "held-out pairs" if found.held_out else "training pairs: none were held out"
+def _learned(findings: Findings) -> str:
+    assert findings.reward is not None
+    word = "no, the wrong way" if findings.reward.high < 0.5 else "unclear"
+    if findings.learned:
+        word = "yes" if findings.raw.low > 0.5 else "in part"
+    before = "" if findings.raw_before is None else f"{findings.raw_before:.3f} → "
+    where = "held-out pairs" if findings.held_out else "training pairs: none were held out"
     return (
-        f"Learned? {word}: raw accuracy {before}{found.raw}, "
-        f"reward accuracy {found.reward} ({where})."
+        f"Learned? {word}: raw accuracy {before}{findings.raw}, "
+        f"reward accuracy {findings.reward} ({where})."
     )
 
 
-def _drifted(found: Findings) -> str:
+def _drifted(findings: Findings) -> str:
     parts = []
-    if found.kl_chosen is not None and found.kl_rejected is not None:
-        parts.append(f"KL {found.kl_chosen:.3g} chosen, {found.kl_rejected:.3g} rejected")
-    if found.d_chosen is not None and found.d_rejected is not None:
-        parts.append(f"D {found.d_chosen:.3g} chosen, {found.d_rejected:.3g} rejected")
-    if found.text_rise is not None:
-        before, after = found.perplexity_before, found.perplexity
-        parts.append(f"perplexity {before:.4g} → {after:.4g} ({_change(found.text_rise)})")
-    word = "far" if found.drifted_far else "within bounds" if parts else "not measured"
+    if findings.kl_chosen is not None and findings.kl_rejected is not None:
+        parts.append(f"KL {findings.kl_chosen:.3g} chosen, {findings.kl_rejected:.3g} rejected")
+    if findings.d_chosen is not None and findings.d_rejected is not None:
+        parts.append(f"D {findings.d_chosen:.3g} chosen, {findings.d_rejected:.3g} rejected")
+    if findings.text_rise is not None:
+        before, after = findings.perplexity_before, findings.perplexity
+        parts.append(f"perplexity {before:.4g} → {after:.4g} ({_change(findings.text_rise)})")
+    word = "far" if findings.drifted_far else "within bounds" if parts else "not measured"
     return f"Drifted? {word}: {'; '.join(parts)}." if parts else f"Drifted? {word}."
 
 
@@ -111,12 +115,12 @@ def _change(rise: float) -> str:
     return f"{rise:+.1%}" if rise < 1 else f"{rise + 1:.3g} times"
 
 
-def _constraint(found: Findings) -> str:
-    if found.alpha == 0:
+def _constraint(findings: Findings) -> str:
+    if findings.alpha == 0:
         return "Constraint active? none: alpha is 0, or nothing is there to constrain."
-    if found.constraint_ratio is None:
+    if findings.constraint_ratio is None:
         return "Constraint active? not measured."
-    ratio = found.constraint_ratio
+    ratio = findings.constraint_ratio
     word = (
         "hardly"
         if ratio < WEAK_CONSTRAINT
@@ -124,55 +128,55 @@ def _constraint(found: Findings) -> str:
         if ratio > STRONG
         else ""
     )
-    weight = f"α·{found.constrained}"
+    weight = f"α·{findings.constrained}"
     return f"Constraint active? {word or 'yes'}: {weight} is {ratio:.2g} of the preference margin."
 
 
-def _rewards(found: Findings) -> str:
-    word = "yes" if found.both_fall else "no"
+def _rewards(findings: Findings) -> str:
+    word = "yes" if findings.both_fall else "no"
     return (
-        f"Both rewards falling? {word}: chosen {found.reward_chosen:+.3g}, "
-        f"rejected {found.reward_rejected:+.3g}."
+        f"Both rewards falling? {word}: chosen {findings.reward_chosen:+.3g}, "
+        f"rejected {findings.reward_rejected:+.3g}."
     )
 
 
-def _advice(found: Findings) -> str:
+def _advice(findings: Findings) -> str:
     """The first change that the numbers call for."""
-    assert found.reward is not None
-    ratio = found.constraint_ratio if found.alpha > 0 else None
+    assert findings.reward is not None
+    ratio = findings.constraint_ratio if findings.alpha > 0 else None
     options = (
         (
-            found.reward.high < 0.5,
-            "look at the data with `fpo data inspect`: chosen and rejected may be swapped.",
+            findings.reward.high < 0.5,
+            "look at the pairs: chosen and rejected may be swapped.",
         ),
         (
-            not found.learned and ratio is not None and ratio > STRONG,
-            "lower --alpha: the constraint leaves the preference no room.",
+            not findings.learned and ratio is not None and ratio > STRONG,
+            "lower alpha: the constraint leaves the preference no room.",
         ),
-        (not found.learned, "train longer (--epochs), or raise --learning-rate."),
+        (not findings.learned, "train longer (epochs), or raise learning_rate."),
         (
-            found.drifted_far,
-            "lower --learning-rate or take fewer steps, or raise --alpha or --beta, to stay near.",
+            findings.drifted_far,
+            "lower learning_rate or take fewer steps, or raise alpha or beta, to stay near.",
         ),
         (
-            found.raw.low <= 0.5,
-            "raw accuracy is still near chance: train longer, or raise --learning-rate.",
+            findings.raw.low <= 0.5,
+            "raw accuracy is still near chance: train longer, or raise learning_rate.",
         ),
         (
             ratio is not None and ratio < WEAK_CONSTRAINT,
-            "raise --alpha for the constraint to take part.",
+            "raise alpha for the constraint to take part.",
         ),
         (
-            found.both_fall,
-            "mind that chosen completions lose likelihood too: fewer steps, or a higher --beta.",
+            findings.both_fall,
+            "mind that chosen completions lose likelihood too: fewer steps, or a higher beta.",
         ),
         (
-            not found.held_out,
-            "hold pairs out (--valid-fraction 0.05) before trusting these numbers.",
+            not findings.held_out,
+            "hold pairs out (valid_fraction 0.05) before trusting these numbers.",
         ),
         (
             True,
-            "nothing stands out; `fpo compare` shows what the constraint does.",
+            "nothing stands out; a comparison of objectives shows what the constraint does.",
         ),
     )
     return next(text for applies, text in options if applies)

@@ -1,4 +1,8 @@
-"""From a model's dense outputs to `Scores`: the plain path, the same lines for every framework."""
+"""From a model's dense outputs to `Scores`: the plain path, the same lines for every framework.
+
+In float64 on NumPy it is the oracle of the tests; a backend takes it under the setting `plain`, and
+where its packed step does not fit a model. `fpo_core.loss.packed` computes the same from tokens.
+"""
 
 import dataclasses
 import functools
@@ -18,9 +22,8 @@ from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
 Forward = Callable[[Batch, int], tuple[Array, tuple[Array, ...]]]
-"""A batch and a first column -> predictions of, and activations on, the tokens from there on.
-
-Activations are those at each hook.
+"""A batch and a first column -> logits that predict the tokens from there on, and the activations
+on those tokens, of each hook: (n, t, v), ((n, t, d_in), ...).
 """
 
 
@@ -51,9 +54,9 @@ class Targets:
     def of(cls, batch: Batch, untrained: Sequence[int]) -> "tuple[Targets, int]":
         """The targets of a batch as NumPy arrays, and the first column that they cover.
 
-        Columns before the shortest prompt's end hold no completion and are left out. `untrained`
-        are the token ids that the autoencoder was not trained on.
+        `untrained` are the token ids that the autoencoder was not trained on.
         """
+        # Columns before the shortest prompt's end hold no completion; column 0 has no prediction.
         start = max(int(batch.prompt_lengths.min()), 1)
         labels = batch.tokens[:, start:]
         mask = batch.completion_mask()[:, start:]
@@ -108,11 +111,11 @@ def score_batch(
     wanted for KL and run first.
     """
     targets, start = Targets.of(batch, () if features is None else features.untrained)
-    frozen = None if reference_forward is None else reference_forward(batch, start)[0]
+    reference_logits = None if reference_forward is None else reference_forward(batch, start)[0]
     logits, hidden = forward(batch, start)
     return score(
         xp,
-        Outputs(logits, hidden, frozen),
+        Outputs(logits, hidden, reference_logits),
         targets.astype(xp, logits),
         saes=() if features is None else features.saes,
         reference=None if reference is None else reference.astype(xp, logits),
@@ -150,26 +153,28 @@ def score(
     )
     if not saes or not outputs.hidden:
         return scores
-    read = list(zip(saes, outputs.hidden, strict=True))
-    pooled = beside(xp, [pool(xp, sae.encode(xp, h), targets.feature_mask) for sae, h in read])
-    # Spelt unlike the count in `pool`: MLX 0.32 fails to compile an output that it finds twice.
+    tapped = list(zip(saes, outputs.hidden, strict=True))
+    encoded = [pool(xp, sae.encode(xp, h), targets.feature_mask) for sae, h in tapped]
+    pooled = concatenate_features(xp, encoded)
+    # Spelt unlike the count in `pool`: MLX 0.32 fails to compile an output that it meets twice.
     count = xp.as_float(targets.feature_mask > 0).sum(1)
     features = dataclasses.replace(scores, pooled=pooled, feature_lengths=count)
 
     def pre_activation() -> Array:
-        return beside(xp, [sae.mean_pre_activation(xp, h, targets.feature_mask) for sae, h in read])
+        means = [sae.mean_pre_activation(xp, h, targets.feature_mask) for sae, h in tapped]
+        return concatenate_features(xp, means)
 
     widths = [sae.d_sae for sae in saes]
     return compare_features(xp, features, widths, pre_activation, reference, objective)
 
 
-def beside(xp: Ops, parts: Sequence[Array]) -> Array:
-    """Features of several autoencoders side by side: (n, m_s) each -> (n, Σ m_s)."""
+def concatenate_features(xp: Ops, parts: Sequence[Array]) -> Array:
+    """The features of several autoencoders as one vector: (n, m_s) of each -> (n, Σ m_s)."""
     return parts[0] if len(parts) == 1 else xp.concatenate(list(parts), 1)
 
 
-def _apart(array: Array, widths: Sequence[int]) -> list[Array]:
-    """The features of each autoencoder: (n, Σ m_s) -> (n, m_s) each."""
+def _split_features(array: Array, widths: Sequence[int]) -> list[Array]:
+    """The features of each autoencoder again: (n, Σ m_s) -> (n, m_s) of each."""
     if len(widths) == 1:
         return [array]
     ends = np.cumsum(widths).tolist()
@@ -192,22 +197,28 @@ def compare_features(
     if reference is None or reference.pooled is None or objective is None:
         return scores
     if objective.straight_through:
+        # A feature that is off at every token has no gradient, so D could not bring it back.
         pooled = straight_through(xp, scores.pooled, pre_activation(), reference.pooled)
         scores = dataclasses.replace(scores, pooled=pooled)
-    sides = zip(_apart(scores.pooled, widths), _apart(reference.pooled, widths), strict=True)
-    found = [_compared(xp, *pooled, reference.weights, objective) for pooled in sides]
-    d, union, lost = (functools.reduce(operator.add, terms) for terms in zip(*found, strict=True))
-    d = d if len(found) == 1 else d / len(found)
+    split = (_split_features(array, widths) for array in (scores.pooled, reference.pooled))
+    terms = [
+        _discrepancy_terms(xp, policy, stored, reference.weights, objective)
+        for policy, stored in zip(*split, strict=True)
+    ]
+    d, union, lost = (functools.reduce(operator.add, parts) for parts in zip(*terms, strict=True))
+    d = d if len(terms) == 1 else d / len(terms)
     return dataclasses.replace(scores, d=d, union=union, outside_cap=lost * reference.truncated)
 
 
-def _compared(
+def _discrepancy_terms(
     xp: Ops, pooled: Array, stored: Array, weights: Array | None, objective: ObjectiveConfig
 ) -> tuple[Array, Array, Array]:
     """D, |I_k|, and the policy's top features that the reference lacks, each (2b,)."""
     d, union = discrepancy(
         xp, pooled, stored, objective.k, normalize=objective.normalize_d, weights=weights
     )
+    # What the policy has on top and the store lacks is 0 in the reference, or was cut off there;
+    # the caller knows which, by whether the cap was reached.
     policy = abs(xp.stop_gradient(pooled))
     compared = top_mask(xp, policy, objective.k) if weights is None else weights > 0
     lost = compared & (policy > 0) & (stored == 0)

@@ -6,13 +6,7 @@ import numpy as np
 
 from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig
-from fpo_core.loss.objectives import (
-    OBJECTIVES,
-    constraint_weight,
-    objective_losses,
-    objective_terms,
-    rewards,
-)
+from fpo_core.loss.objectives import objective_losses, objective_terms, rewards
 from fpo_core.loss.scores import Scores, chosen, rejected
 
 WEAK_CONSTRAINT = 0.01
@@ -44,7 +38,6 @@ def preference_metrics(
     α·drift_l / |LPD − margin|, the constraint of the rejected side beside the preference.
     """
     scores, reference_logps = scores.astype(np.float64), reference_logps.astype(np.float64)
-    terms = objective_terms(numpy_ops, scores, reference_logps, config)
     values = rewards(numpy_ops, scores, reference_logps, config)
     result = {
         "loss": pair_losses(scores, reference_logps, config).mean(),
@@ -55,25 +48,43 @@ def preference_metrics(
         "rewards/margins": (chosen(values) - rejected(values)).mean(),
         "rewards/accuracies": share_above(chosen(values), rejected(values)),
         "fpo/raw_accuracy": raw_accuracy(scores),
-        "fpo/delta": terms.delta.mean(),
     }
-    if OBJECTIVES[config.objective].referenced:
+    if config.objective_entry.losses is None:
+        result |= _term_means(scores, reference_logps, config)
+    result |= _drift_means(scores)
+    return {name: float(value) for name, value in result.items()}
+
+
+def _term_means(
+    scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig
+) -> dict[str, np.ndarray]:
+    """Of an objective that has a u: its terms, and how they stand to each other."""
+    terms = objective_terms(numpy_ops, scores, reference_logps, config)
+    objective, weight = config.objective_entry, config.constraint_weight
+    result = {"fpo/delta": terms.delta.mean()}
+    if objective.referenced:
         result["fpo/ref_margin"] = terms.margin.mean()
-    drift = OBJECTIVES[config.objective].drift
-    if drift is not None and constraint_weight(config) > 0:
-        constraint = config.coefficient("beta") * constraint_weight(config) * drift(scores)
+    if objective.drift is not None and weight > 0:
+        constraint = config.coefficient("beta") * weight * objective.drift(scores)
         moved = np.maximum(np.abs(terms.lpd - terms.margin), 1e-12)
+        # The median: a pair whose margin has hardly moved has a ratio without bounds.
         result["fpo/constraint_ratio"] = np.median(rejected(constraint) / moved)
+    return result
+
+
+def _drift_means(scores: Scores) -> dict[str, np.ndarray]:
+    """D, KL and what D compared, those that the scores hold."""
+    result = {}
     for name in ("d", "kl"):
-        of_sequence = getattr(scores, name)
-        if of_sequence is not None:
-            sides = chosen(of_sequence).mean(), rejected(of_sequence).mean()
+        values = getattr(scores, name)
+        if values is not None:
+            sides = chosen(values).mean(), rejected(values).mean()
             result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
             result[f"fpo/{name}_margin"] = sides[1] - sides[0]
     for name in ("union", "outside_cap"):
         if getattr(scores, name) is not None:
             result[f"fpo/{name}"] = getattr(scores, name).mean()
-    return {name: float(value) for name, value in result.items()}
+    return result
 
 
 def raw_accuracy(scores: Scores) -> float:

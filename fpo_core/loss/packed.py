@@ -1,4 +1,8 @@
-"""From the terms of single tokens to `Scores`: what the fast steps of both backends end in."""
+"""From the terms of single tokens to `Scores`: what the packed steps of both backends end in.
+
+A packed step runs a batch as one row (`fpo_core.loss.packing`), asks the head at scored tokens
+only, and hands over N numbers in place of (n, t, v) logits.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +16,7 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch, collate
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.loss import logps
-from fpo_core.loss.dense import ReferenceBatch, beside, compare_features
+from fpo_core.loss.dense import ReferenceBatch, compare_features, concatenate_features
 from fpo_core.loss.packing import Scored
 from fpo_core.loss.scores import Scores
 from fpo_core.sae.sae import Sae
@@ -20,7 +24,7 @@ from fpo_core.sae.sae import Sae
 
 @dataclass(frozen=True)
 class TokenTerms:
-    """What the head says of N scored tokens, each (N,); None where it was not asked."""
+    """What the head says of N scored tokens, (N,) arrays; None where it was not asked."""
 
     logps: Array
     """log π of the token."""
@@ -29,8 +33,8 @@ class TokenTerms:
     entropy: Array | None = None
     """Entropy of that prediction."""
 
-    def given(self) -> list[Array]:
-        """Those that are there, in the order of the fields."""
+    def arrays(self) -> list[Array]:
+        """The terms that were asked for, in the order of the fields."""
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return [value for value in values if value is not None]
 
@@ -63,7 +67,10 @@ class TokenTerms:
 
 
 Pool = Callable[..., Array]
-"""A backend's streamed pooling: (sae, h, scored, shares, rows=, slots=) -> c̄ (n, d_sae)."""
+"""A backend's streamed pooling: (sae, h, scored, shares, rows=, slots=) -> c̄ (n, d_sae).
+
+Its gradient reaches the sequences `rows` alone, each through at most `slots` features.
+"""
 
 
 def score_tokens(
@@ -75,13 +82,16 @@ def score_tokens(
     reference: ReferenceBatch | None,
     objective: ObjectiveConfig | None,
 ) -> Scores:
-    """Scores of n sequences from the terms of their tokens, and from autoencoders, each with the
-    activations at the tokens (N, d_in), which `pool` turns into pooled features.
+    """Scores of n sequences from the terms of their N tokens.
+
+    `features` are autoencoders with the activations on those tokens, (N, d_in), which `pool` turns
+    into pooled features.
     """
     like = terms.logps
     member = xp.asarray(scored.membership, like) > 0
 
     def total(values: Array | None) -> Array | None:
+        # where, not a product with the mask: 0 · inf is nan, and so is its gradient.
         return None if values is None else xp.where(member, values[None], 0.0).sum(1)
 
     scores = Scores(
@@ -93,58 +103,66 @@ def score_tokens(
     if not features:
         return scores
     shares = xp.asarray(scored.shares, like)
-    drifting = _drifting(scored, reference, objective)
-    pooled = beside(xp, [pool(sae, h, scored, shares, **drifting) for sae, h in features])
+    scope = _gradient_scope(scored, reference, objective)
+    pooled = concatenate_features(
+        xp, [pool(sae, h, scored, shares, **scope) for sae, h in features]
+    )
+
+    def pre_activation() -> Array:
+        means = [sae.pooled_pre_activation(xp, h, lambda z: shares @ z) for sae, h in features]
+        return concatenate_features(xp, means)
+
     counts = xp.asarray(scored.feature_lengths, like)
     return compare_features(
         xp,
         dataclasses.replace(scores, pooled=pooled, feature_lengths=counts),
         [sae.d_sae for sae, _ in features],
-        lambda: beside(
-            xp, [sae.pooled_pre_activation(xp, h, lambda z: shares @ z) for sae, h in features]
-        ),
+        pre_activation,
         None if reference is None else reference.astype(xp, like),
         objective,
     )
 
 
-def _drifting(
+def _gradient_scope(
     scored: Scored, reference: ReferenceBatch | None, objective: ObjectiveConfig | None
 ) -> dict[str, Any]:
-    """Where D's gradient lies: `rows`, its sequences, and `slots`, the most features of each."""
+    """Where D's gradient can be other than 0: `rows`, its sequences, and `slots`, the most features
+    of each.
+    """
     rows = range(len(scored.lengths))
     if objective is None or reference is None:
         return {"rows": rows[:0], "slots": 0}
-    chosen_too = not objective.stop_gradient
+    # δ holds sg(D_w), so the backward pass skips the chosen half. D compares I_k alone, at most k
+    # features of policy and of reference each: the encoder's other columns get no gradient.
     weights = reference.weights
     slots = 2 * objective.k if weights is None else int(np.count_nonzero(np.asarray(weights)))
-    return {"rows": rows if chosen_too else rows[len(rows) // 2 :], "slots": slots}
+    return {"rows": rows[len(rows) // 2 :] if objective.stop_gradient else rows, "slots": slots}
 
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
-"""On log π per token, relative to the plain path's, beyond which a fast step is not trusted."""
+"""On log π per token, relative to the plain path's, beyond which a packed step is not trusted."""
 
 
 def why_plain(
-    plain: Callable[[Batch], Scores], fast: Callable[[Batch], Scores], vocab: int, dtype: str
+    plain: Callable[[Batch], Scores], packed: Callable[[Batch], Scores], vocab: int, dtype: str
 ) -> str | None:
-    """Why the fast step cannot serve this model, from two scorings of two pairs; None if it can.
+    """Why the packed step cannot serve this model, from two scorings of two pairs; None if it can.
 
-    It rests on how a model library hands masks, positions and heads on, which a family that was
-    never tried may do in its own way.
+    The step rests on how a model library hands masks, positions and heads on, which a family that
+    was never tried may do in its own way.
     """
     batch = _probe(vocab)
     expected = plain(batch)
     try:
-        found = fast(batch)
+        scores = packed(batch)
     except Exception as error:  # whatever an unknown model's code may raise
         reason = f"it failed ({type(error).__name__}: {str(error).splitlines()[:1]})"
     else:
-        apart = np.abs(found.logps - expected.logps).max() / np.abs(expected.logps).min()
-        if apart < TOLERANCES[dtype]:
+        gap = np.abs(scores.logps - expected.logps).max() / np.abs(expected.logps).min()
+        if gap < TOLERANCES[dtype]:
             return None
-        reason = f"its log-probabilities are {apart:.2g} apart"
-    return f"the fast step does not serve this model, the plain one is used: {reason}"
+        reason = f"its log-probabilities differ by {gap:.2g}, relative to the plain step's"
+    return f"the packed step does not serve this model, so the plain one is used: {reason}"
 
 
 def _probe(vocab: int) -> Batch:

@@ -1,7 +1,20 @@
-"""The batch of a fast step: where each token runs, once, and where the scored ones then lie.
+"""Packing: a batch as one row of tokens without padding, in which a shared prompt stands once.
 
-`Row` puts the tokens of a batch in one row without padding, in which a shared prompt stands once.
-`Rectangles` says where they stand inside attention, for a framework that attends in rectangles.
+Two pairs with prompts p and q, chosen c and d, rejected r and s, tokens numbered by position:
+
+    token          p0 p1 c2 c3 c4 r2   q0 d1 s1 s2
+    part            0  0  1  1  1  2    0  1  2  2
+    predicted by    ·  · p1 c2 c3 p1    · q0 q0 s1     (scored tokens)
+
+    sees           p0 p1 c2 c3 c4 r2
+             p1     x  x
+             c3     x  x  x  x
+             r2     x  x           x                    its prompt and itself, not the other side
+
+With these positions and this mask, a forward pass over the row gives each completion the states of
+an unpadded pass over prompt + completion, at the cost of P + R_w + R_l tokens, not 2P + R_w + R_l.
+`Row` is that row, `Scored` says where in it each scored token stands and is predicted, `Rectangles`
+cuts it up for a framework whose attention kernels take dense, padded arrays.
 """
 
 import itertools
@@ -19,14 +32,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scored:
-    """The N scored tokens of n sequences, one sequence after the other."""
+    """The N scored tokens of n sequences, one sequence after the other, in the batch's order."""
 
     labels: Ints
     """(N,) the tokens."""
     predictors: Ints
-    """(N,) where the pass stands when it predicts each token, an index into its flat tokens."""
+    """(N,) index in the row of the token before each: the state there predicts it."""
     places: Ints
-    """(N,) where the token itself stands."""
+    """(N,) index in the row of the token itself: features are read there."""
     bounds: Ints
     """(n + 1,) sequence s holds the tokens from bounds[s] up to bounds[s + 1]."""
     feature_mask: Floats
@@ -36,27 +49,30 @@ class Scored:
     def of(
         cls, batch: Batch, untrained: Sequence[int], prompts_at: Ints, completions_at: Ints
     ) -> "Scored":
-        """The scored tokens where the prompt of each sequence begins at `prompts_at` (n,), and its
-        completion at `completions_at` (n,). A first token that nothing predicts is not scored.
+        """The scored tokens of a batch whose prompts begin at `prompts_at` (n,) in the row, and
+        its completions at `completions_at` (n,). A first token that nothing predicts is not scored.
         """
         prompts, lengths = batch.prompt_lengths.astype(np.int64), batch.lengths.astype(np.int64)
         first = np.maximum(prompts, 1)
         counts = np.maximum(lengths - first, 0)
         bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        row = np.repeat(np.arange(len(counts)), counts)
-        position = np.arange(bounds[-1]) - bounds[row] + first[row]
+        sequence = np.repeat(np.arange(len(counts)), counts)
+        position = np.arange(bounds[-1]) - bounds[sequence] + first[sequence]
 
-        def standing(position: Ints) -> Ints:
-            inside = position < prompts[row]
+        def index(position: Ints) -> Ints:
+            """Of a position in its sequence, the index in the row."""
+            # The prompt's tokens and the completion's are each contiguous, but a rejected
+            # completion doesn't follow its prompt: the chosen one lies between.
+            into_completion = position - prompts[sequence]
             return np.where(
-                inside, prompts_at[row] + position, completions_at[row] + position - prompts[row]
+                into_completion < 0,
+                prompts_at[sequence] + position,
+                completions_at[sequence] + into_completion,
             )
 
-        labels = batch.tokens[row, position].astype(np.int64)
-        known = ~np.isin(labels, np.asarray(untrained, np.int64))
-        return cls(
-            labels, standing(position - 1), standing(position), bounds, known.astype(np.float32)
-        )
+        labels = batch.tokens[sequence, position].astype(np.int64)
+        trained = ~np.isin(labels, np.asarray(untrained, np.int64))
+        return cls(labels, index(position - 1), index(position), bounds, trained.astype(np.float32))
 
     @property
     def lengths(self) -> Floats:
@@ -66,8 +82,10 @@ class Scored:
     @property
     def membership(self) -> Floats:
         """(n, N) 1 where a token belongs to a sequence, else 0."""
-        row = np.repeat(np.arange(len(self.bounds) - 1), np.diff(self.bounds))
-        return (row == np.arange(len(self.bounds) - 1)[:, None]).astype(np.float32)
+        # A mask and a sum, not a segment sum: that is spelt alike and deterministic everywhere,
+        # and n is a few pairs.
+        sequence = np.repeat(np.arange(len(self.bounds) - 1), np.diff(self.bounds))
+        return (sequence == np.arange(len(self.bounds) - 1)[:, None]).astype(np.float32)
 
     @property
     def feature_lengths(self) -> Floats:
@@ -77,18 +95,19 @@ class Scored:
     @property
     def shares(self) -> Floats:
         """(n, N) the weight of each token's features in each c̄: 1 / n_D or 0."""
+        # A sequence without a token to count has c̄ = 0, not 0 / 0.
         counts = np.maximum(self.feature_lengths, 1)[:, None]
         return (self.membership * self.feature_mask / counts).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A prompt and the completions that go on from it, side by side in a row."""
+    """Lengths in tokens of a prompt and of the completions behind it in a row."""
 
     prompt: int
-    """Its tokens; 0 where the one completion is a whole sequence."""
+    """0 where the one completion is a whole sequence."""
     completions: tuple[int, ...]
-    """The tokens of each. None sees another."""
+    """None attends to another."""
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -112,35 +131,35 @@ class Row:
         """The row of a batch: pairs with a prompt in common as one run, other sequences alone."""
         count = len(batch.tokens)
         prompts_at, completions_at = np.zeros(count, np.int64), np.zeros(count, np.int64)
-        tokens: list[npt.NDArray[np.int32]] = []
-        positions: list[npt.NDArray[np.int64]] = []
+        spans: list[tuple[int, int, int]] = []  # sequence, first position, last + 1
         runs: list[Run] = []
         at = 0
-        for rows in _families(batch):
-            prompt = int(batch.prompt_lengths[rows[0]])
-            lengths = [int(batch.lengths[row]) - prompt for row in rows]
-            tokens += [batch.tokens[rows[0], :prompt]]
-            positions += [np.arange(prompt)]
-            prompts_at[rows] = at
+        for sequences in _sharing_a_prompt(batch):
+            prompt = int(batch.prompt_lengths[sequences[0]])
+            lengths = [int(batch.lengths[sequence]) - prompt for sequence in sequences]
+            spans.append((sequences[0], 0, prompt))
+            prompts_at[sequences] = at
             at += prompt
-            for row, length in zip(rows, lengths, strict=True):
-                tokens += [batch.tokens[row, prompt : prompt + length]]
-                positions += [np.arange(prompt, prompt + length)]
-                completions_at[row] = at
+            for sequence, length in zip(sequences, lengths, strict=True):
+                spans.append((sequence, prompt, prompt + length))
+                completions_at[sequence] = at
                 at += length
-            alone = len(rows) == 1
-            runs += [Run(0, (prompt + lengths[0],)) if alone else Run(prompt, tuple(lengths))]
+            alone = len(sequences) == 1
+            runs.append(Run(0, (prompt + lengths[0],)) if alone else Run(prompt, tuple(lengths)))
         return cls(
-            np.concatenate(tokens).astype(np.int64),
-            np.concatenate(positions).astype(np.int64),
+            np.concatenate([batch.tokens[i, start:end] for i, start, end in spans]).astype(
+                np.int64
+            ),
+            # Positions count from the sequence's own start, so rotary embeddings don't see the row.
+            np.concatenate([np.arange(start, end) for _, start, end in spans]),
             tuple(runs),
             Scored.of(batch, untrained, prompts_at, completions_at),
         )
 
     def members(self) -> tuple[Ints, Ints]:
-        """(t,) the run that each token is of, and its part of it: 0 the prompt, then completions.
+        """(t,) the run of each token, and its part of that: 0 the prompt, then the completions.
 
-        A token sees those of its run that stand no later, in the prompt or its own part.
+        A token attends to those of its run that stand no later, in part 0 or its own.
         """
         parts = [(run.prompt, *run.completions) for run in self.runs]
         number = [np.full(sum(sizes), i) for i, sizes in enumerate(parts)]
@@ -150,18 +169,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Rectangles:
-    """Where the t tokens of a row stand inside attention: roots, then branches of some of them.
+    """Where the t tokens of a row stand inside attention: in roots, and branches of some of them.
 
-    A root is a prompt or a sequence alone, a branch a completion that goes on from its prompt. Both
-    are padded on the right. Prompts come before sequences alone, and have as many branches each.
+    A root is a prompt or a sequence alone, a branch a completion that goes on from its prompt. The
+    roots form one rectangle and the branches another, padded on the right; in the picture above,
+    roots (p0 p1 | q0 ·) and branches (c2 c3 c4 | r2 · · | d1 · · | s1 s2 ·). So two dense attention
+    calls serve the whole row: roots causally, branches against their root's keys and their own.
+    Prompts come before sequences alone, and have as many branches each.
     """
 
     roots: Ints
-    """(f, p) each token's place in the row; t, which is past its end, where there is none."""
+    """(f, p) the index in the row of each root's tokens; t, one past the row's end, is padding."""
     branches: Ints
     """(c, r) the same of the branches, prompt by prompt."""
     slots: Ints
-    """(t,) where each token of the row stands: a flat index into the roots, then the branches."""
+    """(t,) the way back: each token's index in the flattened roots, then branches."""
     prompts: Ints
     """(c,) tokens of the prompt that each branch goes on from."""
     shared: int
@@ -181,6 +203,7 @@ class Rectangles:
             branches += itertools.islice(parts, len(run.parts) - 1)
         roots, leaves = _padded([*prompts, *alone], total), _padded(branches, total)
         flat = np.concatenate([roots.ravel(), leaves.ravel()])
+        # Inverts the gather: every token of the row stands at exactly one slot that is no padding.
         slots = np.empty(total, np.int64)
         slots[flat[flat < total]] = np.flatnonzero(flat < total)
         lengths = [run.prompt for run in runs for _ in run.completions if run.prompt]
@@ -192,12 +215,15 @@ class Rectangles:
         return int(self.prompts.max(initial=0))
 
     def visible(self, window: int | None) -> npt.NDArray[np.bool_]:
-        """(c, r, width + r): which tokens of its prompt and its own a branch's token attends to.
+        """(c, r, width + r): which keys each token of a branch attends to.
 
-        With a sliding window, only the last `window` tokens up to and including itself.
+        Keys are its root's first `width` tokens, then its own branch. With a sliding window, only
+        the last `window` tokens up to and including itself.
         """
         width, rest = self.width, self.branches.shape[1]
         prompt = self.prompts[:, None, None]
+        # Compare positions in the sequence: a short prompt is padded up to `width`, so its branch's
+        # keys begin at slot `width` but at position `prompt`.
         query = prompt + np.arange(rest)[:, None]
         slot = np.arange(width + rest)
         key = np.where(slot < width, slot, prompt + slot - width)
@@ -213,18 +239,19 @@ def _padded(parts: Sequence[Ints], pad: int) -> Ints:
     return rows
 
 
-def _families(batch: Batch) -> list[list[int]]:
-    """Rows that go on from one prompt, as positions in the batch."""
+def _sharing_a_prompt(batch: Batch) -> list[list[int]]:
+    """Sequences of the batch grouped by the prompt they go on from: pairs, or each alone."""
     pairs = batch.pairs
     if 2 * pairs != len(batch.tokens):
-        return [[row] for row in range(len(batch.tokens))]
-    families: list[list[int]] = []
-    for row in range(pairs):
-        prompt = int(batch.prompt_lengths[row])
-        same = batch.prompt_lengths[pairs + row] == prompt and prompt > 0
-        same = same and (batch.tokens[row, :prompt] == batch.tokens[pairs + row, :prompt]).all()
-        families += [[row, pairs + row]] if same else [[row], [pairs + row]]
-    return families
+        return [[sequence] for sequence in range(len(batch.tokens))]
+    groups: list[list[int]] = []
+    for chosen, rejected in zip(range(pairs), range(pairs, 2 * pairs), strict=True):
+        prompt = int(batch.prompt_lengths[chosen])
+        # `collate` gives both sides one prompt; a batch from elsewhere may not.
+        same = batch.prompt_lengths[rejected] == prompt and prompt > 0
+        same = same and (batch.tokens[chosen, :prompt] == batch.tokens[rejected, :prompt]).all()
+        groups += [[chosen, rejected]] if same else [[chosen], [rejected]]
+    return groups
 
 
 def chunk_rows(budget: int, width: int, copies: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""`Scores`, the floor between framework and core: what a model says of a batch, per sequence."""
+"""`Scores`, all that losses and metrics see of a model: a few numbers per sequence of a batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from fpo_core.arrays.ops import Array
 class Scores:
     """Per-sequence vectors of a batch of b pairs; rows 0..b−1 are chosen, b..2b−1 rejected.
 
-    Arrays belong to whichever framework made them. Fields that were not asked
-    for are None. Of the optional ones, `d`, `union` and `outside_cap` need a reference and an
-    autoencoder, `pooled` and `feature_lengths` an autoencoder, `kl` a reference distribution.
+    Arrays are those of the framework that computed them; fields that were not asked for are None.
+    `pooled` and `feature_lengths` need an autoencoder, `d`, `union` and `outside_cap` the stored
+    reference too, `kl` the reference's distribution.
     """
 
     logps: Array
@@ -52,9 +52,9 @@ class Scores:
         return self.map(lambda array: array.astype(dtype))
 
     def map(self, convert: Callable[[Array], Array]) -> Self:
-        """Every given field passed through `convert`, such as a framework's way to NumPy."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return type(self)(**{k: None if v is None else convert(v) for k, v in given.items()})
+        """Every field that is there passed through `convert`, such as one to NumPy arrays."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return type(self)(**{k: None if v is None else convert(v) for k, v in fields.items()})
 
 
 def join(parts: "list[Scores]") -> Scores:
@@ -64,8 +64,8 @@ def join(parts: "list[Scores]") -> Scores:
         values = [getattr(part, name) for part in parts]
         if any(value is None for value in values):
             return None
-        sides = [(v[: len(v) // 2], v[len(v) // 2 :]) for v in values]
-        return np.concatenate([chosen for chosen, _ in sides] + [other for _, other in sides])
+        # Every part is chosen then rejected, and so must the whole be.
+        return np.concatenate([chosen(v) for v in values] + [rejected(v) for v in values])
 
     fields = (f.name for f in dataclasses.fields(Scores))
     return Scores(**{name: joined(name) for name in fields})

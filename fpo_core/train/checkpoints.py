@@ -1,6 +1,6 @@
-"""Checkpoints on disk: step-numbered folders that are there whole or not at all.
+"""Checkpoints on disk: step-numbered folders, written whole or not at all.
 
-The format is told in docs/checkpoint_format.md.
+docs/checkpoint_format.md specifies the format.
 """
 
 import json
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Origin:
-    """What made a checkpoint, for the check before a run goes on from it."""
+    """The run that wrote a checkpoint, for the check before another resumes it."""
 
     config: dict[str, Any]
     """Every setting of the run."""
@@ -51,18 +51,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole."""
+    """A checkpoint whose files are all as they were written."""
 
     folder: Path
     state: RunState
     origin: Origin
     log_bytes: int
-    """Length of the log when it was made."""
+    """Length of the log at that step."""
 
     def load_into(self, policy: Policy, config: TrainConfig) -> None:
-        """Give a policy, prepared for training, the weights and the optimiser's state.
+        """Give a policy, prepared for training, the weights and the optimizer's state.
 
-        Another optimiser, where that is allowed, starts afresh.
+        Another optimizer, where `allow_change` names it, starts afresh.
         """
         policy.load_trained(_arrays(self.folder / TRAINED_FILE))
         if self.origin.config["optimizer"] == config.optimizer:
@@ -102,11 +102,12 @@ class Checkpoints:
         self.prune(state.step)
 
     def prune(self, step: int) -> None:
-        """Drop all but the newest up to a step; those beyond it are of a future taken back."""
+        """Drop all but the newest up to a step, and those beyond it."""
         steps = self.steps()
-        kept = [each for each in steps if each <= step][-self.keep :]
-        for each in set(steps) - set(kept):
-            remove_folder(self._path(each))
+        # Beyond it are damaged ones, where an earlier one was resumed: those steps come again.
+        stay = [earlier for earlier in steps if earlier <= step][-self.keep :]
+        for old in set(steps) - set(stay):
+            remove_folder(self._path(old))
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint:
         """The newest checkpoint that is whole; damaged ones are named to `warn` and left out.
@@ -119,8 +120,8 @@ class Checkpoints:
             except _DamagedError as error:
                 warn(f"{self._path(step)} is damaged ({error}): an earlier checkpoint is taken")
         raise TrainingError(
-            f"there is no checkpoint to go on from in {self.folder}: leave --resume out to begin, "
-            "or give the --output of the run"
+            f"there is no checkpoint to go on from in {self.folder}: leave resume out to begin, "
+            "or give the output folder of the run"
         )
 
     def _path(self, step: int) -> Path:
@@ -132,6 +133,7 @@ class _DamagedError(Exception):
 
 
 def _open(folder: Path) -> Checkpoint:
+    # The format is checked first: files of a later version may be hashed in another way.
     meta = _reading(lambda: json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
     version = _reading(lambda: (meta["format"], meta["version"]))
     if version != (FORMAT, VERSION):
@@ -164,6 +166,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise TrainingError(
-            f"{path} cannot be read ({error}): remove the folder {path.parent}, and --resume takes "
+            f"{path} cannot be read ({error}): remove the folder {path.parent}, and resume takes "
             "the checkpoint before it"
         ) from None

@@ -1,18 +1,17 @@
-"""The reference in memory, for objectives that ask its distribution in every step."""
+"""The reference in memory, for objectives on the KL, which read its distribution in every step."""
 
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.events import Event, Sink
-from fpo_core.loss.objectives import needs_kl
 
 
 def hold_reference(policy: Policy, config: TrainConfig, emit: Sink) -> None:
-    """Keep the weights of a policy at its start as the reference, where the objective needs one.
+    """Keep the weights of a policy at its start as the reference, where the objective is on the KL.
 
-    With adapters these are the adapters' own, swapped in for a pass: no second model. Full
+    With adapters these are the adapters' weights, swapped in for a pass: no second model. Full
     fine-tuning holds a copy of all it trains, and a warning event says so.
     """
-    if not needs_kl(config):
+    if not config.needs_kl:
         return
     weights = policy.trained()
     policy.set_reference(weights)

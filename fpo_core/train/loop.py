@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: steps, reports, validation, checkpoints, and ends of every kind."""
 
 import math
 import signal
@@ -6,24 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fpo_core.backend.policy import Policy
-from fpo_core.backend.process_group import any_of, gather_scores, joined, only_first, shares, wait
+from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
-from fpo_core.data.token_store import Int64s
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink
-from fpo_core.loss.metrics import WEAK_CONSTRAINT, preference_metrics
-from fpo_core.loss.objectives import OBJECTIVES
-from fpo_core.loss.scores import Scores, join
+from fpo_core.loss.metric_catalogue import metric
+from fpo_core.loss.metrics import WEAK_CONSTRAINT
 from fpo_core.train.checkpoints import Checkpoint, Origin
+from fpo_core.train.optimizer_step import Stepper
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_machine
 from fpo_core.train.run_folder import RunFolder
-from fpo_core.train.schedule import RowPlan, dropout_seed, learning_rate, warmup_steps
+from fpo_core.train.schedule import RowPlan, warmup_steps
 from fpo_core.train.state import RunState, Stopwatch, Window
 from fpo_core.train.step0 import check_step0
 from fpo_core.train.validate import validate
 
-StopAsked = Callable[[], int | None]
+StopSignal = Callable[[], int | None]
 """The number of the signal that asks the run to stop, once there is one."""
 
 
@@ -46,23 +45,23 @@ def train(
     emit: Sink,
     *,
     checkpoint: Checkpoint | None = None,
-    stop: StopAsked = lambda: None,
+    stop: StopSignal = lambda: None,
 ) -> TrainResult:
     """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
     Results and checkpoints lie in `folder`. An objective on the KL needs `hold_reference` before.
     Raises StoreError where the stored reference does not fit the policy, TrainingError where losses
     or gradients stay non-finite, WriteError where the disk is full, and StoppedError, with a
-    checkpoint saved, after a step during which `stop` spoke.
+    checkpoint saved, after a step during which `stop` gave a signal.
     """
     run = _Run(policy, data, config, folder, emit)
     try:
-        run.begin() if checkpoint is None else run.go_on(checkpoint)
-        run.to_the_end(stop)
+        run.begin() if checkpoint is None else run.resume(checkpoint)
+        run.finish(stop)
     except WriteError as error:
-        raise WriteError(error.path, error.reason, run.way_on()) from None
+        raise WriteError(error.path, error.reason, run.resume_hint()) from None
     except LostProcessError as error:
-        raise LostProcessError(f"{error}; {run.way_on()}") from None
+        raise LostProcessError(f"{error}; {run.resume_hint()}") from None
     return TrainResult(run.state, run.plan.steps, run.early_end())
 
 
@@ -73,38 +72,41 @@ class _Run:
         self.policy, self.data, self.config = policy, data, config
         self.folder, self.emit, self.group = folder, emit, data.group
         self.plan = RowPlan.of(data.train.lengths(), config)
+        self.stepper = Stepper(policy, data, config, self.plan)
         self.eval_every = config.steps_per_eval or max(1, self.plan.steps // 10)
         self.save_every = config.save_every or self.eval_every
         self.made_with = Origin.made_by(policy.info, data.group.size)
         self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
-        self.watch = Stopwatch()
+        self.stopwatch = Stopwatch()
 
     def begin(self) -> None:
-        """What comes before step 1."""
+        """Check the reference, make the optimizer, validate the start."""
         if self.policy.info.fallback is not None:
             self.emit(Event("warning", 0, {"message": self.policy.info.fallback}))
         check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config, self.group)
         self._validate()
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: Checkpoint) -> None:
         """Stand where the checkpoint was made, the log and `best/` included."""
         check_machine(checkpoint, self.config, self.made_with)
         self.policy.prepare_training(self.config, self.group)
         checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
-        wait(self.group)  # until all have read what the first now cuts
-        only_first(self.group, lambda: self.folder.go_on(checkpoint))
-        self.emit(Event("checkpoint", self.state.step))  # the log was cut in front of this line
+        # The first process prunes what the others may still be reading: wait for all.
+        wait(self.group)
+        only_first(self.group, lambda: self.folder.rewind(checkpoint))
+        # The log was cut in front of this event, which the first run wrote after the checkpoint.
+        self.emit(Event("checkpoint", self.state.step))
         self._restore_best()
 
     def _restore_best(self) -> None:
-        """A best result is written after its own checkpoint, so that checkpoint can mend it."""
+        """Make `best/` agree with the state again, after an end between the writing of both."""
         state, folder = self.state, self.folder
         if not any_of(self.group, folder.best_step() != state.best_step):
             return
-        if state.best_step == state.step:
+        if state.best_step == state.step:  # it is this checkpoint's: write it from these weights
             only_first(self.group, lambda: folder.save_best(self.policy, state))
             return
         only_first(self.group, folder.drop_best)
@@ -113,29 +115,32 @@ class _Run:
         state.stale = 0
         self.emit(Event("warning", state.step, {"message": text}))
 
-    def to_the_end(self, stop: StopAsked) -> None:
+    def finish(self, stop: StopSignal) -> None:
         """Every step that is left, then the result."""
         while not self._ended():
-            step = self.state.step + 1
-            self._step(step)
-            last = step == self.plan.steps
-            if last or step % self.config.steps_per_report == 0 or step == 1:
-                self._report()
-            improved = (last or step % self.eval_every == 0) and self._validate()
-            ended = self._ended()
-            if ended and self.state.window.values:
-                self._report()
-            asked = self._asked(stop)
-            if ended or improved or asked or step % self.save_every == 0:
-                self._save(improved=improved)
-            if asked and not ended:
-                raise StoppedError(f"stopped after step {step}: {self.way_on()}", asked)
+            self._step_and_save(stop)
         only_first(self.group, lambda: self.folder.save_result(self.policy))
         if early := self.early_end():
             self.emit(Event("stopped_early", self.state.step, {"message": early}))
         self._warn_of_weak_constraint(self.state.constraint_ratio)
-        self._clock()
+        self._lap()
         self.emit(Event("done", self.state.step, {"seconds": self.state.seconds}))
+
+    def _step_and_save(self, stop: StopSignal) -> None:
+        step = self.state.step + 1
+        self._step(step)
+        last = step == self.plan.steps
+        if last or step % self.config.steps_per_report == 0 or step == 1:
+            self._report()
+        improved = (last or step % self.eval_every == 0) and self._validate()
+        ended = self._ended()
+        if ended and self.state.window.values:  # stopped early, between two reports
+            self._report()
+        number = self._stop_signal(stop)
+        if ended or improved or number or step % self.save_every == 0:
+            self._save(improved=improved)
+        if number and not ended:
+            raise StoppedError(f"stopped after step {step}: {self.resume_hint()}", number)
 
     def _ended(self) -> bool:
         state = self.state
@@ -152,66 +157,42 @@ class _Run:
             f"pairs was no better than at {better} in {state.stale} validations"
         )
 
-    def _asked(self, stop: StopAsked) -> int | None:
-        """The signal that asks for a stop, in whichever process it was heard."""
+    def _stop_signal(self, stop: StopSignal) -> int | None:
+        """The signal that asks for a stop, whichever process received it."""
         number = stop()
+        # Every process must take the same way, or the next sum over all would wait for ever.
         return (number or signal.SIGTERM) if any_of(self.group, number is not None) else None
 
-    def way_on(self) -> str:
-        """What to do after an untimely end."""
+    def resume_hint(self) -> str:
+        """How to resume, for the message of an untimely end."""
         saved = self.folder.checkpoints.steps()
         if not saved:
             return "there is no checkpoint yet: begin again"
         return (
             f"the checkpoint of step {saved[-1]} of {self.plan.steps} is whole: "
-            "the same command with --resume goes on from it"
+            "the same settings with resume go on from it"
         )
 
     def _step(self, step: int) -> None:
-        """One optimiser step over a window of batches; skipped where anything is not finite."""
-        self._clock()
-        rows = joined(self.plan.batches(step))
-        scores = self._accumulate(step, rows)
-        logps = self.data.reference_logps(self.data.train, rows)
-        values = preference_metrics(scores, logps, self.config)
-        rate = learning_rate(step, self.plan.steps, self.config)
-        if math.isfinite(values["loss"]):
-            norm = self.policy.apply_gradients(rate, self.config.max_grad_norm)
-        else:
-            norm = math.nan
-            self.policy.drop_gradients()
-        tokens = self.data.train.num_tokens(rows)
-        self.state.step = step
-        self.state.num_tokens += tokens
-        seconds = self._clock()
-        if not math.isfinite(norm):
-            self._skip(values["loss"], norm)
+        """One optimizer step; skipped where anything is not finite."""
+        self._lap()
+        result = self.stepper.take(step)
+        state, metrics = self.state, result.metrics
+        state.step = step
+        state.num_tokens += result.tokens
+        seconds = self._lap()
+        if not result.applied:
+            self._skip(metrics["loss"], metrics["grad_norm"])
             return
-        self.state.nonfinite_in_a_row = 0
-        values |= {"grad_norm": norm, "learning_rate": rate}
-        self.state.window.add(values, tokens, seconds)
-        if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in values:
-            self.state.ratios.append(values["fpo/constraint_ratio"])
+        state.nonfinite_in_a_row = 0
+        state.window.add(metrics, result.tokens, seconds)
+        # During the warm-up the margin has hardly moved, and the ratio says nothing.
+        if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in metrics:
+            state.ratios.append(metrics["fpo/constraint_ratio"])
 
-    def _accumulate(self, step: int, rows: Int64s) -> Scores:
-        """Add the gradient of this process's share of the window; the scores of all its rows."""
-        group = self.group
-        owned = shares([len(batch) for batch in self.plan.batches(step)], group.size)
-        parts: list[Scores] = []
-        for part, places in enumerate(owned[group.rank]):
-            if not len(places):
-                continue
-            batch, reference = self.data.batch(self.data.train, rows[places])
-            number = part * group.size + group.rank
-            self.policy.seed(dropout_seed(self.config.seed, step, number))
-            scores = self.policy.accumulate(batch, reference, self.config, 1 / len(rows))
-            parts.append(scores.without_pooled())
-        own = join(parts) if parts else None
-        return gather_scores(group, own, [joined(each) for each in owned])
-
-    def _clock(self) -> float:
+    def _lap(self) -> float:
         """Add the time since the last call to the run's; return it."""
-        passed = self.watch.lap()
+        passed = self.stopwatch.lap()
         self.state.seconds += passed
         return passed
 
@@ -223,7 +204,7 @@ class _Run:
         if state.nonfinite_in_a_row >= self.config.nonfinite_limit:
             raise TrainingError(
                 f"loss or gradient was not finite {state.nonfinite_in_a_row} steps in a row, up to "
-                f"step {state.step}: lower --learning-rate or use --dtype float32; the last "
+                f"step {state.step}: lower learning_rate or set dtype to float32; the last "
                 f"checkpoint lies in {self.folder.checkpoints.folder}"
             )
 
@@ -261,15 +242,15 @@ class _Run:
             return False
         state.stale += 1
         value, best = values[f"eval_{self.config.best_metric}"], state.best_value
-        sign = 1 if self.config.best_metric == "loss" else -1
-        if not math.isfinite(value) or (best is not None and sign * value >= sign * best):
+        better = best is None or metric(self.config.best_metric).improves(value, best)
+        if not (math.isfinite(value) and better):
             return False
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
 
     def _save(self, *, improved: bool) -> None:
         """Save a checkpoint and then, where validation `improved`, the best result."""
-        self._clock()
+        self._lap()
         save = self.folder.save_checkpoint
         only_first(self.group, lambda: save(self.policy, self.state, self.origin))
         self.emit(Event("checkpoint", self.state.step))
@@ -280,6 +261,6 @@ class _Run:
         if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
                 f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
-                f"{'--beta' if OBJECTIVES[self.config.objective].symmetric else '--alpha'}"
+                f"{'alpha' if 'alpha' in self.config.objective_entry.coefficients else 'beta'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))

@@ -1,4 +1,4 @@
-"""The largest batch, tried before anything is written: memory, time and disk of a run."""
+"""A trial of the largest batches before anything is written: memory, time and disk of a run."""
 
 import shutil
 import time
@@ -21,9 +21,9 @@ from fpo_core.train.paired_data import spread
 from fpo_core.train.schedule import RowPlan
 
 _PLANNED = 2000
-"""Steps whose shapes are looked at; of a longer run, that many spread over it."""
+"""Most steps whose batch shapes are planned; of a longer run, that many spread over it."""
 _FULL = 0.95
-"""Share of a device's memory from which on a run is too close to its end."""
+"""Share of a device's memory above which a run risks running out of it."""
 ResultT = TypeVar("ResultT")
 
 
@@ -68,16 +68,16 @@ def preflight(
     *,
     missing: int,
 ) -> Preflight:
-    """Run the largest batches forward and backward, and foretell the run from them.
+    """Run the largest batches forward and backward, and estimate the run from them.
 
-    `missing` is how many pairs still lack a stored reference. Nothing is trained: the optimiser
-    steps at rate 0 and is made anew by whoever trains. Raises TrainingError where memory runs out,
-    naming the option to change, and where the disk is too small.
+    `missing` is how many pairs still lack a stored reference. Nothing is trained: the optimizer
+    steps at rate 0, and training begins with a new one. Raises TrainingError where memory runs out,
+    naming the setting to change, and where the disk is too small.
     """
     plan = RowPlan.of(train.lengths(), config)
     shapes = _Shapes(train.lengths(), plan)
     try:
-        scored, scoring, judging = _try_scoring(policy, train, config)
+        scored, score_rate, compare_rate = _try_scoring(policy, train, config)
         largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
         step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
@@ -91,8 +91,9 @@ def preflight(
         seconds_largest=seconds_largest,
         seconds_per_step=seconds,
         steps=plan.steps,
-        train_seconds=seconds * plan.steps + _scored_tokens(train, valid, plan, config) * judging,
-        reference_seconds=scoring * missing * _tokens(train),
+        train_seconds=seconds * plan.steps
+        + _scored_tokens(train, valid, plan, config) * compare_rate,
+        reference_seconds=score_rate * missing * _tokens(train),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
         disk_bytes=_checkpoint_bytes(policy, config) + missing * _record_bytes(scored, config),
@@ -109,9 +110,9 @@ class _Shapes:
         self._lengths, self._steps = lengths, []
         batches: list[Int64s] = []
         for step in spread(plan.steps, _PLANNED) + 1:
-            found = plan.batches(int(step))
-            self._steps.append([self._size(rows) for rows in found])
-            batches += found
+            window = plan.batches(int(step))
+            self._steps.append([self._size(rows) for rows in window])
+            batches += window
         order = sorted(batches, key=self._size)
         self.largest, self.middle = order[-1], order[len(order) // 2]
 
@@ -120,26 +121,28 @@ class _Shapes:
 
     def step_seconds(self, of_largest: float, of_middle: float) -> float:
         """Mean seconds of a step, by a line through the two batches that were timed."""
+        # Two points, since the largest batch alone overstates: a step has a cost without tokens.
         high, low = self._size(self.largest), self._size(self.middle)
         slope = (of_largest - of_middle) / (high - low) if high > low else of_middle / low
         sizes = [size for step in self._steps for size in step]
-        each = [max(of_middle + slope * (size - low), of_middle * size / high) for size in sizes]
-        return float(np.sum(each)) / len(self._steps)
+        # Noise may tilt the line below 0 for small batches; none is faster than in proportion.
+        seconds = [max(of_middle + slope * (size - low), of_middle * size / high) for size in sizes]
+        return float(np.sum(seconds)) / len(self._steps)
 
 
 def _try_scoring(
     policy: Policy, train: TokenisedPairs, config: TrainConfig
 ) -> tuple[Scores, float, float]:
-    """Score the largest batch of the reference pass: its scores, seconds per token, and the same
-    where it is compared with a reference, as in validation.
+    """Score the largest batch of the reference pass: its scores, seconds per token, and seconds per
+    token where D is computed too, as in validation.
     """
     rows = scoring_batches(train.lengths(), config.tokens_per_batch)[0]
     batch, tokens = collate(train, rows), train.num_tokens(rows)
-    scores = policy.score(batch)
+    scores = policy.score(batch)  # untimed: the first call compiles and allocates
     seconds, _ = _timed(lambda: policy.score(batch))
     reference = _as_reference(scores)
-    judging, _ = _timed(lambda: policy.score(batch, reference, config))
-    return scores, seconds / tokens, judging / tokens
+    compared, _ = _timed(lambda: policy.score(batch, reference, config))
+    return scores, seconds / tokens, compared / tokens
 
 
 def _as_reference(scores: Scores) -> ReferenceBatch:
@@ -173,8 +176,8 @@ def _scored_tokens(
     if valid is None:
         return checked
     every = config.steps_per_eval or max(1, plan.steps // 10)
-    each = min(len(valid), config.val_pairs) * _tokens(valid)
-    return checked + each * (1 + -(-plan.steps // every))
+    validation = min(len(valid), config.val_pairs) * _tokens(valid)
+    return checked + validation * (1 + -(-plan.steps // every))
 
 
 def _tokens(split: TokenisedPairs) -> float:
@@ -183,7 +186,8 @@ def _tokens(split: TokenisedPairs) -> float:
 
 
 def _checkpoint_bytes(policy: Policy, config: TrainConfig) -> int:
-    """Weights and two moments per kept checkpoint and one in the making; result and best."""
+    """At most: float32 weights and two moments of every checkpoint, result and best weights."""
+    # One checkpoint more than stay: the new one is written before the oldest is removed.
     trained = 4 * policy.info.trained_parameters
     whole = 4 * policy.info.parameters if config.fine_tune_type == "full" else 2 * trained
     return 3 * trained * (config.save_total_limit + 1) + 2 * whole
@@ -203,26 +207,27 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(nearest).free
 
 
-def _check_disk(found: Preflight, config: TrainConfig) -> None:
-    if found.disk_bytes > found.disk_free:
+def _check_disk(estimate: Preflight, config: TrainConfig) -> None:
+    if estimate.disk_bytes > estimate.disk_free:
         raise TrainingError(
-            f"the run may write {found.disk_bytes / 2**20:.0f} MiB, but "
-            f"{found.disk_free / 2**20:.0f} MiB are free at {config.output}: make room, lower "
-            "--save-total-limit, or choose another --output"
+            f"the run may write {estimate.disk_bytes / 2**20:.0f} MiB, but "
+            f"{estimate.disk_free / 2**20:.0f} MiB are free at {config.output}: make room, lower "
+            "save_total_limit, or choose another output"
         )
 
 
 def relief(config: TrainConfig) -> str:
-    """The option that lowers memory most at the least cost."""
+    """The change of a setting that lowers memory most at the least cost."""
     if not config.grad_checkpoint:
-        return "use --grad-checkpoint"
+        return "set grad_checkpoint"
     if config.batch_size > 1:
-        return f"lower --batch-size below {config.batch_size} (--grad-accumulation-steps makes up)"
-    return f"lower --max-seq-length below {config.max_seq_length}, or --num-layers"
+        return f"lower batch_size below {config.batch_size} (grad_accumulation_steps makes up)"
+    return f"lower max_seq_length below {config.max_seq_length}, or num_layers"
 
 
 def _out_of_memory(error: Exception, shapes: _Shapes, config: TrainConfig) -> Exception:
     """The error as a sentence, where it is about memory; else as it is."""
+    # torch and MLX raise RuntimeErrors of their own here, which share no type and few words.
     text = str(error).lower()
     if not isinstance(error, MemoryError) and "memory" not in text and "allocate" not in text:
         return error

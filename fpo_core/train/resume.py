@@ -1,4 +1,4 @@
-"""May a run go on from a checkpoint? Everything that its result depends on must be the same."""
+"""Whether a run may resume a checkpoint: all that its result depends on must be the same."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.run_folder import checkpoints_in, is_finished
 
 PLACES = ("model", "adapter", "data", "sae", "feature_weights", "revision")
-"""Settings that say where something lies: what lies there is compared instead."""
+"""Settings that are paths or names: the contents there are compared instead."""
 FREE = frozenset(
     (
         *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),
@@ -21,13 +21,13 @@ FREE = frozenset(
 )
 """Settings that the result does not depend on."""
 MACHINE = ("backend", "device", "dtype")
-"""Settings compared as they turned out, not as they were asked for."""
+"""Settings compared as resolved (`Origin.made_with`), since they may be auto."""
 _COVERED_BY = {
     "data": tuple(DataConfig.names()),
     "sae": tuple(FeatureConfig.names()),
     "model": ("model", "revision"),
 }
-"""A change of these settings explains another fingerprint."""
+"""Settings whose change explains another fingerprint, which then is no change of its own."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ def check_unchanged(
 
 
 def check_machine(checkpoint: Checkpoint, config: TrainConfig, now: Mapping[str, Any]) -> None:
-    """Raise ConfigError where another precision, or other dropout, would be computed with.
+    """Raise ConfigError where precision or dropout would differ from the checkpoint's.
 
-    `now` is as `Origin.made_by` says it. Without dropout another backend, device or number of
-    processes goes on with the same numbers, up to rounding.
+    `now` is `Origin.made_by` of this run.
     """
+    # Without dropout another backend, device or number of processes computes the same numbers, up
+    # to rounding; dropout is drawn by the backend, for each process.
     was = checkpoint.origin.made_with
     names = (*MACHINE, "processes") if config.dropout else ("dtype",)
     differing = (name for name in names if was[name] != now[name])
@@ -83,7 +84,7 @@ def _refuse(checkpoint: Checkpoint, changes: list[Change], allowed: Collection[s
         keys = ",".join(change.key for change in refused)
         raise ConfigError(
             f"{checkpoint.folder} was made with other settings ({'; '.join(map(str, refused))}): "
-            f"put them back, or go on all the same with --allow-change {keys}"
+            f"put them back, or go on all the same with allow_change {keys}"
         )
 
 
@@ -94,7 +95,7 @@ def _shown(value: Any) -> str:
 
 
 def find_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint to go on from under `resume`; None for a new run, in a folder without any.
+    """The checkpoint to resume where `resume` is set; None for a new run, in a folder without any.
 
     Raises ConfigError where a new run would overwrite another's checkpoints, TrainingError where
     there is nothing to resume.
@@ -106,7 +107,7 @@ def find_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Checkpo
     if steps:
         raise ConfigError(
             f"{config.output} holds a run with checkpoints, the last of step {steps[-1]}: go on "
-            "with --resume, name another --output, or delete that folder first"
+            "with resume, choose another output, or delete that folder first"
         )
     return None
 
@@ -116,8 +117,8 @@ def check_unfinished(checkpoint: Checkpoint, config: TrainConfig, steps: int) ->
     at = checkpoint.state.step
     early = checkpoint.state.out_of_patience(config.early_stopping)
     if at > steps or ((at == steps or early) and is_finished(Path(config.output))):
-        option = "--early-stopping" if early and at < steps else "--iters or --epochs"
+        setting = "early_stopping" if early and at < steps else "iters or epochs"
         raise TrainingError(
             f"the run in {config.output} ended after {at} of {steps} steps, so nothing is left: to "
-            f"train longer, raise {option} and allow it with --allow-change"
+            f"train longer, raise {setting} and name it in allow_change"
         )

@@ -51,7 +51,7 @@ class RunFolder:
         self.log.unlink(missing_ok=True)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
+    def rewind(self, checkpoint: Checkpoint) -> None:
         """Take back what was written after the checkpoint; write the settings in use now."""
         self._remove_leftovers()
         self.checkpoints.prune(checkpoint.state.step)
@@ -89,12 +89,12 @@ class RunFolder:
         )
 
     def save_best(self, policy: Policy, state: RunState) -> None:
-        """Keep this as the best result so far; its checkpoint was saved before."""
+        """Write this as the best result so far, after its checkpoint: that can restore `best/`."""
 
         def write(folder: Path) -> None:
             self._write_result(policy, folder)
-            found = {"step": state.best_step, f"eval_{self.config.best_metric}": state.best_value}
-            write_json(folder / BEST_FILE, found)
+            metric = f"eval_{self.config.best_metric}"
+            write_json(folder / BEST_FILE, {"step": state.best_step, metric: state.best_value})
 
         write_folder(self.path / BEST, write)
 
@@ -113,7 +113,8 @@ class RunFolder:
     def save_checkpoint(self, policy: Policy, state: RunState, origin: Origin) -> None:
         """Write weights, optimiser and state to a folder of `checkpoints/`."""
         size = 0
-        if self.log.exists():  # what the checkpoint counts on must not be lost with the power
+        if self.log.exists():
+            # The checkpoint remembers the log's length, so these bytes must reach the disk first.
             sync(self.log)
             size = self.log.stat().st_size
         self.checkpoints.save(policy, state, origin, size)

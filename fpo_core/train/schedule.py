@@ -29,8 +29,9 @@ def warmup_steps(steps: int, config: TrainConfig) -> int:
 
 
 def dropout_seed(seed: int, step: int, part: int) -> int:
-    """The random state of one forward pass of a step: a run that goes on needs no other's."""
-    # NumPy promises the raw stream of a bit generator for ever; backends take 63 bits.
+    """The seed of one forward pass, from numbers alone: a checkpoint holds no generator's state."""
+    # NumPy keeps the raw stream of a bit generator for ever, not that of its distributions; torch
+    # and MLX take seeds of 63 bits.
     return int(np.random.PCG64([seed, step, part]).random_raw()) >> 1
 
 

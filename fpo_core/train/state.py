@@ -1,4 +1,4 @@
-"""Where a run stands beside its weights: with both it goes on as if it had never stopped."""
+"""The state of a run besides its weights: from both it goes on as if it had never stopped."""
 
 import dataclasses
 import statistics
@@ -49,12 +49,12 @@ class RunState:
     skipped: int = 0
     nonfinite_in_a_row: int = 0
     best_value: float | None = None
-    """The best so far of the validation metric that decides."""
+    """The best value so far of `best_metric`."""
     best_step: int | None = None
     stale: int = 0
     """Validations in a row that were no better."""
     seconds: float = 0.0
-    """Time spent, over all sittings."""
+    """Time spent, resumed parts included."""
     window: Window = field(default_factory=Window)
     first: Metrics = field(default_factory=dict)
     """Metrics of the first step."""

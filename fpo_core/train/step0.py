@@ -34,6 +34,7 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         gap = abs(pair_losses(scores, logps, config) - expected)
         drift = np.zeros(batch.pairs)
         if scores.d is not None:
+            # D is relative to the reference's size: rounding of c̄ grows with it.
             energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
             relative = scores.d * (1 if config.normalize_d else config.k) / energy
             drift = np.maximum(chosen(relative), rejected(relative))
@@ -48,5 +49,5 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             f"the stored reference does not fit the model on {len(failed)} of {len(rows)} sampled "
             f"pairs (data rows {', '.join(map(str, sorted(failed)[:8]))}): the loss should be "
             f"that of the reference within {tolerance}; build the store again with the same "
-            "--dtype and --backend"
+            "dtype and backend"
         )

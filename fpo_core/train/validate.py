@@ -1,4 +1,4 @@
-"""Scoring held-out pairs."""
+"""Validation: scores and metrics of held-out pairs."""
 
 import numpy as np
 
@@ -19,8 +19,8 @@ def check_judged(config: TrainConfig, valid: TokenisedPairs | None) -> None:
         value = getattr(config, name)
         if valid is None and value != getattr(LoopConfig, name):
             raise ConfigError(
-                f"{name} is {value}, but no pairs are held out to judge by: give --valid-fraction "
-                f"0.05 or a validation file, or leave {name} out"
+                f"{name} is {value}, but no pairs are held out to judge by: set valid_fraction "
+                f"(such as 0.05), give a validation file, or leave {name} out"
             )
 
 
@@ -45,9 +45,9 @@ def score_pairs(
     for places in plan[group.rank :: group.size]:
         batch, reference = data.batch(split, rows[places])
         parts.append(policy.score(batch, reference, objective, kl=kl).without_pooled())
-    own = join(parts) if parts else None
+    local = join(parts) if parts else None
     owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
-    return gather_scores(group, own, owners), data.reference_logps(split, rows)
+    return gather_scores(group, local, owners), data.reference_logps(split, rows)
 
 
 def validate(

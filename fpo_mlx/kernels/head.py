@@ -118,7 +118,7 @@ class Head:
         self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool
     ) -> Chunk:
         terms = TokenTerms.of(ops, self.logits(h), labels, reference, entropy=entropy)
-        return terms, terms.given()
+        return terms, terms.arrays()
 
     def _repeated(
         self, h: mx.array, labels: mx.array, reference: mx.array | None, entropy: bool

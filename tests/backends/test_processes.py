@@ -97,10 +97,10 @@ def test_a_dead_process_ends_the_run_with_a_good_checkpoint(backend, tiny, tmp_p
     ran = together(**options, **places, output=str(cut), script=script)
     said = ran.stderr + ran.stdout
     assert f"process {1 - rank}: another process of this run was lost" in said, ran
-    assert "the checkpoint of step 4 of 6 is whole: the same command with --resume" in said
+    assert "the checkpoint of step 4 of 6 is whole: the same settings with resume" in said
     assert checkpoints_in(cut).newest(pytest.fail).state.step == 4
     alone = settings(tiny, cut, **options, resume=True)
-    with pytest.raises(ConfigError, match=r"\(processes was 2, is 1\).*--allow-change processes"):
+    with pytest.raises(ConfigError, match=r"\(processes was 2, is 1\).*allow_change processes"):
         run_tiny(alone, tmp_path / "store")
     together(**options, **places, output=str(cut), resume=True)
     for name in ("trained", "optimiser"):

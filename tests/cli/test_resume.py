@@ -82,9 +82,9 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
     last = err.strip().splitlines()[-1]
     assert last.startswith("fpo: stopped after step ")
     step = int(last.split()[4].rstrip(":"))
-    assert f"checkpoint of step {step} of 12 is whole: the same command with --resume" in last
+    assert f"checkpoint of step {step} of 12 is whole: the same settings with resume" in last
     assert "Traceback" not in err
-    refused(fpo(*train), "holds a run with checkpoints", "--resume")
+    refused(fpo(*train), "holds a run with checkpoints", "with resume")
     refused(fpo(*train, "--resume", "--beta", 2), "beta was 1.0, is 2.0", "--allow-change beta")
     ran = fpo(*train, "--resume")
     assert ran.code == 0, ran.err

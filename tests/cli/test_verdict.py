@@ -47,18 +47,18 @@ def test_a_good_run() -> None:
         ({"reward": Share.of(0.5, 50), "raw": Share.of(0.5, 50)}, 0, "unclear", "train longer"),
         ({"reward": Share.of(0.1, 50)}, 0, "no, the wrong way", "may be swapped"),
         ({"raw": Share.of(0.5, 50)}, 0, "in part", "near chance"),
-        ({"perplexity": 12.0}, 1, "far", "lower --learning-rate"),
-        ({"kl_per_token": 0.8}, 1, "far", "lower --learning-rate"),
-        ({"perplexity": 2000.0}, 1, "200 times", "lower --learning-rate"),
-        ({"constraint_ratio": 0.001}, 2, "hardly", "raise --alpha"),
+        ({"perplexity": 12.0}, 1, "far", "lower learning_rate"),
+        ({"kl_per_token": 0.8}, 1, "far", "lower learning_rate"),
+        ({"perplexity": 2000.0}, 1, "200 times", "lower learning_rate"),
+        ({"constraint_ratio": 0.001}, 2, "hardly", "raise alpha"),
         ({"reward_chosen": -0.1}, 3, "yes", "lose likelihood"),
-        ({"held_out": False}, 0, "none were held out", "--valid-fraction"),
+        ({"held_out": False}, 0, "none were held out", "valid_fraction"),
         ({"alpha": 0.0, "constraint_ratio": None}, 2, "none", "nothing stands out"),
         (
             {"constraint_ratio": 3.0, "reward": Share.of(0.5, 50)},
             2,
             "outweighs",
-            "lower --alpha",
+            "lower alpha",
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_an_early_end_is_told() -> None:
 def test_a_model_alone_is_not_judged_against_anything() -> None:
     lines = verdict(Findings(raw=Share.of(0.6, 100), perplexity=5.0))
     assert len(lines) == 2
-    assert "reward accuracy needs an adapter or --base" in lines[0]
+    assert "reward accuracy needs an adapter or a base" in lines[0]
 
 
 def test_never_more_than_six_lines_and_never_a_crash() -> None:

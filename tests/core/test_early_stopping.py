@@ -74,7 +74,7 @@ def test_a_crash_changes_nothing(tmp_path: Path, kind: str, step: int) -> None:
 def test_more_patience_goes_on_from_where_it_ended(tmp_path: Path) -> None:
     _, _, settings = run(tmp_path, policy(), **EACH_STEP, early_stopping=2)
     checkpoint = checkpoints_in(tmp_path / "run").newest(pytest.fail)
-    with pytest.raises(TrainingError, match=r"ended after 5 of 12 steps.* raise --early-stopping"):
+    with pytest.raises(TrainingError, match=r"ended after 5 of 12 steps.* raise early_stopping"):
         check_unfinished(checkpoint, settings, 12)
     result, _, more = run(tmp_path, policy(), **EACH_STEP, early_stopping=4, resume=True)
     assert (result.state.step, result.state.best_step) == (7, 3)
@@ -85,7 +85,7 @@ def test_it_needs_held_out_pairs(tmp_path: Path) -> None:
     stop = config(tmp_path, early_stopping=3)
     check_judged(stop, data(tmp_path).valid)
     check_judged(config(tmp_path), None)
-    with pytest.raises(ConfigError, match=r"early_stopping is 3, but no pairs .*--valid-fraction"):
+    with pytest.raises(ConfigError, match=r"early_stopping is 3, but no pairs .*valid_fraction"):
         check_judged(stop, None)
     by_accuracy = config(tmp_path, best_metric="rewards/accuracies")
     with pytest.raises(ConfigError, match="best_metric is rewards/accuracies, but no pairs"):

@@ -51,28 +51,6 @@ def test_fast_blas_comes_before_mlx():
     assert loaded(["fpo_mlx.fast_blas"]) == []
 
 
-@pytest.mark.parametrize(
-    ("package", "foreign"),
-    [
-        ("fpo_core", {"fpo_mlx", "fpo_torch", "fpo_convert", "fpo_cli"}),
-        ("fpo_mlx", {"torch", "transformers", "peft", "fpo_torch", "fpo_convert", "fpo_cli"}),
-        ("fpo_torch", {"mlx", "mlx_lm", "fpo_mlx", "fpo_convert", "fpo_cli"}),
-    ],
-)
-def test_a_floor_imports_only_from_below(package, foreign):
-    for path in sorted((ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            else:
-                continue
-            found = {name.split(".")[0] for name in names} & foreign
-            # the core may say at run time which backend to load; it must do so lazily
-            assert not found or (package == "fpo_core" and node.col_offset > 0), (path, found)
-
-
 def test_mlx_code_makes_no_float64():
     """Metal has none: only `as_float`, which lets one pass on a CPU, may say the word."""
     said = {

@@ -42,7 +42,12 @@ def facts(base="user/base"):
         data="abc123",
         features=Features.of(random_sae(4, 8), Hook.parse("blocks.1.hook_resid_post"), ()),
         before={"pairs": 5, "raw_accuracy": share, "loss": 0.6931},
-        after={"pairs": 5, "raw_accuracy": share | {"value": 0.75}, "loss": 0.125, "fpo/kl": 1.5},
+        after={
+            "pairs": 5,
+            "raw_accuracy": share | {"value": 0.75},
+            "loss": 0.125,
+            "fpo/kl_chosen": 1.5,
+        },
     )
 
 
@@ -63,8 +68,8 @@ def test_a_card_of_training():
         "| alpha | 5.0 |",  # the objective's default, in force
         "| learning_rate | 0.0001 |",
         "| `raw_accuracy` | 0.500 [0.250, 0.750] | 0.750 [0.250, 0.750] |",
-        "| `loss` | 0.6931 | 0.125 |",
-        "| `fpo/kl` |  | 1.5 |",
+        "| `loss` | 0.6931 | 0.1250 |",
+        "| `fpo/kl_chosen` |  | 1.5 |",
         "`pairs.jsonl`: 20 train pairs, 5 valid pairs. Fingerprint of their token ids:",
         "On 5 pairs.",
         "## Licence",
@@ -109,7 +114,7 @@ def test_a_merged_models_card_carries_on_the_adapters():
     assert card.count("---\nlibrary_name") + card.count("\n# ") == 1
     assert "(bfloat16)" in card
     assert "at most 2.0e-05" in card
-    assert "| `loss` | 0.6931 | 0.125 |" in card
+    assert "| `loss` | 0.6931 | 0.1250 |" in card
     assert card.count("## Licence") == 1
     alone = fuse_card("user/base", "lora", CHECK, ["float32"], "# Somebody's own words")
     assert "Somebody" not in alone

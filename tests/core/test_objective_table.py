@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from fpo_core.arrays import numpy_ops
-from fpo_core.config import COEFFICIENTS, ObjectiveConfig
+from fpo_core.config import OBJECTIVES, ObjectiveConfig
 from fpo_core.errors import ConfigError
+from fpo_core.loss.links import LINKS
 from fpo_core.loss.metrics import losses_at_reference, pair_losses, preference_metrics
-from fpo_core.loss.objectives import OBJECTIVES, objective_losses
+from fpo_core.loss.objectives import objective_losses
 from fpo_core.loss.scores import Scores
 from tests.helpers import framework, gradient
 
@@ -58,7 +59,7 @@ def random_inputs(seed):
 
 def coefficients(case):
     name, given = case.split(",")[0], CONFIGS[case]
-    return {key: given.get(key, default) for key, default in COEFFICIENTS[name].items()}
+    return {key: given.get(key, default) for key, default in OBJECTIVES[name].coefficients.items()}
 
 
 def plain_loss(case, x, held):
@@ -135,9 +136,9 @@ def test_gradients_match_central_differences(case, backend, tolerance):
         np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=tolerance)
 
 
-def test_every_objective_is_tested_and_has_coefficients():
-    tested = {case.split(",")[0] for case in CONFIGS}
-    assert tested == set(OBJECTIVES) == set(COEFFICIENTS)
+def test_every_objective_is_tested_and_has_a_link():
+    assert {case.split(",")[0] for case in CONFIGS} == set(OBJECTIVES)
+    assert {row.link for row in OBJECTIVES.values()} == set(LINKS)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -1,4 +1,4 @@
-"""Where tokens stand in the layouts of a fast step, by hand and against the padded batch."""
+"""Where tokens stand in the layouts of a packed step, by hand and against the padded batch."""
 
 import dataclasses
 
@@ -46,25 +46,25 @@ def test_scored_tokens_follow_the_order_of_the_batch(batch):
     assert scored.shares[0].tolist() == [0.5, 0, 0.5, 0, 0, 0, 0]
 
 
-def test_rectangles_pad_roots_and_branches_apart(batch):
+def test_roots_and_branches_are_padded_separately(batch):
     row = Row.of(batch)
-    lies = Rectangles.of(row.runs)
+    layout = Rectangles.of(row.runs)
     tokens = np.append(row.tokens, 0)
-    assert tokens[lies.roots].tolist() == [[5, 6], [4, 0]]
-    assert tokens[lies.branches].tolist() == [[7, 8, 9], [7, 0, 0], [3, 0, 0], [2, 1, 0]]
-    flat = np.concatenate([tokens[lies.roots].ravel(), tokens[lies.branches].ravel()])
-    assert flat[lies.slots].tolist() == row.tokens.tolist()
-    assert lies.prompts.tolist() == [2, 2, 1, 1]
-    assert lies.shared == 2
+    assert tokens[layout.roots].tolist() == [[5, 6], [4, 0]]
+    assert tokens[layout.branches].tolist() == [[7, 8, 9], [7, 0, 0], [3, 0, 0], [2, 1, 0]]
+    flat = np.concatenate([tokens[layout.roots].ravel(), tokens[layout.branches].ravel()])
+    assert flat[layout.slots].tolist() == row.tokens.tolist()
+    assert layout.prompts.tolist() == [2, 2, 1, 1]
+    assert layout.shared == 2
 
 
 def test_what_a_branch_sees(batch):
-    lies = Rectangles.of(Row.of(batch).runs)
-    seen = lies.visible(None)
+    layout = Rectangles.of(Row.of(batch).runs)
+    seen = layout.visible(None)
     assert seen.shape == (4, 3, 5)
     assert seen[0].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert seen[2, 0].tolist() == [1, 0, 1, 0, 0]  # its prompt is one token, then padding
-    window = lies.visible(2)
+    window = layout.visible(2)
     assert window[0].tolist() == [[0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
 
 
@@ -87,10 +87,10 @@ def test_prompts_that_differ_are_not_shared(batch):
     tokens[0, 0] = 33
     other = dataclasses.replace(batch, tokens=tokens)
     assert Row.of(other).runs == (Run(0, (5,)), Run(0, (3,)), Run(1, (1, 2)))
-    lies = Rectangles.of(Row.of(other).runs)
-    assert lies.shared == 1
-    assert lies.roots.tolist() == [[8, 12, 12, 12, 12], [0, 1, 2, 3, 4], [5, 6, 7, 12, 12]]
-    assert lies.branches.tolist() == [[9, 12], [10, 11]]
+    layout = Rectangles.of(Row.of(other).runs)
+    assert layout.shared == 1
+    assert layout.roots.tolist() == [[8, 12, 12, 12, 12], [0, 1, 2, 3, 4], [5, 6, 7, 12, 12]]
+    assert layout.branches.tolist() == [[9, 12], [10, 11]]
 
 
 def test_sequences_that_are_no_pairs_run_alone():

@@ -77,7 +77,7 @@ def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):
     "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
 )
 def test_running_out_of_memory_names_the_option_to_change(tmp_path, error):
-    with pytest.raises(TrainingError, match=r"largest batch of 2 pairs.*--grad-checkpoint"):
+    with pytest.raises(TrainingError, match=r"largest batch of 2 pairs.*grad_checkpoint"):
         foretell(Watched(error), tmp_path)
 
 
@@ -96,9 +96,9 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({}, "--grad-checkpoint"),
-        ({"grad_checkpoint": True}, "--batch-size below 2"),
-        ({"grad_checkpoint": True, "batch_size": 1}, "--max-seq-length below 1024"),
+        ({}, "set grad_checkpoint"),
+        ({"grad_checkpoint": True}, "batch_size below 2"),
+        ({"grad_checkpoint": True, "batch_size": 1}, "max_seq_length below 1024"),
     ],
 )
 def test_the_cheapest_relief_comes_first(tmp_path, changes, option):
