@@ -54,7 +54,7 @@ class RunFolder:
     def rewind(self, checkpoint: Checkpoint) -> None:
         """Take back what was written after the checkpoint; write the settings in use now."""
         self._remove_leftovers()
-        self.checkpoints.prune(checkpoint.state.step)
+        self.checkpoints.prune(checkpoint.state)
         if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
             os.truncate(self.log, checkpoint.log_bytes)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
