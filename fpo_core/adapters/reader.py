@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fpo_core.adapters.config import AdapterSettings, read_settings
+from fpo_core.adapters.config import AdapterSettings, read_config, read_settings
+from fpo_core.adapters.integrity import check_hashes
 from fpo_core.adapters.lora import MAGNITUDE, Adapter, fit
 from fpo_core.adapters.writer import CONFIG_FILE, MLX_FILE, MLX_MATRICES, PEFT_FILE
 from fpo_core.errors import ModelError, SaeError
@@ -45,6 +46,7 @@ def read_adapter(folder: Path, layers: int | None = None) -> AdapterSource:
     """As `load_adapter`, with what the folder says of the adapter's model."""
     settings = read_settings(folder)
     file = _weight_file(folder)
+    check_hashes(folder, read_config(folder), file.name)
     path, modules = _modules(file)
     ranks = {matrices["lora_A"].shape[0] for matrices in modules.values()}
     if not settings.ranks_vary and ranks != {settings.rank}:
@@ -98,6 +100,11 @@ def _modules(path: Path) -> tuple[str, dict[str, Arrays]]:
             raise ModelError(
                 f"{path} holds {key!r}, which is no LoRA or DoRA weight of a linear layer of a "
                 "block: only those can be carried by both libraries"
+            )
+        if not np.isfinite(value).all():
+            raise ModelError(
+                f"{path} holds a number in {key!r} that is not finite: take an adapter from before "
+                "its run diverged"
             )
         paths.add(match["path"])
         name = match["peft"] or next(k for k, v in MLX_MATRICES.items() if v == match["mlx"])

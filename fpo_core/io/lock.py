@@ -24,20 +24,27 @@ _open_locks: set[int] = set()
 
 @contextlib.contextmanager
 def locked(folder: Path, setting: str = "output", wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a folder, which is made where it is absent.
+    """Hold the lock of a folder, which is made where it is absent; see `locked_by`."""
+    with locked_by(folder / LOCK_FILE, setting, wait):
+        yield
+
+
+@contextlib.contextmanager
+def locked_by(path: Path, setting: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold a lock that lies at `path`, in a folder that is made where it is absent.
 
     Waits so many seconds for another holder, then raises LockedError naming it and the `setting`
     that chose the folder. WriteError where the folder can't be written.
     """
-    path, until = folder / LOCK_FILE, time.monotonic() + wait
+    until = time.monotonic() + wait
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         while (handle := _take(path)) is None and time.monotonic() < until:
             time.sleep(_PAUSE)
     except OSError as error:
         raise WriteError(path, error.strerror or str(error)) from None
     if handle is None:
-        raise LockedError(folder, setting, _holder(path))
+        raise LockedError(path.parent, setting, _holder(path))
     _open_locks.add(handle)
     try:
         yield

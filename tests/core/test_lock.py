@@ -75,13 +75,13 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_dead_parent(tmp_path):
     script = (
         "import os, sys, time\nfrom pathlib import Path\nfrom fpo_core.io.lock import locked\n"
         "with locked(Path(sys.argv[1])):\n"
-        "    child = os.fork()\n"
-        "    if not child: time.sleep(60)\n"
-        "    print(child, flush=True); os.kill(os.getpid(), 9)\n"
+        "    if not os.fork(): print(os.getpid(), flush=True)\n"
+        "    time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
     assert process.stdout is not None
     child = int(process.stdout.readline())
+    process.kill()
     process.wait()
     try:
         with locked(tmp_path):
