@@ -51,7 +51,7 @@ def as_on_a_gpu() -> None:
         if name.startswith("fpo_torch") and hasattr(module, "compiles_on"):
             vars(module)["compiles_on"] = lambda device: True
     vars(fpo_torch.packed_step).update(FlexRow=OneCall, BLOCK=1)
-    own = {"_fused": lambda weight: True, "_kept_gradients": lambda trained: None}
+    own = {"_fused": lambda weight: True, "_flat_gradients": lambda trainable: None}
     vars(fpo_torch.optimizer).update(own)
 
 

@@ -145,7 +145,7 @@ def work(options: dict[str, Any]) -> None:
         step = trl_step(options, batch)
         serve(step, peak_of(options))
         return
-    from fpo_mlx.fast_blas import load_fast_blas
+    from tests.fast_blas import load_fast_blas
 
     load_fast_blas()
     import mlx.core as mx

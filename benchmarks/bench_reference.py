@@ -54,7 +54,7 @@ def _bare_torch(folder: str, tokens: np.ndarray) -> Callable[[], None]:
 
 
 def _bare_mlx(folder: str, tokens: np.ndarray) -> Callable[[], None]:
-    from fpo_mlx.fast_blas import load_fast_blas
+    from tests.fast_blas import load_fast_blas
 
     load_fast_blas()
     import mlx.core as mx

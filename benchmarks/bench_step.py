@@ -40,7 +40,7 @@ Peak = Callable[[], int] | None
 def build_policy(options: dict[str, Any]) -> Any:
     """A policy of either backend with LoRA of rank 8 on all linear layers."""
     if options["backend"] == "mlx":
-        from fpo_mlx.fast_blas import load_fast_blas
+        from tests.fast_blas import load_fast_blas
 
         load_fast_blas()
         from fpo_mlx.policy import MlxPolicy as Policy

@@ -43,7 +43,7 @@ def torch_peak(vocab: int, tokens: int) -> int:
 
 def mlx_peak(vocab: int, tokens: int) -> int:
     """Bytes that MLX held at most, above what it held before."""
-    from fpo_mlx.fast_blas import load_fast_blas
+    from tests.fast_blas import load_fast_blas
 
     load_fast_blas()
     import mlx.core as mx

@@ -162,7 +162,7 @@ def run_ours(
     ours.prepare_training(OptimiserConfig())
     scores = ours.accumulate(batch, reference, objective, 1 / batch.pairs)
     ours.apply_gradients(0.0, 1e9)
-    state = ours.optimiser_state()
+    state = ours.optimizer_state()
     gradient = {n.removesuffix(".m"): g / 0.1 for n, g in state.items() if n.endswith(".m")}
     return float(pair_losses(scores, np.asarray(reference.logps), objective).mean()), gradient
 

@@ -32,6 +32,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from tests.fast_blas import load_fast_blas  # noqa: E402
+
+load_fast_blas()
+
 from benchmarks.integrity.children import End, ended  # noqa: E402
 from benchmarks.integrity.commands import Inputs  # noqa: E402
 from benchmarks.integrity.kinds import KINDS, Kind  # noqa: E402

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fpo_mlx.fast_blas import load_fast_blas  # noqa: E402
+from tests.fast_blas import load_fast_blas  # noqa: E402
 
 load_fast_blas()
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "planted_faults.json"
 CORE = [
     f"tests/core/test_{n}.py"
-    for n in ("features", "logps", "objectives", "objective_table", "scoring", "metrics")
+    for n in ("features", "logps", "objectives", "objective_table", "dense", "metrics", "packing")
 ]
 BACKENDS = [
     f"tests/backends/test_{n}.py" for n in ("scores", "taps", "gradients", "online", "saving")
@@ -61,7 +61,9 @@ LOGPS, SCORING, SCORES = (
     "fpo_core/loss/dense.py",
     "fpo_core/loss/scores.py",
 )
+PACKING = "fpo_core/loss/packing.py"
 BATCHES, TORCH, MLX = "fpo_core/data/batches.py", "fpo_torch/policy.py", "fpo_mlx/policy.py"
+POLICY = "fpo_core/backend/base_policy.py"
 
 FAULTS = [
     Fault("sign of delta", OBJECTIVES, "- self.margin - self.delta", "- self.margin + self.delta"),
@@ -128,6 +130,19 @@ FAULTS = [
         "mask * ~np.isin(labels,",
         "mask * ~np.isin(labels * 0 - 1,",
     ),
+    Fault(
+        "predicted by the row's neighbour",
+        PACKING,
+        "index(position - 1), index(position)",
+        "index(position) - 1, index(position)",
+    ),
+    Fault(
+        "positions begin anew with a completion",
+        PACKING,
+        "[np.arange(start, end) for _, start, end in spans]",
+        "[np.arange(end - start) for _, start, end in spans]",
+    ),
+    Fault("a completion sees what follows", PACKING, " & (key <= query)", ""),
     Fault("ignored labels wrap", LOGPS, "labels * (labels >= 0)", "labels"),
     Fault("KL the other way", LOGPS, "xp.exp(log_reference)", "-xp.exp(log_policy)"),
     Fault(
@@ -138,20 +153,18 @@ FAULTS = [
     ),
     Fault("labels shifted (mlx)", MLX, "during(slice(start - 1, -1)", "during(slice(start, None)"),
     Fault(
-        "predicting positions pooled (torch)",
-        TORCH,
-        "h[:, start:] for h",
-        "h[:, start - 1 : -1] for h",
+        "predicting positions pooled", POLICY, "h[:, start:] for h", "h[:, start - 1 : -1] for h"
     ),
+    Fault("features left out of a step", POLICY, "or reads_d(objective)", "or False"),
     Fault(
-        "predicting positions pooled (mlx)",
-        MLX,
-        "h[:, start:] for h",
-        "h[:, start - 1 : -1] for h",
+        "reference not swapped in",
+        POLICY,
+        "swapped(self._reference)",
+        "swapped(self._trainable.from_canonical(self.trained()))",
     ),
     Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
     Fault("gradient kept between steps", "fpo_torch/optimizer.py", "weight.grad = None", "pass"),
-    Fault("adapters' gradient kept", "fpo_torch/optimizer.py", "self._kept.zero_()", "pass"),
+    Fault("adapters' gradient kept", "fpo_torch/optimizer.py", "self._flat.zero_()", "pass"),
     Fault(
         "no bias correction (mlx)",
         "fpo_mlx/optimizer.py",
@@ -165,21 +178,27 @@ FAULTS = [
         "apply_gradients(self._gradients,",
     ),
     Fault(
-        "weights of attention not normalised (mlx)",
-        "fpo_mlx/attention.py",
-        "outer / outputs[2]",
-        "outer",
+        "derivative of the gate without its product rule (mlx)",
+        "fpo_mlx/kernels/mlp.py",
+        "return s + x * s * (1 - s)",
+        "return s",
+    ),
+    Fault(
+        "prompts of branches in another order (mlx)",
+        "fpo_mlx/kernels/packed_attention.py",
+        "repeated.reshape(-1, *prompts.shape[2:])",
+        "repeated[::-1].reshape(-1, *prompts.shape[2:])",
     ),
     Fault(
         "tap forgotten when a block is repeated (mlx)",
         "fpo_mlx/hooks.py",
-        "capture_all(inside, lambda:",
-        "capture_all([t for t in inside if t.watching], lambda:",
+        "capture_all(active, lambda:",
+        "capture_all([t for t in active if t.capturing], lambda:",
     ),
     Fault(
         "repeated block keeps half precision (mlx)",
         "fpo_mlx/hooks.py",
-        "                module.update(mine)",
+        "                module.update(originals)",
         "                pass",
     ),
 ]

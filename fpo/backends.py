@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import os
 import platform
 import sys
 from functools import cache
@@ -78,22 +77,8 @@ def join_group(backend: str) -> Group:
 @cache
 def _joined(backend: str) -> Group:
     """Joining twice would wait for ever."""
-    if backend == "mlx":
-        lend_blas()
     kind = {"mlx": "MlxGroup", "torch": "TorchGroup"}[backend]
     return getattr(importlib.import_module(f"fpo_{backend}.process_group"), kind)()
-
-
-def lend_blas() -> str | None:
-    """Lend torch's BLAS, where torch is there, to MLX's Linux build: 15 to 100 times faster.
-
-    Call it before mlx is imported. FPO_FAST_BLAS=0 leaves MLX as it is. Returns the library.
-    """
-    if os.environ.get("FPO_FAST_BLAS") == "0":
-        return None
-    from fpo_mlx.fast_blas import load_fast_blas
-
-    return load_fast_blas()
 
 
 def build_policy(
@@ -108,8 +93,6 @@ def build_policy(
 ) -> Policy:
     """The policy of a backend; the framework is imported here and nowhere before."""
     quiet_loading()
-    if backend == "mlx":
-        lend_blas()
     module = importlib.import_module(f"fpo_{backend}.policy")
     kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
     build = getattr(module, kind)
@@ -119,8 +102,6 @@ def build_policy(
 def build_reader(backend: str, folder: Path, model: ModelConfig, hook: Hook) -> ActivationReader:
     """A frozen model of a backend, read at a hook."""
     quiet_loading()
-    if backend == "mlx":
-        lend_blas()
     module = importlib.import_module(f"fpo_{backend}.activation_reader")
     kind = {"mlx": "MlxReader", "torch": "TorchReader"}[backend]
     return getattr(module, kind)(folder, model, hook)

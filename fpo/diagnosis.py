@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from fpo.backends import install_command, lend_blas, missing_packages, select_backend
+from fpo.backends import install_command, missing_packages, select_backend
 from fpo_core import __version__
 from fpo_core.config import BackendConfig, DoctorConfig
 from fpo_core.data.cache import cache_root
@@ -67,7 +67,6 @@ def _backend(name: str) -> dict[str, Any]:
 
 
 def _mlx() -> dict[str, Any]:
-    lent = lend_blas()
     mx = importlib.import_module("mlx.core")
     gpu = mx.is_available(mx.gpu)
     found: dict[str, Any] = {"devices": ["gpu", "cpu"] if gpu else ["cpu"]}
@@ -77,15 +76,10 @@ def _mlx() -> dict[str, Any]:
     mx.eval(a)
     gflops = _gflops(lambda: mx.eval(a @ a))
     found["cpu_gflops"] = gflops
-    if lent is not None:
-        found["note"] = (
-            "MLX's Linux build multiplies matrices with the reference BLAS; here torch's is lent "
-            "to it (FPO_FAST_BLAS=0 switches that off)"
-        )
-    elif sys.platform == "linux" and gflops < SLOW_GFLOPS:
+    if sys.platform == "linux" and gflops < SLOW_GFLOPS:
         found["note"] = (
             "MLX's Linux build multiplies matrices with the reference BLAS: right, but slow. "
-            f"With torch installed beside it, its BLAS is lent: {install_command('torch')}"
+            f"For speed on this machine use torch: {install_command('torch')}"
         )
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fpo.backends import build_policy, lend_blas
+from fpo.backends import build_policy
 from fpo.world import assets
 from fpo_convert.sae import convert_sae
 from fpo_core.backend.selftest import Calculator, Check, check_mathematics
@@ -55,7 +55,6 @@ def _calculator(backend: str, config: BackendConfig) -> tuple[Calculator, str]:
     """What computes on the device, and the device's name."""
     if backend == "mlx":
         os.environ.setdefault("MLX_ENABLE_TF32", "0")
-        lend_blas()
     select = importlib.import_module(f"fpo_{backend}.device").select_device
     module = importlib.import_module(f"fpo_{backend}.selftest_autodiff")
     device = select(config)

@@ -17,7 +17,7 @@ from fpo_cli.console.progress import ProgressDisplay
 from fpo_cli.console.signals import stop_signals
 from fpo_cli.console.ui import Ui
 from fpo_core.adapters.lora import select_blocks
-from fpo_core.backend.optimiser_state import check_optimizer
+from fpo_core.backend.optimizer_state import check_optimizer
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import first_before_others, only_first
 from fpo_core.config import AdapterConfig, TrainConfig

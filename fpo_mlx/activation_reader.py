@@ -1,4 +1,4 @@
-"""A frozen mlx-lm model, read at a hook."""
+"""Activations of a frozen mlx-lm model at a hook."""
 
 from pathlib import Path
 
@@ -26,7 +26,8 @@ class MlxReader:
         self._tap.install()
 
     def read(self, tokens: np.ndarray) -> mx.array:
-        """See `fpo_core.sae.explained_variance.ActivationReader`; later blocks stay uncomputed."""
+        """See `fpo_core.sae.explained_variance.ActivationReader`."""
+        # Lazy: the blocks after the hook, and the head, are never evaluated.
         _, value = self._tap.capture(lambda: self._model(mx.array(tokens)))
         mx.eval(value)
         return value

@@ -1,4 +1,4 @@
-"""Reading weights that mlx-lm quantised."""
+"""Dequantising the weights of a checkpoint that mlx-lm quantised."""
 
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,29 @@ class Dequantiser:
 
     def __init__(self, files: list[Path], settings: dict[str, Any]) -> None:
         self._settings = settings
-        # Arrays are read when they are used, not here.
+        # mx.load is lazy: an array is read from disk when it is used.
         self._arrays: dict[str, Any] = {}
         for file in files:
             self._arrays |= mx.load(str(file))  # pyright: ignore[reportOperatorIssue]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See `fpo_core.models.weights.Dequantiser`."""
-        return tuple(self._whole(name).shape)
+        return tuple(self._dequantised(name).shape)
 
     def weight(self, name: str) -> np.ndarray:
         """See `fpo_core.models.weights.Dequantiser`."""
-        return np.array(self._whole(name).astype(mx.float32))
+        return np.array(self._dequantised(name).astype(mx.float32))
 
-    def _whole(self, name: str) -> mx.array:
+    def _dequantised(self, name: str) -> mx.array:
         module = name.removesuffix(".weight")
-        own = self._settings.get(module)  # mlx-lm lets single modules differ
-        settings = own if isinstance(own, dict) else self._settings
+        # mlx-lm lets single modules differ from the checkpoint's bits and groups.
+        override = self._settings.get(module)
+        settings = override if isinstance(override, dict) else self._settings
         scales, biases = (self._arrays.get(f"{module}.{part}") for part in ("scales", "biases"))
         assert scales is not None
         if settings.get("mode", "affine") == "affine":
-            # In float32, or the merged weight would be rounded twice.
+            # In float32: an adapter is merged next, and a half-precision result would be rounded
+            # twice.
             scales = scales.astype(mx.float32)
             biases = None if biases is None else biases.astype(mx.float32)
         return mx.dequantize(

@@ -12,6 +12,7 @@ from fpo_core.backend.policy import Sampling
 def generate(model: nn.Module, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
     """Completions of token-id prompts, the stop token included; see `Policy.generate`."""
     mx.random.seed(sampling.seed)
+    # Continuous batching: a prompt takes the place of a completion that ended.
     generator = BatchGenerator(
         model,
         stop_tokens=[[token] for token in sampling.stop],

@@ -16,20 +16,20 @@ from fpo_core.errors import ModelError
 LINEAR = (nn.Linear, nn.QuantizedLinear, LoRALinear, DoRALinear)
 """Linear layers, adapted or not."""
 _DORA_BITS = (2, 4, 8)
-"""Widths that fill 32 bits: of others mlx-lm's DoRALinear mistakes the size."""
+"""Widths that divide 32: for others mlx-lm's DoRALinear computes a wrong input size."""
 
 
 def add_lora(model: nn.Module, num_layers: int, targets: list[str], config: AdapterConfig) -> None:
-    """Put adapters on the target modules of the last so many blocks."""
+    """Put adapters on the target modules of the last `num_layers` blocks."""
     values = (config.rank, config.scale, config.dropout, targets)
     parameters: dict[str, Any] = dict(zip(LORA_KEYS, values, strict=True))
     dora = config.fine_tune_type == "dora"
     if dora:
-        _refuse_odd_bits(model)
+        _check_bits(model)
     linear_to_lora_layers(model, num_layers, parameters, use_dora=dora)
 
 
-def _refuse_odd_bits(model: nn.Module) -> None:
+def _check_bits(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, nn.QuantizedLinear) and module.bits not in _DORA_BITS:
             raise ModelError(

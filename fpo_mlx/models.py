@@ -45,6 +45,7 @@ def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
     The list itself, not a property's copy, so blocks can be replaced. Raises ModelError where
     there is none.
     """
+    # Found by their number, for families name the list differently (layers, h).
     count = len(model.layers)  # pyright: ignore[reportArgumentType]
     for path, module in [("", model), *model.named_modules()]:
         for name, value in module.items():
@@ -62,8 +63,8 @@ def body_of(model: nn.Module, stack_path: str) -> nn.Module:
     parent = stack_path.rpartition(".")[0]
     if not parent:
         raise ModelError(
-            f"the blocks of this {type(model).__module__} lie beside its head: expected a model "
-            "whose body is a module of its own"
+            f"the blocks of this {type(model).__module__} are children of the module with "
+            "the head: expected a model whose body is a module of its own"
         )
     return dict(model.named_modules())[parent]
 

@@ -34,7 +34,8 @@ def sqrt(x: mx.array) -> mx.array:
 
 
 def relu(x: mx.array) -> mx.array:
-    """max(x, 0), elementwise. In this order: MLX gives the gradient of a tie to the second."""
+    """max(x, 0), elementwise."""
+    # In this order: MLX gives the gradient of a tie to the second, and torch gives it to 0.
     return mx.maximum(x, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""MLX's optimisers on the trained weights, their state under canonical names."""
+"""MLX's optimizers on the trained weights, their state under canonical names."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,10 +6,10 @@ import mlx.core as mx
 import numpy as np
 from mlx import optimizers
 
-from fpo_core.backend.optimiser_state import check_state, state_parts
+from fpo_core.backend.optimizer_state import check_state, state_parts
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
-from fpo_mlx.trainable import Trained, Weights
+from fpo_mlx.trainable import Trainable, Weights
 
 _KEYS = {
     "adamw": {"m": "m", "v": "v"},
@@ -18,24 +18,25 @@ _KEYS = {
 }
 """MLX's own names of the parts of a state."""
 _TRANSPOSED = {"row": "col", "col": "row"}
+"""MLX holds LoRA matrices transposed, and with them the means over their rows and columns."""
 
 
-class Optimiser:
+class Optimizer:
     """Holds the accumulated gradient and takes steps with it."""
 
-    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
-        self._trained, self._group = trained, group
+    def __init__(self, trainable: Trainable, config: OptimiserConfig, group: Group) -> None:
+        self._trainable, self._group = trainable, group
         self._gradients: Weights | None = None
         self._name = config.optimizer
         self._optimizer = _make(config)
-        self._optimizer.init(trained.get())
+        self._optimizer.init(trainable.get())
 
     def add_gradients(self, gradients: Weights) -> None:
         """Add the gradient of one batch."""
         if self._gradients is not None:
             gradients = {name: self._gradients[name] + grad for name, grad in gradients.items()}
         self._gradients = gradients
-        mx.eval(gradients)
+        mx.eval(gradients)  # or the graph of every batch would live until the step
 
     def step(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy.apply_gradients`."""
@@ -47,17 +48,18 @@ class Optimiser:
         norm = float(np.asarray(total))
         if np.isfinite(norm):
             self._optimizer.learning_rate = self._bounded(learning_rate)
-            updated = self._optimizer.apply_gradients(clipped, self._trained.get())
-            self._trained.put(updated)
+            updated = self._optimizer.apply_gradients(clipped, self._trainable.get())
+            self._trainable.put(updated)
             mx.eval(updated, self._optimizer.state)
         self.drop_gradients()
         return norm
 
     def _summed(self) -> Weights:
         """The gradients of all processes added up; one that saw no rows has none."""
-        weights = self._trained.get()
-        mine = self._gradients or {name: mx.zeros_like(w) for name, w in weights.items()}
-        flat = self._group.sum_native(mx.concatenate([mine[name].flatten() for name in weights]))
+        weights = self._trainable.get()
+        local = self._gradients or {name: mx.zeros_like(w) for name, w in weights.items()}
+        # One message for all weights: a ring's latency counts per message.
+        flat = self._group.sum_native(mx.concatenate([local[name].flatten() for name in weights]))
         ends = np.cumsum([weight.size for weight in weights.values()])[:-1]
         parts = mx.split(flat, ends.tolist())
         return {
@@ -70,34 +72,34 @@ class Optimiser:
         self._gradients = None
 
     def _bounded(self, learning_rate: float) -> float:
-        """Adafactor's rate is at most 1/√step (1804.04235); torch sees to it by itself."""
+        """Adafactor's rate is at most 1/√step (1804.04235), which torch's applies by itself."""
         if self._name != "adafactor":
             return learning_rate
         return min(learning_rate, (int(self._optimizer.step) + 1) ** -0.5)
 
     def state(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.backend.policy.Policy.optimiser_state`."""
-        held = self._optimizer.state
-        arrays = {"step": np.array(held["step"].item(), np.int64)}
+        """See `fpo_core.backend.policy.Policy.optimizer_state`."""
+        state = self._optimizer.state
+        arrays = {"step": np.array(state["step"].item(), np.int64)}
         for name, part, key in self._parts():
-            value = self._trained.to_canonical({name: held[name][key]})[name]
+            value = self._trainable.to_canonical({name: state[name][key]})[name]
             arrays[f"{name}.{part}"] = value
         return arrays
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """See `fpo_core.backend.policy.Policy.load_optimiser_state`."""
-        check_state(state, self._name, self._trained.shapes())
+        """See `fpo_core.backend.policy.Policy.load_optimizer_state`."""
+        check_state(state, self._name, self._trainable.shapes())
         self._optimizer.state["step"] = mx.array(int(state["step"]), mx.uint64)
         for name, part, key in self._parts():
-            value = self._trained.to_mlx({name: state[f"{name}.{part}"]})[name]
+            value = self._trainable.to_mlx({name: state[f"{name}.{part}"]})[name]
             self._optimizer.state[name][key] = value
 
     def _parts(self) -> Iterator[tuple[str, str, str]]:
         """Each weight with each part of its state: their canonical names, and MLX's key."""
-        for name, shape in self._trained.shapes().items():
+        for name, shape in self._trainable.shapes().items():
             for part in state_parts(self._name, shape):
-                mine = _TRANSPOSED.get(part, part) if self._trained.is_lora else part
-                yield name, part, _KEYS[self._name][mine]
+                stored = _TRANSPOSED.get(part, part) if self._trainable.is_lora else part
+                yield name, part, _KEYS[self._name][stored]
 
 
 def _make(config: OptimiserConfig) -> optimizers.Optimizer:

@@ -1,27 +1,31 @@
-"""The fast step: shared prompts run once, the head at scored tokens only, features streamed."""
+"""The packed step on MLX."""
 
-import contextlib
 import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Self
 
 import mlx.core as mx
 from mlx import nn
 
-from fpo_core.config import ObjectiveConfig, StepConfig
-from fpo_core.data.batches import Batch
-from fpo_core.loss.dense import ReferenceBatch
-from fpo_core.loss.packed import score_tokens
+from fpo_core.backend.base_packed_step import BasePackedStep
+from fpo_core.config import StepConfig
+from fpo_core.loss.packed import TokenTerms
 from fpo_core.loss.packing import Row
-from fpo_core.loss.scores import Scores
-from fpo_core.sae.taps import Features, capture_all
+from fpo_core.sae.taps import Features
 from fpo_mlx import ops
 from fpo_mlx.hooks import Tap
 from fpo_mlx.kernels.features import pooled_features
 from fpo_mlx.kernels.head import Head
+from fpo_mlx.kernels.mlp import FusedMlps
 from fpo_mlx.kernels.packed_attention import RowCache, RowPositions
 
 
-class FastStep:
-    """Scores and gradients of `fpo_core.loss.dense.score_batch`, with less work."""
+class PackedStep(BasePackedStep):
+    """See `BasePackedStep`; the blocks' attention must be packed (`pack_attention`)."""
+
+    ops = ops
+    _head: Head
 
     def __init__(
         self,
@@ -30,53 +34,34 @@ class FastStep:
         taps: list[Tap],
         features: Features | None,
         config: StepConfig,
+        mlps: FusedMlps,
     ) -> None:
-        self._model, self._layers, self._taps, self._features = model, layers, taps, features
-        self._pool = functools.partial(pooled_features, config.logits_budget)
-        self._head = Head(model, config.logits_budget)
+        pool = functools.partial(pooled_features, config.logits_budget)
+        super().__init__(Head(model, config.logits_budget), taps, features, pool)
+        self._model, self._layers, self._mlps = model, layers, mlps
         self._positions = RowPositions(model)
         self.vocab = self._head.vocab
-        self.mask_axes = 1
-        """Axes for heads in a mask: models that group queries in an axis of their own want 2."""
+        self._mask_axes = 1
 
-    def score(
-        self,
-        batch: Batch,
-        reference: ReferenceBatch | None,
-        objective: ObjectiveConfig | None,
-        *,
-        at_reference: contextlib.AbstractContextManager[None] | None = None,
-        entropy: bool = False,
-        features: bool = True,
-        differentiate: bool = False,
-    ) -> Scores:
-        """Scores of a batch; with `at_reference`, in which the model is the reference, its KL;
-        without `features`, nothing of the autoencoder.
+    def variants(self) -> Iterator[Self]:
+        """This step with either shape of mask: models that group queries in an axis of their own
+        want two axes for heads.
         """
-        untrained = () if self._features is None else self._features.untrained
-        row = Row.of(batch, untrained)
-        frozen = None
-        if at_reference is not None:
-            with at_reference:
-                frozen = self._head.frozen(), self._states(row)[0]
-        states, activations = self._states(row)
-        labels = mx.array(row.scored.labels)
-        terms = self._head.terms(
-            states, labels, frozen, entropy=entropy, differentiate=differentiate
-        )
-        saes = self._features.saes if features and self._features is not None else ()
-        tapped = list(zip(saes, activations, strict=True)) if saes else []
-        return score_tokens(ops, row.scored, terms, tapped, self._pool, reference, objective)
+        for self._mask_axes in (1, 2):
+            yield self
 
-    def _states(self, row: Row) -> tuple[mx.array, list[mx.array]]:
-        """Final states that predict the scored tokens, (N, d), and activations on them."""
+    def on(self) -> AbstractContextManager[None]:
+        """See `BasePackedStep`."""
+        return self._mlps.on()
+
+    def _run(self, row: Row) -> mx.array:
         tokens = mx.array(row.tokens)[None]
-        caches = [RowCache(row, self.mask_axes)] * self._layers
-
-        def run() -> mx.array:
+        caches = [RowCache(row, self._mask_axes)] * self._layers
+        with self._positions.of(row):
             return self._head.states(lambda: self._model(tokens, cache=caches))
 
-        with self._positions.of(row):
-            states, activations = capture_all(self._taps, run)
-        places = mx.array(row.scored.places)
-        return states[0][mx.array(row.scored.predictors)], [h[0][places] for h in activations]
+    def _gather(self, x: mx.array, index: mx.array) -> mx.array:
+        return x[index]
+
+    def _terms(self, *args: Any, **options: Any) -> TokenTerms:
+        return self._head.terms(*args, **options)

@@ -1,4 +1,4 @@
-"""Processes that mlx.launch started, as a group."""
+"""The group of processes that mlx.launch started."""
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +21,7 @@ class MlxGroup:
         """See `fpo_core.backend.process_group.Group`."""
         try:
             total = mx.distributed.all_sum(array, group=self._group)
-            mx.eval(total)
+            mx.eval(total)  # here, where the loss of a process can be told
         except RuntimeError as error:
             raise lost_process(error) from None
         return total

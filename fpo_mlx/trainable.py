@@ -1,4 +1,4 @@
-"""The weights that are trained: where they live, and their canonical form."""
+"""The trained weights of an mlx-lm model: where they live, and their canonical form."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -23,9 +23,10 @@ from fpo_mlx import lora
 
 Weights = dict[str, mx.array]
 Places = dict[str, tuple[nn.Module, str]]
+"""By canonical name, the module that holds a weight and its attribute."""
 
 
-class Trained:
+class Trainable:
     """Trained weights by canonical name, kept in float32; LoRA matrices are transposed in MLX."""
 
     def __init__(self, places: Places, *, is_lora: bool, compute: mx.Dtype) -> None:
@@ -44,6 +45,14 @@ class Trained:
         for name, (module, attribute) in self._places.items():
             module[attribute] = weights[name]
 
+    def canonical(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.backend.parts.Trainable`."""
+        return self.to_canonical(self.get())
+
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
+        """See `fpo_core.backend.parts.Trainable`."""
+        self.put(self.from_canonical(weights))
+
     def cast(self, weights: Weights) -> Weights:
         """Fully trained weights in the precision of the compute; adapters stay float32."""
         if self.is_lora or self._compute == mx.float32:
@@ -53,17 +62,17 @@ class Trained:
     @contextlib.contextmanager
     def swapped(self, weights: Weights | None = None) -> Iterator[None]:
         """Within, the model computes with these weights (its own by default), cast for compute."""
-        mine = self.get()
-        self.put(self.cast(mine if weights is None else weights))
+        originals = self.get()
+        self.put(self.cast(originals if weights is None else weights))
         try:
             yield
         finally:
-            self.put(mine)
+            self.put(originals)
 
     def to_canonical(self, weights: Mapping[str, mx.array]) -> dict[str, np.ndarray]:
         """MLX arrays in the canonical orientation, as float32 NumPy arrays."""
         return {
-            name: np.ascontiguousarray(self._turn(np.array(weight.astype(mx.float32))))
+            name: np.ascontiguousarray(self._transposed(np.array(weight.astype(mx.float32))))
             for name, weight in weights.items()
         }
 
@@ -73,22 +82,22 @@ class Trained:
         return self.to_mlx({name: weights[name] for name in self._places})
 
     def to_mlx(self, weights: Mapping[str, np.ndarray]) -> Weights:
-        """Canonical arrays, such as optimiser moments, as MLX keeps them."""
+        """Canonical arrays, such as optimizer moments, as MLX keeps them."""
         return {
-            name: mx.array(np.ascontiguousarray(self._turn(weight)))
+            name: mx.array(np.ascontiguousarray(self._transposed(weight)))
             for name, weight in weights.items()
         }
 
-    def _turn(self, weight: np.ndarray) -> np.ndarray:
+    def _transposed(self, weight: np.ndarray) -> np.ndarray:
         return weight.T if self.is_lora else weight
 
     def _shape(self, weight: mx.array) -> tuple[int, ...]:
         return tuple(weight.shape[::-1] if self.is_lora else weight.shape)
 
 
-def select_trained(
+def select_trainable(
     model: nn.Module, stack: list[nn.Module], config: AdapterConfig, seed: int, compute: mx.Dtype
-) -> Trained:
+) -> Trainable:
     """Add adapters, or choose the weights that full training moves; everything else is frozen."""
     blocks = select_blocks(len(stack), config.num_layers)
     quantised = any(isinstance(module, nn.QuantizedLinear) for module in model.modules())
@@ -97,14 +106,14 @@ def select_trained(
     if config.fine_tune_type == "full" and not layout_of(family).same_names:
         raise ModelError(
             f"fine_tune_type is full, but mlx-lm names the weights of {family} otherwise "
-            "than transformers, which could not load the result: use --backend torch, or lora"
+            "than transformers, which could not load the result: use the torch backend, or lora"
         )
     model.freeze()
     if config.fine_tune_type == "full":
         whole = config.num_layers < 0
         for module in [model] if whole else [stack[i] for i in blocks]:
             module.unfreeze()
-        return Trained(_leaves(model), is_lora=False, compute=compute)
+        return Trainable(_leaves(model), is_lora=False, compute=compute)
     targets = select_targets(lora.linear_modules(stack[blocks[0]]), config.target_modules)
     lora.add_lora(model, len(blocks), targets, config)
     layers = {
@@ -118,11 +127,10 @@ def select_trained(
         for place, layer in layers.items()
         for matrix in matrices_of(config.fine_tune_type)
     }
-    trained = Trained(places, is_lora=True, compute=compute)
-    shapes = {name: tuple(weight.shape[::-1]) for name, weight in trained.get().items()}
-    start = initial_weights(shapes, seed, lambda place: lora.base_weight(layers[place]))
-    trained.put(trained.from_canonical(start))
-    return trained
+    trainable = Trainable(places, is_lora=True, compute=compute)
+    start = initial_weights(trainable.shapes(), seed, lambda place: lora.base_weight(layers[place]))
+    trainable.load(start)
+    return trainable
 
 
 def _leaves(model: nn.Module) -> Places:

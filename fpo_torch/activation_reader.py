@@ -1,4 +1,4 @@
-"""A frozen transformers model, read at a hook."""
+"""Activations of a frozen transformers model at a hook."""
 
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class TorchReader:
         """See `fpo_core.sae.explained_variance.ActivationReader`."""
         ids = torch.from_numpy(tokens).long().to(self._device)
         _, value = self._tap.capture(
+            # Of the logits, which nobody reads, one column.
             lambda: self._model(input_ids=ids, logits_to_keep=1, use_cache=False)
         )
         return value

@@ -11,9 +11,14 @@ from torch import Tensor
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def compiling_devices() -> set[str]:
+    """Device types where torch.compile pays: CUDA with Triton, which Windows wheels lack."""
+    return {"cuda"} if importlib.util.find_spec("triton") is not None else set()
+
+
 def compiles_on(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs: CUDA, and Triton, which Windows wheels lack."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    """Whether functions are compiled for this device."""
+    return device.type in compiling_devices()
 
 
 def any_length(x: Tensor, *axes: int) -> Tensor:

@@ -9,38 +9,35 @@ from pathlib import Path
 
 import torch
 
-from fpo_core.config import BackendConfig
+from fpo_core.config import BackendConfig, StepConfig
 from fpo_core.errors import BackendError
 from fpo_core.io.memory import physical_memory
 from fpo_torch.compiled import compiles_on
 
 
 def select_device(config: BackendConfig) -> torch.device:
-    """The device that was asked for, or CUDA, or the CPU; MPS only when asked."""
+    """The device of the settings, or CUDA where there is one, or the CPU; MPS only when named."""
     if config.device == "auto":
-        return _own_cuda() if torch.cuda.is_available() else torch.device("cpu")
+        return _rank_cuda() if torch.cuda.is_available() else torch.device("cpu")
     if config.device == "cuda" and not torch.cuda.is_available():
         raise BackendError(
-            "--device cuda was asked for but torch sees no CUDA device: "
-            "install a CUDA build of torch, or use --device cpu"
+            "device is cuda, but torch sees none: install a CUDA build of torch, or use cpu"
         )
     if config.device == "mps" and not torch.backends.mps.is_available():
-        raise BackendError(
-            "--device mps was asked for but torch sees no Metal device: use --device cpu"
-        )
+        raise BackendError("device is mps, but torch sees no Metal: use cpu")
     if config.device == "gpu":
-        raise BackendError("--device gpu belongs to --backend mlx: say cuda or mps for torch")
-    return _own_cuda() if config.device == "cuda" else torch.device(config.device)
+        raise BackendError("device is gpu, which belongs to mlx: use cuda or mps for torch")
+    return _rank_cuda() if config.device == "cuda" else torch.device(config.device)
 
 
-def _own_cuda() -> torch.device:
+def _rank_cuda() -> torch.device:
     """The device of this process among those that torchrun started on this machine."""
     number = os.environ.get("LOCAL_RANK")
     return torch.device("cuda" if number is None else f"cuda:{number}")
 
 
 def select_dtype(config: BackendConfig, device: torch.device) -> torch.dtype:
-    """The precision that was asked for, or bfloat16 on a GPU that has it, else float32."""
+    """The precision of the settings, or bfloat16 on a GPU that has it, else float32."""
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -91,19 +88,20 @@ def memory_in_use(device: torch.device) -> dict[str, int]:
     }
 
 
-def refuse_cache_limit(mib: int | None) -> None:
-    """torch has no such limit, and what is set must take part."""
-    if mib is not None:
+def configure(owner: object, device: torch.device, step: StepConfig) -> None:
+    """Raise BackendError where a setting of the step has no effect here; nothing else is to do."""
+    del owner
+    if step.cache_limit is not None:
         raise BackendError(
-            f"--cache-limit {mib} was asked for but torch has no such limit: leave it out, or use "
-            "--backend mlx"
+            f"cache_limit is {step.cache_limit}, but torch has no such limit: leave it out, or use "
+            "the mlx backend"
+        )
+    if step.compile and not compiles_on(device):
+        raise BackendError(
+            f"compile is set on {device.type}, but it needs a CUDA device and Triton: leave it out"
         )
 
 
-def refuse_compiling(device: torch.device) -> None:
-    """Where it would gain nothing: it is for CUDA devices, and needs Triton."""
-    if not compiles_on(device):
-        raise BackendError(
-            f"--compile was asked for on {device.type}: it needs a CUDA device and Triton, "
-            "so leave it out"
-        )
+def seed(number: int) -> None:
+    """Set torch's random state, on every device."""
+    torch.manual_seed(number)

@@ -18,26 +18,28 @@ _NEUTRAL = {
     "suppress_tokens": None,
     "bad_words_ids": None,
 }
-"""Habits that a model's generation_config.json may bring, switched off: we sample the policy."""
+"""Resets sampling overrides from generation_config.json: the policy itself is sampled."""
 
 
 def generate(
     model: nn.Module, prompts: list[np.ndarray], sampling: Sampling, device: torch.device
 ) -> list[np.ndarray]:
     """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`."""
+    # On the left, so that every prompt ends where its completion begins.
     width = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)
     mask = torch.zeros_like(tokens)
     for row, prompt in enumerate(prompts):
         tokens[row, width - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
         mask[row, width - len(prompt) :] = 1
-    chance: dict[str, Any] = {"do_sample": False}
+    options: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
-        chance = {
+        options = {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
+    # The random state of training, which dropout draws from, stays as it was.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)
         out = model.generate(  # pyright: ignore[reportCallIssue]
@@ -46,7 +48,7 @@ def generate(
             max_new_tokens=sampling.max_tokens,
             eos_token_id=list(sampling.stop) or None,
             pad_token_id=0,
-            **(_NEUTRAL | chance),
+            **(_NEUTRAL | options),
         )
     return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
 

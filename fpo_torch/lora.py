@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fpo_core.config import AdapterConfig
 
+# What PEFT puts around the canonical name: prefixes before the block's number, `default` after.
 _WEIGHT = re.compile(r"\.(?P<name>\d+\..+\.(?:lora_[AB]|lora_magnitude_vector))\.default\.weight$")
 
 
@@ -19,6 +20,7 @@ def add_lora(model: PreTrainedModel, targets: list[str], config: AdapterConfig) 
     """The model with adapters on the modules at these full paths."""
     peft_config = LoraConfig(
         r=config.rank,
+        # PEFT scales by alpha / r.
         lora_alpha=config.rank * config.scale,  # pyright: ignore[reportArgumentType]
         lora_dropout=config.dropout,
         use_dora=config.fine_tune_type == "dora",

@@ -18,7 +18,7 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         _switch_dropout_off(settings)
-        _refuse_mlx_quantisation(folder, settings)
+        _check_quantisation(folder, settings)
         return AutoModelForCausalLM.from_pretrained(
             folder,
             config=settings,
@@ -30,15 +30,16 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
         raise cannot_load("transformers", folder, error) from None
 
 
-def _refuse_mlx_quantisation(folder: Path, settings: Any) -> None:
+def _check_quantisation(folder: Path, settings: Any) -> None:
     if getattr(settings, "quantization", None):
         raise ModelError(
             f"the model in {folder} is quantised for MLX, which transformers cannot load: use "
-            "--backend mlx, or the unquantised model"
+            "the mlx backend, or the unquantised model"
         )
 
 
 def _switch_dropout_off(settings: Any) -> None:
+    """The adapters' dropout is a setting of ours; the model's own would be one that nobody set."""
     for name, value in settings.to_dict().items():
         if ("dropout" in name or "pdrop" in name) and isinstance(value, float):
             setattr(settings, name, 0.0)
@@ -46,16 +47,17 @@ def _switch_dropout_off(settings: Any) -> None:
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Write a model in the layout that mlx-lm opens too."""
+    # Of families such as GPT-2 the hub stores the body alone, and mlx-lm reads only that.
     body: Any = model.base_model
     tied = model.config.get_text_config().tie_word_embeddings
-    alone = tied and find_blocks(body)[0] in layout_of(model.config.model_type).stored
-    (body if alone else model).save_pretrained(folder)
+    body_alone = tied and find_blocks(body)[0] in layout_of(model.config.model_type).stored
+    (body if body_alone else model).save_pretrained(folder)
 
 
 def quantisation_of(model: PreTrainedModel) -> str | None:
     """How the loaded weights are quantised; None where they are not."""
-    found = getattr(model.config, "quantization_config", None)
-    return None if found is None else str(found)
+    settings = getattr(model.config, "quantization_config", None)
+    return None if settings is None else str(settings)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:

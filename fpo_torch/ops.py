@@ -13,7 +13,8 @@ def as_float(x: Tensor) -> Tensor:
 
 
 def asarray(x: np.ndarray, like: Tensor) -> Tensor:
-    """A numpy array on the device of `like`; memory-mapped pages are copied."""
+    """A numpy array on the device of `like`."""
+    # Copied first: torch would take a read-only memory map as writable.
     return torch.from_numpy(np.array(x)).to(like.device)
 
 

@@ -1,4 +1,4 @@
-"""torch's optimisers on the trained weights, their state under canonical names."""
+"""torch's optimizers on the trained weights, their state under canonical names."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fpo_core.backend.optimiser_state import check_optimizer, check_state, state_parts
+from fpo_core.backend.optimizer_state import check_optimizer, check_state, state_parts
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
-from fpo_torch.trainable import Trained, to_numpy
+from fpo_torch.trainable import Trainable, to_numpy
 
 _KEYS = {
     "adamw": {"m": "exp_avg", "v": "exp_avg_sq"},
@@ -20,13 +20,14 @@ _ADAFACTOR_EPS = (1e-18, 1e-3)
 """torch's default for the first, 1.2e-7, would bound the mean of the squared gradient."""
 
 
-class Optimiser:
+class Optimizer:
     """Takes steps with the gradients that lie on the trained weights."""
 
-    def __init__(self, trained: Trained, config: OptimiserConfig, group: Group) -> None:
+    def __init__(self, trainable: Trainable, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
-        self._weights, self._name, self._group = trained.parameters, config.optimizer, group
-        self._kept = _kept_gradients(trained)
+        self._trainable, self._weights = trainable, trainable.parameters
+        self._name, self._group = config.optimizer, group
+        self._flat = _flat_gradients(trainable)
         self._optimizer = _make(list(self._weights.values()), config)
 
     def step(self, learning_rate: float, max_norm: float) -> float:
@@ -43,38 +44,39 @@ class Optimiser:
 
     def _sum_gradients(self) -> None:
         """Add up the gradients of all processes; one that saw no rows has none."""
-        if self._kept is not None:
-            self._group.sum_native(self._kept)
+        if self._flat is not None:
+            self._group.sum_native(self._flat)
             return
         weights = list(self._weights.values())
-        mine = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in mine]))
-        _share_out(flat, weights)
+        local = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        # One message for all weights: latency counts per message.
+        flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in local]))
+        _split_into_gradients(flat, weights)
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
-        if self._kept is not None:
-            self._kept.zero_()
+        if self._flat is not None:
+            self._flat.zero_()
             return
         for weight in self._weights.values():
             weight.grad = None
 
     def state(self) -> dict[str, np.ndarray]:
-        """See `fpo_core.backend.policy.Policy.optimiser_state`."""
+        """See `fpo_core.backend.policy.Policy.optimizer_state`."""
         arrays: dict[str, np.ndarray] = {"step": np.array(0, np.int64)}
         for name, weight in self._weights.items():
             of_weight = self._optimizer.state.get(weight, {})  # empty before the first step
             for part, shape in state_parts(self._name, tuple(weight.shape)).items():
-                held = of_weight.get(_KEYS[self._name][part])
+                value = of_weight.get(_KEYS[self._name][part])
                 arrays[f"{name}.{part}"] = (
-                    np.zeros(shape, np.float32) if held is None else to_numpy(held).reshape(shape)
+                    np.zeros(shape, np.float32) if value is None else to_numpy(value).reshape(shape)
                 )
             arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
         return arrays
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """See `fpo_core.backend.policy.Policy.load_optimiser_state`."""
-        shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
+        """See `fpo_core.backend.policy.Policy.load_optimizer_state`."""
+        shapes = self._trainable.shapes()
         check_state(state, self._name, shapes)
         for name, weight in self._weights.items():
             parts = {
@@ -86,22 +88,22 @@ class Optimiser:
             self._optimizer.state[weight] = {"step": step, **parts}
 
 
-def _kept_gradients(trained: Trained) -> Tensor | None:
+def _flat_gradients(trainable: Trainable) -> Tensor | None:
     """One array that holds the gradients of adapters on the CPU for good; None for others.
 
-    Small arrays that came and went among a backward pass's large ones would leave the memory in
-    pieces that nothing large fits in. CUDA's allocator keeps small arrays apart by itself.
+    Allocating these small arrays anew among a backward pass's large ones fragments the heap: a
+    quarter of a checkpointed step's memory. CUDA's allocator pools small arrays separately.
     """
-    weights = list(trained.parameters.values())
-    if not trained.adapters or weights[0].device.type != "cpu":
+    weights = list(trainable.parameters.values())
+    if not trainable.adapters or weights[0].device.type != "cpu":
         return None
     flat = torch.zeros(sum(weight.numel() for weight in weights))
-    _share_out(flat, weights)
+    _split_into_gradients(flat, weights)
     return flat
 
 
-def _share_out(flat: Tensor, weights: list[nn.Parameter]) -> None:
-    """Have each weight's gradient be its part of one array."""
+def _split_into_gradients(flat: Tensor, weights: list[nn.Parameter]) -> None:
+    """Make each weight's gradient a view of its part of one array."""
     for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
         weight.grad = part.view_as(weight)
 
@@ -114,12 +116,12 @@ def _make(weights: list[nn.Parameter], config: OptimiserConfig) -> torch.optim.O
 
 
 def _fused(weight: Tensor) -> bool:
-    """Whether Adam runs as one kernel, which keeps its step beside the weights."""
+    """Whether Adam runs as one kernel, which wants its step count on the weights' device."""
     return weight.device.type == "cuda"
 
 
 def _as_torch(part: str, array: np.ndarray, weight: nn.Parameter) -> Tensor:
-    """A part of a state as torch shapes it: means keep the axis that they were taken over."""
+    """A part of a state in torch's shape: Adafactor's means keep the reduced axis as 1."""
     tensor = torch.from_numpy(np.array(array)).to(weight.device)
     axis = {"row": -1, "col": -2}.get(part)
     return tensor if axis is None else tensor.unsqueeze(axis)

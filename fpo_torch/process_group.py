@@ -1,4 +1,4 @@
-"""Processes that torchrun started, as a group."""
+"""The group of processes that torchrun started."""
 
 import atexit
 import os
@@ -24,6 +24,7 @@ class TorchGroup:
 
     def sum(self, array: np.ndarray) -> np.ndarray:
         """See `fpo_core.backend.process_group.Group`."""
+        # A copy, for all_reduce writes over its input.
         return self.sum_native(torch.from_numpy(np.array(array))).numpy()
 
     def sum_native(self, array: Tensor) -> Tensor:

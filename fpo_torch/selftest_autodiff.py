@@ -22,8 +22,8 @@ class TorchCalculator:
     ) -> dict[str, np.ndarray]:
         """See `fpo_core.backend.selftest.Calculator`."""
         with torch.no_grad():
-            found = function(ops, self._moved(arrays))
-        return {name: to_numpy(value) for name, value in found.items()}
+            results = function(ops, self._moved(arrays))
+        return {name: to_numpy(value) for name, value in results.items()}
 
     def gradients(
         self, function: Function, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]
@@ -32,10 +32,10 @@ class TorchCalculator:
         moved = self._moved(arrays)
         for name in names:
             moved[name].requires_grad_()
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             function(ops, moved)["losses"].sum(), [moved[name] for name in names]
         )
-        return {name: to_numpy(value) for name, value in zip(names, found, strict=True)}
+        return {name: to_numpy(value) for name, value in zip(names, gradients, strict=True)}
 
     def _moved(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         return {

@@ -1,4 +1,4 @@
-"""The weights that are trained: where they live, and their canonical form."""
+"""The trained weights of a transformers model, under canonical names."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,37 +17,40 @@ from fpo_torch.models import find_blocks
 Weights = dict[str, Tensor]
 
 
-class Trained:
-    """Trained weights by canonical name, kept in float32."""
+class Trainable:
+    """See `fpo_core.backend.parts.Trainable`."""
 
     def __init__(self, parameters: dict[str, nn.Parameter], *, adapters: bool) -> None:
         self.parameters, self.adapters = parameters, adapters
 
     @contextlib.contextmanager
     def swapped(self, weights: Weights) -> Iterator[None]:
-        """Within, the model computes with these weights in place of its own."""
-        mine = {name: parameter.data for name, parameter in self.parameters.items()}
+        """See `fpo_core.backend.parts.Trainable`; the weights' gradients stay where they are."""
+        originals = {name: parameter.data for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
                 parameter.data = weights[name]
             yield
         finally:
             for name, parameter in self.parameters.items():
-                parameter.data = mine[name]
+                parameter.data = originals[name]
 
-    def get(self) -> dict[str, np.ndarray]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name."""
+        return {name: tuple(weight.shape) for name, weight in self.parameters.items()}
+
+    def canonical(self) -> dict[str, np.ndarray]:
         """The weights as NumPy arrays."""
         return {name: to_numpy(parameter) for name, parameter in self.parameters.items()}
 
-    def put(self, weights: Mapping[str, np.ndarray]) -> None:
+    def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace the weights; ModelError where names or shapes do not fit."""
         for name, weight in self.from_canonical(weights).items():
             self.parameters[name].data.copy_(weight)
 
     def from_canonical(self, weights: Mapping[str, np.ndarray]) -> Weights:
         """Canonical arrays as tensors; ModelError where names or shapes do not fit."""
-        expected = {name: tuple(weight.shape) for name, weight in self.parameters.items()}
-        check_shapes(weights, expected)
+        check_shapes(weights, self.shapes())
         return {
             name: torch.from_numpy(np.array(weights[name])).to(parameter.device)
             for name, parameter in self.parameters.items()
@@ -59,9 +62,9 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy().copy()
 
 
-def select_trained(
+def select_trainable(
     model: PreTrainedModel, config: AdapterConfig, seed: int
-) -> tuple[nn.Module, Trained]:
+) -> tuple[nn.Module, Trainable]:
     """Add adapters, or choose the weights that full training moves; everything else is frozen.
 
     Returns the model to call and its trained weights.
@@ -74,16 +77,15 @@ def select_trained(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(config.num_layers < 0 or name.startswith(starts))
         chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        return model, Trained(chosen, adapters=False)
+        return model, Trainable(chosen, adapters=False)
     targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
     places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
     adapted = add_lora(model, places, config)
-    trained = Trained(dict(lora_weights(adapted)), adapters=True)
-    shapes = {name: tuple(parameter.shape) for name, parameter in trained.parameters.items()}
+    trainable = Trainable(dict(lora_weights(adapted)), adapters=True)
 
     def base(place: str) -> np.ndarray:
         block, target = place.split(".", 1)
         return base_weight(stack[int(block)], target)
 
-    trained.put(initial_weights(shapes, seed, base))
-    return adapted, trained
+    trainable.load(initial_weights(trainable.shapes(), seed, base))
+    return adapted, trainable

@@ -9,7 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from fpo_mlx.fast_blas import load_fast_blas
+from tests.fast_blas import load_fast_blas
 
 load_fast_blas()  # before any test module imports mlx: a suite of minutes instead of an hour
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from benchmarks.integrity.children import start, wait
 from fpo.world import assets
-from fpo_core.io.lock import LOCK_FILE
 from fpo_core.reference import ReferenceStore
 from tests.backends.runs import files_of, log_of
 
@@ -211,7 +210,7 @@ PAIRS: dict[str, tuple[Command, Command]] = {
 
 def hidden(folder: Path) -> list[Path]:
     """Whatever lies about under a hidden name: temporaries, if the command is over."""
-    paths = (path for path in folder.rglob(".*") if path.name != LOCK_FILE)
+    paths = (path for path in folder.rglob(".*") if not path.name.endswith(".lock"))
     return [path for path in paths if not any(p.name.startswith(".") for p in path.parents)]
 
 

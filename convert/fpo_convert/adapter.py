@@ -1,4 +1,4 @@
-"""Adapters made elsewhere, for PEFT, mlx-lm or both."""
+"""Adapters of PEFT or mlx-lm, converted for the other library or both."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from fpo_core.models.layout import Layout, layouts_with
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """What was converted."""
+    """What a conversion wrote, in plain values."""
 
     source: str
     out: str
@@ -38,16 +38,17 @@ def convert_adapter(
 ) -> AdapterReport:
     """Write a PEFT or mlx-lm adapter as the folder that the other, or both, open.
 
-    `model` is the base; without it, the one that the adapter names counts where it lies on this
-    machine. Raises ModelError naming what cannot be expressed. `out` is complete or absent.
+    `model` is the base; without it, the folder that the adapter names as its base is used, if there
+    is one. Raises ModelError naming what cannot be expressed. `out` is complete or absent.
     """
-    found = read_adapter(source)
-    named = model or found.base_model
-    base = _base(model, found.base_model)
-    layout = _layout(source, found.blocks_path, base)
-    adapter = found.adapter if base is None else load_adapter(source, base.layers)
+    read = read_adapter(source)
+    base_model = model or read.base_model
+    base = _base(model, base_model)
+    layout = _layout(source, read.blocks_path, base)
+    # PEFT lists blocks from the start, mlx-lm counts them from the end: that takes their number.
+    adapter = read.adapter if base is None else load_adapter(source, base.layers)
     with new_folder(out) as folder:
-        save_adapter(folder, adapter, base_model=named, layout=layout, to=to)
+        save_adapter(folder, adapter, base_model=base_model, layout=layout, to=to)
     return AdapterReport(
         source=str(source),
         out=str(out),
@@ -58,30 +59,30 @@ def convert_adapter(
         modules=adapter.modules(),
         blocks=adapter.blocks(),
         num_layers=adapter.num_layers,
-        base_model=named,
+        base_model=base_model,
     )
 
 
-def _base(given: str | None, named: str) -> ModelFolder | None:
-    """The base model's description: as given, or as named by the adapter where that is a folder."""
-    if given is None and not (named and (Path(named) / "config.json").is_file()):
+def _base(model: str | None, base_model: str) -> ModelFolder | None:
+    """The base model's description; None where only the adapter names it, and it is no folder."""
+    if model is None and not (base_model and (Path(base_model) / "config.json").is_file()):
         return None
-    return ModelFolder.locate(ModelConfig(model=given or named), weights=False)
+    return ModelFolder.locate(ModelConfig(model=base_model), weights=False)
 
 
 def _layout(source: Path, path: str, base: ModelFolder | None) -> Layout:
-    """How both libraries spell the adapter's model; ModelError where that cannot be told."""
+    """The layout of the adapter's model. Raises ModelError where none or several fit."""
     if base is not None:
         if path not in (base.layout.peft, base.layout.mlx):
             raise ModelError(
                 f"{source} adapts {path}, but the blocks of {base.name} are at {base.layout.peft}: "
-                "give the model that the adapter was made for"
+                "give the model that the adapter was trained on"
             )
         return base.layout
     known = layouts_with(path)
     if len(known) != 1:
         raise ModelError(
-            f"{source} adapts {path}, and more than one family or none is known to have its blocks "
-            "there: give its base with --model"
+            f"{source} adapts {path}, where several families or none have their blocks: give its "
+            "base as model"
         )
     return known[0]

@@ -1,4 +1,4 @@
-"""`fpo convert sae FILE --to sae-lens`: a folder that SAELens opens with the same features."""
+"""A canonical autoencoder as a folder that SAELens opens, with the same features."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def export_sae_lens(canonical: str | Path, out_dir: str | Path) -> ExportReport:
     if not sae.has_decoder:
         raise SaeError(
             f"{canonical} was converted without its decoder, which SAELens requires: convert the "
-            "original again without --encoder-only"
+            "original again without encoder_only"
         )
     with new_folder(out) as folder:
         save_file(_arrays(sae), folder / WEIGHTS)

@@ -38,7 +38,7 @@ def canonical_meta(source: Source, origin: Mapping[str, object]) -> SaeMeta:
 
 
 def folded(source: Source) -> tuple[str, ...]:
-    """Names of what conversion absorbs, in the order in which the source applies it."""
+    """What conversion absorbs into the weights, in the order in which the source applies it."""
     steps = {
         "centring": source.centred,
         f"norm_factor={source.scale!r}": source.scale != 1.0,
@@ -80,7 +80,7 @@ def canonical_tensors(source: Source, dtype: str, *, encoder_only: bool) -> list
 
 
 def threshold(source: Source) -> np.ndarray:
-    """The threshold of every feature: (d_sae,), corrected and taken out of its logarithm."""
+    """The threshold of every feature, (d_sae,): exponentiated and corrected where needed."""
     value = source.tensors["threshold"].rows()
     value = np.exp(value.astype(np.float64)) if source.threshold_log else value
     value = value if source.threshold_factor == 1.0 else value * np.float64(source.threshold_factor)
@@ -88,7 +88,7 @@ def threshold(source: Source) -> np.ndarray:
 
 
 class _Fold:
-    """One conversion; `offset` is b_dec W_enc + μ M W_enc, known once `encoder` has run."""
+    """One conversion; `offset` is b_dec W_enc + μ M W_enc, complete once `encoder` has run."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -100,6 +100,7 @@ class _Fold:
         if not self.source.centred:
             yield from self._uncentred()
             return
+        # Two passes over W_enc: its mean must be known before the first row is written.
         total = np.zeros(self.source.d_sae)
         for rows in self._uncentred():
             total += rows.sum(0, dtype=np.float64)
@@ -136,12 +137,12 @@ class _Fold:
         return value if self.norms is None else value * self.norms
 
     def magnitude_bias(self) -> np.ndarray:
-        """The folded b_mag of a gated autoencoder, whose magnitudes use W_enc · exp(r_mag)."""
+        """The folded b_mag of a gated autoencoder, whose magnitudes are x W_enc · exp(r_mag)."""
         r_mag = self.source.tensors["r_mag"].rows().astype(np.float64)
         return self.source.tensors["b_mag"].rows() - self.offset * np.exp(r_mag)
 
     def decoder(self) -> Iterator[np.ndarray]:
-        """Rows of the W_dec that undoes what was folded."""
+        """Rows of the W_dec that reconstructs in the space of unscaled inputs."""
         source = self.source
         factor = np.full(source.d_sae, 1.0 / source.scale)
         if self.norms is not None:
@@ -154,7 +155,7 @@ class _Fold:
             yield self._unwhitened(scaled)
 
     def output_bias(self) -> np.ndarray:
-        """The b_dec that undoes what was folded."""
+        """The b_dec that reconstructs in the space of unscaled inputs."""
         value = self.source.tensors["b_dec"].rows()
         if self.source.scale != 1.0:
             value = value / np.float64(self.source.scale)

@@ -42,9 +42,9 @@ def parse_address(source: str) -> Address:
 
 
 def download(address: Address) -> tuple[Path, str]:
-    """Fetch the files of one checkpoint, and no others: its local path and the exact revision.
+    """Download the files of one checkpoint and no others -> (local path, exact revision).
 
-    Honours the hub library's offline mode and cache. Raises SaeError where nothing is there.
+    Uses the hub library's cache and offline mode. Raises SaeError where nothing is there.
     """
     from huggingface_hub import snapshot_download
 

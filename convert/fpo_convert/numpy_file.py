@@ -11,7 +11,7 @@ from fpo_core.errors import SaeError
 
 
 def load_npz(path: Path) -> dict[str, Tensor]:
-    """The arrays of an `.npz` file, each loaded when its rows are asked for. Raises SaeError."""
+    """The arrays of an `.npz` file, each loaded when its rows are requested. Raises SaeError."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
@@ -23,6 +23,7 @@ def load_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> Tensor:
+    # The header alone: members may be compressed, and shapes are needed before any array is.
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = {

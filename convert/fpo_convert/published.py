@@ -1,4 +1,4 @@
-"""Published autoencoders by model: the table behind `fpo sae list`."""
+"""Published autoencoders by model, from the table in published.yaml."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ _COPIES = re.compile(r"(-(bf16|fp16|mlx|\d+-?bit|q\d\w*|qat|unsloth|bnb))+$")
 
 @dataclass(frozen=True)
 class Published:
-    """One autoencoder that `fpo convert sae` can fetch."""
+    """One autoencoder that `convert_sae` can fetch."""
 
     source: str
     layer: int
@@ -26,9 +26,9 @@ class Published:
     width: int
     """d_sae."""
     l0: str
-    """Mean active features, a range where the table knows no more, or ?."""
+    """Mean active features per token: a number, a range, or ? where unknown."""
     encoder_bytes: int
-    """Of the encoder in float32, which is what training maps."""
+    """Size of the encoder in float32, the part that training uses."""
     recommended: bool = False
 
 
@@ -38,16 +38,16 @@ class Listing:
 
     trained_on: str
     exact: bool
-    """False where the model only has the same shape as the one they were trained on."""
+    """False if the model only has the shape of the one they were trained on."""
     saes: list[Published]
 
 
 def list_saes(model: str, num_layers: int = -1) -> Listing:
-    """Autoencoders that fit a model, the recommended first, then from the deepest up.
+    """Autoencoders that fit a model, the recommended one first, then by depth, deepest first.
 
-    `model` is a hub name or a folder; `num_layers` is how many last blocks are trained. Recommended
-    is the deepest residual one that reads at or above the first trained block: above it only what
-    the constraint can see. Raises SaeError where the table has nothing that fits.
+    `model` is a hub name or a folder; `num_layers` is the number of last blocks that are trained.
+    The recommended one is the deepest on the residual stream that reads after a trained block:
+    before them training changes nothing. Raises SaeError where the table has nothing that fits.
     """
     entries = _table()
     entry, exact = _by_name(entries, model), True
@@ -57,7 +57,7 @@ def list_saes(model: str, num_layers: int = -1) -> Listing:
         known = ", ".join(e["model"] for e in entries)
         raise SaeError(
             f"no published autoencoder for {model} is in the table, which has {known}: give "
-            "`fpo convert sae` a repository or folder, or train one as our examples do"
+            "convert_sae a repository or folder, or train one as our examples do"
         )
     return Listing(entry["model"], exact, _ordered(list(_expand(entry)), entry, num_layers))
 
@@ -69,7 +69,7 @@ def _table() -> list[dict[str, Any]]:
 
 
 def _by_name(entries: list[dict[str, Any]], model: str) -> dict[str, Any] | None:
-    """The entry of that hub name, of a re-upload of it, or of a folder called so."""
+    """The entry for a hub name, a re-upload of it, or a folder of that name."""
     wanted = _COPIES.sub("", Path(model).name.lower())
     return next((e for e in entries if Path(e["model"]).name.lower() == wanted), None)
 
@@ -107,7 +107,7 @@ def _range(bounds: list[int] | None) -> str:
 
 
 def _ordered(saes: list[Published], entry: Mapping[str, Any], num_layers: int) -> list[Published]:
-    """Deepest first; ties in the table's order; the recommended one at the top."""
+    """The recommended one, then deepest first; ties in the table's order."""
     first_trained = 0 if num_layers < 0 else max(0, entry["shape"][1] - num_layers)
     ordered = sorted(saes, key=lambda sae: -_depth(sae))
     best = next((s for s in ordered if s.site in RESIDUAL and _depth(s) >= first_trained + 1), None)
@@ -118,5 +118,5 @@ def _ordered(saes: list[Published], entry: Mapping[str, Any], num_layers: int) -
 
 
 def _depth(sae: Published) -> int:
-    """Blocks that have run where it reads."""
+    """The number of blocks that have run at its hook."""
     return sae.layer + (sae.site != "resid_pre")

@@ -1,4 +1,4 @@
-"""Where a SAELens release name leads: the installed sae-lens package's table, else a short one."""
+"""SAELens release names: looked up in the installed sae-lens package, else in a short table."""
 
 import importlib.util
 import re
@@ -56,8 +56,8 @@ _PATTERNS = (
 
 @dataclass(frozen=True)
 class Release:
-    """An autoencoder of a release: a path in a hub repository, its format, and what the table adds
-    to its files.
+    """An autoencoder of a release: its path in a hub repository, its format, and what the table
+    states in addition to its files.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Release:
 
 
 def find_release(source: str) -> Release | None:
-    """The autoencoder that `release/sae_id` names, or None where no table knows the release.
+    """The autoencoder called `release/sae_id`, or None for an unknown release.
 
     Raises SaeError for an unknown id of a known release, and for a format without a reader.
     """

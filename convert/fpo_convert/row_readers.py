@@ -86,7 +86,7 @@ class WholeTensor:
 
 
 def transposed(stored: Tensor) -> WholeTensor:
-    """A matrix that is stored the other way round."""
+    """A matrix that is stored transposed: rows would be strided columns, so it is read whole."""
     return WholeTensor(stored.shape[::-1], lambda: stored.rows().T)
 
 

@@ -1,4 +1,4 @@
-"""`fpo convert sae` and `fpo sae info`: any supported checkpoint to a canonical file."""
+"""Any supported checkpoint to a canonical file, and what such a file says about itself."""
 
 import dataclasses
 import time
@@ -19,6 +19,8 @@ from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.metadata import SaeMeta, parse_meta
 from fpo_core.sae.sae import check_payload, load_sae
 from fpo_core.sae.writer import write_sae
+
+_COPIED = ("architecture", "input_transform", "d_in", "d_sae", "k", "model_name", "payload_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,45 +77,59 @@ def convert_sae(
     """Convert a published autoencoder to the canonical file `out`.
 
     `source` is a folder or file, `user/repo[:path][@revision]` of the hub, or a SAELens
-    `release/sae_id`. The options after `verify` state what a checkpoint leaves out or gets wrong.
+    `release/sae_id`. The settings after `verify` replace what a checkpoint omits or gets wrong.
     Raises SaeError, leaving nothing behind, for anything malformed or unsupported.
     """
     start = time.perf_counter()
     options = Options(norm_factor, centre, k, hook, model_name, untrained_tokens=untrained_tokens)
-    found, origin = read_source(str(source), format, options)
+    read, origin = read_source(str(source), format, options)
     path = Path(out)
     if path.is_dir():
         raise SaeError(
-            f"{path} is a folder, expected a file name: give --out {path}/sae.safetensors"
+            f"{path} is a folder, expected a file name such as {path}/sae.safetensors: give one"
         )
-    # Numbers that are not finite are refused when written, so NumPy need not warn of them before.
+    # Numbers that are not finite are refused when written: NumPy need not warn of them before.
     with np.errstate(all="ignore"):
         meta, comparison = _write(
-            path, found, origin, dtype=dtype, encoder_only=encoder_only, verify=verify
+            path, read, origin, dtype=dtype, encoder_only=encoder_only, verify=verify
         )
-    decoder = found.has_decoder and not encoder_only
-    return _report(
-        str(source), path, found, meta, comparison, dtype=dtype, decoder=decoder, start=start
+    return ConversionReport(
+        **{name: getattr(meta, name) for name in _COPIED},
+        source=str(source),
+        out=str(path),
+        format=read.format,
+        hook=str(meta.hook) if meta.hook else None,
+        untrained_tokens=list(meta.untrained_tokens),
+        dtype=dtype,
+        decoder=read.has_decoder and not encoder_only,
+        folded=list(meta.folded),
+        warnings=list(read.warnings),
+        bytes=path.stat().st_size,
+        source_sha256=meta.source["sha256"],
+        seconds=time.perf_counter() - start,
+        relative_difference=comparison.relative_difference if comparison else None,
+        flips=comparison.flips if comparison else None,
+        unexplained_flips=comparison.unexplained_flips if comparison else None,
     )
 
 
 def _write(
     path: Path,
-    found: Source,
+    source: Source,
     origin: dict[str, Any],
     *,
     dtype: str,
     encoder_only: bool,
     verify: bool,
 ) -> tuple[SaeMeta, Comparison | None]:
-    tensors = canonical_tensors(found, dtype, encoder_only=encoder_only)
-    file = {"format": found.format, "file": found.where.name, "sha256": file_sha256(found.where)}
-    meta = canonical_meta(found, file | origin)
+    tensors = canonical_tensors(source, dtype, encoder_only=encoder_only)
+    file = {"format": source.format, "file": source.where.name}
+    meta = canonical_meta(source, file | {"sha256": file_sha256(source.where)} | origin)
     comparison = None
 
     def check(written: Path) -> None:
         nonlocal comparison
-        comparison = compare(found, written)
+        comparison = compare(source, written)
         refuse_if_wrong(comparison, dtype)
 
     payload_sha256 = write_sae(path, meta, tensors, check if verify else None)
@@ -121,10 +137,10 @@ def _write(
 
 
 def sae_info(path: str | Path, *, verify: bool = False) -> dict[str, Any]:
-    """What a canonical file says about itself, as a JSON object.
+    """The metadata of a canonical file, as a JSON object.
 
-    With `verify`, the payload's hash is recomputed. Raises SaeError where it differs, or for a file
-    that is malformed.
+    `verify` recomputes the payload's hash. Raises SaeError where it differs or the file is
+    malformed.
     """
     file = open_safetensors(path)
     meta = parse_meta(file.path, file.header)
@@ -143,40 +159,3 @@ def sae_info(path: str | Path, *, verify: bool = False) -> dict[str, Any]:
         "bytes": file.path.stat().st_size,
         "verified": verify,
     }
-
-
-def _report(
-    source: str,
-    path: Path,
-    found: Source,
-    meta: SaeMeta,
-    comparison: Comparison | None,
-    *,
-    dtype: str,
-    decoder: bool,
-    start: float,
-) -> ConversionReport:
-    return ConversionReport(
-        source=source,
-        out=str(path),
-        format=found.format,
-        architecture=meta.architecture,
-        input_transform=meta.input_transform,
-        d_in=meta.d_in,
-        d_sae=meta.d_sae,
-        k=meta.k,
-        hook=str(meta.hook) if meta.hook else None,
-        model_name=meta.model_name,
-        untrained_tokens=list(meta.untrained_tokens),
-        dtype=dtype,
-        decoder=decoder,
-        folded=list(meta.folded),
-        warnings=list(found.warnings),
-        bytes=path.stat().st_size,
-        source_sha256=meta.source["sha256"],
-        payload_sha256=meta.payload_sha256,
-        seconds=time.perf_counter() - start,
-        relative_difference=comparison.relative_difference if comparison else None,
-        flips=comparison.flips if comparison else None,
-        unexplained_flips=comparison.unexplained_flips if comparison else None,
-    )

@@ -1,4 +1,4 @@
-"""What a checkpoint computes, in its own terms: the common ground of all formats."""
+"""What a checkpoint computes, in its own terms: what every format's reader returns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ REQUIRED = {
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller or a release table may say that a source's files don't, or get wrong.
+    """What a caller or a table of releases states in place of a source's files.
 
     `location` is the full path or hub address, from which some formats read layer and site.
     `overrides` replace keys of a SAELens configuration.
@@ -122,11 +122,12 @@ class Source:
 
     @cached_property
     def decoder_norms(self) -> np.ndarray | None:
-        """‖W_dec row‖ where pre-activations are multiplied by it: (d_sae,), or None."""
+        """‖W_dec row‖ if pre-activations are multiplied by it: (d_sae,), else None."""
         if not self.rescale_by_decoder:
             return None
         norms = np.empty(self.d_sae)
         for part, rows in chunks(self.tensors["W_dec"]):
+            # Row by row a dot product, without a squared copy of the rows.
             norms[part] = np.sqrt((rows[:, None, :] @ rows[:, :, None])[:, 0, 0])
         return norms
 

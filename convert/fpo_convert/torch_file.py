@@ -1,4 +1,4 @@
-"""Reading `.pt` files without ever running what they contain."""
+"""Reading `.pt` files without unpickling objects, which could run code."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from fpo_core.errors import SaeError
 def load_pt(path: Path) -> dict[str, Any]:
     """A dictionary of tensors and plain values from a `.pt` file, memory-mapped where possible.
 
-    Raises SaeError where torch is missing, or where the file holds anything but tensors and plain
-    values: such pickles can run code, and are never loaded.
+    Raises SaeError without torch, and for a file that holds anything but tensors and plain values:
+    such pickles can run code and are never loaded.
     """
     try:
         import torch
@@ -53,7 +53,7 @@ def _convert(key: str, value: Any, torch: Any) -> Any:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file is of the kind that torch can map; the older kind must be read whole."""
+    """Whether torch can map the file; its older format, no zip archive, must be read whole."""
     try:
         with path.open("rb") as file:
             return file.read(2) == b"PK"

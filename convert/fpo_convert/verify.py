@@ -1,4 +1,4 @@
-"""Does the canonical file compute what the source computes? Both formulas, on the same inputs."""
+"""Checking a conversion: the source's own formula and the canonical file on the same inputs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ _REFUSE_ABOVE = 1e-3  # far over float32 rounding: only a wrong formula gets the
 
 @dataclass(frozen=True)
 class Comparison:
-    """Largest difference among features that both sides have on, relative to the largest feature;
-    flips are features that one side has on, `unexplained` those not within 1e-5 of their edge.
+    """`relative_difference` is the largest among features active on both sides, relative to the
+    largest feature. Flips are features active on one side only; unexplained ones are farther than
+    1e-5 from the threshold of activation. `l0` is the mean number of active features per token.
     """
 
     relative_difference: float
@@ -32,26 +33,26 @@ class Comparison:
 
 
 def compare(source: Source, written: Path) -> Comparison:
-    """Encode random inputs by the source's formula and by the canonical file."""
+    """Encode random inputs by the source's formula and by the canonical file, and compare."""
     x = sample_inputs(source)
     expected, edge = source_encode(source, x)
     return compare_features(expected, edge, canonical_encode(written, x.astype(np.float32)))
 
 
 def canonical_encode(path: Path, x: np.ndarray) -> np.ndarray:
-    """`Sae.encode`, with W_enc read by parts so that it need not fit in memory."""
+    """`Sae.encode` of x (t, d_in), with W_enc read by pieces so that it need not fit in memory."""
     sae = load_sae(path, verify=False)
     z, _, _ = transform_input(numpy_ops, x, sae.input_transform)
     projected = product(z, FileTensor(open_safetensors(path), "W_enc"))
     return sae.activate(numpy_ops, projected.astype(np.float32))
 
 
-def compare_features(expected: np.ndarray, edge: np.ndarray, found: np.ndarray) -> Comparison:
-    """Compare features (t, d_sae); `edge` is the distance from the edge of firing, per feature,
+def compare_features(expected: np.ndarray, edge: np.ndarray, actual: np.ndarray) -> Comparison:
+    """Compare features (t, d_sae); `edge` is each one's distance from the threshold of activation,
     relative to the largest pre-activation."""
-    flipped = (expected != 0) != (found != 0)
+    flipped = (expected != 0) != (actual != 0)
     scale = max(float(np.abs(expected).max()), np.finfo(np.float32).tiny)
-    gap = np.where(flipped, 0.0, np.abs(expected - found)).max() / scale
+    gap = np.where(flipped, 0.0, np.abs(expected - actual)).max() / scale
     return Comparison(
         relative_difference=float(gap),
         flips=int(flipped.sum()),
@@ -73,7 +74,7 @@ def refuse_if_wrong(result: Comparison, dtype: str) -> None:
 
 
 def sample_inputs(source: Source, tokens: int = TOKENS) -> np.ndarray:
-    """Random activations with a mean, of the size the source expects: (tokens, d_in) float64."""
+    """Random inputs with a mean, of the scale the source expects: (tokens, d_in) float64."""
     rng = np.random.default_rng(0)
     spread = rng.normal(size=(tokens, source.d_in)) + 0.3 * rng.normal(size=(tokens, 1))
     if source.whitening is not None:
@@ -82,7 +83,7 @@ def sample_inputs(source: Source, tokens: int = TOKENS) -> np.ndarray:
 
 
 def source_encode(source: Source, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The source's own formula: x (t, d_in) -> features and edges (t, d_sae)."""
+    """The source's own formula: x (t, d_in) -> features and edges, both (t, d_sae)."""
     projected = product(_prepare(source, x), source.tensors["W_enc"])
     if source.architecture == "gated":
         return _gated(source, projected)
@@ -112,11 +113,12 @@ def _activate(source: Source, pre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if source.architecture in ("topk", "abstopk"):
         rank = np.abs(pre) if source.architecture == "abstopk" else pre
         order = np.argsort(-rank, axis=-1, kind="stable")[:, : source.k]
-        kept = np.zeros_like(pre)
-        np.put_along_axis(kept, order, np.take_along_axis(pre, order, -1), -1)
+        largest = np.zeros_like(pre)
+        np.put_along_axis(largest, order, np.take_along_axis(pre, order, -1), -1)
         kth = np.take_along_axis(rank, order[:, -1:], -1)
         edge = np.minimum(np.abs(rank - kth), np.abs(pre))
-        return kept if source.architecture == "abstopk" else np.maximum(kept, 0), edge / size
+        signed = source.architecture == "abstopk"
+        return largest if signed else np.maximum(largest, 0), edge / size
     return np.maximum(pre, 0), np.abs(pre) / size
 
 

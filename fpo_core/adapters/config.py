@@ -1,4 +1,4 @@
-"""What an adapter_config.json of PEFT or mlx-lm says, and what of it cannot be had here."""
+"""Reading adapter_config.json of PEFT or mlx-lm; settings that only one of them has are refused."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from fpo_core.errors import ModelError
 from fpo_core.io.regular import read_json_object
 
 _REFUSED = {
-    "modules_to_save": "whole modules beside the adapter",
+    "modules_to_save": "whole modules in the adapter",
     "trainable_token_indices": "embeddings of single tokens",
     "target_parameters": "adapters on bare parameters",
     "layer_replication": "repeated blocks",
@@ -27,8 +27,10 @@ _REFUSED = {
     "velora_config": "another formula than LoRA's",
 }
 """Settings of PEFT that plain LoRA and DoRA cannot express, and what they mean."""
+# "pissa", "olora", "corda" and "loftq" subtract the starting adapter from the base weights: such an
+# adapter would be wrong on the base as published.
 _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
-"""Initialisations that leave the base weights as they were."""
+"""Initialisations that leave the base weights unchanged."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class AdapterSettings:
     scale: float
     dropout: float
     ranks_vary: bool
-    """Whether modules may have other ranks."""
+    """Whether single modules may have other ranks."""
     scale_at: Callable[[str, int], float]
-    """Scale of the module at a full path, given the rank found there."""
+    """Scale of the module at a full path, whose matrices have this rank."""
     num_layers: int | None
     """Blocks from the end, where the configuration says; −1 is all."""
     base_model: str
@@ -100,9 +102,9 @@ def _from_peft(path: Path, config: dict[str, Any]) -> AdapterSettings:
     rooted = bool(config.get("use_rslora"))
 
     def scale_at(module: str, rank: int) -> float:
-        # PEFT takes the first pattern that matches the end of the path.
-        found = (a for key, a in alphas.items() if re.match(rf"(.*\.)?({key})$", module))
-        return next(found, alpha) / (rank**0.5 if rooted else rank)
+        # As PEFT does: the first pattern that matches the end of the path decides.
+        matching = (a for key, a in alphas.items() if re.match(rf"(.*\.)?({key})$", module))
+        return next(matching, alpha) / (rank**0.5 if rooted else rank)
 
     return AdapterSettings(
         rank=rank,

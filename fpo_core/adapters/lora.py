@@ -1,4 +1,4 @@
-"""Adapters without a framework: canonical names, what is adapted, and starting weights.
+"""LoRA and DoRA adapters without a framework: canonical names, adapted modules, initial weights.
 
 Canonical names are `<block>.<module>.lora_A` of shape (rank, in) and `.lora_B` of shape
 (out, rank), such as `3.self_attn.q_proj.lora_A`, and for DoRA `.lora_magnitude_vector` of shape
@@ -20,13 +20,13 @@ MAGNITUDE = "lora_magnitude_vector"
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA or DoRA adapter: which modules, how strong, and the weights by canonical name."""
+    """A LoRA or DoRA adapter: its settings, and its weights by canonical name."""
 
     rank: int
     scale: float
     dropout: float
     num_layers: int
-    """Blocks from the end among which all adapted ones are; −1 is all blocks."""
+    """The last blocks, which include all adapted ones; −1 is all blocks."""
     weights: dict[str, np.ndarray]
 
     @property
@@ -54,10 +54,11 @@ class Adapter:
 
 
 def fit(weights: Mapping[str, np.ndarray], rank: int, factor: float) -> dict[str, np.ndarray]:
-    """Weights at a rank that is no lower, filled up with zeros, B times `factor`.
+    """Weights padded with zeros to a higher or equal rank, B times `factor`.
 
     Names may be canonical or that of the matrix alone.
     """
+    # Zero rows of A and zero columns of B leave the product B A unchanged.
     fitted = dict(weights)
     for name, weight in weights.items():
         if name.endswith("lora_A"):
@@ -69,16 +70,16 @@ def fit(weights: Mapping[str, np.ndarray], rank: int, factor: float) -> dict[str
 
 
 def common_shape(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
-    """One shape that holds every adapter of a model, and the weights of each in it.
+    """The smallest shape that holds every adapter of a model, and the weights of each in it.
 
-    A module that an adapter leaves out has no weights: at its start it adds nothing. Raises
-    ModelError where LoRA meets DoRA, whose magnitudes are of the model's own weights.
+    A module that an adapter does not adapt has no weights: its initial weights add nothing. Raises
+    ModelError for LoRA with DoRA, whose magnitudes depend on the model's weights.
     """
     kind = adapters[0].fine_tune_type
     if any(adapter.fine_tune_type != kind for adapter in adapters):
         raise ModelError(
-            "one adapter is LoRA and the other DoRA, which no single shape holds: fuse one into "
-            "the model with `fpo fuse`, and compare with --base"
+            "one adapter is LoRA and the other DoRA, which no single shape holds: merge one into "
+            "the model, and give the result as base"
         )
     rank = max(adapter.rank for adapter in adapters)
     scale = max(adapter.scale for adapter in adapters)
@@ -87,9 +88,10 @@ def common_shape(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[
         num_layers=max(adapter.num_layers for adapter in adapters),
         rank=rank,
         scale=scale,
-        target_modules=tuple(sorted({name for one in adapters for name in one.modules()})),
+        target_modules=tuple(sorted({name for a in adapters for name in a.modules()})),
     )
-    return shape, [fit(one.weights, rank, one.scale / scale) for one in adapters]
+    # The scales differ, so B takes the ratio: scale · (B · s / scale) A = s · B A.
+    return shape, [fit(a.weights, rank, a.scale / scale) for a in adapters]
 
 
 def place_of(name: str) -> str:
@@ -103,12 +105,12 @@ def block_of(name: str) -> int:
 
 
 def matrices_of(fine_tune_type: str) -> tuple[str, ...]:
-    """The weights that an adapted module has."""
+    """The names of an adapted module's weights."""
     return ("lora_A", "lora_B", MAGNITUDE) if fine_tune_type == "dora" else ("lora_A", "lora_B")
 
 
 def row_norms(weight: np.ndarray) -> np.ndarray:
-    """Norms of a matrix's rows, (out, in) -> (out,): summed in float64, given in float32."""
+    """Norms of a matrix's rows, (out, in) -> (out,) float32, summed in float64."""
     return np.sqrt(np.einsum("oi,oi->o", weight, weight, dtype=np.float64)).astype(np.float32)
 
 
@@ -123,9 +125,9 @@ def select_blocks(count: int, num_layers: int) -> list[int]:
 
 
 def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[str]:
-    """The linear layers of a block that get adapters: those that a target names or ends, or all.
+    """The linear layers of a block that get adapters: all, or those whose name ends in a target.
 
-    Raises ModelError for a target that fits none.
+    Raises ModelError for a target that matches none.
     """
     if targets is None:
         return linear
@@ -142,10 +144,10 @@ def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[s
 def initial_weights(
     shapes: Mapping[str, tuple[int, ...]], seed: int, base: Callable[[str], np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Starting weights by canonical name: an adapter that changes nothing.
+    """Initial weights by canonical name: an adapter that changes nothing.
 
-    `base` gives the float32 weight (out, in) of the layer under an adapter, such as
-    `3.self_attn.q_proj`; DoRA's magnitudes start as the norms of its rows.
+    `base` returns the float32 weight (out, in) of the adapted layer, such as `3.self_attn.q_proj`;
+    DoRA's magnitudes start as the norms of its rows.
     """
     return {
         name: row_norms(base(place_of(name)))
@@ -156,10 +158,11 @@ def initial_weights(
 
 
 def initial_lora(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """A starting matrix: B is 0, A uniform in ±1/√in, the same on every framework for a seed."""
+    """An initial matrix: B is 0, A uniform in ±1/√in, as PEFT and mlx-lm initialise them."""
     if name.endswith("lora_B"):
         return np.zeros(shape, np.float32)
     bound = 1 / np.sqrt(shape[1])
+    # NumPy's generator, seeded by name: the same on every framework, and for any set of modules.
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     return generator.uniform(-bound, bound, shape).astype(np.float32)
 
@@ -172,7 +175,7 @@ def check_shapes(weights: Mapping[str, Any], expected: Mapping[str, tuple[int, .
         raise ModelError(
             f"the weights do not fit what this run trains: {len(missing)} are missing"
             f"{_first(missing)}, {len(extra)} are not expected{_first(extra)}; give the model and "
-            "the adapter options that they were made with"
+            "the adapter options that they were trained with"
         )
     for name, shape in expected.items():
         if tuple(weights[name].shape) != shape:

@@ -1,6 +1,6 @@
 """Merging an adapter into its model's checkpoint, tensor by tensor, without a framework.
 
-Every weight keeps its name, so whatever opens the base opens the result; only merged ones change.
+Weights stay under their names in their files, so whatever opens the base opens the result.
 """
 
 import json
@@ -40,11 +40,11 @@ def write_fused(
     dequantiser: Dequantiser | None = None,
     dtype: str | None = None,
 ) -> Fused:
-    """Write the merged model, with all that belongs to it, into a new folder.
+    """Write the merged model, with tokenizer, settings and licence, into a folder.
 
-    Weights keep their precision unless `dtype` is given; quantised ones, which a `dequantiser`
-    reads, get that of their scales. Raises ModelError where the checkpoint has no place for the
-    adapter, or a precision cannot hold a weight.
+    Weights stay in their precision unless `dtype` is given; quantised ones, which a `dequantiser`
+    reads, get that of their scales. Raises ModelError where the checkpoint lacks an adapted weight,
+    or a precision cannot hold a number.
     """
     try:
         stored = ModelWeights.open(model, dequantiser)
@@ -72,12 +72,15 @@ def write_fused(
 
 
 def merge(weight: np.ndarray, adapter: Adapter, place: str) -> np.ndarray:
-    """W + scale · B A, (out, in), its rows at DoRA's magnitudes where there are any."""
+    """W + scale · B A, (out, in); for DoRA, its rows scaled to the magnitudes m.
+
+    DoRA (arXiv:2402.09353, equation 5): m · (W + scale · B A) / ‖W + scale · B A‖, norms by row.
+    """
     a, b = adapter.weights[f"{place}.lora_A"], adapter.weights[f"{place}.lora_B"]
     if weight.shape != (len(b), a.shape[1]):
         raise ModelError(
-            f"the adapter at {place} is made for a weight of shape {(len(b), a.shape[1])}, the "
-            f"model has {weight.shape}: give the model that the adapter was made for"
+            f"the adapter at {place} is for a weight of shape {(len(b), a.shape[1])}, the model "
+            f"has {weight.shape}: give the model that the adapter was trained on"
         )
     moved = weight + np.float32(adapter.scale) * (b @ a)
     magnitude = adapter.weights.get(f"{place}.{MAGNITUDE}")
@@ -86,20 +89,20 @@ def merge(weight: np.ndarray, adapter: Adapter, place: str) -> np.ndarray:
 
 def _places(stored: ModelWeights, model: ModelFolder, adapter: Adapter) -> dict[str, str]:
     """The adapted module of each stored weight that has one; ModelError where one has no weight."""
-    wanted = set(adapter.places())
-    found: dict[str, str] = {}
+    adapted = set(adapter.places())
+    places: dict[str, str] = {}
     for name in (name for file in stored.files for name in stored.names(file)):
         match = _WEIGHT.match(name)
-        if match and match["path"] in model.layout.stored:
-            found |= {name: match["place"]} if match["place"] in wanted else {}
-    missing = sorted(wanted - set(found.values()))
+        if match and match["path"] in model.layout.stored and match["place"] in adapted:
+            places[name] = match["place"]
+    missing = sorted(adapted - set(places.values()))
     if missing:
         raise ModelError(
             f"{model.name} stores no weight {model.layout.stored[0]}.{missing[0]}, nor "
-            f"{len(missing) - 1} others that the adapter is for: give the model that it was made "
-            "for, in the layout that both transformers and mlx-lm open"
+            f"{len(missing) - 1} others that the adapter adapts: give the model it was trained on, "
+            "in the layout that both transformers and mlx-lm open"
         )
-    return found
+    return places
 
 
 def _tensor(
@@ -110,19 +113,20 @@ def _tensor(
     layout: Layout,
     dtype: str | None,
 ) -> Tensor:
-    """What is written under a name: merged, in another precision, or the bytes as they were."""
+    """The tensor to write under a name: merged, cast, or its bytes unchanged."""
     before = stored.dtype(name)
     code = dtype if dtype is not None and before in FLOAT_NAMES else before
+    # Unchanged bytes are not checked: a weight that is not finite was so in the base.
     if place is None and code == before and not stored.quantised(name):
         return Tensor(name, code, stored.shape(name), lambda: [stored.stored(name)])
 
     def whole() -> list[np.ndarray]:
         weight = stored.weight(name)
-        if place is not None:
-            weight = weight.T if layout.transposed else weight
-            weight = merge(weight, adapter, place)
-            weight = weight.T if layout.transposed else weight
-        return [weight]
+        if place is None:
+            return [weight]
+        if layout.transposed:
+            return [merge(weight.T, adapter, place).T]
+        return [merge(weight, adapter, place)]
 
     return float_tensor(name, code, stored.shape(name), whole)
 
@@ -134,7 +138,7 @@ def _write_index(path: Path, plans: Mapping[str, list[Tensor]]) -> None:
 
 
 def _write_config(model: ModelFolder, folder: Path, dtype: str | None) -> None:
-    """config.json for both libraries, without quantisation, its precision as written."""
+    """config.json for both libraries, without quantisation, with the precision as written."""
     settings = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)

@@ -1,4 +1,4 @@
-"""Reading adapters of ours, PEFT's or mlx-lm's into the canonical form."""
+"""Reading adapter folders of this package, PEFT or mlx-lm into the canonical form."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from fpo_core.adapters.config import AdapterSettings, read_config, read_settings
 from fpo_core.adapters.integrity import check_hashes
 from fpo_core.adapters.lora import MAGNITUDE, Adapter, fit
 from fpo_core.adapters.writer import CONFIG_FILE, MLX_FILE, MLX_MATRICES, PEFT_FILE
-from fpo_core.errors import ModelError, SaeError
+from fpo_core.errors import ModelError
 from fpo_core.io.reader import open_safetensors
 
 _KEY = re.compile(
@@ -23,27 +23,26 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """An adapter as it was found."""
+    """An adapter with what its folder says of its model."""
 
     adapter: Adapter
     blocks_path: str
-    """Where its keys say that the blocks are, such as `model.layers`."""
+    """Path of the blocks in its keys, such as `model.layers`."""
     base_model: str
-    """The model that it names as its base; empty where it names none."""
+    """The base that its configuration names, or empty."""
 
 
 def load_adapter(folder: Path, layers: int | None = None) -> Adapter:
     """The adapter of a folder; `layers` is the number of blocks of its model, where known.
 
-    Per-module ranks are padded with zeros, per-module strengths go into B, exactly where they
-    differ by a power of two. Raises ModelError for anything but LoRA and DoRA on linear layers of
-    blocks.
+    Per-module ranks are padded with zeros, per-module scales go into B (exact where their ratio is
+    a power of two). Raises ModelError for anything but LoRA and DoRA on linear layers of blocks.
     """
     return read_adapter(folder, layers).adapter
 
 
 def read_adapter(folder: Path, layers: int | None = None) -> AdapterSource:
-    """As `load_adapter`, with what the folder says of the adapter's model."""
+    """As `load_adapter`, with what the folder says of the model."""
     settings = read_settings(folder)
     file = _weight_file(folder)
     check_hashes(folder, read_config(folder), file.name)
@@ -87,29 +86,21 @@ def _weight_file(folder: Path) -> Path:
 
 def _modules(path: Path) -> tuple[str, dict[str, Arrays]]:
     """The path of the blocks, and the float32 matrices of every adapted module."""
-    try:
-        file = open_safetensors(path)
-        tensors = {key: file.rows(key) for key in file.entries}
-    except SaeError as error:
-        raise ModelError(f"the adapter is damaged: {error}") from None
+    file = open_safetensors(path, _damaged)
     paths: set[str] = set()
     modules: dict[str, Arrays] = defaultdict(dict)
-    for key, value in tensors.items():
+    for key in file.entries:
         match = _KEY.match(key)
         if match is None:
             raise ModelError(
                 f"{path} holds {key!r}, which is no LoRA or DoRA weight of a linear layer of a "
                 "block: only those can be carried by both libraries"
             )
-        if not np.isfinite(value).all():
-            raise ModelError(
-                f"{path} holds a number in {key!r} that is not finite: take an adapter from before "
-                "its run diverged"
-            )
         paths.add(match["path"])
         name = match["peft"] or next(k for k, v in MLX_MATRICES.items() if v == match["mlx"])
-        turned = value if match["peft"] else value.T
-        modules[match["place"]][name] = np.ascontiguousarray(turned, np.float32)
+        value = _finite(path, key, file.rows(key))
+        oriented = value if match["peft"] else value.T  # mlx-lm stores both matrices transposed
+        modules[match["place"]][name] = np.ascontiguousarray(oriented, np.float32)
     if len(paths) != 1:
         raise ModelError(
             f"{path} adapts {' and '.join(sorted(paths)) or 'nothing'}, expected the blocks of one "
@@ -119,13 +110,26 @@ def _modules(path: Path) -> tuple[str, dict[str, Arrays]]:
     return paths.pop(), modules
 
 
+def _finite(path: Path, key: str, value: np.ndarray) -> np.ndarray:
+    if np.isfinite(value).all():
+        return value
+    raise ModelError(
+        f"{path} holds a number in {key!r} that is not finite: take an adapter from before its run "
+        "diverged"
+    )
+
+
+def _damaged(text: str) -> ModelError:
+    return ModelError(f"{text}: the adapter is damaged, download or save it again")
+
+
 def _check_complete(path: Path, modules: dict[str, Arrays]) -> None:
-    """Each module needs A, B and, where any has one, the magnitude, in shapes that fit."""
-    wanted = {"lora_A", "lora_B"}
+    """Raise ModelError unless all modules have A, B and, if one has it, m, in matching shapes."""
+    needed = {"lora_A", "lora_B"}
     if any(MAGNITUDE in matrices for matrices in modules.values()):
-        wanted.add(MAGNITUDE)
+        needed.add(MAGNITUDE)
     for place, matrices in modules.items():
-        missing = wanted - set(matrices)
+        missing = needed - set(matrices)
         if missing:
             raise ModelError(f"{path} has no {min(missing)} of {place}: the adapter is incomplete")
         a, b, m = matrices["lora_A"], matrices["lora_B"], matrices.get(MAGNITUDE)
@@ -144,13 +148,13 @@ def _common_scale(settings: AdapterSettings, scales: set[float]) -> float:
 def _num_layers(
     adapter: Adapter, settings: AdapterSettings, layers: int | None, folder: Path
 ) -> int:
-    """Blocks from the end that cover the adapted ones; −1 where only the model could tell."""
+    """The number of last blocks that include the adapted ones; −1 where the model is unknown."""
     first, last = adapter.blocks()[0], adapter.blocks()[-1]
     if layers is None:
         return -1 if settings.num_layers is None else settings.num_layers
     if last >= layers:
         raise ModelError(
             f"{folder} adapts block {last}, but the model has {layers} blocks: give the model that "
-            "the adapter was made for"
+            "the adapter was trained on"
         )
     return layers - first

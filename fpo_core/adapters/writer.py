@@ -21,14 +21,14 @@ MLX_FILE = "adapters.safetensors"
 LORA_KEYS = ("rank", "scale", "dropout", "keys")
 """mlx-lm's names for an adapter's settings."""
 MLX_MATRICES = {"lora_A": "lora_a", "lora_B": "lora_b", "lora_magnitude_vector": "m"}
-"""mlx-lm's names of the weights; it keeps matrices transposed."""
+"""mlx-lm's names of the weights; it stores matrices transposed."""
 Target = Literal["peft", "mlx", "both"]
 
 
 def save_adapter(
     folder: Path, adapter: Adapter, *, base_model: str, layout: Layout, to: Target = "both"
 ) -> None:
-    """Write what PEFT, mlx-lm or both open."""
+    """Write an adapter folder for PEFT, mlx-lm or both."""
     config: dict[str, Any] = {}
     files: dict[str, FileHash] = {}
     if to != "mlx":
@@ -40,12 +40,12 @@ def save_adapter(
             files[PEFT_FILE] = write_arrays(temporary, tensors)
         config |= _peft_config(adapter, base_model, layout)
     if to != "peft":
-        turned = {
+        transposed = {
             _mlx_key(name, layout): np.ascontiguousarray(weight.T)
             for name, weight in adapter.weights.items()
         }
         with replacing(folder / MLX_FILE) as temporary:
-            files[MLX_FILE] = write_arrays(temporary, turned, "mlx")
+            files[MLX_FILE] = write_arrays(temporary, transposed, "mlx")
         config |= _mlx_config(adapter, base_model)
     write_json(folder / CONFIG_FILE, with_hashes(config, files))
 
@@ -62,7 +62,7 @@ def _mlx_key(name: str, layout: Layout) -> str:
 
 def _peft_config(adapter: Adapter, base_model: str, layout: Layout) -> dict[str, Any]:
     regular = adapter.is_regular
-    everywhere = [f"{layout.peft}.{place}" for place in adapter.places()]
+    paths = [f"{layout.peft}.{place}" for place in adapter.places()]
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -71,7 +71,8 @@ def _peft_config(adapter: Adapter, base_model: str, layout: Layout) -> dict[str,
         "lora_alpha": _alpha(adapter),
         "lora_dropout": adapter.dropout,
         "use_dora": adapter.fine_tune_type == "dora",
-        "target_modules": adapter.modules() if regular else everywhere,
+        # An irregular adapter lists every path, since PEFT adapts all modules in all listed blocks.
+        "target_modules": adapter.modules() if regular else paths,
         "layers_to_transform": adapter.blocks() if regular else None,
         "fan_in_fan_out": layout.transposed,
         "bias": "none",

@@ -55,6 +55,7 @@ def logsumexp(x: Floats, axis: int) -> Floats:
 
 def log_sigmoid(x: npt.ArrayLike) -> Floats:
     """log σ(x) = −log(1 + e^−x)."""
+    # log(1 / (1 + exp(−x))) overflows for large negative x, logaddexp does not.
     return -np.logaddexp(0.0, -np.asarray(x))
 
 

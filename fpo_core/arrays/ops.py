@@ -18,6 +18,7 @@ class Ops(Protocol):
         """`x` in the precision of the mathematics: float32, or float64 where it is float64."""
         ...
 
+    # `like`, since frameworks name devices differently, and an array knows its own.
     def asarray(self, x: Any, like: Array) -> Array:
         """A numpy array as this framework's array on the device of `like`, its dtype kept."""
         ...
@@ -54,6 +55,8 @@ class Ops(Protocol):
         """Gather along `axis`; indices of any integer dtype, all in range."""
         ...
 
+    # A threshold, not top-k indices: MLX's topk returns unordered values without indices, and
+    # comparing with the k-th value is deterministic and has a static shape.
     def kth_largest(self, x: Array, k: int) -> Array:
         """The k-th largest value along the last axis, which is kept with length 1."""
         ...

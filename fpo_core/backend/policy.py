@@ -63,7 +63,7 @@ class Policy(Protocol):
         ...
 
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
-        """Make the optimiser, which sums the gradients of a group's processes."""
+        """Make the optimizer, which sums the gradients of a group's processes."""
         ...
 
     def seed(self, number: int) -> None:
@@ -81,7 +81,7 @@ class Policy(Protocol):
         ...
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
-        """Take one optimiser step with the accumulated gradient, clipped; return its norm before.
+        """Take one optimizer step with the accumulated gradient, clipped; return its norm before.
 
         Where the norm is not finite no step is taken. Either way the gradient is dropped.
         """
@@ -99,12 +99,12 @@ class Policy(Protocol):
         """Replace the trained weights."""
         ...
 
-    def optimiser_state(self) -> dict[str, np.ndarray]:
-        """Optimiser moments by canonical name with a suffix, and the step count under `step`."""
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Optimizer moments by canonical name with a suffix, and the step count under `step`."""
         ...
 
-    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
-        """Replace the optimiser's state."""
+    def load_optimizer_state(self, state: dict[str, np.ndarray]) -> None:
+        """Replace the optimizer's state."""
         ...
 
     def set_reference(self, weights: dict[str, np.ndarray] | None) -> None:

@@ -1,8 +1,8 @@
-"""The processes that share one run: `Group`, the one process alone, and what the loop asks of them.
+"""The processes that share one run: `Group`, one process alone, and what the loop asks of them.
 
 Each process holds the whole model and a share of the pairs of every step. What must agree (metrics,
-gradients, the wish to stop) is summed, so every process takes the same decisions, and the first one
-alone writes.
+gradients, a request to stop) is summed, so every process takes the same decisions, and only the
+first one writes.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from fpo_core.loss.scores import Scores
 
 
 class Group(Protocol):
-    """The processes of a run, numbered from 0. The first one speaks and writes.
+    """The processes of a run, numbered from 0. The first one reports and writes.
 
     A sum waits for all processes; LostProcessError where one is lost.
     """
@@ -40,7 +40,7 @@ class Group(Protocol):
         ...
 
     def sum_native(self, array: Array) -> Array:
-        """The same for an array of the framework, wherever it lies."""
+        """The same for an array of the framework, on any device."""
         ...
 
 
@@ -64,7 +64,7 @@ ALONE: Group = Alone()
 
 
 def lost_process(error: Exception) -> LostProcessError:
-    """The one line for a sum that failed, which is what the end of another process looks like."""
+    """The error for a sum that failed: to the others, a process that ended looks like that."""
     reason = " ".join(str(error).split())[:120]
     return LostProcessError(f"another process of this run was lost ({reason})")
 
@@ -81,7 +81,7 @@ def any_of(group: Group, flag: bool) -> bool:
 
 @contextlib.contextmanager
 def first_before_others(group: Group) -> Iterator[None]:
-    """What is inside happens in the first process, then in the others: they find its files."""
+    """Runs its body in the first process, then in the others, which so find the files it wrote."""
     if group.rank:
         wait(group)
     try:
@@ -92,13 +92,14 @@ def first_before_others(group: Group) -> Iterator[None]:
 
 
 def only_first(group: Group, work: Callable[[], object]) -> None:
-    """Let the first process work while the others wait; where it fails, all end."""
+    """Run `work` in the first process while the others wait; where it fails, all raise."""
     failure: FpoError | None = None
     if not group.rank:
         try:
             work()
         except FpoError as error:
             failure = error
+    # The others must hear of it, or they would wait in their next sum for ever.
     failed = any_of(group, failure is not None)
     if failure is not None:
         raise failure
@@ -123,30 +124,33 @@ def shares(parts: Sequence[int], size: int) -> list[list[Int64s]]:
     ]
 
 
-def gather_scores(group: Group, own: Scores | None, owners: Sequence[Int64s]) -> Scores:
-    """The scores of all pairs, by position, from each process's own.
+def gather_scores(group: Group, local: Scores | None, owners: Sequence[Int64s]) -> Scores:
+    """The scores of all pairs, by position, from the local scores of each process.
 
     `owners[rank]` are the positions of that process's pairs, in the order of its scores; a process
-    without any gives None. Float32 values come out as they went in.
+    without any passes None. Float32 values come out as they went in.
     """
     names = [field.name for field in fields(Scores)]
-    given = [None if own is None else getattr(own, name) for name in names]
-    widths = [0 if array is None else _columns(array) for array in given]
-    known = group.sum(np.array([own is not None, *widths], np.float32))
-    widths = (known[1:] / known[0]).astype(int)
+    arrays = [None if local is None else getattr(local, name) for name in names]
+    widths = [0 if array is None else _columns(array) for array in arrays]
+    # A process without pairs knows no widths: those that have some agree, so the mean is theirs.
+    totals = group.sum(np.array([local is not None, *widths], np.float32))
+    widths = (totals[1:] / totals[0]).astype(int)
+    # A sum is the one exchange that a group has. Each process fills the rows of its pairs in a
+    # table of zeros, (pairs, 2 sides, columns of all fields), and the sum is every row once.
     table = np.zeros((sum(map(len, owners)), 2, widths.sum()), np.float32)
     starts = np.cumsum([0, *widths])
-    for array, start, width in zip(given, starts, widths, strict=False):
+    for array, start, width in zip(arrays, starts, widths, strict=False):
         if array is not None:
             sides = np.asarray(array).reshape(2, -1, width)
             table[owners[group.rank], :, start : start + width] = sides.transpose(1, 0, 2)
     table = group.sum(table)
-    found: dict[str, Any] = {}
+    gathered: dict[str, Any] = {}
     for name, start, width in zip(names, starts, widths, strict=False):
         if width:
             values = table[:, :, start : start + width].transpose(1, 0, 2).reshape(-1, width)
-            found[name] = values if name == "pooled" else values[:, 0]
-    return Scores(**found)
+            gathered[name] = values if name == "pooled" else values[:, 0]
+    return Scores(**gathered)
 
 
 def _columns(array: np.ndarray) -> int:

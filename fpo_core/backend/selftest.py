@@ -66,16 +66,16 @@ def check_mathematics(calculator: Calculator, golden: Path | None = None) -> lis
     checks: list[Check] = []
     for kind, expected in content["expected"].items():
         function = _function(kind, content)
-        found = calculator.evaluate(function, _single(inputs))
+        actual = calculator.evaluate(function, _single(inputs))
         checks += [
-            _check(f"{kind} {name}", found[name], np.asarray(value), VALUE_TOLERANCE)
+            _check(f"{kind} {name}", actual[name], np.asarray(value), VALUE_TOLERANCE)
             for name, value in expected.items()
         ]
     function = _function("relu", content)
-    found = calculator.gradients(function, _single(inputs), DIFFERENTIATED)
+    actual = calculator.gradients(function, _single(inputs), DIFFERENTIATED)
     for name in DIFFERENTIATED:
         expected = _differences(function, inputs, name)
-        checks.append(_check(f"gradient of {name}", found[name], expected, GRADIENT_TOLERANCE))
+        checks.append(_check(f"gradient of {name}", actual[name], expected, GRADIENT_TOLERANCE))
     return checks
 
 
@@ -125,16 +125,15 @@ def _single(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _differences(function: Function, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """Central differences of Σ losses in float64.
-
-    The stopped side's drift is held at its value: rows of `hidden` that are chosen get 0.
-    """
+    """Central differences of Σ losses in float64."""
+    # The stop-gradient holds the chosen side's D: its rows of `hidden` have the gradient 0, which
+    # a difference would not see.
     base = arrays[name]
     result = np.zeros_like(base)
     moved = base[base.shape[0] // 2 :] if name == "hidden" else base
     first = base.shape[0] - moved.shape[0]
-    for place in np.ndindex(*moved.shape):
-        index = (place[0] + first, *place[1:])
+    for offset in np.ndindex(*moved.shape):
+        index = (offset[0] + first, *offset[1:])
         total = 0.0
         for sign in (1, -1):
             shifted = base.copy()
@@ -145,10 +144,10 @@ def _differences(function: Function, arrays: dict[str, np.ndarray], name: str) -
     return result
 
 
-def _check(name: str, found: Any, expected: np.ndarray, tolerance: float) -> Check:
-    found = np.asarray(found, np.float64)
-    if found.shape != expected.shape:
-        return Check(f"{name}: shape {found.shape}, expected {expected.shape}", np.inf, tolerance)
+def _check(name: str, actual: Any, expected: np.ndarray, tolerance: float) -> Check:
+    actual = np.asarray(actual, np.float64)
+    if actual.shape != expected.shape:
+        return Check(f"{name}: shape {actual.shape}, expected {expected.shape}", np.inf, tolerance)
     scale = max(float(np.abs(expected).max()), 1e-12)
-    apart = float(np.abs(found - expected).max()) / scale
-    return Check(name, apart if np.isfinite(apart) else np.inf, tolerance)
+    difference = float(np.abs(actual - expected).max()) / scale
+    return Check(name, difference if np.isfinite(difference) else np.inf, tolerance)

@@ -53,9 +53,9 @@ class Settings:
         """Raise ConfigError where fields of this group contradict each other."""
 
     @classmethod
-    def fitting(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """A command's own defaults, less those that what was given leaves without a meaning."""
-        del given
+    def fitting(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults in place of the class's, less those without a meaning beside `values`."""
+        del values
         return dict(defaults)
 
     @classmethod

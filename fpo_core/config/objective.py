@@ -103,10 +103,10 @@ class ObjectiveConfig(Settings):
         return self.objective_entry.needs == "kl"
 
     @classmethod
-    def fitting(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def fitting(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
         """Coefficients were chosen for an objective: with another one its own defaults hold."""
         meant = defaults.get("objective", cls.objective)
-        if given.get("objective", meant) == meant:
+        if values.get("objective", meant) == meant:
             return dict(defaults)
         return {k: v for k, v in defaults.items() if k not in typing.get_args(Coefficient)}
 

@@ -27,7 +27,7 @@ class Objective:
     referenced: bool = True
     """Whether the margin is the reference's own LPD; else it is the constant γ."""
     needs: Literal["features", "kl"] | None = None
-    """What a step computes beside log-probabilities: D, or the sequential KL, for which the
+    """What a step computes besides log-probabilities: D, or the sequential KL, for which the
     reference runs in every step."""
     drift: Callable[[Any], Array] | None = None
     """What δ = αβ(drift_l − sg(drift_w)) constrains: `Scores` of b pairs -> (2b,)."""

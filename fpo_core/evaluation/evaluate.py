@@ -1,4 +1,4 @@
-"""Evaluation of a policy: metrics on held-out pairs, and samples of its own."""
+"""Evaluation of a policy: metrics on held-out pairs, and samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which features tell two sets of texts apart, for feature control (§5.3)."""
+"""Features ranked by how they differ between two sets of texts, for feature control (§5.3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -61,7 +61,7 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
 
 
 def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter_card: str) -> str:
-    """The card of a merged model; what the adapter's own card says follows, where it has one."""
+    """The card of a merged model; the body of the adapter's card follows, where it has one."""
     body = _FRONT.sub("", adapter_card) if _TAG in adapter_card else ""
     lines = [
         f"{shown(base)} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by "

@@ -69,20 +69,21 @@ class Findings:
 def verdict(findings: Findings) -> list[str]:
     """At most six lines: learned, drifted, constraint, rewards, and what to change next."""
     if findings.reward is None:
-        where = "held-out" if findings.held_out else "training"
-        return [
-            f"Preference: {where} raw accuracy {findings.raw}; reward accuracy needs an adapter or "
-            "a base to compare with.",
-            *(
-                []
-                if findings.perplexity is None
-                else [f"Texts: perplexity {findings.perplexity:.2f}."]
-            ),
-        ]
+        return _standing(findings)
     lines = [_learned(findings), _drifted(findings), _constraint(findings), _rewards(findings)]
     if findings.early_end is not None:
         lines.append(f"Stopped early? yes, {findings.early_end}.")
     return [*lines, f"Next: {_advice(findings)}"]
+
+
+def _standing(findings: Findings) -> list[str]:
+    """Of a model by itself."""
+    where = "held-out" if findings.held_out else "training"
+    accuracy = f"Preference: {where} raw accuracy {findings.raw}"
+    lines = [f"{accuracy}; reward accuracy needs an adapter or a base to compare with."]
+    if findings.perplexity is not None:
+        lines.append(f"Texts: perplexity {findings.perplexity:.2f}.")
+    return lines
 
 
 def _learned(findings: Findings) -> str:
@@ -121,15 +122,11 @@ def _constraint(findings: Findings) -> str:
     if findings.constraint_ratio is None:
         return "Constraint active? not measured."
     ratio = findings.constraint_ratio
-    word = (
-        "hardly"
-        if ratio < WEAK_CONSTRAINT
-        else "yes, it outweighs the preference"
-        if ratio > STRONG
-        else ""
-    )
+    word = "hardly" if ratio < WEAK_CONSTRAINT else "yes"
+    if ratio > STRONG:
+        word = "yes, it outweighs the preference"
     weight = f"α·{findings.constrained}"
-    return f"Constraint active? {word or 'yes'}: {weight} is {ratio:.2g} of the preference margin."
+    return f"Constraint active? {word}: {weight} is {ratio:.2g} of the preference margin."
 
 
 def _rewards(findings: Findings) -> str:
@@ -144,6 +141,7 @@ def _advice(findings: Findings) -> str:
     """The first change that the numbers call for."""
     assert findings.reward is not None
     ratio = findings.constraint_ratio if findings.alpha > 0 else None
+    # By urgency: data, then too little learned, then too much drift, then what to mind.
     options = (
         (
             findings.reward.high < 0.5,

@@ -1,4 +1,4 @@
-"""What to do where the Hugging Face hub does not give what was asked for."""
+"""Advice for errors of the Hugging Face hub, one sentence each."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,16 @@ def advice(name: str, error: BaseException) -> str | None:
     """
     from huggingface_hub import constants, errors
 
-    for found in _causes(error):
-        if isinstance(found, errors.GatedRepoError):
+    for cause in _causes(error):
+        if isinstance(cause, errors.GatedRepoError):
             return gated(name)
-        if isinstance(found, errors.RevisionNotFoundError):
-            return f"{name} has no such revision on the hub: check --revision"
-        if isinstance(found, errors.RepositoryNotFoundError):
+        if isinstance(cause, errors.RevisionNotFoundError):
+            return f"{name} has no such revision on the hub: check revision"
+        if isinstance(cause, errors.RepositoryNotFoundError):
             return missing(name)
-        if isinstance(found, errors.HfHubHTTPError):
-            return _refused(name, found)
-        if isinstance(found, _unreachable()):
+        if isinstance(cause, errors.HfHubHTTPError):
+            return _refused(name, cause)
+        if isinstance(cause, _unreachable()):
             why = ", since HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
             return (
                 f"{name} is not on this machine, and the hub cannot be reached{why}: check the "
@@ -57,7 +57,7 @@ def _unreachable() -> tuple[type[BaseException], ...]:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """What was raised first comes last in a chain, and says most: it is yielded first."""
+    """The errors behind an error, the first raised first: it says most."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)

@@ -1,4 +1,4 @@
-"""What the machine under a backend has."""
+"""How much main memory the machine has."""
 
 import os
 

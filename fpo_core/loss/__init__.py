@@ -1,1 +1,1 @@
-"""From log-probabilities and features to a loss: scores, objectives, metrics."""
+"""From logits and features to a loss: packing, scores, objectives, links, metrics."""

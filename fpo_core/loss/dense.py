@@ -29,14 +29,14 @@ on those tokens, of each hook: (n, t, v), ((n, t, d_in), ...).
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model says of n sequences at t positions, already aligned with the tokens there."""
+    """A model's outputs for n sequences at t positions, already aligned with the tokens there."""
 
     logits: Array
     """(n, t, v) predictions *of* the token at each position."""
     hidden: tuple[Array, ...] = ()
     """(n, t, d_in) activations at each hook *on* the token at each position."""
     reference_logits: Array | None = None
-    """(n, t, v) the same predictions by the reference, where KL is wanted."""
+    """(n, t, v) the same predictions by the reference, for the KL."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def score_batch(
 ) -> Scores:
     """Run a model over a batch of b pairs and score it; see `score`.
 
-    `features` holds arrays of the framework. `reference_forward` is the reference's own pass,
-    wanted for KL and run first.
+    `features` holds arrays of the framework. `reference_forward`, for the KL, is the reference's
+    pass; it runs first, so that its activations are freed before the policy's are kept.
     """
     targets, start = Targets.of(batch, () if features is None else features.untrained)
     reference_logits = None if reference_forward is None else reference_forward(batch, start)[0]

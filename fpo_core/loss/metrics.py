@@ -1,4 +1,4 @@
-"""Metrics of scored pairs: TRL's names, ours under `fpo/` beside them."""
+"""Metrics of scored pairs, under TRL's names and ours, which begin with `fpo/`."""
 
 import math
 
@@ -23,7 +23,7 @@ def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveCo
 
 
 def losses_at_reference(scores: Scores, logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
-    """What `pair_losses` are where the policy is its reference, of (2b,) logps: log 2 for most."""
+    """`pair_losses` of a policy equal to its reference, from (2b,) logps: mostly log 2."""
     zeros = np.zeros(len(logps))
     start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros)
     return pair_losses(start, logps, config)
@@ -35,7 +35,7 @@ def preference_metrics(
     """Means over b pairs of what a run logs, from NumPy scores and the (2b,) stored logps.
 
     Rewards are the terms that the loss uses (`objectives.rewards`). `fpo/constraint_ratio` is
-    α·drift_l / |LPD − margin|, the constraint of the rejected side beside the preference.
+    αβ·drift_l / |LPD − margin|, the constraint on the rejected side relative to the preference.
     """
     scores, reference_logps = scores.astype(np.float64), reference_logps.astype(np.float64)
     values = rewards(numpy_ops, scores, reference_logps, config)
@@ -58,7 +58,7 @@ def preference_metrics(
 def _term_means(
     scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig
 ) -> dict[str, np.ndarray]:
-    """Of an objective that has a u: its terms, and how they stand to each other."""
+    """Of an objective that has a u: means of its terms, and the ratio of δ to the preference."""
     terms = objective_terms(numpy_ops, scores, reference_logps, config)
     objective, weight = config.objective_entry, config.constraint_weight
     result = {"fpo/delta": terms.delta.mean()}

@@ -1,7 +1,7 @@
 """From the terms of single tokens to `Scores`: what the packed steps of both backends end in.
 
 A packed step runs a batch as one row (`fpo_core.loss.packing`), asks the head at scored tokens
-only, and hands over N numbers in place of (n, t, v) logits.
+only, and returns N numbers in place of (n, t, v) logits.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from fpo_core.sae.sae import Sae
 
 @dataclass(frozen=True)
 class TokenTerms:
-    """What the head says of N scored tokens, (N,) arrays; None where it was not asked."""
+    """Quantities of N scored tokens from their logits, (N,) arrays; None where not asked for."""
 
     logps: Array
     """log π of the token."""
@@ -148,8 +148,8 @@ def why_plain(
 ) -> str | None:
     """Why the packed step cannot serve this model, from two scorings of two pairs; None if it can.
 
-    The step rests on how a model library hands masks, positions and heads on, which a family that
-    was never tried may do in its own way.
+    The step relies on how a model library passes masks, positions and heads along, which a family
+    that was never tested may do differently.
     """
     batch = _probe(vocab)
     expected = plain(batch)

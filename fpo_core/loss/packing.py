@@ -146,15 +146,11 @@ class Row:
                 at += length
             alone = len(sequences) == 1
             runs.append(Run(0, (prompt + lengths[0],)) if alone else Run(prompt, tuple(lengths)))
-        return cls(
-            np.concatenate([batch.tokens[i, start:end] for i, start, end in spans]).astype(
-                np.int64
-            ),
-            # Positions count from the sequence's own start, so rotary embeddings don't see the row.
-            np.concatenate([np.arange(start, end) for _, start, end in spans]),
-            tuple(runs),
-            Scored.of(batch, untrained, prompts_at, completions_at),
-        )
+        tokens = np.concatenate([batch.tokens[row, start:end] for row, start, end in spans])
+        # Positions count from the start of the sequence: rotary embeddings must not see the row.
+        positions = np.concatenate([np.arange(start, end) for _, start, end in spans])
+        scored = Scored.of(batch, untrained, prompts_at, completions_at)
+        return cls(tokens.astype(np.int64), positions, tuple(runs), scored)
 
     def members(self) -> tuple[Ints, Ints]:
         """(t,) the run of each token, and its part of that: 0 the prompt, then the completions.

@@ -1,4 +1,4 @@
-"""A model on disk: found or downloaded, described by its configuration, and fingerprinted."""
+"""A model on disk: located or downloaded, described by its config.json, fingerprinted."""
 
 import json
 import shutil
@@ -13,11 +13,11 @@ from fpo_core.io.atomic import write_json
 from fpo_core.io.hashing import sampled_sha256
 from fpo_core.models.layout import Layout, layout_of
 
-_WANTED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
 _COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
-"""What belongs to a model beside its weights and config.json."""
+"""The files of a model besides its weights and config.json."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class ModelFolder:
         none, or no safetensors.
         """
         path = Path(config.model).expanduser()
-        wanted = _WANTED if weights else ["config.json"]
-        folder = cls(path if path.is_dir() else _download(config, wanted), config.model)
+        patterns = _DOWNLOADED if weights else ["config.json"]
+        folder = cls(path if path.is_dir() else _download(config, patterns), config.model)
         if not (folder.path / "config.json").is_file():
             raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
         if weights and not folder.weight_files:
@@ -48,7 +48,7 @@ class ModelFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.json, with a multimodal model's text part on top."""
+        """config.json; the text settings of a multimodal model take precedence."""
         return self._settings | self._settings.get("text_config", {})
 
     @cached_property
@@ -60,17 +60,18 @@ class ModelFolder:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files of the weights; adapters lying beside them are not."""
+        """The safetensors files of the weights, without those of adapters in the same folder."""
         index = self.path / INDEX_FILE
         if index.is_file():
+            # The index decides: some folders hold the weights twice, in another layout too.
             names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
             return [self.path / name for name in sorted(names)]
-        found = sorted(self.path.glob("*.safetensors"))
-        return [path for path in found if not path.name.startswith("adapter")]
+        files = sorted(self.path.glob("*.safetensors"))
+        return [path for path in files if not path.name.startswith("adapter")]
 
     @property
     def layers(self) -> int:
-        """How many blocks."""
+        """The number of blocks."""
         for name in ("num_hidden_layers", "n_layer"):
             if isinstance(self.config.get(name), int):
                 return self.config[name]
@@ -86,7 +87,7 @@ class ModelFolder:
 
     @property
     def layout(self) -> Layout:
-        """Where the blocks sit in either library's model."""
+        """Paths of the blocks in transformers' model, mlx-lm's and checkpoints."""
         return layout_of(self._settings.get("model_type", ""))
 
     def copy_companions(self, folder: Path) -> None:
@@ -101,7 +102,7 @@ class ModelFolder:
 
 
 def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
-    """What to say where a library does not open the model in a folder."""
+    """The error for a model that a library does not open, in the library's first sentence."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
     words = reason.lower()
     if "model type" in words and ("not supported" in words or "does not recognize" in words):
@@ -114,41 +115,41 @@ def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
 
 
 def check_quantised(fine_tune_type: str, quantised: bool) -> None:
-    """Raise ModelError where quantised weights themselves would have to move."""
+    """Raise ModelError where quantised weights themselves would be trained."""
     if quantised and fine_tune_type == "full":
         raise ModelError(
-            "fine_tune_type is full, but the model's weights are quantised and cannot be moved: "
+            "fine_tune_type is full, but the model's weights are quantised and have no gradient: "
             "train lora or dora on them, or take the unquantised model"
         )
 
 
 def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What mlx-lm reads at the top of a config.json and transformers 5 nests, renames or drops.
+    """Keys that mlx-lm reads at the top level of a config.json, where transformers 5 has none.
 
-    Without it mlx-lm's llama, qwen2, gemma2 and gemma3 fall back to rope bases of their own without
-    a word, and its gpt_neox and gpt2 do not load. Keys that are there already are left out.
+    Only keys that the settings lack are returned.
     """
+    # Without them mlx-lm's llama, qwen2, gemma2 and gemma3 silently use default rope bases, and its
+    # gpt_neox and gpt2 do not load.
     rope = settings.get("rope_parameters") or {}
     base = rope.get("full_attention", rope).get("rope_theta")
-    found = {
+    keys = {
         "rope_theta": base,
         "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
         "rotary_emb_base": base,
         "rotary_pct": rope.get("partial_rotary_factor"),
         "n_ctx": settings.get("n_positions"),
     }
-    return {k: v for k, v in found.items() if v is not None and k not in settings}
+    return {k: v for k, v in keys.items() if v is not None and k not in settings}
 
 
 def flatten_rope(path: Path) -> None:
-    """Repeat at the top of a config.json what `mlx_lm_settings` finds below."""
+    """Add the keys of `mlx_lm_settings` to a config.json."""
     settings = json.loads(path.read_text(encoding="utf-8"))
-    found = mlx_lm_settings(settings)
-    if found:
-        write_json(path, settings | found)
+    if keys := mlx_lm_settings(settings):
+        write_json(path, settings | keys)
 
 
-def _download(config: ModelConfig, wanted: list[str]) -> Path:
+def _download(config: ModelConfig, patterns: list[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     from fpo_core.io.hub import advice
@@ -157,7 +158,7 @@ def _download(config: ModelConfig, wanted: list[str]) -> Path:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"there is no folder {name}: check the path")
     try:
-        return Path(snapshot_download(name, revision=config.revision, allow_patterns=wanted))
+        return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns))
     except errors.HFValidationError:
         reason = f"{name!r} is neither a folder nor a hub name such as user/model: check it"
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Where a family's blocks sit in transformers' model and in mlx-lm's, and what else differs."""
+"""How transformers and mlx-lm name the blocks of the same model, by family."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the two libraries spell the same model."""
+    """Paths of the blocks; most families have the defaults."""
 
     peft: str = "model.layers"
     """Path of the blocks in transformers' model, which PEFT's keys follow."""
@@ -14,7 +14,7 @@ class Layout:
     stored: tuple[str, ...] = ("model.layers",)
     """Paths of the blocks in checkpoints that both libraries open."""
     transposed: bool = False
-    """Whether checkpoints keep linear weights as (in, out): transformers' Conv1D."""
+    """Whether checkpoints store linear weights as (in, out), as transformers' Conv1D does."""
 
     @property
     def same_names(self) -> bool:
@@ -35,11 +35,11 @@ _LAYOUTS = {
 
 
 def layout_of(model_type: str) -> Layout:
-    """The layout of a family; most have the same one."""
+    """The layout of a family."""
     return _LAYOUTS.get(model_type, Layout())
 
 
 def layouts_with(path: str) -> list[Layout]:
-    """The layouts that know this path of blocks."""
+    """The layouts in which the blocks have this path in either library."""
     known = (Layout(), *_LAYOUTS.values())
     return [layout for layout in known if path in (layout.peft, layout.mlx)]

@@ -1,4 +1,4 @@
-"""A model's safetensors files as one table of weights, read one at a time."""
+"""The weights of a model folder by name, across its safetensors files, read one at a time."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +14,10 @@ FLOAT_NAMES = {code: name for name, code in FLOAT_CODES.items()}
 
 
 class Dequantiser(Protocol):
-    """Reads quantised weights; only their framework can."""
+    """Reads quantised weights, which takes the framework that quantised them."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape that a weight has when it is whole."""
+        """The shape of the dequantised weight."""
         ...
 
     def weight(self, name: str) -> np.ndarray:
@@ -27,7 +27,7 @@ class Dequantiser(Protocol):
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """The weights of a model folder by name; scales and biases of quantised ones are no names."""
+    """The weights by name; a quantised one, its scales and its biases count as one weight."""
 
     files: list[SafetensorsFile]
     dequantiser: Dequantiser | None = None
@@ -38,44 +38,46 @@ class ModelWeights:
         return cls([open_safetensors(path) for path in model.weight_files], dequantiser)
 
     @cached_property
-    def _home(self) -> dict[str, SafetensorsFile]:
+    def _file_of(self) -> dict[str, SafetensorsFile]:
         return {name: file for file in self.files for name in file.entries}
 
     def names(self, file: SafetensorsFile) -> list[str]:
-        """The weights that a file holds."""
+        """The names of the weights in a file."""
         parts = (".scales", ".biases")
-        return [n for n in file.entries if not (n.endswith(parts) and self.quantised(_whole(n)))]
+        return [n for n in file.entries if not (n.endswith(parts) and self.quantised(_owner(n)))]
 
     def quantised(self, name: str) -> bool:
         """Whether a weight is stored with scales."""
-        return name.endswith(".weight") and _scales(name) in self._home
+        return name.endswith(".weight") and _scales(name) in self._file_of
 
     def dtype(self, name: str) -> str:
-        """safetensors' code of a weight's precision; of a quantised one, that of its scales."""
+        """safetensors' code of a weight's dtype; for a quantised one, the dtype of its scales."""
         stored = _scales(name) if self.quantised(name) else name
-        code = self._home[stored].entries[stored].dtype
+        code = self._file_of[stored].entries[stored].dtype
+        # The scales of mxfp4 are U8 exponents: such models compute in bfloat16.
         return code if stored == name or code in FLOAT_NAMES else "BF16"
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight when it is whole."""
+        """The shape of a weight, dequantised."""
         if self.quantised(name) and self.dequantiser is not None:
             return self.dequantiser.shape(name)
-        return self._home[name].entries[name].shape
+        return self._file_of[name].entries[name].shape
 
     def weight(self, name: str) -> np.ndarray:
         """A weight in float32."""
         if self.quantised(name) and self.dequantiser is not None:
             return self.dequantiser.weight(name)
-        return self._home[name].rows(name)
+        return self._file_of[name].rows(name)
 
     def stored(self, name: str) -> np.ndarray:
         """A weight as it is stored, in its own dtype."""
-        return self._home[name].stored(name)
+        return self._file_of[name].stored(name)
 
 
 def _scales(name: str) -> str:
     return name.removesuffix(".weight") + ".scales"
 
 
-def _whole(part: str) -> str:
+def _owner(part: str) -> str:
+    """The weight that scales or biases belong to."""
     return part.rsplit(".", 1)[0] + ".weight"

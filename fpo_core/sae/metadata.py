@@ -1,4 +1,4 @@
-"""What a canonical autoencoder file says about itself: docs/sae_format.md in code."""
+"""The metadata of a canonical autoencoder file: docs/sae_format.md in code."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ _OPTIONAL |= {"neuronpedia_id"}
 
 @dataclass(frozen=True, kw_only=True)
 class SaeMeta:
-    """Everything but the arrays.
+    """An autoencoder without its arrays.
 
-    `untrained_tokens` names the tokens whose activations the autoencoder never saw: "bos", "eos",
-    "pad", "special" (all that the tokenizer calls special) or "id:N". `folded` lists what
-    conversion absorbed into the weights. `centred` says that inputs were centred before training,
-    so that the decoder gives x − mean(x). `source` says where the weights came from.
+    `untrained_tokens` are those excluded from its training: "bos", "eos", "pad", "special" (all
+    that the tokenizer calls special) or "id:N". `folded` lists what conversion absorbed into the
+    weights. `centred`: inputs were centred before training, so that the decoder reconstructs
+    x − mean(x). `source` says where the weights came from.
     """
 
     architecture: str
@@ -57,7 +57,7 @@ class SaeMeta:
         has_k = self.architecture in ("topk", "abstopk")
         if has_k and (type(self.k) is not int or not 1 <= self.k <= self.d_sae):
             raise SaeError(
-                f"k is {self.k!r}, expected 1 to d_sae = {self.d_sae}: give the k of its training"
+                f"k is {self.k!r}, expected 1 to d_sae = {self.d_sae}: give the k of the training"
             )
         if not has_k and self.k is not None:
             raise SaeError(f"k is {self.k} for architecture {self.architecture}: remove it")
@@ -69,7 +69,7 @@ class SaeMeta:
                 )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors that the encoder needs, and those of the optional decoder last."""
+        """Shapes of the encoder's tensors, then those of the optional decoder."""
         vectors = ("b_enc", *_EXTRA.get(self.architecture, ()))
         encoder = {"W_enc": (self.d_in, self.d_sae)} | dict.fromkeys(vectors, (self.d_sae,))
         return encoder | {"W_dec": (self.d_sae, self.d_in), "b_dec": (self.d_in,)}
@@ -95,7 +95,10 @@ class SaeMeta:
 
 
 def header_sha256(header: Mapping[str, Any]) -> str:
-    """SHA-256 of the parsed header as sorted compact JSON, the entry of this hash left out."""
+    """SHA-256 of the header as sorted compact JSON, without this hash itself.
+
+    Of the parsed header: other writers may order and space it differently.
+    """
     metadata = {k: v for k, v in header["__metadata__"].items() if k != "header_sha256"}
     text = json.dumps({**header, "__metadata__": metadata}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -106,7 +109,7 @@ def parse_meta(path: Path, header: Mapping[str, Any]) -> SaeMeta:
     texts = header.get("__metadata__") or {}
     if texts.get("format") != FORMAT:
         raise SaeError(
-            f"{path} is not an autoencoder in this package's format: run `fpo convert sae` on it"
+            f"{path} is not an autoencoder in this package's format: run convert_sae on it"
         )
     if texts.get("format_version") != FORMAT_VERSION:
         raise SaeError(
@@ -144,10 +147,10 @@ def _from_texts(texts: Mapping[str, str]) -> SaeMeta:
     )
 
 
-def _one_of(what: str, found: str, known: tuple[str, ...]) -> None:
-    if found not in known:
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
         raise SaeError(
-            f"{what} {found!r} is not supported, expected one of {', '.join(known)}: use another "
+            f"{what} {value!r} is not supported, expected one of {', '.join(known)}: use another "
             "autoencoder"
         )
 

@@ -1,4 +1,8 @@
-"""Sparse autoencoders in canonical form: a linear map, an activation, and at most one transform."""
+"""Sparse autoencoders in canonical form: input transform, linear map, activation.
+
+sae = load_sae("sae.safetensors")
+features = sae.encode(numpy_ops, h)    # (..., d_in) -> (..., d_sae)
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,10 +23,10 @@ from fpo_core.sae.metadata import SaeMeta, parse_meta
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sae(SaeMeta):
-    """A canonical autoencoder: `SaeMeta` and its arrays, on NumPy until `to` moves them.
+    """A canonical autoencoder: `SaeMeta` and its arrays, in NumPy until `to` moves them.
 
     W_enc (d_in, d_sae), b_enc (d_sae,); threshold (jumprelu), r_mag and b_mag (gated), all
-    (d_sae,); W_dec (d_sae, d_in) and b_dec (d_in,), or None where the decoder was dropped.
+    (d_sae,); W_dec (d_sae, d_in) and b_dec (d_in,), or None in files without the decoder.
     """
 
     W_enc: Array
@@ -35,7 +39,7 @@ class Sae(SaeMeta):
 
     @property
     def signed(self) -> bool:
-        """Whether features may be negative (abstopk)."""
+        """Whether features may be negative, as in abstopk."""
         return self.architecture == "abstopk"
 
     @property
@@ -46,9 +50,10 @@ class Sae(SaeMeta):
     def to(self, xp: Ops, like: Array, *, decoder: bool = True) -> "Sae":
         """The same autoencoder with its arrays in the framework and on the device of `like`.
 
-        Arrays are float32, or float64 where `like` is. With `decoder=False` the decoder is left
-        out, which halves the memory.
+        Arrays are float32, or float64 if `like` is. `decoder=False` drops the decoder, which halves
+        the memory.
         """
+        # `xp` has no dtypes in common with NumPy: the name is what all frameworks share.
         wide = str(like.dtype).endswith("float64")
         arrays = {
             name: None if value is None else xp.asarray(_as(value, wide), like)
@@ -58,19 +63,19 @@ class Sae(SaeMeta):
         return dataclasses.replace(self, **(dict.fromkeys(("W_dec", "b_dec")) | arrays))
 
     def arrays(self) -> dict[str, Array]:
-        """The arrays by name, those that are absent left out."""
-        names = [
-            field.name for field in dataclasses.fields(Sae)[len(dataclasses.fields(SaeMeta)) :]
-        ]
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        """The arrays by name, without absent ones."""
+        names = (field.name for field in dataclasses.fields(Sae))
+        arrays = (name for name in names if name not in SaeMeta.__dataclass_fields__)
+        return {name: value for name in arrays if (value := getattr(self, name)) is not None}
 
     def columns(self, indices: Array) -> "Sae":
-        """The encoder of these features alone, (c,) indices in the framework of its arrays.
+        """The encoder restricted to features, (c,) indices in the framework of its arrays.
 
-        A k that was taken among all features does not say which of these are active.
+        For topk the result has no meaningful k, which counts among all features.
         """
         arrays = {
-            name: value.T[indices].T if name == "W_enc" else value[indices]  # rows gather faster
+            # Transposed first, since gathering rows is faster than gathering columns.
+            name: value.T[indices].T if name == "W_enc" else value[indices]
             for name, value in self.arrays().items()
             if name not in ("W_dec", "b_dec")
         }
@@ -79,8 +84,8 @@ class Sae(SaeMeta):
     def encode(self, xp: Ops, h: Array) -> Array:
         """Feature activations: (..., d_in) -> (..., d_sae), in float32 (float64 where h is).
 
-        Differentiable with respect to h; which features are on carries no gradient. Call `to` once
-        before a loop: arrays still on NumPy are moved at each call.
+        Differentiable with respect to h; the choice of active features carries no gradient. Call
+        `to` once before a loop: NumPy arrays are moved at each call.
         """
         sae, h = self._ready(xp, h)
         z, _, _ = transform_input(xp, h, self.input_transform)
@@ -89,41 +94,42 @@ class Sae(SaeMeta):
     def mean_pre_activation(self, xp: Ops, h: Array, mask: Array) -> Array:
         """Pre-activations averaged over masked tokens: (b, t, d_in), (b, t) -> (b, d_sae).
 
-        A projection of the mean input: no (b, t, d_sae) array is made.
+        The mean commutes with the linear map, so no (b, t, d_sae) array is needed.
         """
         return self.pooled_pre_activation(xp, h, lambda z: pool(xp, z, mask))
 
     def pooled_pre_activation(self, xp: Ops, h: Array, mean: Callable[[Array], Array]) -> Array:
-        """The same of any mean over tokens: (..., d_in) and a mean to (b, d_in) -> (b, d_sae)."""
+        """As above for any mean over tokens, a function (..., d_in) -> (b, d_in): -> (b, d_sae)."""
         sae, h = self._ready(xp, h)
         z, _, _ = transform_input(xp, h, self.input_transform)
         return mean(z) @ sae.W_enc + sae.b_enc
 
     def activate(self, xp: Ops, projected: Array) -> Array:
-        """Features from z W_enc, the bias not yet added: (..., d_sae) -> (..., d_sae)."""
+        """Features from z W_enc without the bias: (..., d_sae) -> (..., d_sae)."""
         pre = projected + self.b_enc
         if self.architecture == "gated":
+            # Gate and magnitude share one matrix, rescaled by exp(r_mag) (arXiv:2404.16014).
             magnitude = xp.relu(projected * xp.exp(self.r_mag) + self.b_mag)
             return mask_features(xp, magnitude, pre > 0)
         return activate(xp, pre, self.architecture, self.k, {"threshold": self.threshold})
 
     def reconstruct(self, xp: Ops, h: Array) -> Array:
-        """What the decoder makes of h's features, in h's own space: (..., d_in) -> (..., d_in).
+        """The reconstruction of h from its features: (..., d_in) -> (..., d_in).
 
-        Raises SaeError where the decoder was dropped at conversion.
+        Raises SaeError for an autoencoder without its decoder.
         """
         sae, h = self._ready(xp, h)
         return sae.decode(xp, sae.encode(xp, h), h)
 
     def decode(self, xp: Ops, features: Array, h: Array) -> Array:
-        """What the decoder makes of features that `encode` found in h: -> (..., d_in), as h is.
+        """The reconstruction from features of h: (..., d_sae), (..., d_in) -> (..., d_in).
 
-        Raises SaeError where the decoder was dropped at conversion.
+        h itself is needed to undo the input transform. Raises SaeError as above.
         """
         if not self.has_decoder:
             raise SaeError(
                 "this autoencoder was converted without its decoder, which reconstruction needs: "
-                "convert it again without --encoder-only"
+                "convert it again without encoder_only"
             )
         sae, h = self._ready(xp, h)
         _, scale, shift = transform_input(xp, h, self.input_transform)
@@ -134,8 +140,8 @@ class Sae(SaeMeta):
         if h.shape[-1] != self.d_in:
             raise SaeError(
                 f"the activations have width {h.shape[-1]}, expected d_in = {self.d_in}: the "
-                f"autoencoder belongs to another model or site (made for {self.model_name or '?'}, "
-                f"{self.hook or 'no hook named'})"
+                f"autoencoder belongs to another model or site ({self.model_name or 'no model'}, "
+                f"{self.hook or 'no hook'})"
             )
         h = xp.as_float(h)
         return (self.to(xp, h) if isinstance(self.W_enc, np.ndarray) else self), h
@@ -144,11 +150,11 @@ class Sae(SaeMeta):
 def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     """Load a canonical file (docs/sae_format.md), float32 weights memory-mapped.
 
-    `verify` reads the whole payload once and compares its hash, which also catches what a changed
-    byte would do silently. Raises SaeError for anything irregular.
+    `verify` reads the whole payload once and compares its hash: a changed weight would otherwise go
+    unnoticed. Raises SaeError for anything irregular.
     """
     if Path(path).is_dir():
-        raise SaeError(f"{path} is a folder, expected one file: run `fpo convert sae` on it")
+        raise SaeError(f"{path} is a folder, expected one file: run convert_sae on it")
     file = open_safetensors(path)
     meta = parse_meta(file.path, file.header)
     _check_tensors(file, meta)
@@ -172,11 +178,10 @@ def check_payload(file: SafetensorsFile, meta: SaeMeta) -> None:
 
 def _check_tensors(file: SafetensorsFile, meta: SaeMeta) -> None:
     shapes = meta.shapes()
-    decoder = {"W_dec", "b_dec"}
-    found = set(file.entries)
-    if found not in (set(shapes), set(shapes) - decoder):
+    names = set(file.entries)
+    if names not in (set(shapes), set(shapes) - {"W_dec", "b_dec"}):
         raise SaeError(
-            f"{file.path} holds {', '.join(sorted(found))}, expected {', '.join(shapes)}: convert "
+            f"{file.path} holds {', '.join(sorted(names))}, expected {', '.join(shapes)}: convert "
             "the original again"
         )
     for name, entry in file.entries.items():

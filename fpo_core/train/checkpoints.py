@@ -69,7 +69,7 @@ class Checkpoint:
         """
         policy.load_trained(_arrays(self.folder / TRAINED_FILE))
         if self.origin.config["optimizer"] == config.optimizer:
-            policy.load_optimiser_state(_arrays(self.folder / OPTIMISER_FILE))
+            policy.load_optimizer_state(_arrays(self.folder / OPTIMISER_FILE))
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Checkpoints:
 
     def save(self, policy: Policy, state: RunState, origin: Origin, log_bytes: int) -> None:
         """Write a checkpoint, then drop all but the newest; WriteError where the disk is full."""
-        arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimiser_state()}
+        arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
 
         def write(folder: Path) -> None:
             meta = {

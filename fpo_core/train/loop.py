@@ -49,7 +49,7 @@ def train(
 ) -> TrainResult:
     """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
-    Results and checkpoints lie in `folder`. An objective on the KL needs `hold_reference` before.
+    Results and checkpoints go to `folder`. An objective on the KL needs `hold_reference` before.
     Raises StoreError where the stored reference does not fit the policy, TrainingError where losses
     or gradients stay non-finite, WriteError where the disk is full, and StoppedError, with a
     checkpoint saved, after a step during which `stop` gave a signal.
@@ -89,7 +89,7 @@ class _Run:
         self._validate()
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint was made, the log and `best/` included."""
+        """Restore weights, optimizer, state, log and `best/` to the checkpoint's step."""
         check_machine(checkpoint, self.config, self.made_with)
         self.policy.prepare_training(self.config, self.group)
         checkpoint.load_into(self.policy, self.config)
@@ -195,7 +195,7 @@ class _Run:
         state.nonfinite_in_a_row = 0
         state.note_loss(metrics["loss"])
         state.window.add(metrics, result.tokens, seconds)
-        # During the warm-up the margin has hardly moved, and the ratio says nothing.
+        # During the warm-up the margin has hardly moved, and the ratio means nothing.
         if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in metrics:
             state.ratios.append(metrics["fpo/constraint_ratio"])
 

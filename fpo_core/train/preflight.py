@@ -45,7 +45,7 @@ class Preflight:
     """The pass over the pairs whose reference is not stored yet."""
     peak_memory: int
     memory_limit: int | None
-    """Bytes of the device; None where it does not say."""
+    """Bytes of the device; None where it reports none."""
     disk_bytes: int
     """At most, in the output folder and the reference store."""
     disk_free: int
@@ -227,7 +227,7 @@ def relief(config: TrainConfig) -> str:
 
 def _out_of_memory(error: Exception, shapes: _Shapes, config: TrainConfig) -> Exception:
     """The error as a sentence, where it is about memory; else as it is."""
-    # torch and MLX raise RuntimeErrors of their own here, which share no type and few words.
+    # torch and MLX raise RuntimeErrors here, with no type in common and few words.
     text = str(error).lower()
     if not isinstance(error, MemoryError) and "memory" not in text and "allocate" not in text:
         return error

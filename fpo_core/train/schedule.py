@@ -37,7 +37,7 @@ def dropout_seed(seed: int, step: int, part: int) -> int:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Which rows each optimiser step sees.
+    """Which rows each optimizer step sees.
 
     Windows of batch_size × grad_accumulation_steps rows are planned first and cut into batches
     second, so accumulation gives the same steps as one large batch.

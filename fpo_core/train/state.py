@@ -45,7 +45,7 @@ class Window:
 
 @dataclass
 class RunState:
-    """What a run has seen and found so far; every field is part of a checkpoint."""
+    """Counters and results of a run so far; every field is part of a checkpoint."""
 
     step: int = 0
     num_tokens: int = 0

@@ -17,7 +17,7 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
 def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> None:
     """Score pairs spread over the training rows; raise StoreError naming rows that do not agree.
 
-    A stale or foreign store shows here, whatever its manifest says. Source: §3 of the paper,
+    This detects a stale or foreign store, whatever its manifest claims. Source: §3 of the paper,
     where θ = ref at the start makes u = 0, hence a loss of log 2; without a reference in the
     margin (SimPO), u is what the stored log-probabilities make it.
     """

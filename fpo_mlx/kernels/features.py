@@ -1,4 +1,9 @@
-"""Pooled features whose forward pass is streamed and whose gradient touches few columns."""
+"""Pooled features of an autoencoder: a streamed forward pass, a gradient through few columns.
+
+Computes c̄ of n sequences, (n, d_sae), from the activations at their N tokens, (N, d_in), without
+ever holding (N, d_sae) features: d_sae is many times d_in. Saves the activations, and for topk
+each token's choice of features. Backward re-encodes only the rows and columns that D compares.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -38,18 +43,19 @@ def pooled_features(
         return [pooled] if winners is None else [pooled, winners]
 
     def backward(h: mx.array, cotangents: Any, outputs: Any) -> mx.array:
+        # `cotangents[0]` is the loss's gradient by c̄, (n, d_sae); `outputs[1]`, where there is
+        # one, the saved choice of topk.
         parts: list[mx.array] = []
         for row, (start, end) in enumerate(pairwise(scored.bounds.tolist())):
-            own = h[start:end]
+            tokens = h[start:end]
             if row not in rows or start == end:
-                parts.append(mx.zeros_like(own))
+                parts.append(mx.zeros_like(tokens))
                 continue
             gradient = cotangents[0][row]
             columns = gradient_columns(ops, gradient, slots)
             weights = shares[row, start:end][:, None] * gradient[columns]
             winners = outputs[1][start:end] if len(outputs) > 1 else None
-            encode = _encoder(sae, columns, winners)
-            parts += mx.vjp(encode, [own], [weights])[1]
+            parts += mx.vjp(_encoder(sae, columns, winners), [tokens], [weights])[1]
         return mx.concatenate(parts)
 
     function = mx.custom_function(forward)
@@ -59,4 +65,5 @@ def pooled_features(
 
 
 def _encoder(sae: Sae, columns: mx.array, winners: mx.array | None) -> Any:
+    """h (t, d_in) -> its features at some columns; bound here, since vjp runs it lazily."""
     return lambda h: encode_columns(ops, sae, columns, h, winners)

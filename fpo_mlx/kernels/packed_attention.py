@@ -1,7 +1,20 @@
-"""Attention over one row of runs: completions see their prompt and themselves, nothing else.
+"""Attention over one packed row: a completion sees its prompt and itself, nothing else.
 
-A model's pass has one row of real tokens, (1, t, d). Only between the projections of an attention
-module, where the model's own code runs, do they stand in two rectangles: roots, then branches.
+The model's pass runs over one row of real tokens, (1, t, d), in which a shared prompt stands once,
+so norms, projections and MLPs do no work twice. mlx-lm has no attention function to replace, and
+each family does its own things between the projections (rotary positions, norms of queries, soft
+caps, sliding windows). So each attention module runs its own code twice per pass, on rectangles:
+
+    row         prompt A, chosen A, rejected A, prompt B, …          (1, t, d)
+    q, k, v     the module's projections, once, on the row           (1, t, m)
+    roots       prompts, and sequences without a shared prompt       (f, p, m), padded on the right
+    branches    completions that continue a root's prompt            (c, r, m), padded on the right
+    attention   the module's own code on roots, then on branches; a fake KV cache gives branches
+                the keys and values of their prompts, and offsets for rotary positions
+    output      back to the row, then the module's output projection, once
+
+Saves for backward what MLX's autodiff saves of attention, and of the gathers nothing: each one's
+gradient is the other.
 """
 
 import contextlib
@@ -17,7 +30,6 @@ from mlx_lm.models.base import create_attention_mask
 from fpo_core.loss.packing import Rectangles, Row
 from fpo_core.sae.tap_points import tap_point
 from fpo_mlx import ops
-from fpo_mlx.attention import Spread, own_attention
 from fpo_mlx.hooks import intercept
 from fpo_mlx.lora import LINEAR
 
@@ -25,173 +37,176 @@ Arrays = tuple[mx.array, ...]
 
 
 @dataclass(frozen=True)
-class _Mask:
-    """What a model asked for as its mask; each rectangle makes its own of it."""
+class _MaskRequest:
+    """What a model asked for as its mask; each rectangle answers with a mask of its own."""
 
     return_array: bool
     window: int | None
 
 
 class RowCache:
-    """Takes the place of a model's key/value caches where a row passes: says how it lies."""
+    """Fake KV cache that carries the packing layout of the row into each attention module."""
 
     offset = 0
 
     def __init__(self, row: Row, axes: int) -> None:
-        lies = Rectangles.of(row.runs)
-        self._lies, self._axes = lies, axes
-        shapes = [lies.roots.shape, lies.branches.shape]
-        self.shapes = shapes if lies.shared else shapes[:1]
-        places = [lies.roots, lies.branches][: len(self.shapes)]
-        self._places = [mx.array(place) for place in places]
-        self._slots = mx.array(lies.slots)
-        self._masks: dict[_Mask, list[Any]] = {}
-        self.spread: Spread = {}
+        layout = Rectangles.of(row.runs)
+        self._layout, self._axes = layout, axes
+        rectangles = [layout.roots, layout.branches] if layout.shared else [layout.roots]
+        self.shapes = [rectangle.shape for rectangle in rectangles]
+        self._indices = [mx.array(rectangle) for rectangle in rectangles]
+        self._slots = mx.array(layout.slots)
+        self._masks: dict[_MaskRequest, list[Any]] = {}
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """What mlx-lm asks a cache for; models hand it on as it is."""
+        """The call by which mlx-lm asks a cache for a mask; models pass the answer on unread."""
         del n
-        return _Mask(return_array, window_size)
+        return _MaskRequest(return_array, window_size)
 
-    def masks(self, asked: _Mask) -> list[Any]:
-        """The mask of each rectangle, those of branches with `axes` axes for heads."""
-        if asked not in self._masks:
+    def masks(self, request: _MaskRequest) -> list[Any]:
+        """The mask of each rectangle, that of the branches with `axes` axes for heads."""
+        if request not in self._masks:
             like = mx.zeros((*self.shapes[0], 1))
-            masks = [create_attention_mask(like, None, asked.window, asked.return_array)]
-            seen = self._lies.visible(asked.window)
-            shape = (len(seen), *[1] * self._axes, *seen.shape[1:])
-            masks += [ops.asarray(seen.reshape(shape), like)]
-            self._masks[asked] = masks
-        return self._masks[asked]
+            masks = [create_attention_mask(like, None, request.window, request.return_array)]
+            visible = self._layout.visible(request.window)
+            shape = (len(visible), *[1] * self._axes, *visible.shape[1:])
+            masks += [ops.asarray(visible.reshape(shape), like)]
+            self._masks[request] = masks
+        return self._masks[request]
 
     def caches(self) -> Iterator[Any]:
-        """A cache for each rectangle of one block: branches find the keys of their roots there."""
-        yield (roots := _Roots())
-        yield _Branches(roots, self._lies)
+        """A cache for each rectangle of one block; that of the branches reads that of the roots."""
+        yield (roots := _RootCache())
+        yield _BranchCache(roots, self._layout)
 
     def expand(self, x: mx.array) -> list[mx.array]:
-        """(1, t, m) -> (f, p, m) and (c, r, m), with zeros for padding."""
+        """Row to rectangles, (1, t, m) -> (f, p, m) and (c, r, m), with zeros for padding."""
+        # Each token stands in one slot, so the gradient of this gather is the other gather.
+        # Autodiff would scatter with atomic additions instead.
         function: Any = mx.custom_function(self._expand)
-        function.vjp(lambda _primals, outer, _outputs: self._compact(*outer))
+        function.vjp(lambda _row, gradients, _rectangles: self._compact(*gradients))
         return function(x)
 
     def compact(self, *rectangles: mx.array) -> mx.array:
-        """The real tokens of the rectangles: (f, p, m) and (c, r, m) -> (1, t, m)."""
+        """Rectangles to row, without the padding: (f, p, m) and (c, r, m) -> (1, t, m)."""
         function: Any = mx.custom_function(self._compact)
-        function.vjp(lambda _primals, outer, _output: tuple(self._expand(outer)))
+        function.vjp(lambda _rectangles, gradient, _row: tuple(self._expand(gradient)))
         return function(*rectangles)
 
     def _expand(self, x: mx.array) -> list[mx.array]:
-        rows = mx.concatenate([x[0], mx.zeros_like(x[0, :1])])
-        return [rows[place] for place in self._places]
+        # Padding slots hold the index t, which is the row of zeros appended here.
+        padded = mx.concatenate([x[0], mx.zeros_like(x[0, :1])])
+        return [padded[indices] for indices in self._indices]
 
     def _compact(self, *rectangles: mx.array) -> mx.array:
-        rows = mx.concatenate([x.reshape(-1, x.shape[-1]) for x in rectangles])
-        return rows[self._slots][None]
+        flat = mx.concatenate([x.reshape(-1, x.shape[-1]) for x in rectangles])
+        return flat[self._slots][None]
 
 
-class _Roots:
-    """Keeps the roots' keys and values, (f, heads, p, d) each."""
+class _RootCache:
+    """Stores the keys and values of the roots, (f, heads, p, d) each."""
 
     offset = 0
-    kept: Arrays = ()
+    stored: Arrays = ()
 
     def update_and_fetch(self, *new: mx.array) -> Arrays:
-        self.kept = new
+        self.stored = new
         return new
 
 
-class _Branches:
-    """Puts the keys and values of each branch's prompt before its own: (c, heads, width + r, d)."""
+class _BranchCache:
+    """Prepends the prompt's keys and values to each branch: (c, heads, r, d) -> (…, width + r, d).
 
-    def __init__(self, roots: _Roots, lies: Rectangles) -> None:
-        self.offset = mx.array(lies.prompts)
-        self._roots, self._lies = roots, lies
+    `offset` (c,) is each prompt's length: models rotate a branch by its positions from there.
+    """
+
+    def __init__(self, roots: _RootCache, layout: Rectangles) -> None:
+        self.offset = mx.array(layout.prompts)
+        self._roots, self._layout = roots, layout
 
     def update_and_fetch(self, *new: mx.array) -> Arrays:
-        pairs = zip(self._roots.kept, new, strict=True)
-        return tuple(mx.concatenate([self._prompts(old), own], axis=2) for old, own in pairs)
+        pairs = zip(self._roots.stored, new, strict=True)
+        return tuple(mx.concatenate([self._prompts(old), x], axis=2) for old, x in pairs)
 
     def _prompts(self, old: mx.array) -> mx.array:
-        prompts = old[: self._lies.shared, None, :, : self._lies.width]
-        each = len(self._lies.prompts) // self._lies.shared
-        repeated = mx.broadcast_to(prompts, (len(prompts), each, *prompts.shape[2:]))
+        """(f, heads, p, d) of the roots -> (c, heads, width, d), a prompt for each branch."""
+        prompts = old[: self._layout.shared, None, :, : self._layout.width]
+        # Prompts have as many branches each, in order, so a broadcast view serves as the gather.
+        count = len(self._layout.prompts) // self._layout.shared
+        repeated = mx.broadcast_to(prompts, (len(prompts), count, *prompts.shape[2:]))
         return repeated.reshape(-1, *prompts.shape[2:])
 
 
-def pack_attention(stack: Sequence[nn.Module], *, keep: bool) -> None:
-    """Have these blocks' attention take a row, wherever they are given a `RowCache`.
+def pack_attention(stack: Sequence[nn.Module]) -> None:
+    """Have the attention modules of these blocks take a row when they are given a `RowCache`.
 
-    `keep` says whether what attention weighs by is kept for backward, where it is our own.
     Raises SaeError where a block has no output projection of a known name.
     """
     for block in stack:
         modules = dict(block.named_modules())
         path, _, output = tap_point("z", modules.__contains__).path.rpartition(".")
-        intercept(modules[path], functools.partial(_attend, output, keep))
+        intercept(modules[path], functools.partial(_attend, output))
 
 
 def _attend(
-    output: str,
-    keep: bool,
-    inner: Callable[..., Any],
-    module: Any,
-    x: mx.array,
-    *args: Any,
-    **kw: Any,
+    output: str, inner: Callable[..., Any], module: Any, x: mx.array, *args: Any, **kwargs: Any
 ) -> mx.array:
-    """The projections on the row, once; what is between them on each rectangle."""
-    row = next((a for a in (*args, *kw.values()) if isinstance(a, RowCache)), None)
+    """An attention module on a row: (1, t, d) -> (1, t, d), given the row's cache."""
+    row = next((a for a in (*args, *kwargs.values()) if isinstance(a, RowCache)), None)
     if row is None:
-        return inner(module, x, *args, **kw)
-    # Only their shapes are read: the projections answer with what they say of the row.
-    empty = [mx.zeros((*shape, x.shape[-1]), x.dtype) for shape in row.shapes]
-    parts = {name: part for name, part in module.items() if isinstance(part, LINEAR)}
-    answers = {name: _answer(part, x, empty, row) for name, part in parts.items()}
-    with (
-        _replaced(module, answers | {output: lambda made: made}),
-        own_attention(keep=keep, spread=row.spread),
-    ):
-        made: list[mx.array] = []
-        for number, (nothing, cache) in enumerate(zip(empty, row.caches(), strict=False)):
-            here = functools.partial(_here, row, cache, number)
-            own = {name: here(value) for name, value in kw.items()}
-            made.append(inner(module, nothing, *map(here, args), **own))
-    return module[output](row.compact(*made))
+        return inner(module, x, *args, **kwargs)
+    # Placeholder inputs: the q/k/v projections return precomputed slices, so only these shapes
+    # matter to the module's own code.
+    placeholders = [mx.zeros((*shape, x.shape[-1]), x.dtype) for shape in row.shapes]
+    layers = {name: layer for name, layer in module.items() if isinstance(layer, LINEAR)}
+    stand_ins = {name: _projection(layer, x, placeholders, row) for name, layer in layers.items()}
+    results: list[mx.array] = []
+    # The output projection waits: run on the compacted row below, it sees no padding.
+    with _replaced(module, stand_ins | {output: lambda heads: heads}):
+        for number, cache in zip(range(len(row.shapes)), row.caches(), strict=False):
+            local = functools.partial(_argument, row, cache, number)
+            options = {name: local(value) for name, value in kwargs.items()}
+            results.append(inner(module, placeholders[number], *map(local, args), **options))
+    return module[output](row.compact(*results))
 
 
-def _here(row: RowCache, cache: Any, number: int, value: Any) -> Any:
-    """An argument of a block as one rectangle has it."""
+def _argument(row: RowCache, cache: Any, number: int, value: Any) -> Any:
+    """An argument of the module as the rectangle of this number takes it."""
     if value is row:
         return cache
-    return row.masks(value)[number] if isinstance(value, _Mask) else value
+    return row.masks(value)[number] if isinstance(value, _MaskRequest) else value
 
 
-def _answer(
-    part: Callable[..., mx.array], x: mx.array, empty: Sequence[mx.array], row: RowCache
+def _projection(
+    layer: Callable[..., mx.array], x: mx.array, placeholders: Sequence[mx.array], row: RowCache
 ) -> Callable[[mx.array], mx.array]:
-    """A projection that knows the row behind the rectangles that it is given."""
-    expanded = functools.cache(lambda: row.expand(part(x)))
+    """A stand-in for a projection: for a placeholder it returns that rectangle's part of layer(x).
 
-    def answer(given: mx.array) -> mx.array:
-        number = next((i for i, nothing in enumerate(empty) if given is nothing), None)
-        return part(given) if number is None else expanded()[number]
+    Other inputs go through the layer: a family may project what is not its module's input.
+    """
+    expanded = functools.cache(lambda: row.expand(layer(x)))  # once, for both rectangles
 
-    return answer
+    def project(h: mx.array) -> mx.array:
+        number = next((i for i, placeholder in enumerate(placeholders) if h is placeholder), None)
+        return layer(h) if number is None else expanded()[number]
+
+    return project
 
 
 @contextlib.contextmanager
-def _replaced(module: nn.Module, parts: dict[str, Any]) -> Iterator[None]:
-    mine = {name: module[name] for name in parts}
-    dict.update(module, parts)
+def _replaced(module: nn.Module, layers: dict[str, Any]) -> Iterator[None]:
+    """Within, the module holds these layers. Modules are dictionaries: no weight is moved."""
+    originals = {name: module[name] for name in layers}
+    # `dict.update` because nn.Module's own takes nested parameters alone.
+    dict.update(module, layers)
     try:
         yield
     finally:
-        dict.update(module, mine)
+        dict.update(module, originals)
 
 
 class RowPositions:
-    """Has a learned embedding of positions, as GPT-2's, look up those of a row."""
+    """Makes learned position embeddings, as GPT-2's, look up the positions of a row."""
 
     def __init__(self, model: nn.Module) -> None:
         self._positions: mx.array | None = None

@@ -93,7 +93,7 @@ def gradients(policy, batches, objective=OBJECTIVE, weight=0.25):
     for batch, reference in batches:
         policy.accumulate(batch, reference, objective, weight)
     norm = policy.apply_gradients(0.0, 1e9)
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     assert int(state["step"]) == 1
     found = {
         name.removesuffix(".m"): value / (1 - BETA1)

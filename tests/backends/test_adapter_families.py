@@ -251,7 +251,7 @@ def test_a_model_that_the_adapter_was_not_made_for_is_refused(family_folder, tmp
     }
     mx.save_safetensors(str(tmp_path / "mlx" / MLX_FILE), tensors)
     (tmp_path / "mlx" / "adapter_config.json").write_text(json.dumps(config | {"model": ""}))
-    with pytest.raises(ModelError, match="give its base with --model"):
+    with pytest.raises(ModelError, match="give its base as model"):
         convert_adapter(tmp_path / "mlx", tmp_path / "out")
 
 

@@ -1,6 +1,6 @@
 """What a GPU runs, traced on a CPU: compiled functions and blocks, FlexAttention's own mathematics.
 
-Only the kernels are missing, which `test_fast` tries where there is a GPU.
+Only the kernels are missing, which `test_packed_step` tries where there is a GPU.
 """
 
 import functools
@@ -11,9 +11,6 @@ from torch.nn.attention import flex_attention
 from torch.nn.attention.flex_attention import create_block_mask
 
 import fpo_torch.compiled
-import fpo_torch.device
-import fpo_torch.kernels.head
-import fpo_torch.kernels.norm
 import fpo_torch.packed_step
 from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
@@ -25,14 +22,6 @@ from tests.backends.families import write_family
 from tests.backends.support import difference, gradients, reference_of, shaken
 from tests.helpers import random_batch
 
-USERS = (
-    fpo_torch.compiled,
-    fpo_torch.device,
-    fpo_torch.packed_step,
-    fpo_torch.kernels.head,
-    fpo_torch.kernels.norm,
-)
-
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
@@ -42,8 +31,7 @@ def as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(fpo_torch.packed_step, "BLOCK", 1)
-    for module in USERS:
-        monkeypatch.setattr(module, "compiles_on", lambda device: True)
+    monkeypatch.setattr(fpo_torch.compiled, "compiling_devices", lambda: {"cpu"})
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROBE = """
 import sys
-from fpo_mlx.fast_blas import load_fast_blas
+from tests.fast_blas import load_fast_blas
 early = load_fast_blas()
 assert not {"torch", "mlx.core"} & set(sys.modules)
 import mlx.core as mx
@@ -30,7 +30,7 @@ def test_it_is_loaded_before_mlx_and_refused_after():
 
 
 def test_elsewhere_it_does_nothing(monkeypatch):
-    from fpo_mlx.fast_blas import load_fast_blas
+    from tests.fast_blas import load_fast_blas
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert load_fast_blas() is None

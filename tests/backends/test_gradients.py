@@ -115,28 +115,29 @@ def test_the_gradient_is_the_slope_of_the_loss(backend, make_policy):
 
 
 def test_the_chosen_side_of_d_has_no_gradient_unless_asked(backend, make_policy):
+    """With D_l = 0 a pair's gradient is that of the preference alone, times σ(−u) / σ(−u₀).
+
+    u₀ = β Δ is without the constraint and u = β (Δ + α D_w) with it, Δ being the difference of the
+    mean log-probabilities, policy less reference: of the constraint only the factor is left.
+    """
     policy = make_policy(backend)
     batch, reference = start_of(policy)
-    swapped = dataclasses.replace(reference, pooled=reference.pooled.copy())
-    swapped.pooled[batch.pairs :] = policy.score(batch).pooled[batch.pairs :]  # D_l = 0
-    found = gradients(policy, [(batch, swapped)])
-    # u still holds sg(D_w): compare with α = 0 after taking out the pull σ(−u) it changes
-    plain = gradients(policy, [(batch, swapped)], PREFERENCE_ALONE)
-    off = gradients(policy, [(batch, swapped)], dataclasses.replace(OBJECTIVE, stop_gradient=False))
-    one = part(batch, [0]), part_of_reference(swapped, batch, [0])
-    direction = {
-        alpha: gradients(policy, [one], dataclasses.replace(OBJECTIVE, alpha=alpha))
-        for alpha in (0.0, 2.0)
-    }
-    unit = [_unit(direction[alpha]) for alpha in (0.0, 2.0)]
-    assert difference(unit[1], unit[0]) < 1e-3
-    assert difference(off, found) > 0.01
-    assert difference(found, plain) > 0
-
-
-def _unit(gradient):
-    size = np.sqrt(sum((g**2).sum() for g in gradient.values()))
-    return {name: g / size for name, g in gradient.items()}
+    pooled = reference.pooled.copy()
+    pooled[batch.pairs :] = policy.score(batch).pooled[batch.pairs :]
+    swapped = dataclasses.replace(reference, pooled=pooled)
+    pair = part(batch, [0]), part_of_reference(swapped, batch, [0])
+    scores = policy.score(*pair, OBJECTIVE)
+    assert scores.d[1] < 1e-8 < scores.d[0]
+    means = scores.mean_logps - pair[1].logps / scores.lengths
+    u0 = OBJECTIVE.beta * (means[0] - means[1])
+    u = u0 + OBJECTIVE.beta * OBJECTIVE.alpha * scores.d[0]
+    factor = (1 + np.exp(u0)) / (1 + np.exp(u))
+    assert factor < 0.9, "the constraint is too weak for this test"
+    preference = gradients(policy, [pair], PREFERENCE_ALONE)
+    found = gradients(policy, [pair])
+    assert difference(found, {name: factor * g for name, g in preference.items()}) < 1e-4
+    asked = gradients(policy, [pair], dataclasses.replace(OBJECTIVE, stop_gradient=False))
+    assert difference(asked, found) > 0.01
 
 
 def test_four_small_batches_are_one_large_one(backend, make_policy):
@@ -208,7 +209,7 @@ def test_clipping_scales_the_gradient_to_its_bound(backend, make_policy):
     policy.prepare_training(OptimiserConfig())
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     norm = policy.apply_gradients(0.0, 1e-3)
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     clipped = {name: state[f"{name}.m"] / 0.1 for name in free}
     size = np.sqrt(sum((g**2).sum() for g in clipped.values()))
     np.testing.assert_allclose(size, 1e-3, rtol=1e-3)
@@ -222,11 +223,11 @@ def test_a_gradient_that_is_not_finite_takes_no_step(backend, make_policy, kind)
     policy.prepare_training(OptimiserConfig())
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     policy.apply_gradients(1e-3, 1.0)
-    weights, state = policy.trained(), policy.optimiser_state()
+    weights, state = policy.trained(), policy.optimizer_state()
     bad = dataclasses.replace(reference, logps=np.full_like(reference.logps, np.nan))
     policy.accumulate(batch, bad, OBJECTIVE, 0.25)
     assert not math.isfinite(policy.apply_gradients(1e-3, 1.0))
-    for kept, now in ((weights, policy.trained()), (state, policy.optimiser_state())):
+    for kept, now in ((weights, policy.trained()), (state, policy.optimizer_state())):
         assert all((kept[name] == now[name]).all() for name in kept)
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)  # nothing of it is left behind
     assert math.isfinite(policy.apply_gradients(1e-3, 1.0))
@@ -241,7 +242,7 @@ def test_dropped_gradients_are_gone(backend, make_policy):
     policy.drop_gradients()
     policy.accumulate(batch, reference, OBJECTIVE, 0.25)
     policy.apply_gradients(0.0, 1e9)
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     assert difference({n: state[f"{n}.m"] / 0.1 for n in expected}, expected) < 1e-5
 
 

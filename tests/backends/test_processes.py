@@ -30,9 +30,9 @@ def free_port() -> int:
 
 
 def together(backend: str, **given: object) -> subprocess.CompletedProcess[str]:
-    """Two processes of `tests.backends.several`."""
+    """Two processes of `tests.backends.process_worker`."""
     binaries, port = Path(sys.executable).parent, str(free_port())
-    module = ["-m", "tests.backends.several", json.dumps({"backend": backend, **given})]
+    module = ["-m", "tests.backends.process_worker", json.dumps({"backend": backend, **given})]
     launch = {
         "torch": [binaries / "torchrun", "--nproc-per-node", "2", "--master-port", port],
         "mlx": [binaries / "mlx.launch", "-n", "2", "-p", port, "--", sys.executable],

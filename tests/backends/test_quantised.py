@@ -53,12 +53,12 @@ def test_magnitudes_are_norms_of_the_dequantised_rows(make_policy, bases):
 
 def test_full_training_of_quantised_weights_is_refused(make_policy, bases):
     assert ModelFolder(bases[1], "").quantisation is not None
-    with pytest.raises(ModelError, match="the model's weights are quantised and cannot be moved"):
+    with pytest.raises(ModelError, match="the model's weights are quantised and have no gradient"):
         make_policy("mlx", bases[1], fine_tune_type="full")
 
 
 def test_torch_refuses_a_base_quantised_for_mlx(make_policy, bases):
-    with pytest.raises(ModelError, match=r"quantised for MLX.*use --backend mlx"):
+    with pytest.raises(ModelError, match=r"quantised for MLX.*use the mlx backend"):
         make_policy("torch", bases[1])
 
 

@@ -49,14 +49,14 @@ def test_a_run_goes_on_from_saved_weights_and_moments(make_policy, kind, source,
     policy.prepare_training(OptimiserConfig())
     for _ in range(3):
         step(policy)
-    weights, state = policy.trained(), policy.optimiser_state()
+    weights, state = policy.trained(), policy.optimizer_state()
     assert int(state["step"]) == 3
     resumed = make_policy(OTHER[source] if across else source, fine_tune_type=kind)
     resumed.prepare_training(OptimiserConfig())
     resumed.load_trained(weights)
-    resumed.load_optimiser_state(state)
+    resumed.load_optimizer_state(state)
     assert all((resumed.trained()[name] == w).all() for name, w in weights.items())
-    loaded = resumed.optimiser_state()
+    loaded = resumed.optimizer_state()
     assert loaded.keys() == state.keys()
     assert all((loaded[name] == value).all() for name, value in state.items())
     step(policy)
@@ -72,10 +72,10 @@ def test_a_state_saved_before_the_first_step_can_be_loaded(make_policy, source, 
     first, second = make_policy(source), make_policy(target)
     for policy in (first, second):
         policy.prepare_training(OptimiserConfig())
-    state = first.optimiser_state()
+    state = first.optimizer_state()
     assert int(state["step"]) == 0
-    second.load_optimiser_state(state)
-    assert second.optimiser_state().keys() == state.keys()
+    second.load_optimizer_state(state)
+    assert second.optimizer_state().keys() == state.keys()
 
 
 def test_weights_of_another_run_are_refused(backend, make_policy):

@@ -86,7 +86,7 @@ def test_a_quantised_base_trains_adapters_alone_and_warns(
     assert ran.json["after"]["fpo/kl_rejected"] > 0
     refused = fpo("train", *use, "mlx", "--fine-tune-type", "full", "--output", tmp_path / "b")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "are quantised and cannot be moved" in refused.err
+    assert "are quantised and have no gradient" in refused.err
     refused = fpo("train", *use, "torch", "--output", tmp_path / "b")
     assert refused.code == 2
     assert "use --backend mlx, or the unquantised model" in refused.err

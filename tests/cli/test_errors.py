@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
     "missing autoencoder": (lambda t: ["--sae", t / "no.safetensors"], ("no.safetensors",)),
     "autoencoder not converted": (
         lambda t: ["--sae", assets().sae / "sae_weights.safetensors"],
-        ("fpo convert sae",),
+        ("convert_sae",),
     ),
     "unknown hook": (lambda t: ["--hook", "layer.two"], ("layer.two", "set hook")),
     "hook beyond the model": (
@@ -187,8 +187,8 @@ def test_what_cannot_be_exported(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     half, out = tmp_path / "half.safetensors", tmp_path / "out"
     assert fpo("convert", "sae", assets().sae, "--out", half, "--encoder-only").code == 0
     export = ["--to", "sae-lens", "--out", out]
-    refused(fpo("convert", "sae", half, *export), "half.safetensors", "--encoder-only")
-    refused(fpo("convert", "sae", assets().sae, *export), "fpo convert sae")
+    refused(fpo("convert", "sae", half, *export), "half.safetensors", "encoder_only")
+    refused(fpo("convert", "sae", assets().sae, *export), "convert_sae")
     refused(fpo("convert", "sae", sae, *export, "--dtype", "bfloat16"), "dtype is set", "sae-lens")
     refused(fpo("convert", "sae", sae, "--to", "sae-lens", "--out", tmp_path), "empty folder")
     refused(fpo("convert", "sae", sae, "--to", "pickle", "--out", out), "pickle", "sae-lens")
@@ -202,7 +202,7 @@ def test_what_cannot_be_checked(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     where = ["--model", assets().model, "--data", assets().pairs]
     refused(fpo("sae", "check", half, *where), "half.safetensors", "--encoder-only")
     refused(fpo("sae", "check", narrow, *where), "d_in 64", "128")
-    refused(fpo("sae", "check", assets().sae, *where), "is a folder", "fpo convert sae")
+    refused(fpo("sae", "check", assets().sae, *where), "is a folder", "convert_sae")
     refused(fpo("sae", "check", sae, *where[:2], "--data", tmp_path / "no.jsonl"), "no.jsonl")
     refused(fpo("sae", "check", sae, *where, "--rows", 0), "rows is 0")
     refused(fpo("sae", "check", sae, "--data", assets().pairs), "model is not set")

@@ -94,7 +94,7 @@ def test_an_old_run_is_resumed_to_its_old_end(backend: str, fpo: Fpo, stopped: S
     assert files_of(folder / "reference") == stored, "the stored reference was not reused as it is"
     finished = OLD / backend / "finished"
     check_result(ran.json, finished, 1e-5)
-    check_adapter(folder / "run", finished, 1e-5)
+    check_adapter(folder / "run", finished, 1e-4)
     if scores_bit_for_bit(fpo, backend, folder):
         adapters = [at / "adapters.safetensors" for at in (folder / "run", finished)]
         assert adapters[0].read_bytes() == adapters[1].read_bytes()

@@ -50,7 +50,7 @@ def test_encoder_only_is_refused(tmp_path):
     report = convert_sae(folder, tmp_path / "a", encoder_only=True)
     assert not report.decoder
     assert not sae_info(tmp_path / "a", verify=True)["decoder"]
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         export_sae_lens(tmp_path / "a", tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
@@ -75,8 +75,8 @@ def test_the_report_and_info_are_json(tmp_path):
 def test_verification_counts_what_rounding_cannot_explain():
     expected = np.array([[1.0, 0.0, 2.0, 0.0]])
     edge = np.array([[0.4, 1e-6, 0.5, 0.3]])
-    found = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
-    result = compare_features(expected, edge, found)
+    actual = np.array([[1.0, 1e-6, 2.0 + 4e-6, 0.7]])
+    result = compare_features(expected, edge, actual)
     assert (result.flips, result.unexplained_flips, result.l0) == (2, 1, 2.0)
     assert result.relative_difference == pytest.approx(2e-6)
 

@@ -241,7 +241,7 @@ def test_qwen_scope_in_bfloat16(tmp_path):
     torch.save(content | {"b_enc": w["b_enc"], "b_dec": w["b_dec"]}, file)
     pre = inputs() @ w["W_enc"].float().numpy() + w["b_enc"].float().numpy()
     check(file, tmp_path / "o", top_k(pre, 3), k=3)
-    with pytest.raises(SaeError, match="--k"):
+    with pytest.raises(SaeError, match="give k"):
         convert_sae(file, tmp_path / "o2")
 
 

@@ -67,13 +67,13 @@ class PretendPolicy:
         shape = np.full((1, 4), self.shift, np.float32)
         return {"0.self_attn.q_proj.lora_A": shape, "0.self_attn.q_proj.lora_B": shape.T.copy()}
 
-    def optimiser_state(self) -> dict[str, np.ndarray]:
+    def optimizer_state(self) -> dict[str, np.ndarray]:
         return {"step": np.array(len(self.rates))}
 
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
         self.shift = float(weights["0.self_attn.q_proj.lora_A"][0, 0])
 
-    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
+    def load_optimizer_state(self, state: dict[str, np.ndarray]) -> None:
         self.rates = [1.0] * int(state["step"])
 
     def peak_memory(self) -> int:

@@ -1,6 +1,5 @@
 """The core loads no framework and no reader; the packages say so by not doing it."""
 
-import ast
 import json
 import subprocess
 import sys
@@ -45,18 +44,3 @@ def test_the_probe_can_fail():
 @pytest.mark.parametrize("package", ["fpo_mlx", "fpo_torch"])
 def test_a_backend_package_by_itself_is_free(package):
     assert loaded([package]) == []
-
-
-def test_fast_blas_comes_before_mlx():
-    assert loaded(["fpo_mlx.fast_blas"]) == []
-
-
-def test_mlx_code_makes_no_float64():
-    """Metal has none: only `as_float`, which lets one pass on a CPU, may say the word."""
-    said = {
-        path.name
-        for path in (ROOT / "fpo_mlx").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("float64", "double")
-    }
-    assert said <= {"ops.py"}

@@ -2,6 +2,7 @@
 
 import math
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,15 @@ def test_values_in_units_and_better_ones():
     assert metric("rewards/margins").improves(0.6, 0.5)
     assert not metric("rewards/margins").improves(0.5, 0.5)
     assert not metric("fpo/d_chosen").improves(np.inf, 0.0)
+
+
+def test_the_documentation_lists_the_catalogue():
+    text = (Path(__file__).parents[2] / "docs" / "reading-results.md").read_text(encoding="utf-8")
+    rows = text.partition("## Every name")[2].strip().splitlines()[6:]
+    assert rows == [
+        f"| `{row.name}` | {row.label} | {row.unit or '–'} | {row.direction or '–'} |"
+        for row in METRICS.values()
+    ]
 
 
 def test_an_unknown_metric_is_no_metric():

@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
     target_modules=("q_proj", "v_proj"),
     beta=2.0,
 )
-CHECK = FuseCheck(largest=2e-5, apart=1e-5, moved=0.25, tolerance=1e-4)
+CHECK = FuseCheck(largest=2e-5, rms=1e-5, moved=0.25, tolerance=1e-4)
 
 
 def facts(base="user/base"):

@@ -165,7 +165,7 @@ def test_reconstruction_undoes_the_transform(transform):
     arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
     sae = Sae(architecture="relu", input_transform=transform, d_in=D_IN, d_sae=2 * D_IN, **arrays)
     np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         dataclasses.replace(sae, W_dec=None).reconstruct(numpy_ops, H)
 
 
@@ -223,7 +223,7 @@ def changed_metadata(path, **values):
         ({"architecture": "topk"}, "changed after"),
         ({"surprise": "x"}, "changed after"),
         ({"format_version": "2"}, "format version '2'"),
-        ({"format": "other"}, "fpo convert sae"),
+        ({"format": "other"}, "run convert_sae"),
     ],
 )
 def test_a_changed_header_is_refused(tmp_path, values, match):

@@ -109,7 +109,7 @@ def test_a_perfect_and_a_silent_autoencoder():
 
 
 def test_what_cannot_be_measured():
-    with pytest.raises(SaeError, match="--encoder-only"):
+    with pytest.raises(SaeError, match="encoder_only"):
         check_texts(Table(), tap(W_dec=None, b_dec=None), ROWS)
     with pytest.raises(DataError, match="no token of these texts is one"):
         check_texts(Table(), tap(untrained=(3,)), [[3, 3]])

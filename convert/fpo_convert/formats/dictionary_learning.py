@@ -41,7 +41,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> Source:
-    """Every class above encodes with running thresholds or per-token top k, never per batch."""
+    """Batch-wise classes encode with their running threshold, as jumprelu. Raises SaeError."""
     weights = path if path.suffix == ".pt" else path / WEIGHTS
     config = weights.parent / CONFIG
     cfg = read_json(config)
@@ -83,8 +83,8 @@ def _tensor(name: str, stored: Tensor) -> Tensor:
 def _check_threshold(path: Path, threshold: Tensor, name: str) -> None:
     if threshold.shape == () and scalar(threshold) < 0:
         raise SaeError(
-            f"{path}: the {name} has threshold {scalar(threshold)}, so training never set "
-            "it, expected at least 0: use a checkpoint from later in training"
+            f"{path}: the {name} has threshold {scalar(threshold)}, which training never set, "
+            "expected at least 0: use a checkpoint from later in training"
         )
 
 

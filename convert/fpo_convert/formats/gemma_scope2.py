@@ -37,6 +37,7 @@ def read(path: Path, options: Options) -> Source:
             f"{config} has architecture {cfg['architecture']!r}, expected jump_relu: use such a "
             "checkpoint"
         )
+    # A cross-layer transcoder has the same files as a transcoder of one layer.
     if re.search(r"(^|[/_])clt", options.location) or str(cfg.get("type", "")) == "clt":
         raise SaeError(
             f"{weights} is a cross-layer transcoder, which reads many layers, expected one hook: "

@@ -71,7 +71,7 @@ def _activation(path: Path, content: dict[str, Any], options: Options) -> tuple[
         )
     k = options.k or state.get("k", content.get("activation.k"))
     if type(k) is not int:
-        raise SaeError(f"{path} does not state k: give it with --k")
+        raise SaeError(f"{path} does not state k: give k")
     return "topk", k
 
 

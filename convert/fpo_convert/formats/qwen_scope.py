@@ -18,13 +18,13 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> Source:
-    """Top k of x W + b, b_dec never subtracted, both matrices stored the other way round."""
+    """Top k of x W + b, b_dec never subtracted, both matrices stored transposed."""
     repository = _REPOSITORY.search(options.location)
     k = options.k or (int(repository[3]) if repository else None)
     if k is None:
         raise SaeError(
-            f"{path}: k stands in the repository's name alone (SAE-Res-MODEL-W32K-L0_K), and this "
-            "path has none: give it with --k"
+            f"{path}: k is in the repository's name alone (SAE-Res-MODEL-W32K-L0_K), and this path "
+            "has none: give k"
         )
     tensors = tensors_of(load_pt(path))
     for name in ("W_enc", "W_dec"):

@@ -20,6 +20,7 @@ CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, STATE = "activation_scaler.json", "activations_store_state.safetensors"
 WHITENING = "activation_whitening.safetensors"
 FILES = (CONFIG, WEIGHTS, RUNNER_CONFIG, SCALER, WHITENING, STATE)
+# Encoding with batchtopk uses the running threshold of its training: a jumprelu.
 _ARCHITECTURES = {
     "standard": "relu",
     "gated": "gated",
@@ -43,11 +44,11 @@ _NORMALISATIONS = (
 
 
 def detect(folder: Path) -> bool:
-    """Whether `folder` looks like a SAELens checkpoint, or one of which a file is missing."""
+    """Whether `folder` is a SAELens checkpoint, possibly with a file missing."""
     if folder.is_file():
         return folder.name == WEIGHTS
-    others = (folder / "sae.safetensors").exists()
-    return (folder / WEIGHTS).exists() or ((folder / CONFIG).is_file() and not others)
+    sparsify = (folder / "sae.safetensors").exists()  # which has a cfg.json too
+    return (folder / WEIGHTS).exists() or ((folder / CONFIG).is_file() and not sparsify)
 
 
 def read(folder: Path, options: Options) -> Source:
@@ -129,7 +130,7 @@ def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
 
 
 def _tensors(file: SafetensorsFile, name: str) -> dict[str, Tensor]:
-    """The weights by the names of an inference checkpoint; training ones have others for some."""
+    """The weights by the names of inference checkpoints; training ones differ in some."""
     tensors: dict[str, Tensor] = {key: FileTensor(file, key) for key in file.entries}
     for alias, architecture in (("topk_threshold", "batchtopk"), ("log_threshold", "jumprelu")):
         if alias in tensors and architecture in name and "threshold" not in tensors:
@@ -209,6 +210,7 @@ def _decoder_factor(
             f"scaling_factor has shape {factor.shape} or numbers that are not finite, expected "
             f"{expected}: use a sound checkpoint"
         )
+    # SAELens writes ones where it was never fine-tuned, and ignores them.
     ones = np.allclose(factor, 1.0)
     if not ones and not cfg.get("finetuning_scaling_factor"):
         raise SaeError(

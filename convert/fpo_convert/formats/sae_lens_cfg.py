@@ -1,4 +1,4 @@
-"""SAELens's configuration of every era, brought to the keys of version 6."""
+"""SAELens's cfg.json of any version, with the keys of version 6."""
 
 import re
 from collections.abc import Mapping
@@ -40,10 +40,10 @@ def version(text: object) -> tuple[int, int, int] | None:
 
 
 def normalise_cfg(path: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint's cfg.json flattened to version 6's keys, `legacy` telling its era.
+    """A checkpoint's cfg.json as one flat mapping; `legacy` is true before version 6.
 
-    Metadata keys come to the top level, `overrides` replace keys, and what older releases left
-    implicit is filled in.
+    Metadata keys come to the top level, `overrides` replace keys, and defaults that older releases
+    did not write are filled in.
     """
     raw = read_json(path)
     metadata = mapping(raw.get("metadata"))
@@ -71,7 +71,7 @@ def _fill_legacy(cfg: dict[str, Any]) -> None:
 
 
 def untrained_tokens(cfg: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which special tokens the autoencoder never saw, from its training settings."""
+    """The special tokens excluded from training, as `SaeMeta` names them."""
     exported = cfg.get("fpo_untrained_tokens")
     if isinstance(exported, list):
         return tuple(str(token) for token in exported)

@@ -1,4 +1,4 @@
-"""Two things that SAELens files get wrong or leave out, told from their version and settings."""
+"""Two faults of SAELens files, recognised by version and settings: centring and thresholds."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source_formula import Options
 from fpo_core.sae.hook import Hook
 
-# Releases whose cfg doesn't say that TransformerLens had centred what writes to the residual.
+# Trained on models whose weights TransformerLens had centred, which their cfg does not state.
 CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")
 _LAYER_NORM_FAMILIES = (
     "gpt2",
@@ -22,13 +22,13 @@ _LAYER_NORM_FAMILIES = (
     "stablelm",
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_UNCENTRED_SINCE = (3, 19, 2)
+_UNCENTRED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
 RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
 def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
-    """Whether training inputs were centred: by option, by release name, else by model and age."""
+    """Whether training inputs were centred: by option, by release, else by model and version."""
     if options.centre is not None:
         return options.centre
     if options.release in CENTRED_RELEASES:

@@ -1,9 +1,9 @@
-"""The frameworks' optimisers take the step of their papers, and go on from each other's state."""
+"""The frameworks' optimizers take the step of their papers, and go on from each other's state."""
 
 import numpy as np
 import pytest
 
-from fpo_core.backend.optimiser_state import state_parts
+from fpo_core.backend.optimizer_state import state_parts
 from fpo_core.config import OptimiserConfig
 from fpo_core.errors import BackendError, ConfigError, TrainingError
 from tests.backends.support import OBJECTIVE, difference, gradients, reference_of, shaken
@@ -63,7 +63,7 @@ def test_the_first_step_is_the_papers(make_policy, name, where, kind):
         sure = np.abs(g) > 1e-4 * np.abs(g).max()
         found = np.where(sure, after[weight], expected)
         np.testing.assert_allclose(found, expected, atol=2e-2 * RATE, rtol=1e-6, err_msg=weight)
-    assert policy.optimiser_state()["step"] == 1
+    assert policy.optimizer_state()["step"] == 1
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -75,7 +75,7 @@ def test_a_state_goes_on_on_the_other_backend(make_policy, source, kind, name):
     policy.prepare_training(OptimiserConfig(optimizer=name))
     for _ in range(3):
         step(policy, reference)
-    weights, state = policy.trained(), policy.optimiser_state()
+    weights, state = policy.trained(), policy.optimizer_state()
     expected = {
         f"{w}.{part}": size
         for w, array in weights.items()
@@ -87,8 +87,8 @@ def test_a_state_goes_on_on_the_other_backend(make_policy, source, kind, name):
         resumed = make_policy(backend, fine_tune_type=kind)
         resumed.prepare_training(OptimiserConfig(optimizer=name))
         resumed.load_trained(weights)
-        resumed.load_optimiser_state(state)
-        assert all((resumed.optimiser_state()[n] == a).all() for n, a in state.items())
+        resumed.load_optimizer_state(state)
+        assert all((resumed.optimizer_state()[n] == a).all() for n, a in state.items())
         step(resumed, reference)
         moved.append({n: w - weights[n] for n, w in resumed.trained().items()})
     step(policy, reference)
@@ -127,19 +127,19 @@ def test_what_cannot_be_had_is_refused_by_name(make_policy):
         OptimiserConfig(optimizer="adafactor", weight_decay=0.1)
     policy = make_policy("mlx")
     policy.prepare_training(OptimiserConfig(optimizer="lion"))
-    state = policy.optimiser_state()
+    state = policy.optimizer_state()
     for backend in BACKENDS:
         other = make_policy(backend)
         other.prepare_training(OptimiserConfig())
         with pytest.raises(TrainingError, match="does not fit adamw"):
-            other.load_optimiser_state(state)
+            other.load_optimizer_state(state)
 
 
 def test_gradients_of_adapters_keep_their_place(make_policy):
     """Between steps too, and at zero; those of a whole model come and go."""
     policy, reference = trained_policy(make_policy, "torch", "lora")
     policy.prepare_training(OptimiserConfig())
-    weights = list(policy._trained.parameters.values())
+    weights = list(policy._trainable.parameters.values())
     places = [weight.grad.data_ptr() for weight in weights]
     for _ in range(2):
         policy.accumulate(BATCH, reference, OBJECTIVE, 0.25)
@@ -150,4 +150,4 @@ def test_gradients_of_adapters_keep_their_place(make_policy):
     whole, reference = trained_policy(make_policy, "torch", "full")
     whole.prepare_training(OptimiserConfig())
     step(whole, reference)
-    assert all(weight.grad is None for weight in whole._trained.parameters.values())
+    assert all(weight.grad is None for weight in whole._trainable.parameters.values())

@@ -1,4 +1,4 @@
-"""One of several processes: `torchrun … -m tests.backends.several`, or under `mlx.launch`.
+"""One of several processes: `torchrun … -m tests.backends.process_worker`, or under `mlx.launch`.
 
 Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
 """
@@ -14,6 +14,7 @@ from fpo.backends import join_group
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings
+from tests.fast_blas import load_fast_blas
 
 
 def act(script: dict[str, Any], rank: int) -> Any:
@@ -31,6 +32,7 @@ def main() -> None:
     """Take part in a run."""
     given = json.loads(sys.argv[1])
     script, store = given.pop("script", {}), Path(given.pop("store"))
+    load_fast_blas()
     config = settings(Path(given.pop("model")), Path(given.pop("output")), **given)
     group = join_group(config.backend)
     heard: list[int] = []

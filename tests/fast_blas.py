@@ -1,4 +1,4 @@
-"""A fast BLAS for MLX's CPU build on Linux, borrowed from torch. Never needed for correctness."""
+"""A fast BLAS for MLX's Linux CPU build, for tests and benchmarks alone."""
 
 import ctypes
 import importlib.util

@@ -1,7 +1,7 @@
-"""Optimisers without a framework: which backend has which, and what each remembers of a weight.
+"""Optimizers without a framework: which backend has which, and the state each keeps of a weight.
 
-The state of a run is that memory under `<weight>.<part>`, in the weight's canonical orientation,
-and the steps taken under `step`. Both frameworks then go on from the same file.
+The state of a run holds arrays under `<weight>.<part>`, in the weight's canonical orientation, and
+the steps taken under `step`. Both frameworks resume from the same file.
 """
 
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ import numpy as np
 from fpo_core.errors import BackendError, TrainingError
 
 BACKENDS = {"adamw": ("mlx", "torch"), "adafactor": ("mlx", "torch"), "lion": ("mlx",)}
-"""The backends whose framework has an optimiser."""
+"""The backends whose framework has each optimizer."""
 
 Shape = tuple[int, ...]
 
 
 def check_optimizer(optimizer: str, backend: str) -> None:
-    """Raise BackendError where a backend's framework lacks an optimiser."""
+    """Raise BackendError where a backend's framework lacks an optimizer."""
     if backend not in BACKENDS[optimizer]:
         others = ", ".join(name for name, having in BACKENDS.items() if backend in having)
         raise BackendError(
             f"optimizer is {optimizer}, which {backend} does not have: choose one of {others}, or "
-            f"--backend {BACKENDS[optimizer][0]}"
+            f"the {BACKENDS[optimizer][0]} backend"
         )
 
 
 def state_parts(optimizer: str, shape: Shape) -> dict[str, Shape]:
-    """What an optimiser remembers of a weight of this shape: its parts and their shapes.
+    """The state that an optimizer keeps of a weight of this shape: its parts and their shapes.
 
     AdamW's `m` and `v` are without bias correction; Adafactor keeps of the squared gradient the
     means of each `row` and `col` of a matrix, and all of a vector's (`v`); Lion keeps `m`.
@@ -42,15 +42,15 @@ def state_parts(optimizer: str, shape: Shape) -> dict[str, Shape]:
 def check_state(
     state: Mapping[str, np.ndarray], optimizer: str, weights: Mapping[str, Shape]
 ) -> None:
-    """Raise TrainingError where a state is not this optimiser's over weights of these shapes."""
+    """Raise TrainingError where a state is not this optimizer's over weights of these shapes."""
     expected: dict[str, Shape] = {"step": ()}
     for name, shape in weights.items():
         parts = state_parts(optimizer, shape)
         expected |= {f"{name}.{part}": size for part, size in parts.items()}
-    found = {name: tuple(array.shape) for name, array in state.items()}
-    wrong = sorted(name for name in {*expected, *found} if found.get(name) != expected.get(name))
+    shapes = {name: tuple(array.shape) for name, array in state.items()}
+    wrong = sorted(name for name in {*expected, *shapes} if shapes.get(name) != expected.get(name))
     if wrong:
         raise TrainingError(
-            f"the optimiser's state does not fit {optimizer} and what this run trains: "
+            f"the optimizer's state does not fit {optimizer} and what this run trains: "
             f"{len(wrong)} of its arrays, such as {wrong[0]}; it belongs to another run"
         )

@@ -1,0 +1,302 @@
+"""What the policies of both frameworks share: scoring, the step, the reference, the fallback.
+
+A backend subclasses `BasePolicy` and says what only it can: how its model is loaded, run and
+differentiated. The calls of a step, the backend's methods marked with *:
+
+    accumulate → _differentiate* → loss → _scores → BasePackedStep.score    a row without padding
+                                                  → _forward → _predict*    plain, padded
+"""
+
+import contextlib
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fpo_core.arrays.ops import Array, Ops
+from fpo_core.backend.base_packed_step import BasePackedStep
+from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
+from fpo_core.backend.policy import PolicyInfo, Sampling
+from fpo_core.backend.process_group import ALONE, Group
+from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
+from fpo_core.data.batches import Batch
+from fpo_core.loss.dense import ReferenceBatch, score_batch
+from fpo_core.loss.objectives import needs_kl, objective_losses, reads_d
+from fpo_core.loss.packed import why_plain
+from fpo_core.loss.scores import Scores
+from fpo_core.sae.taps import Features, capture_all
+
+Loss = Callable[[], tuple[Array, Scores]]
+"""Computes the weighted loss of a batch, (), and the scores that it rests on."""
+
+
+class BasePolicy(ABC):
+    """`fpo_core.backend.policy.Policy`, less what only a framework can say."""
+
+    ops: ClassVar[Ops]
+    devices: ClassVar[Devices]
+    info: PolicyInfo
+    model: Any
+    """The framework's module, with adapters."""
+    _taps: list[Any]
+    _features: Features | None
+    """The autoencoders, their encoders as arrays of the framework."""
+    _trainable: Any
+    """The trained weights, a `fpo_core.backend.parts.Trainable`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: ModelConfig,
+        adapter: AdapterConfig,
+        features: Features | None = None,
+        *,
+        grad_checkpoint: bool = False,
+        step: StepConfig | None = None,
+    ) -> None:
+        """Open the model in a local folder, with what `adapter` trains and `features` read.
+
+        Raises BackendError where the settings ask for what the backend or the machine lacks,
+        ModelError or SaeError where they do not fit the model.
+        """
+        setup = Setup(folder, model, adapter, features, grad_checkpoint, step or StepConfig())
+        self.device = self.devices.select_device(model)
+        self.devices.configure(self, self.device, setup.step)
+        self.devices.reset_peak_memory(self.device)
+        self.dtype = self.devices.select_dtype(model, self.device)
+        self._packed: BasePackedStep | None = None
+        self._reference: Any = None
+        self._optimizer: Any = None
+        self._choose_step(self._build(setup))
+
+    @abstractmethod
+    def _build(self, setup: Setup) -> Iterable[BasePackedStep]:
+        """Load the model and set the attributes declared above; return the packed steps to try,
+        none where the plain path was asked for.
+        """
+
+    @abstractmethod
+    def _predict(self, batch: Batch, start: int) -> Array:
+        """Logits (n, width − start, v) of the tokens from column `start` on, by a padded pass.
+
+        Padding is on the right of a causal model, so it needs no attention mask.
+        """
+
+    @abstractmethod
+    def _differentiate(self, loss: Loss) -> Scores:
+        """Evaluate the loss once, add its gradient to the accumulated one, return its scores."""
+
+    @abstractmethod
+    def _inference(self) -> AbstractContextManager[Any]:
+        """Within, the model runs without gradient, in the precision of its compute."""
+
+    @abstractmethod
+    def _set_training(self, on: bool) -> None:
+        """Switch the dropout of adapters."""
+
+    @abstractmethod
+    def _to_numpy(self, scores: Scores) -> Scores:
+        """The same scores in float32 on the host."""
+
+    @abstractmethod
+    def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
+        """The framework's optimizer over the trained weights."""
+
+    @abstractmethod
+    def _logits(self, tokens: np.ndarray) -> np.ndarray:
+        """(n, t) -> (n, t, v), within `_inference`."""
+
+    @abstractmethod
+    def _generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+        """A completion of each prompt, within `_inference`."""
+
+    def _describe(self, backend: str, **facts: Any) -> PolicyInfo:
+        names = {"device": str(self.device), "dtype": str(self.dtype).rpartition(".")[2]}
+        count = sum(map(math.prod, self._trainable.shapes().values()))
+        return PolicyInfo(backend=backend, trained_parameters=count, **names, **facts)
+
+    def _choose_step(self, steps: Iterable[BasePackedStep]) -> None:
+        """Use the first packed step that scores as the plain path does; else note why none does."""
+        # The model's own code decides how masks, positions and heads are handed on, which a new
+        # family may do in a way that packing breaks: so each is tried on two pairs first.
+        reason = None
+        for step in steps:
+            plain, packed = self._scorer(None), self._scorer(step)
+            reason = why_plain(plain, packed, step.vocab, self.info.dtype)
+            if reason is None:
+                return
+        self._packed = None
+        self.info = dataclasses.replace(self.info, fallback=reason)
+
+    def _scorer(self, step: BasePackedStep | None) -> Callable[[Batch], Scores]:
+        def score(batch: Batch) -> Scores:
+            self._packed = step
+            return self.score(batch)
+
+        return score
+
+    def score(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None = None,
+        objective: ObjectiveConfig | None = None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+    ) -> Scores:
+        """See `fpo_core.backend.policy.Policy`."""
+        with self._inference(), self._stepping():
+            scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
+            return self._to_numpy(scores)
+
+    def accumulate(
+        self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
+    ) -> Scores:
+        """See `fpo_core.backend.policy.Policy`."""
+
+        def loss() -> tuple[Array, Scores]:
+            scores = self._scores(batch, reference, objective, differentiate=True)
+            logps = self.ops.asarray(reference.logps, scores.logps)
+            losses = objective_losses(self.ops, scores, logps, objective)
+            return losses.sum() * weight, scores
+
+        self._set_training(True)
+        try:
+            with self._stepping():
+                scores = self._differentiate(loss)
+        finally:
+            self._set_training(False)
+        return self._to_numpy(scores)
+
+    def _stepping(self) -> AbstractContextManager[None]:
+        """Scoring, and backward after it, must lie within."""
+        return contextlib.nullcontext() if self._packed is None else self._packed.on()
+
+    def _scores(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch | None,
+        objective: ObjectiveConfig | None,
+        *,
+        kl: bool = False,
+        entropy: bool = False,
+        differentiate: bool = False,
+    ) -> Scores:
+        """Scores of a batch as arrays of the framework, by the packed step where there is one."""
+        kl = kl or needs_kl(objective)
+        # Scoring reports features whatever the objective; a step computes what its loss reads.
+        features = not differentiate or objective is None or reads_d(objective)
+        if self._packed is not None:
+            return self._packed.score(
+                batch,
+                reference,
+                objective,
+                at_reference=self._at_reference() if kl else None,
+                entropy=entropy,
+                features=features,
+                differentiate=differentiate,
+            )
+        return score_batch(
+            self.ops,
+            self._forward,
+            batch,
+            self._features if features else None,
+            reference=reference,
+            objective=objective,
+            reference_forward=self._reference_forward if kl else None,
+            entropy=entropy,
+        )
+
+    @contextlib.contextmanager
+    def _at_reference(self) -> Iterator[None]:
+        """Within, the model is the reference, without gradient or dropout."""
+        if self._reference is None:
+            raise RuntimeError("KL needs set_reference first")
+        training = self.model.training
+        self._set_training(False)
+        try:
+            with self._inference(), self._trainable.swapped(self._reference):
+                yield
+        finally:
+            self._set_training(training)
+
+    def _reference_forward(self, batch: Batch, start: int) -> tuple[Array, tuple[()]]:
+        with self._at_reference():
+            return self._predict(batch, start), ()
+
+    def _forward(self, batch: Batch, start: int) -> tuple[Array, tuple[Array, ...]]:
+        """Predictions of, and activations on, the tokens from column `start` on."""
+        logits, hidden = capture_all(self._taps, lambda: self._predict(batch, start))
+        return logits, tuple(h[:, start:] for h in hidden)
+
+    def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self._optimizer = self._make_optimizer(config, group)
+
+    def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self._prepared().step(learning_rate, max_norm)
+
+    def drop_gradients(self) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self._prepared().drop_gradients()
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self._prepared().state()
+
+    def load_optimizer_state(self, state: Canonical) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self._prepared().load_state(state)
+
+    def _prepared(self) -> Any:
+        if self._optimizer is None:
+            raise RuntimeError("call prepare_training first")
+        return self._optimizer
+
+    def trained(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self._trainable.canonical()
+
+    def load_trained(self, weights: Canonical) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self._trainable.load(weights)
+
+    def set_reference(self, weights: Canonical | None) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self._reference = None if weights is None else self._trainable.from_canonical(weights)
+
+    def logits(self, tokens: np.ndarray) -> np.ndarray:
+        """See `fpo_core.backend.policy.Policy`."""
+        with self._inference():
+            return self._logits(tokens)
+
+    def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+        """See `fpo_core.backend.policy.Policy`."""
+        with self._inference():
+            return self._generate(prompts, sampling)
+
+    def seed(self, number: int) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self.devices.seed(number)
+
+    def memory_limit(self) -> int | None:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self.devices.memory_limit(self.device)
+
+    def peak_memory(self) -> int:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self.devices.peak_memory(self.device)
+
+    def reset_peak_memory(self) -> None:
+        """See `fpo_core.backend.policy.Policy`."""
+        self.devices.reset_peak_memory(self.device)
+
+    def memory_in_use(self) -> dict[str, int]:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self.devices.memory_in_use(self.device)

@@ -1,0 +1,118 @@
+"""What the base policy and a backend's modules hand each other, besides operations (`Ops`)."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
+
+Canonical = Mapping[str, np.ndarray]
+"""Float32 arrays by canonical name (`fpo_core.adapters.lora`)."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a policy is opened with; see `BasePolicy`."""
+
+    folder: Path
+    model: ModelConfig
+    adapter: AdapterConfig
+    features: Features | None
+    grad_checkpoint: bool
+    step: StepConfig
+
+    @property
+    def full(self) -> bool:
+        """Whether the model's own weights are trained, which stay in float32 then."""
+        return self.adapter.fine_tune_type == "full"
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """Where the autoencoders read."""
+        return () if self.features is None else self.features.hooks
+
+
+class Devices(Protocol):
+    """A backend's `device` module. Devices and dtypes are the framework's own."""
+
+    def select_device(self, config: BackendConfig) -> Any:
+        """The device that the settings name; BackendError where it is absent."""
+        ...
+
+    def select_dtype(self, config: BackendConfig, device: Any) -> Any:
+        """The precision of the frozen weights and of the compute."""
+        ...
+
+    def configure(self, owner: object, device: Any, step: StepConfig) -> None:
+        """Apply the settings of a step while `owner` lives; BackendError for unsupported ones."""
+        ...
+
+    def seed(self, number: int) -> None:
+        """See `fpo_core.backend.policy.Policy.seed`."""
+        ...
+
+    def memory_limit(self, device: Any) -> int | None:
+        """See `fpo_core.backend.policy.Policy.memory_limit`, as the three below."""
+        ...
+
+    def peak_memory(self, device: Any) -> int:
+        """Most bytes in use."""
+        ...
+
+    def reset_peak_memory(self, device: Any) -> None:
+        """Count the peak from here."""
+        ...
+
+    def memory_in_use(self, device: Any) -> dict[str, int]:
+        """Bytes by kind of use."""
+        ...
+
+
+class Trainable(Protocol):
+    """The trained weights of a model, kept in float32."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The weights' canonical shapes."""
+        ...
+
+    def canonical(self) -> dict[str, np.ndarray]:
+        """Copies of the weights."""
+        ...
+
+    def load(self, weights: Canonical) -> None:
+        """Replace the weights; ModelError where names or shapes do not fit."""
+        ...
+
+    def from_canonical(self, weights: Canonical) -> Any:
+        """Arrays of the framework for `swapped`; ModelError where names or shapes do not fit."""
+        ...
+
+    def swapped(self, weights: Any) -> AbstractContextManager[None]:
+        """Within, the model computes with these weights in place of its own."""
+        ...
+
+
+class Optimizer(Protocol):
+    """A framework's optimizer with the accumulated gradient of the trained weights."""
+
+    def step(self, learning_rate: float, max_norm: float) -> float:
+        """See `fpo_core.backend.policy.Policy.apply_gradients`."""
+        ...
+
+    def drop_gradients(self) -> None:
+        """Forget the accumulated gradient."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """See `fpo_core.backend.policy.Policy.optimizer_state`."""
+        ...
+
+    def load_state(self, state: Canonical) -> None:
+        """Replace the state; TrainingError where it is another optimizer's or model's."""
+        ...
