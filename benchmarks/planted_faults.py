@@ -184,10 +184,10 @@ FAULTS = [
         "return s",
     ),
     Fault(
-        "prompts of branches in another order (mlx)",
+        "no gradient from rectangles to the row (mlx)",
         "fpo_mlx/kernels/packed_attention.py",
-        "repeated.reshape(-1, *prompts.shape[2:])",
-        "repeated[::-1].reshape(-1, *prompts.shape[2:])",
+        "self._compact(*gradients)",
+        "0 * self._compact(*gradients)",
     ),
     Fault(
         "tap forgotten when a block is repeated (mlx)",
@@ -207,7 +207,7 @@ FAULTS = [
 def copy_tree(target: Path) -> None:
     """The sources, the tests and the quickstart's model, without golden files and caches."""
     ignore = shutil.ignore_patterns(".*", "__pycache__", "golden", "results")
-    for name in ("fpo_core", "fpo_mlx", "fpo_torch", "convert", "cli", "tests"):
+    for name in ("fpo", "fpo_core", "fpo_mlx", "fpo_torch", "convert", "cli", "tests"):
         shutil.copytree(ROOT / name, target / name, ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", target)
 

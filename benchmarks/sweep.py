@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned, plan
-from fpo.comparison.runs import Comparison, Result
-from fpo.comparison.table import rows
-from fpo.example import Example, quickstart_world
-from fpo_cli.commands.quickstart import SETTINGS, TOKENS
-from fpo_cli.console.ui import Ui
+from fpo.comparison.runs import Comparison
+from fpo.comparison.tables import RunResult, rows
+from fpo.example_inputs import Example, quickstart_world
+from fpo.sinks import print_progress
 from fpo_core.config import CompareConfig
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +61,7 @@ class Ground:
     samples: int
     pairs: int
 
-    def measured(self, sweep: Sweep, output: Path, seeds: Sequence[str], ui: Ui) -> dict[str, Any]:
+    def measured(self, sweep: Sweep, output: Path, seeds: Sequence[str]) -> dict[str, Any]:
         """Run what is left of a sweep; its rows."""
         example = self.example()
         example.convert(output)
@@ -79,7 +78,7 @@ class Ground:
             for change in sweep.changes()
             for run in plan(config, settings | change, self.name)
         ]
-        start, results = Comparison(config, runs, example.judge, ui).results()
+        start, results = Comparison(config, runs, example.judge, print_progress).results()
         return {
             "title": sweep.title,
             "seeds": list(seeds),
@@ -88,7 +87,7 @@ class Ground:
             "rows": [self._row(row, results) for row in rows(results)],
         }
 
-    def _row(self, row: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], results: Sequence[RunResult]) -> dict[str, Any]:
         mine = [result for result in results if result["variant"] == row["variant"]]
         ratio = sum(result["constraint_ratio"] for result in mine) / len(mine)
         found = {name: row[name] for name in self.columns}
@@ -109,7 +108,7 @@ _ON_WORLD: Values = {
 }
 WORLD = Ground(
     "world",
-    lambda: quickstart_world(SETTINGS, TOKENS),
+    quickstart_world,
     {"val_pairs": 50, "steps_per_eval": 65, "save_every": 130},
     (
         Sweep("Adapters", {}, {"learning_rate": (3e-4, 1e-3, 1e-2), **_ON_WORLD, "rank": (4, 64)}),
@@ -212,7 +211,7 @@ def main() -> None:
     else:
         places = (args.output / sweep.title.split()[0].lower() for sweep in ground.sweeps)
         found = [
-            ground.measured(sweep, place, args.seeds.split(","), Ui())
+            ground.measured(sweep, place, args.seeds.split(","))
             for sweep, place in zip(ground.sweeps, places, strict=True)
         ]
         result = {

@@ -1,4 +1,7 @@
-"""Choosing a backend, and building its policy."""
+"""Choosing a backend, and building what it provides; see `fpo_core.config.backends` for the list.
+
+A framework is imported by the functions below, when they are called, and nowhere else in `fpo`.
+"""
 
 import importlib
 import importlib.util
@@ -6,29 +9,23 @@ import platform
 import sys
 from functools import cache
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from fpo.launch import launched_for
-from fpo_cli.console.library_noise import quiet_loading
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
+from fpo_core.config.backends import BACKENDS
 from fpo_core.errors import BackendError
 from fpo_core.sae.explained_variance import ActivationReader
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
 
-_INSTALL = {"mlx": "pip install 'fpo-mlx[mlx]'", "torch": "pip install 'fpo-mlx[torch]'"}
-_PACKAGES = {"mlx": ("mlx", "mlx_lm"), "torch": ("torch", "peft")}
-
 
 def missing_packages(backend: str) -> list[str]:
     """Packages that a backend needs and this environment lacks."""
-    return [name for name in _PACKAGES[backend] if importlib.util.find_spec(name) is None]
-
-
-def install_command(backend: str) -> str:
-    """How to get a backend."""
-    return _INSTALL[backend]
+    return [name for name in BACKENDS[backend].requires if importlib.util.find_spec(name) is None]
 
 
 def select_backend(config: BackendConfig) -> str:
@@ -40,45 +37,46 @@ def select_backend(config: BackendConfig) -> str:
         missing = missing_packages(config.backend)
         if missing:
             raise BackendError(
-                f"--backend {config.backend} needs {' and '.join(missing)}, not installed here: "
-                f"{_INSTALL[config.backend]}"
+                f"backend {config.backend} needs {' and '.join(missing)}, not installed here: "
+                f"{BACKENDS[config.backend].install}"
             )
         return config.backend
     launched = launched_for()
     if launched is not None:
         return launched
-    on_apple = sys.platform == "darwin" and platform.machine() == "arm64"
-    for backend in ("mlx", "torch") if on_apple else ("torch", "mlx"):
+    for backend in _preferred():
         if not missing_packages(backend):
             return backend
-    raise BackendError(
-        f"neither backend is installed: {_INSTALL['mlx']} on Apple Silicon, "
-        f"{_INSTALL['torch']} elsewhere"
-    )
+    ways = (f"{backend.install} for {name}" for name, backend in BACKENDS.items())
+    raise BackendError(f"no backend is installed: {', or '.join(ways)}")
+
+
+def _preferred() -> list[str]:
+    """Metal's own framework first on Apple Silicon, torch first elsewhere, others after them."""
+    on_apple = sys.platform == "darwin" and platform.machine() == "arm64"
+    first = "mlx" if on_apple else "torch"
+    return [first, *(name for name in BACKENDS if name != first)]
 
 
 def join_group(backend: str) -> Group:
     """The processes that this one was started with: torchrun's, mlx.launch's, or itself alone.
 
-    Raises BackendError where the launcher is the other backend's.
+    Raises BackendError where the launcher is another backend's.
     """
     launched = launched_for()
     if launched is None:
         return ALONE
     if launched != backend:
-        launchers = {"torch": "torchrun", "mlx": "mlx.launch"}
         raise BackendError(
-            f"--backend {backend} was started by {launchers[launched]}, which is for {launched}: "
-            f"use {launchers[backend]}, or leave --backend out"
+            f"backend {backend} was started by {BACKENDS[launched].launcher}, which is for "
+            f"{launched}: use {BACKENDS[backend].launcher}, or leave backend out"
         )
     return _joined(backend)
 
 
-@cache
+@cache  # joining twice would wait for ever
 def _joined(backend: str) -> Group:
-    """Joining twice would wait for ever."""
-    kind = {"mlx": "MlxGroup", "torch": "TorchGroup"}[backend]
-    return getattr(importlib.import_module(f"fpo_{backend}.process_group"), kind)()
+    return _provided(backend, "process_group", "Group")()
 
 
 def build_policy(
@@ -91,17 +89,33 @@ def build_policy(
     grad_checkpoint: bool = False,
     step: StepConfig | None = None,
 ) -> Policy:
-    """The policy of a backend; the framework is imported here and nowhere before."""
-    quiet_loading()
-    module = importlib.import_module(f"fpo_{backend}.policy")
-    kind = {"mlx": "MlxPolicy", "torch": "TorchPolicy"}[backend]
-    build = getattr(module, kind)
+    """The policy of a backend, with its weights loaded from `folder`."""
+    _hide_loading_bar()
+    build = _provided(backend, "policy", "Policy")
     return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)
 
 
 def build_reader(backend: str, folder: Path, model: ModelConfig, hook: Hook) -> ActivationReader:
     """A frozen model of a backend, read at a hook."""
-    quiet_loading()
-    module = importlib.import_module(f"fpo_{backend}.activation_reader")
-    kind = {"mlx": "MlxReader", "torch": "TorchReader"}[backend]
-    return getattr(module, kind)(folder, model, hook)
+    _hide_loading_bar()
+    return _provided(backend, "activation_reader", "Reader")(folder, model, hook)
+
+
+def backend_module(backend: str, name: str) -> ModuleType:
+    """A module of a backend's package."""
+    return importlib.import_module(f"{BACKENDS[backend].package}.{name}")
+
+
+def _provided(backend: str, module: str, kind: str) -> Any:
+    return getattr(backend_module(backend, module), BACKENDS[backend].prefix + kind)
+
+
+def _hide_loading_bar() -> None:
+    """Hide transformers' bar over weights, which come from a local disk; downloads keep theirs."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    if not are_progress_bars_disabled():
+        # transformers switches the hub's bars off together with its own.
+        transformers_logging.disable_progress_bar()
+        enable_progress_bars()

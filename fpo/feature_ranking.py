@@ -1,59 +1,73 @@
-"""What `fpo sae features` does: features that tell texts apart, as a table and as a file."""
+"""Features that tell two sets of texts apart, as a table and as a file of weights."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo.session import FROZEN, Session
-from fpo_cli.console.ui import Ui
+from fpo.model_setup import FROZEN, ModelSetup
+from fpo.results import Result, Table
+from fpo.workflow import workflow
 from fpo_core.config import SaeFeaturesConfig
 from fpo_core.errors import SaeError
 from fpo_core.evaluation.feature_ranking import Contrast, contrast, pooled_features
 from fpo_core.evaluation.texts import read_texts
+from fpo_core.events import Sink, note
 from fpo_core.sae.feature_weights import write_weights
 
 
-def rank_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
-    """Rank, show and write; the mapping that --json prints."""
+@dataclass(frozen=True)
+class FeatureRanking(Result):
+    """Features by how much more they fire on the positive texts."""
+
+    backend: str
+    hook: str
+    texts: list[int]
+    """How many texts were read, positive and negative."""
+    out: str | None
+    """The file of feature weights, where one was written."""
+    features: list[Contrast]
+
+    def table(self) -> Table:
+        """A feature a row."""
+        rows = [
+            (str(f.index), *(f"{v:.4g}" for v in (f.positive, f.negative, f.difference, f.effect)))
+            for f in self.features
+        ]
+        return Table(("feature", "positive", "negative", "difference", "effect"), rows)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The ranking as JSON values."""
+        features = [asdict(f) | {"difference": f.difference} for f in self.features]
+        return vars(self) | {"features": features}
+
+
+@workflow(SaeFeaturesConfig)
+def rank_features(config: SaeFeaturesConfig, sink: Sink) -> FeatureRanking:
+    """Rank features by how much more they fire on one set of texts than on another.
+
+    The difference is that of mean features. With `out`, the first `top` of them become a file for
+    the setting `feature_weights` of `train`, whose D compares just these. Raises SaeError where no
+    feature fires more on the positive texts.
+    """
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
-    session = Session(config)
-    assert session.features is not None, "the settings require an autoencoder"
-    tap = session.features.single
-    policy = session.policy(FROZEN)
-    ui.note(f"{session.backend}, {session.model.name}, {tap.hook}")
+    setup = ModelSetup(config)
+    assert setup.features is not None, "the settings require an autoencoder"
+    tap = setup.features.single
+    policy = setup.policy(FROZEN)
+    note(sink, f"{setup.backend}, {setup.model.name}, {tap.hook}")
     width, budget = config.max_seq_length, config.tokens_per_batch
     positive, negative = (
-        pooled_features(policy, session.tokenizer, side, budget, width) for side in texts
+        pooled_features(policy, setup.tokenizer, side, budget, width) for side in texts
     )
-    found = contrast(positive, negative, config.top, absolute=config.absolute)
-    if not found:
+    features = contrast(positive, negative, config.top, absolute=config.absolute)
+    if not features:
         raise SaeError(
             "no feature fires more on the positive texts than on the negative: give texts that "
-            "differ in one attribute, or --absolute"
+            "differ in one attribute, or set absolute"
         )
-    _show(ui, found)
     if config.out is not None:
         about = {"positive": config.positive, "negative": config.negative}
-        weights = {feature.index: config.weight for feature in found}
+        weights = {feature.index: config.weight for feature in features}
         write_weights(Path(config.out), tap.sae, weights, **about)
-        ui.say(f"{config.out}: {len(found)} features of weight {config.weight:g}")
-    return {
-        "backend": session.backend,
-        "hook": str(tap.hook),
-        "texts": [len(side) for side in texts],
-        "out": config.out,
-        "features": [asdict(feature) | {"difference": feature.difference} for feature in found],
-    }
-
-
-def _show(ui: Ui, found: list[Contrast]) -> None:
-    from rich.table import Table
-
-    names = ("feature", "positive", "negative", "difference", "effect")
-    table = Table(*names, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        column.justify = "right"
-    for feature in found:
-        values = (feature.positive, feature.negative, feature.difference, feature.effect)
-        table.add_row(str(feature.index), *(f"{value:.4g}" for value in values))
-    ui.say(table)
+    counts = [len(side) for side in texts]
+    return FeatureRanking(setup.backend, str(tap.hook), counts, config.out, features)

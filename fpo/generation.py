@@ -1,39 +1,80 @@
-"""What `fpo generate` does: a prompt to tokens, completions, and back to text."""
+"""A prompt to tokens, completions, and back to text."""
 
-import sys
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from fpo.session import FROZEN, Session
+from fpo.model_setup import FROZEN, ModelSetup
+from fpo.results import Result, Table
+from fpo.workflow import workflow
 from fpo_core.backend.policy import Sampling
 from fpo_core.config import GenerateConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
 
 
-def complete(config: GenerateConfig) -> dict[str, Any]:
-    """Completions of the prompt; the mapping that --json prints."""
-    session = Session(config)
-    prompt = sys.stdin.read() if config.prompt == "-" else config.prompt
-    text = prompt_text(session.tokenizer, prompt, config)
-    special = text == prompt  # a chat template has written its own special tokens
-    ids = np.asarray(session.tokenizer(text, add_special_tokens=special).input_ids, np.int32)
+@dataclass(frozen=True)
+class Completion:
+    """One answer."""
+
+    text: str
+    tokens: int
+    ended: bool
+    """Whether the model ended it, rather than `max_tokens`."""
+
+
+@dataclass(frozen=True)
+class Generation(Result):
+    """Completions of a prompt."""
+
+    backend: str
+    model: str
+    adapter: str | None
+    prompt: str
+    """As the model read it, with its chat template."""
+    prompt_tokens: int
+    completions: list[Completion]
+
+    @property
+    def texts(self) -> list[str]:
+        """The completions as text."""
+        return [completion.text for completion in self.completions]
+
+    def table(self) -> Table:
+        """A completion a row."""
+        return Table(("completion", "tokens"), [(c.text, str(c.tokens)) for c in self.completions])
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The generation as JSON values."""
+        return asdict(self)
+
+
+@workflow(GenerateConfig)
+def generate(config: GenerateConfig) -> Generation:
+    """Let a model answer a prompt, with or without an adapter.
+
+    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    """
+    setup = ModelSetup(config)
+    text = prompt_text(setup.tokenizer, config.prompt, config)
+    special = text == config.prompt  # a chat template has written its own special tokens
+    ids = np.asarray(setup.tokenizer(text, add_special_tokens=special).input_ids, np.int32)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
-    policy = session.policy(FROZEN)
+    policy = setup.policy(FROZEN)
     sampling = Sampling(
-        config.max_tokens, config.temperature, config.top_p, config.seed, session.stop
+        config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
     )
     completions = policy.generate([ids] * config.samples, sampling)
-    return {
-        "backend": session.backend,
-        "model": config.model,
-        "adapter": config.adapter,
-        "prompt": text,
-        "prompt_tokens": len(ids),
-        "completions": [_described(session, tokens) for tokens in completions],
-    }
+    return Generation(
+        backend=setup.backend,
+        model=config.model,
+        adapter=config.adapter,
+        prompt=text,
+        prompt_tokens=len(ids),
+        completions=[_completion(setup, tokens) for tokens in completions],
+    )
 
 
 def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
@@ -51,7 +92,6 @@ def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
     return render(tokenizer, messages, generation_prompt=True)
 
 
-def _described(session: Session, tokens: np.ndarray) -> dict[str, Any]:
-    text = session.tokenizer.decode(tokens, skip_special_tokens=True)
-    ended = bool(len(tokens)) and int(tokens[-1]) in session.stop
-    return {"text": text, "tokens": len(tokens), "ended": ended}
+def _completion(setup: ModelSetup, tokens: np.ndarray) -> Completion:
+    text = setup.tokenizer.decode(tokens, skip_special_tokens=True)
+    return Completion(text, len(tokens), bool(len(tokens)) and int(tokens[-1]) in setup.stop)

@@ -1,4 +1,4 @@
-"""What `fpo fuse` does: merge, load the result, compare, and only then let it be seen."""
+"""Merging an adapter: write, load the result, compare, and only then let it be seen."""
 
 import importlib
 import shutil
@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from fpo.backends import build_policy
-from fpo.session import FROZEN, Session
-from fpo_cli.console.ui import Ui
+from fpo.model_setup import FROZEN, ModelSetup
+from fpo.results import Result
+from fpo.workflow import workflow
 from fpo_core.adapters.lora import Adapter
 from fpo_core.adapters.merge import write_fused
 from fpo_core.adapters.merge_check import FuseCheck, check_fused, probe_tokens
 from fpo_core.config import FuseConfig
 from fpo_core.errors import ConfigError, ModelError
 from fpo_core.evaluation.model_card import CARD_FILE, PICTURE, fuse_card, write_card
+from fpo_core.events import Sink, note
 from fpo_core.io.atomic import new_folder
 from fpo_core.models.weights import Dequantiser
 
@@ -30,65 +32,84 @@ class _Unfused:
     dtype: str
 
 
-def run_fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
-    """Merge, check and keep; the mapping that --json prints."""
-    session = Session(config)
-    adapter = session.start_adapter
+@dataclass(frozen=True, kw_only=True)
+class FusedModel(Result):
+    """A model with its adapter merged into `out`."""
+
+    out: Path
+    backend: str
+    fine_tune_type: str
+    dtypes: list[str]
+    """Precisions of the written weights."""
+    dequantised: bool
+    bytes: int
+    check: FuseCheck
+    """How far the logits of the merged model are from those of model and adapter."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The merge as JSON values."""
+        return vars(self) | {"out": str(self.out), "check": self.check.to_mapping()}
+
+
+@workflow(FuseConfig)
+def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
+    """Merge an adapter into its model, for transformers and mlx-lm alike.
+
+    The result appears only if its logits on a probe are those of model and adapter; ModelError
+    says by how much they differ. A base that mlx-lm quantised is dequantised.
+    """
+    setup = ModelSetup(config)
+    adapter = setup.start_adapter
     if adapter is None:
-        raise ConfigError("adapter is not set: give --adapter, the folder of what to merge")
+        raise ConfigError("adapter is not set: give the folder of what to merge")
     dtype = None if config.save_dtype == "base" else config.save_dtype
     out = Path(config.out).expanduser()
     with new_folder(out) as folder:
-        ui.note(f"{session.backend}, {session.model.name}: logits with the adapter")
-        probe = probe_tokens(int(session.model.config["vocab_size"]))
-        unfused = _unfused(session, adapter, probe)
-        ui.note("merging")
-        dequantiser = _dequantiser(session)
-        fused = write_fused(session.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
-        ui.note("logits of the merged model")
-        found = build_policy(session.backend, folder, config, FROZEN, None).logits(probe)
-        check = check_fused(unfused.base, unfused.adapted, found, [*fused.dtypes, unfused.dtype])
-        _describe(session, folder, adapter.fine_tune_type, check, fused.dtypes)
-    quantised = "" if dequantiser is None else ", dequantised"
-    ui.say(
-        f"{out}: {', '.join(fused.dtypes)}{quantised}, {fused.bytes / 2**20:.1f} MiB; logits "
-        f"within {check.largest:.1e} of the adapter's, which moves its base by {check.moved:.1e}"
+        note(sink, f"{setup.backend}, {setup.model.name}: logits with the adapter")
+        probe = probe_tokens(int(setup.model.config["vocab_size"]))
+        unfused = _unfused(setup, adapter, probe)
+        note(sink, "merging")
+        dequantiser = _dequantiser(setup)
+        fused = write_fused(setup.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
+        note(sink, "logits of the merged model")
+        logits = build_policy(setup.backend, folder, config, FROZEN, None).logits(probe)
+        check = check_fused(unfused.base, unfused.adapted, logits, [*fused.dtypes, unfused.dtype])
+        _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
+    return FusedModel(
+        out=out,
+        backend=setup.backend,
+        fine_tune_type=adapter.fine_tune_type,
+        dtypes=fused.dtypes,
+        dequantised=dequantiser is not None,
+        bytes=fused.bytes,
+        check=check,
     )
-    return {
-        "out": str(out),
-        "backend": session.backend,
-        "fine_tune_type": adapter.fine_tune_type,
-        "dtypes": fused.dtypes,
-        "dequantised": dequantiser is not None,
-        "bytes": fused.bytes,
-        "check": check.to_mapping(),
-    }
 
 
 def _describe(
-    session: Session, folder: Path, kind: str, check: FuseCheck, dtypes: list[str]
+    setup: ModelSetup, folder: Path, kind: str, check: FuseCheck, dtypes: list[str]
 ) -> None:
     """Leave a model card, with what the adapter's own card says and shows."""
-    source = Path(session.config.adapter or "")
+    source = Path(setup.config.adapter or "")
     card, picture = source / CARD_FILE, source / PICTURE
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    write_card(folder, fuse_card(session.config.model, kind, check, dtypes, text))
+    write_card(folder, fuse_card(setup.config.model, kind, check, dtypes, text))
     if picture.is_file():
         shutil.copy2(picture, folder / PICTURE)
 
 
-def _unfused(session: Session, adapter: Adapter, probe: np.ndarray) -> _Unfused:
+def _unfused(setup: ModelSetup, adapter: Adapter, probe: np.ndarray) -> _Unfused:
     """The model without and with its adapter; it is let go before the merged one is loaded."""
-    shape = session.adapter_config(FROZEN)
-    policy = build_policy(session.backend, session.model.path, session.config, shape, None)
+    shape = setup.adapter_config(FROZEN)
+    policy = build_policy(setup.backend, setup.model.path, setup.config, shape, None)
     base = policy.logits(probe)
     policy.load_trained(policy.trained() | adapter.weights)
     return _Unfused(base, policy.logits(probe), policy.info.dtype)
 
 
-def _dequantiser(session: Session) -> Dequantiser | None:
+def _dequantiser(setup: ModelSetup) -> Dequantiser | None:
     """What reads the weights of a quantised base; ModelError where nothing here can."""
-    model = session.model
+    model = setup.model
     if model.quantisation is None:
         return None
     if "quantization" not in model.config:

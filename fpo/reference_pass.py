@@ -1,49 +1,87 @@
-"""What `fpo reference` does: checks, then the frozen model once over every pair."""
+"""Phase 1 by itself: checks, then the frozen model once over every pair."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo.session import FROZEN, Session, splits_of
-from fpo.stores import shared_store
-from fpo.training import announce
-from fpo_cli.console.progress import ProgressDisplay
-from fpo_cli.console.ui import Ui
+from fpo.model_setup import FROZEN, ModelSetup, splits_of
+from fpo.results import Result, Table
+from fpo.run_checks import announce
+from fpo.store_location import shared_store
+from fpo.workflow import workflow
 from fpo_core.backend.process_group import first_before_others
 from fpo_core.config import ReferenceRunConfig
-from fpo_core.events import silent
+from fpo_core.data.report import DataReport
+from fpo_core.events import Sink, silent
+from fpo_core.reference import StoreKey
 from fpo_core.reference.build import missing_pairs
 
 
-def build_reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
-    """Build the store, or add what it lacks; the mapping that --json prints."""
+@dataclass(frozen=True, kw_only=True)
+class StoredReference(Result):
+    """The store of a frozen model's pass, complete for the data."""
+
+    reference: Path
+    backend: str
+    pairs: int
+    new_pairs: int
+    """Pairs that this call added."""
+    bytes: int
+    """Size of the store."""
+    sae: tuple[str, ...] | None
+    hook: list[str] | None
+    """Where the autoencoders read the model."""
+    key: StoreKey
+    data: DataReport
+    seconds: float
+
+    def table(self) -> Table:
+        """Folder and counts."""
+        size = f"{self.bytes / 2**20:.1f} MiB"
+        row = (str(self.reference), str(self.pairs), str(self.new_pairs), size)
+        return Table(("reference", "pairs", "new", "size"), [row], self.data.lines())
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The pass as JSON values."""
+        return vars(self) | {
+            "reference": str(self.reference),
+            "key": self.key.to_mapping(),
+            "data": self.data.to_mapping(),
+        }
+
+
+@workflow(ReferenceRunConfig)
+def reference(config: ReferenceRunConfig, sink: Sink) -> StoredReference:
+    """Run the frozen model once over all pairs, and store what it computes.
+
+    `train` does this by itself where needed; a store built here can be shared between runs. Stopped
+    at any point, the same call goes on from where it was. Without `reference` the store lies in the
+    cache, where `train` and `evaluate` find it.
+    """
     start = time.perf_counter()
-    session = Session(config)
-    with first_before_others(session.group):
-        features = session.features
-        data = session.load_data(config)
-        named = config.reference
-        folder = shared_store(session, config.cache) if named is None else Path(named)
+    setup = ModelSetup(config)
+    with first_before_others(setup.group):
+        features = setup.features
+        data = setup.load_data(config)
+        chosen = config.reference
+        folder = shared_store(setup, config.cache) if chosen is None else Path(chosen)
         splits = splits_of(data)
-        missing = sum(map(len, missing_pairs(folder, session.key, splits)))
+        missing = sum(map(len, missing_pairs(folder, setup.key, splits)))
     if missing:
-        policy = session.policy(FROZEN)
-        announce(ui, session, data.report)
-        with ProgressDisplay(ui) as display:
-            emit = silent if session.group.rank else display
-            session.reference(folder, splits, policy, config, emit)
-    pairs = sum(map(len, splits))
-    size = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
-    ui.say(f"{folder}: {pairs} pairs, {missing} of them new, {size / 2**20:.1f} MiB")
-    return {
-        "reference": str(folder),
-        "backend": session.backend,
-        "pairs": pairs,
-        "new_pairs": missing,
-        "bytes": size,
-        "sae": config.sae,
-        "hook": None if features is None else [str(hook) for hook in features.hooks],
-        "key": session.key.to_mapping(),
-        "data": data.report.to_mapping(),
-        "seconds": time.perf_counter() - start,
-    }
+        policy = setup.policy(FROZEN)
+        announce(sink, setup, data.report)
+        emit = silent if setup.group.rank else sink
+        setup.reference(folder, splits, policy, config, emit)
+    return StoredReference(
+        reference=folder,
+        backend=setup.backend,
+        pairs=sum(map(len, splits)),
+        new_pairs=missing,
+        bytes=sum(path.stat().st_size for path in folder.glob("*") if path.is_file()),
+        sae=config.sae,
+        hook=None if features is None else [str(hook) for hook in features.hooks],
+        key=setup.key,
+        data=data.report,
+        seconds=time.perf_counter() - start,
+    )

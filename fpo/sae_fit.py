@@ -1,19 +1,21 @@
-"""`fpo sae check`: an autoencoder on a model and a user's own pairs, raw and as chat."""
+"""How well an autoencoder explains a model on a user's own pairs, raw and as chat."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fpo.backends import build_reader
-from fpo.session import Session
-from fpo_cli.console.ui import Ui
+from fpo.model_setup import ModelSetup
+from fpo.results import Result, Table
+from fpo.workflow import workflow
 from fpo_core.config import DataConfig, ModelConfig, SaeCheckConfig, SaeConfig
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.sources import read_pairs
 from fpo_core.errors import SaeError
+from fpo_core.events import Sink, note
 from fpo_core.sae.explained_variance import Fit, check_texts, judge
 from fpo_core.sae.load import load_features
 
-_SHOWN = {
+_ROWS = {
     "tokens": ("tokens", "{:d}"),
     "variance_unexplained": ("variance unexplained", "{:.3f}"),
     "with_outliers": ("  with outliers", "{:.3f}"),
@@ -23,49 +25,72 @@ _SHOWN = {
 }
 
 
-def check_sae(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
-    """Measure, show and judge. Raises SaeError for a file without decoder, or that cannot fit."""
+@dataclass(frozen=True, kw_only=True)
+class SaeFit(Result):
+    """How an autoencoder fits, as measured on raw texts and under the chat template."""
+
+    sae: str
+    model: str
+    hook: str
+    backend: str
+    pairs: int
+    raw: Fit
+    chat: Fit | None
+    """None where the tokenizer has no chat template."""
+    verdict: str
+    """`fits`, `usable` or `does not fit`."""
+    reasons: list[str]
+
+    def table(self) -> Table:
+        """A measurement a row, and the verdict."""
+        fits = {"raw": self.raw} | ({} if self.chat is None else {"chat": self.chat})
+        rows = [
+            (label, *(form.format(getattr(fit, name)) for fit in fits.values()))
+            for name, (label, form) in _ROWS.items()
+        ]
+        return Table(("", *fits), rows, (f"{self.verdict}: {'; '.join(self.reasons)}",))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The measurements as JSON values."""
+        chat = None if self.chat is None else asdict(self.chat)
+        return vars(self) | {"raw": asdict(self.raw), "chat": chat}
+
+
+@workflow(SaeCheckConfig)
+def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
+    """Measure how well an autoencoder explains a model on your data, and judge whether it fits.
+
+    The first pairs are read twice: as raw text, and under the model's chat template. Raises
+    SaeError for a file without decoder, or one that does not fit the model's shape.
+    """
     names = set(ModelConfig.names()) & set(SaeCheckConfig.names())
-    session = Session(ModelConfig(**{name: getattr(config, name) for name in names}))
+    setup = ModelSetup(ModelConfig(**{name: getattr(config, name) for name in names}))
     hook = None if config.hook is None else (config.hook,)
-    chosen = SaeConfig(sae=(config.sae,), hook=hook)
-    features = load_features(chosen, session.model, session.special)
-    assert features is not None, "the autoencoder was given"
+    features = load_features(SaeConfig(sae=(config.sae,), hook=hook), setup.model, setup.special)
+    assert features is not None, "the autoencoder is set"
     tap = features.single
     if not tap.sae.has_decoder:
         raise SaeError(
             f"{config.sae} was converted without its decoder, which the check needs: convert the "
-            "original again without --encoder-only"
+            "original again without encoder_only"
         )
     pairs = first_pairs(read_pairs(DataConfig(data=config.data))["train"], config.rows)
-    raw, chat = (
-        make(pairs, session.tokenizer, config.max_seq_length) for make in (raw_rows, chat_rows)
+    raw_texts = raw_rows(pairs, setup.tokenizer, config.max_seq_length)
+    chat_texts = chat_rows(pairs, setup.tokenizer, config.max_seq_length)
+    reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
+    raw = check_texts(reader, features, raw_texts)
+    chat = None if chat_texts is None else check_texts(reader, features, chat_texts)
+    if chat is None:
+        note(sink, "the tokenizer has no chat template: only raw text was read")
+    verdict = judge(raw, chat, tap.sae.d_sae)
+    return SaeFit(
+        sae=config.sae,
+        model=config.model,
+        hook=str(tap.hook),
+        backend=setup.backend,
+        pairs=len(pairs),
+        raw=raw,
+        chat=chat,
+        verdict=verdict.word,
+        reasons=list(verdict.reasons),
     )
-    reader = build_reader(session.backend, session.model.path, session.config, tap.hook)
-    fits = {
-        "raw": check_texts(reader, features, raw or []),
-        "chat": None if chat is None else check_texts(reader, features, chat),
-    }
-    verdict = judge(fits["raw"], fits["chat"], tap.sae.d_sae)
-    ui.say(f"{config.sae} at {tap.hook} of {config.model}")
-    _show(fits, ui)
-    ui.say(f"{verdict.word}: {'; '.join(verdict.reasons)}")
-    return {
-        "sae": config.sae,
-        "model": config.model,
-        "hook": str(tap.hook),
-        "backend": session.backend,
-        "pairs": len(pairs),
-        **{name: None if fit is None else asdict(fit) for name, fit in fits.items()},
-        "verdict": verdict.word,
-        "reasons": list(verdict.reasons),
-    }
-
-
-def _show(fits: dict[str, Fit | None], ui: Ui) -> None:
-    kinds = {name: asdict(fit) for name, fit in fits.items() if fit is not None}
-    ui.say(" " * 28 + "".join(f"{name:>10}" for name in kinds))
-    for field, (words, form) in _SHOWN.items():
-        ui.say(f"{words:<28}" + "".join(f"{form.format(fit[field]):>10}" for fit in kinds.values()))
-    if "chat" not in kinds:
-        ui.note("the tokenizer has no chat template: only raw text was read")

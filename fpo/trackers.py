@@ -43,12 +43,12 @@ def open_trackers(config: TrainConfig) -> Iterator[list[Sink]]:
 def _sink(log: Log) -> Sink:
     def emit(event: Event) -> None:
         if event.kind in ("train", "eval"):
-            log(_named(event), event.step)
+            log(_prefixed(event), event.step)
 
     return emit
 
 
-def _named(event: Event) -> dict[str, float]:
+def _prefixed(event: Event) -> dict[str, float]:
     """`train/loss` and `eval/loss`, as other trainers report them."""
     return {
         f"{event.kind}/{name.removeprefix('eval_')}": float(value)

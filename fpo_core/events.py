@@ -9,6 +9,8 @@ from typing import Any, Literal
 from fpo_core.io.atomic import writing
 
 Kind = Literal[
+    "note",
+    "begin",
     "reference",
     "step0",
     "train",
@@ -18,7 +20,10 @@ Kind = Literal[
     "warning",
     "stopped_early",
     "done",
+    "end",
 ]
+"""`begin` and `end` enclose the steps of a run in every process; the first process alone reports
+what happens between them."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Event:
 
 
 Sink = Callable[[Event], None]
-"""Whatever wants to hear of events: a log file, a progress bar, an experiment tracker."""
+"""A consumer of events: a log file, a progress bar, an experiment tracker."""
 
 
 def fan_out(*sinks: Sink) -> Sink:
@@ -45,7 +50,17 @@ def fan_out(*sinks: Sink) -> Sink:
 
 
 def silent(event: Event) -> None:
-    """A sink for processes that leave it to the first to speak."""
+    """A sink that drops every event."""
+
+
+def note(sink: Sink, text: str) -> None:
+    """Emit a remark for people, before or after the steps of a run."""
+    sink(Event("note", 0, {"message": text}))
+
+
+def warn(sink: Sink, text: str) -> None:
+    """Emit something that the user should look at."""
+    sink(Event("warning", 0, {"message": text}))
 
 
 class JsonlLog:

@@ -18,50 +18,52 @@ from benchmarks.evidence.drift import Observer
 from benchmarks.evidence.found import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
-from fpo.comparison.runs import START_FILE, Comparison, place
-from fpo_cli.console.ui import Ui
+from fpo.comparison.runs import START_FILE, Comparison, run_folder
+from fpo.sinks import print_progress
 from fpo_core.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
 
-def run_world(world: World, ui: Ui, pairs: int) -> Evidence:
+def run_world(world: World, pairs: int) -> Evidence:
     """Train and observe whatever is not there yet; finished runs are read."""
     output = Path(world.config.output)
     groups = {
         OBJECTIVES: world.objectives(),
         ABLATION: world.ablations(),
-        CONTROL: world.control(output / "weights", ui),
+        CONTROL: world.control(output / "weights"),
         BLOCKS: world.blocks(output / "saes"),
     }
     every = [run for runs in groups.values() for run in runs]
     # All train before any is observed: what observes would count in the memory of later runs.
-    start, _ = Comparison(world.config, every, world.example.judge, ui).results()
-    folders = {name: [Run(place(output, run)) for run in runs] for name, runs in groups.items()}
+    start, _ = Comparison(world.config, every, world.example.judge, print_progress).results()
+    folders = {
+        name: [Run(run_folder(output, run)) for run in runs] for name, runs in groups.items()
+    }
     found = Evidence(folders, world.alpha, start)
-    _observe([*found.objectives, *found.ablations, *found.control], every[0].config, pairs, ui)
+    _observe([*found.objectives, *found.ablations, *found.control], every[0].config, pairs)
     found.write(output)
     return found
 
 
-def _observe(runs: Sequence[Run], config: TrainConfig, pairs: int, ui: Ui) -> None:
+def _observe(runs: Sequence[Run], config: TrainConfig, pairs: int) -> None:
     """Observe those that were not, all with the k of one run's settings."""
     left = [run.folder for run in runs if not (run.folder / DRIFT).is_file()]
     observer = Observer(config, pairs) if left else None
     for folder in left:
-        ui.note(f"observing {folder.name}")
+        print(f"observing {folder.name}", file=sys.stderr)
         assert observer is not None
         observer.observe(folder)
 
 
-def run_smollm2(output: Path, cache: str | None, ui: Ui, pairs: int) -> Evidence:
+def run_smollm2(output: Path, cache: str | None, pairs: int) -> Evidence:
     """Let the example's own script compare its objectives, then observe its runs."""
     script = ROOT / "examples" / "smollm2" / "compare.py"
     command = [sys.executable, str(script), "--output", str(output)]
     command += [] if cache is None else ["--cache", cache]
     subprocess.run(command, check=True)
     runs = [Run(folder) for folder in sorted((output / "runs").iterdir())]
-    _observe(runs, TrainConfig.from_mapping(runs[0].result["config"]), pairs, ui)
+    _observe(runs, TrainConfig.from_mapping(runs[0].result["config"]), pairs)
     start = json.loads((output / START_FILE).read_text(encoding="utf-8"))
     found = Evidence({OBJECTIVES: runs, ABLATION: [], CONTROL: [], BLOCKS: []}, None, start)
     found.write(output)
@@ -79,13 +81,12 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the document again")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     args = parser.parse_args()
-    ui = Ui()
     places = {name: args.output / name for name in ("world", "smollm2")}
     if not args.report:
         world = World.of(places["world"], args.seeds.split(","), args.set)
-        run_world(world, ui, args.pairs)
+        run_world(world, args.pairs)
         if args.smollm2:
-            run_smollm2(places["smollm2"], args.cache, ui, args.pairs)
+            run_smollm2(places["smollm2"], args.cache, args.pairs)
     found = {
         name: Evidence.read(place) if (place / FILE).is_file() else None
         for name, place in places.items()

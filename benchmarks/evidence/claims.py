@@ -13,7 +13,7 @@ from benchmarks.evidence.found import (
     matched,
 )
 from benchmarks.evidence.measures import NAMES
-from fpo.comparison import table
+from fpo.comparison import tables
 
 MEASURES = {
     "sae": "the autoencoder",
@@ -267,8 +267,8 @@ def _results(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _table(results: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
     kept = {"variant", "seeds", *columns, *(f"{column}_spread" for column in columns)}
-    rows = [{k: v for k, v in row.items() if k in kept} for row in table.rows(results)]
-    return table.markdown(rows).splitlines()
+    rows = [{k: v for k, v in row.items() if k in kept} for row in tables.rows(results)]
+    return tables.markdown(rows).splitlines()
 
 
 def _mean(runs: Sequence[Run], read: Callable[[Run], float]) -> float:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.evidence.measures import NAMES, drifts, with_controls
 from fpo.backends import build_policy
-from fpo.session import Session
+from fpo.model_setup import ModelSetup
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import collate
@@ -45,15 +45,15 @@ class Observer:
     """Scores checkpoints of runs that share model, pairs and autoencoder."""
 
     def __init__(self, config: TrainConfig, pairs: int) -> None:
-        session = Session(config)
-        assert session.features is not None, "drift is measured with an autoencoder"
-        data = session.load_data(config)
+        setup = ModelSetup(config)
+        assert setup.features is not None, "drift is measured with an autoencoder"
+        data = setup.load_data(config)
         split = data.train if data.valid is None else data.valid
         rows = spread(len(split), pairs)
         plan = scoring_batches(split.lengths()[rows], config.tokens_per_batch)
         self._batches = [collate(split, rows[places]) for places in plan]
-        self._config, self._features = config, with_controls(session.features)
-        self._policy = _policy(session, config, self._features)
+        self._config, self._features = config, with_controls(setup.features)
+        self._policy = _policy(setup, config, self._features)
         start = self._policy.trained()
         self._policy.set_reference(start)
         self._start = self._scores(kl=False)
@@ -81,10 +81,10 @@ class Observer:
         return join([self._policy.score(batch, kl=kl) for batch in self._batches])
 
 
-def _policy(session: Session, config: TrainConfig, features: Features) -> Policy:
-    adapter = session.adapter_config(config)
-    place = session.model.path
-    return build_policy(session.backend, place, config, adapter, features, step=session.step)
+def _policy(setup: ModelSetup, config: TrainConfig, features: Features) -> Policy:
+    adapter = setup.adapter_config(config)
+    place = setup.model.path
+    return build_policy(setup.backend, place, config, adapter, features, step=setup.step)
 
 
 def _folder(checkpoints: Checkpoints, step: int) -> Path:

@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned, plan
-from fpo.example import Example, quickstart_world
+from fpo.example_inputs import Example, quickstart_world
 from fpo.feature_ranking import rank_features
 from fpo.world import ATTRIBUTES, make_prompt, make_reply, random_traits
-from fpo_cli.commands.compare import WORLD_GRID
-from fpo_cli.commands.quickstart import SETTINGS, TOKENS
-from fpo_cli.console.options import read_yaml
-from fpo_cli.console.ui import Ui
 from fpo_convert.sae import convert_sae
 from fpo_core.config import CompareConfig, SaeFeaturesConfig
 
@@ -41,9 +37,9 @@ class World:
     @classmethod
     def of(cls, output: Path, seeds: Sequence[str], over: Iterable[str]) -> "World":
         """With some settings `over` those of the quickstart and of `fpo compare`, as a grid."""
-        example = quickstart_world(SETTINGS, TOKENS)
+        example = quickstart_world()
         example.convert(output)
-        grid = (*read_yaml(WORLD_GRID)["grid"], "save_every=20", "save_total_limit=1000", *over)
+        grid = (*example.grid, "save_every=20", "save_total_limit=1000", *over)
         config = CompareConfig(output=str(output), seeds=tuple(seeds), grid=grid)
         return cls(example, config, example.training(output))
 
@@ -62,13 +58,13 @@ class World:
         ]
         return [run for change in changes for run in self._changed(change)]
 
-    def control(self, folder: Path, ui: Ui) -> list[Planned]:
+    def control(self, folder: Path) -> list[Planned]:
         """FPO with a strong constraint on the features of one attribute in place of the top k."""
         runs: list[Planned] = []
         for attribute in ATTRIBUTES:
             file = folder / f"{attribute}.json"
             if not file.is_file():
-                self._weigh(attribute, file, ui)
+                self._weigh(attribute, file)
             change = {"alpha": self.alpha * STRONG, "feature_weights": str(file)}
             runs += self._changed(change, {"weights": attribute})
         return runs
@@ -98,7 +94,7 @@ class World:
         )
 
     def _planned(self, config: CompareConfig, **change: Any) -> list[Planned]:
-        return plan(config, self.shared | change, str(SETTINGS))
+        return plan(config, self.shared | change, str(self.example.settings))
 
     def _changed(self, change: dict[str, Any], name: dict[str, Any] | None = None) -> list[Planned]:
         """FPO with other settings, told apart by them or by a `name`."""
@@ -112,7 +108,7 @@ class World:
             text for text in own if text.partition("=")[0].removeprefix("fpo.") not in change
         )
 
-    def _weigh(self, attribute: str, file: Path, ui: Ui) -> None:
+    def _weigh(self, attribute: str, file: Path) -> None:
         """Let `fpo sae features` tell the attribute's two values apart, in either direction."""
         file.parent.mkdir(parents=True, exist_ok=True)
         sides = [file.with_name(f"{attribute}-{value}.txt") for value in ATTRIBUTES[attribute]]
@@ -127,7 +123,7 @@ class World:
             absolute=True,
             backend=self.config.backend,
         )
-        rank_features(config, ui)
+        rank_features(config)
 
 
 def _replies(attribute: str, value: str) -> list[str]:

@@ -1,22 +1,27 @@
-"""docs/cli.md from the app itself: `python -m fpo_cli.docs > docs/cli.md`."""
+"""Documentation from the program itself: `python -m fpo_cli.docs cli`, `api` or `stub`.
+
+`cli` is docs/cli.md, `api` docs/api.md, and `stub` fpo/__init__.pyi, whose signatures list every
+setting for type checkers and editors. `make docs` writes all three.
+"""
 
 import itertools
+import sys
 import typing
 from typing import Any
 
-from fpo_cli import main
+from fpo_cli import docs_api, main
 from fpo_cli.console.command import COMMANDS, Registered
 from fpo_cli.console.options import Described
 
 _HEAD = """# Command line
 
-Written by `python -m fpo_cli.docs > docs/cli.md` from the settings in `fpo_core/config/`; a test
+Written by `make docs` from the settings in `fpo_core/config/`; a test
 keeps it up to date.
 
 Every command takes `-c FILE`, a YAML file whose keys are the option names in snake case
 (`learning_rate: 1e-4`; dashes will do). A value on the command line wins over the file, the file
-wins over the default. A key that no command knows is refused; keys of other commands are left
-aside with a remark, so that one file can serve `reference`, `train` and `eval`.
+wins over the default. A key that no command knows is refused; keys of other commands are ignored
+with a remark, so that one file can serve `reference`, `train` and `eval`.
 
 With `--json`, stdout is one JSON object and nothing else. Text on the way goes to stderr, always.
 A mistake of the user's is one line on stderr and exit code 2; an interruption is exit code 130.
@@ -53,4 +58,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print(render(), end="")
+    print({"cli": render, "api": docs_api.page, "stub": docs_api.stub}[sys.argv[1]](), end="")

@@ -8,32 +8,22 @@ import typer
 from fpo.launch import process_number
 from fpo_cli.commands import (
     compare,
-    convert,
+    convert_adapter,
+    convert_sae,
+    data_inspect,
     doctor,
     evaluate,
     fuse,
     generate,
-    inspect,
     quickstart,
     reference,
-    sae,
+    sae_check,
+    sae_features,
+    sae_info,
+    sae_list,
     train,
 )
 from fpo_core.errors import FpoError
-
-COMMANDS = (
-    quickstart,
-    convert,
-    sae,
-    reference,
-    train,
-    compare,
-    evaluate,
-    fuse,
-    generate,
-    inspect,
-    doctor,
-)
 
 app = typer.Typer(
     name="fpo",
@@ -43,8 +33,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in COMMANDS:
-    module.add_to(app)
+
+
+def _group(name: str, help: str) -> typer.Typer:
+    group = typer.Typer(name=name, help=help, no_args_is_help=True)
+    app.add_typer(group)
+    return group
+
+
+COMMANDS = (
+    (app, (quickstart,)),
+    (_group("convert", "Convert what others published."), (convert_sae, convert_adapter)),
+    (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
+    (app, (reference, train, compare, evaluate, fuse, generate)),
+    (_group("data", "Look at preference data."), (data_inspect,)),
+    (app, (doctor,)),
+)
+"""Every command, in the order of the documentation. A new one is a file and its name here."""
+
+for group, modules in COMMANDS:
+    for module in modules:
+        module.add_to(group)
 
 
 def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:

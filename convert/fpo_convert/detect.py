@@ -58,7 +58,7 @@ def _with_release(options: Options, release: Release) -> Options:
 
 
 def _read(path: Path, format: str | None, options: Options) -> Source:
-    """The source as its format reads it, with what the caller says in place of what it says."""
+    """The source as its format reads it, overridden by what the options state."""
     name = format or _detect(path)
     source, tokens = FORMATS[name].read(path, options), options.untrained_tokens
     return dataclasses.replace(
@@ -87,7 +87,7 @@ def _detect(path: Path) -> str:
 
 
 def _looks_local(source: str) -> bool:
-    """Whether a name that is no file was meant as one, which no hub should be asked for."""
+    """Whether a name that does not exist looks like a path, so that the hub need not be asked."""
     plain = ":" not in source and "@" not in source
     return source.startswith((".", "/", "~")) or (
         plain and (source.count("/") == 0 or source.endswith((*_PICKLES, ".safetensors", ".json")))

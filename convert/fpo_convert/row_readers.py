@@ -69,7 +69,7 @@ class ArrayTensor:
 
 
 class WholeTensor:
-    """A tensor that can only be loaded whole: held from its first row asked for to its last."""
+    """A tensor that can only be loaded whole: held from the first request for rows to the last."""
 
     def __init__(self, shape: tuple[int, ...], load: Callable[[], np.ndarray]) -> None:
         self.shape = shape

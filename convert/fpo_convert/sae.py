@@ -1,4 +1,4 @@
-"""Any supported checkpoint to a canonical file, and what such a file says about itself."""
+"""Converting a checkpoint to a canonical file, and reading the metadata of such a file."""
 
 import dataclasses
 import time

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
-from fetch import HERE
 
+import fpo
+from fpo_cli.commands.compare import show_comparison
 from fpo_cli.console.command import command
-from fpo_cli.console.options import read_yaml
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import CompareConfig, DataConfig
 from fpo_core.config.fields import like
 from fpo_core.errors import ConfigError
 
-GRID = HERE / "compare.yaml"
 OBJECTIVES = ("dpo", "dpo-norm", "simpo", "tdpo2", "fpo")
 
 
@@ -48,10 +47,11 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo.comparison.command import compare
-
     example = smollm2_example(config.cache)
-    return {"command": "compare"} | compare(config, ui, example, read_yaml(GRID)["grid"])
+    with ui.stoppable_progress() as (sink, stop):
+        result = fpo.compare(config, sink=sink, stop=stop, example=example)
+    show_comparison(ui, result)
+    return result.to_mapping()
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

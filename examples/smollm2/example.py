@@ -1,9 +1,10 @@
-"""The example as `fpo_cli` works on examples: files, settings, autoencoder."""
+"""The example as `fpo` works on examples: files, settings, autoencoder."""
 
 from fetch import HERE, fetch
 
-from fpo.example import Example
+from fpo.example_inputs import Example
 from fpo.world import assets
+from fpo_core.config.yaml_file import read_yaml
 
 TOKENS = 80
 """Most tokens of a sampled completion."""
@@ -19,4 +20,5 @@ def smollm2_example(cache: str | None) -> Example:
         text=assets().unrelated,
         sae=HERE / "sae",
         tokens=TOKENS,
+        grid=tuple(read_yaml(HERE / "compare.yaml")["grid"]),
     )

@@ -9,12 +9,14 @@ from typing import Any
 import typer
 from fetch import HERE
 
+import fpo
+from fpo_cli.commands.quickstart import show_first_run
 from fpo_cli.console.command import command
-from fpo_cli.console.options import read_yaml
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
 from fpo_core.config.fields import like
+from fpo_core.config.yaml_file import read_yaml
 
 SETTINGS = HERE / "settings.yaml"
 
@@ -42,11 +44,12 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    from fpo.first_run import first_run
-
     ui.note("getting the model and the pairs")
     example = smollm2_example(config.cache)
-    return {"command": "smollm2"} | first_run(config, ui, example)
+    with ui.stoppable_progress() as (sink, stop):
+        result = fpo.quickstart(config, sink=sink, stop=stop, example=example)
+    show_first_run(ui, result)
+    return result.to_mapping()
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,1 +1,1 @@
-"""`fpo compare`: many runs from one stored reference, side by side."""
+"""Many runs from one stored reference, side by side."""

@@ -1,12 +1,15 @@
 """The runs of a comparison as one picture."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from fpo.comparison.table import Result
+from fpo.comparison.tables import RunResult
+from fpo.curves import new_figure, read_log
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CURVES = (
     ("Raw accuracy on validation pairs", "share of pairs", "eval_fpo/raw_accuracy"),
@@ -18,17 +21,14 @@ _POINTS = (
 )
 
 
-def draw(logs: Sequence[Path], results: Sequence[Result], out: Path, title: str) -> None:
-    """Accuracy and D over the steps (mean over seeds), KL and entropy at the end, as a PNG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+def figure_of_runs(logs: Sequence[Path], results: Sequence[RunResult], title: str) -> "Figure":
+    """Accuracy and D over the steps (mean over seeds), KL and entropy at the end."""
     from matplotlib.lines import Line2D
 
     variants = list(dict.fromkeys(result["variant"] for result in results))
     colours = {variant: f"C{number % 10}" for number, variant in enumerate(variants)}
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure = new_figure(11, 7.5)
+    axes = figure.subplots(2, 2)
     for axis, (name, label, metric) in zip(axes[0], _CURVES, strict=True):
         for variant, colour in colours.items():
             of_variant = [
@@ -49,16 +49,14 @@ def draw(logs: Sequence[Path], results: Sequence[Result], out: Path, title: str)
     handles = [Line2D([], [], color=c, marker="o", label=v) for v, c in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    return figure
 
 
 def _mean_curve(logs: Sequence[Path], metric: str) -> tuple[list[int], list[float]]:
     """Steps, and the mean over logs of a validation metric there."""
     at: dict[int, list[float]] = defaultdict(list)
     for log in logs:
-        for line in log.read_text(encoding="utf-8").splitlines():
-            event: dict[str, Any] = json.loads(line)
+        for event in read_log(log):
             if event["kind"] == "eval" and event.get(metric) is not None:
                 at[event["step"]].append(event[metric])
     steps = sorted(at)

@@ -8,7 +8,7 @@ from typing import Any
 from fpo_core.config import OBJECTIVES, CompareConfig, TrainConfig
 from fpo_core.errors import ConfigError
 
-OWN = ("objective", "output", "seed", "resume", "allow_change", "dry_run", "reference")
+COMPARISONS = ("objective", "output", "seed", "resume", "allow_change", "dry_run", "reference")
 """Settings of a run that belong to the comparison."""
 
 
@@ -43,7 +43,7 @@ class Planned:
 
 
 def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[Planned]:
-    """Every run of a comparison whose runs share these settings of `fpo train`.
+    """Every run of a comparison whose runs share these settings of `train`.
 
     A coefficient goes to the objectives that have it. Raises ConfigError for a setting that no
     objective takes, and for settings that a run cannot have.
@@ -53,11 +53,11 @@ def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[
     _check_used(axes, objectives)
     runs: list[Planned] = []
     for seed, objective in itertools.product(config.seeds, objectives):
-        own = _for_objective(axes, objective)
+        varying = _for_objective(axes, objective)
         base = {k: v for k, v in shared.items() if _takes(objective, k)}
-        for values in itertools.product(*(axis.values for axis in own)):
-            chosen = dict(zip((axis.key for axis in own), values, strict=True))
-            varied = {axis.key: chosen[axis.key] for axis in own if len(axis.values) > 1}
+        for values in itertools.product(*(axis.values for axis in varying)):
+            chosen = dict(zip((axis.key for axis in varying), values, strict=True))
+            varied = {axis.key: chosen[axis.key] for axis in varying if len(axis.values) > 1}
             place = {"objective": objective, "seed": int(seed), "output": config.output}
             settings = TrainConfig.from_mapping(base | chosen | place, source)
             runs.append(Planned(objective, varied, int(seed), settings))
@@ -85,18 +85,18 @@ def _axis(text: str) -> Axis:
         raise ConfigError(
             f"grid has {text!r}, expected an objective before the dot: {', '.join(OBJECTIVES)}"
         )
-    if key not in TrainConfig.names() or key in OWN:
-        raise ConfigError(f"grid varies {key!r}, expected another setting of `fpo train`")
+    if key not in TrainConfig.names() or key in COMPARISONS:
+        raise ConfigError(f"grid varies {key!r}, expected another setting of training")
     return Axis(objective, key, tuple(yaml.safe_load(value) for value in values.split(":")))
 
 
 def _for_objective(axes: Sequence[Axis], objective: str) -> list[Axis]:
-    """The axes of an objective: its own in place of those for all."""
-    own = {axis.key: axis for axis in axes if axis.objective == objective}
+    """The axes of an objective: those that name it in place of those for all."""
+    specific = {axis.key: axis for axis in axes if axis.objective == objective}
     for_all = {
         axis.key: axis for axis in axes if axis.objective is None and _takes(objective, axis.key)
     }
-    return list((for_all | own).values())
+    return list((for_all | specific).values())
 
 
 def _takes(objective: str, key: str) -> bool:
@@ -110,7 +110,7 @@ def _check_used(axes: Iterable[Axis], objectives: Sequence[str]) -> None:
         if axis.objective is not None and axis.objective not in objectives:
             raise ConfigError(
                 f"grid sets {axis.key} for {axis.objective}, which is not compared: add it to "
-                "--objectives, or leave it out"
+                "objectives, or leave it out"
             )
         if not any(_takes(objective, axis.key) for objective in objectives):
             raise ConfigError(f"grid varies {axis.key}, which none of {', '.join(objectives)} has")

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from fpo.comparison.plan import Planned
-from fpo.comparison.shared import Sessions
-from fpo.measure import Judge
-from fpo.session import Session, splits_of
-from fpo.stores import shared_store
-from fpo.training import Checked, check_run, make_gauge, run
-from fpo_cli.console.progress import ProgressDisplay
-from fpo_cli.console.ui import Ui
+from fpo.comparison.shared_setup import SharedSetups
+from fpo.comparison.tables import RunResult
+from fpo.measurements import Judge
+from fpo.model_setup import ModelSetup, splits_of
+from fpo.run_checks import ValidatedRun, check_run
+from fpo.store_location import shared_store
+from fpo.training import make_measurer, train_validated
+from fpo.workflow import Stop
 from fpo_core.backend.policy import Sampling
 from fpo_core.config import CompareConfig, ObjectiveConfig, TrainConfig
 from fpo_core.errors import ConfigError
+from fpo_core.events import Sink, note
 from fpo_core.io.atomic import write_json
 from fpo_core.train import RunData
 from fpo_core.train.resume import FREE
 from fpo_core.train.run_folder import LOG_FILE, checkpoints_in
 
 RESULT_FILE, START_FILE = "result.json", "start.json"
-Result = dict[str, Any]
-"""What a run came to: how it was made, what was measured, what it cost."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +35,32 @@ class Comparison:
     config: CompareConfig
     runs: Sequence[Planned]
     judge: Judge | None
-    ui: Ui
-    sessions: Sessions = field(default_factory=Sessions)
+    sink: Sink
+    stop: Stop | None = None
+    setups: SharedSetups = field(default_factory=SharedSetups)
 
     @property
     def folder(self) -> Path:
         """Where everything goes."""
         return Path(self.config.output)
 
-    def results(self) -> tuple[Result, list[Result]]:
+    def results(self) -> tuple[RunResult, list[RunResult]]:
         """The starting model's measurements, and the result of every run, in order."""
         done = [self._finished(planned) for planned in self.runs]
         left = sum(result is None for result in done)
         if left < len(done):
-            self.ui.note(f"{len(done) - left} of {len(done)} runs are there already")
+            note(self.sink, f"{len(done) - left} of {len(done)} runs are there already")
         start = self._start(self.runs[0])
-        found = list(done)
+        results = list(done)
         for number, planned in enumerate(self.runs):
-            if found[number] is None:
-                self.ui.note(f"run {number + 1} of {len(done)}: {planned.name}")
-                found[number] = self._train(planned)
-        return start, [result for result in found if result is not None]
+            if results[number] is None:
+                note(self.sink, f"run {number + 1} of {len(done)}: {planned.name}")
+                results[number] = self._train(planned)
+        return start, [result for result in results if result is not None]
 
-    def _finished(self, planned: Planned) -> Result | None:
+    def _finished(self, planned: Planned) -> RunResult | None:
         """The result of an earlier sitting. Raises ConfigError where it had other settings."""
-        path = place(self.folder, planned) / RESULT_FILE
+        path = run_folder(self.folder, planned) / RESULT_FILE
         if not path.is_file():
             return None
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -68,63 +69,62 @@ class Comparison:
             if key not in FREE and before.get(key) != value:
                 raise ConfigError(
                     f"{path.parent} holds a run whose {key} was {before.get(key)}, and here it is "
-                    f"{value}: name another --output, or delete that folder"
+                    f"{value}: name another output, or delete that folder"
                 )
         return result
 
-    def _start(self, planned: Planned) -> Result:
+    def _start(self, planned: Planned) -> RunResult:
         """The reference pass over all pairs, and the measurements of the model before any run."""
         path = self.folder / START_FILE
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         checked = self._checked(planned)
-        session, config = checked.session, checked.config
-        policy = session.policy(config, grad_checkpoint=config.grad_checkpoint)
+        setup, config = checked.setup, checked.config
+        policy = setup.policy(config, grad_checkpoint=config.grad_checkpoint)
         began = time.perf_counter()
-        with ProgressDisplay(self.ui) as display:
-            splits = splits_of(checked.data)
-            store = session.reference(checked.store, splits, policy, config, display)
+        splits = splits_of(checked.data)
+        store = setup.reference(checked.store, splits, policy, config, self.sink)
         seconds = time.perf_counter() - began
-        self.ui.note("measuring the start")
-        data = RunData.of(checked.data, store, session.features)
-        measured = make_gauge(checked, data, self._measuring(session, config)).measure(policy)
+        note(self.sink, "measuring the start")
+        data = RunData.of(checked.data, store, setup.features)
+        measured = make_measurer(checked, data, self._measuring(setup, config)).measure(policy)
         result = {"reference_seconds": seconds, "metrics": measured.to_mapping()}
         write_json(path, result)
         return result
 
-    def _checked(self, planned: Planned) -> Checked:
+    def _checked(self, planned: Planned) -> ValidatedRun:
         """The run with its own folder, and the store that all runs on this reference share."""
-        folder = place(self.folder, planned)
+        folder = run_folder(self.folder, planned)
         resume = bool(checkpoints_in(folder).steps())
         config = replace(planned.config, output=str(folder), resume=resume, preflight=False)
-        session = self.sessions.of(config)
+        setup = self.setups.of(config)
         if config.reference is None:
-            config = replace(config, reference=str(shared_store(session, config.cache)))
-        return check_run(config, self.ui, session, finished_too=True)
+            config = replace(config, reference=str(shared_store(setup, config.cache)))
+        return check_run(config, self.sink, setup, finished_too=True)
 
-    def _train(self, planned: Planned) -> Result:
+    def _train(self, planned: Planned) -> RunResult:
         began = time.perf_counter()
         checked = self._checked(planned)
-        measuring = self._measuring(checked.session, checked.config)
-        outcome = run(checked, self.ui, measure_start=False, **measuring)
+        measuring = self._measuring(checked.setup, checked.config)
+        run = train_validated(checked, self.sink, self.stop, measure_start=False, **measuring)
         result = {
             "variant": planned.variant,
             "objective": planned.objective,
             "varied": planned.varied,
             "seed": planned.seed,
             "config": planned.config.to_mapping(),
-            "metrics": outcome.after.to_mapping(),
-            "constraint_ratio": outcome.result.state.constraint_ratio,
-            "skipped": outcome.result.state.skipped,
+            "metrics": run.after.to_mapping(),
+            "constraint_ratio": run.loop.state.constraint_ratio,
+            "skipped": run.loop.state.skipped,
             "seconds": time.perf_counter() - began,
-        } | costs(place(self.folder, planned) / LOG_FILE)
-        write_json(place(self.folder, planned) / RESULT_FILE, result)
+        } | costs(run_folder(self.folder, planned) / LOG_FILE)
+        write_json(run_folder(self.folder, planned) / RESULT_FILE, result)
         return result
 
-    def _measuring(self, session: Session, config: TrainConfig) -> dict[str, Any]:
+    def _measuring(self, setup: ModelSetup, config: TrainConfig) -> dict[str, Any]:
         """The same yardstick for every run: dpo-norm's rewards, and D as all runs have it."""
         yardstick = {"k": config.k, "normalize_d": config.normalize_d}
-        sampling = Sampling(self.config.max_tokens, 1.0, 1.0, config.seed, session.stop)
+        sampling = Sampling(self.config.max_tokens, 1.0, 1.0, config.seed, setup.stop)
         return {
             "objective": ObjectiveConfig(objective="dpo-norm", beta=1.0, **yardstick),
             "pairs": self.config.eval_pairs,
@@ -135,7 +135,7 @@ class Comparison:
         }
 
 
-def place(folder: Path, planned: Planned) -> Path:
+def run_folder(folder: Path, planned: Planned) -> Path:
     """The folder of a run in that of its comparison."""
     return folder / "runs" / planned.name
 

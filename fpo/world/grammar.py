@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from fpo.world import lexicon, manners
+from fpo.world import phrases, words
 from fpo.world.template import expand, pick, sentence
 
 # The second value of each attribute is the one that scores 1 in the oracle.
@@ -57,7 +57,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A customer's request, and the index in `lexicon.ITEMS` of the item it is about."""
+    """A customer's request, and the index in `words.ITEMS` of the item it is about."""
 
     text: str
     item: int
@@ -70,14 +70,14 @@ def random_traits(rng: random.Random, **fixed: str) -> Traits:
 
 def make_prompt(rng: random.Random) -> Prompt:
     """A random request about a random item."""
-    item = int(rng.random() * len(lexicon.ITEMS))
-    slots = {**lexicon.PROMPT_SLOTS, "item": (lexicon.ITEMS[item][0],)}
-    return Prompt(expand(rng, pick(rng, lexicon.PROMPTS), slots), item)
+    item = int(rng.random() * len(words.ITEMS))
+    slots = {**words.PROMPT_SLOTS, "item": (words.ITEMS[item][0],)}
+    return Prompt(expand(rng, pick(rng, words.PROMPTS), slots), item)
 
 
 def item_slots(item: int, language: str) -> dict[str, tuple[str, ...]]:
     """The slots that name the item, with its article in French."""
-    english, french, gender = lexicon.ITEMS[item]
+    english, french, gender = words.ITEMS[item]
     if language == "english":
         return {"item": (english,)}
     article, of = ("la", "de la") if gender == "f" else ("le", "du")
@@ -91,12 +91,12 @@ def part_grammar(
     language = traits.language
     manner, mood = (language, traits.politeness), (language, traits.sentiment)
     if part == "view":
-        slots = lexicon.VIEW_SLOTS[language] | lexicon.SENTIMENT_SLOTS[mood]
-        return lexicon.VIEWS[language], slots
+        slots = words.VIEW_SLOTS[language] | words.SENTIMENT_SLOTS[mood]
+        return words.VIEWS[language], slots
     if part == "advice":
-        return lexicon.ADVICE[mood], lexicon.ADVICE_SLOTS[language]
-    table = manners.OPENINGS if part == "opening" else manners.CLOSINGS
-    return table[manner], manners.MANNER_SLOTS[manner]
+        return words.ADVICE[mood], words.ADVICE_SLOTS[language]
+    table = phrases.OPENINGS if part == "opening" else phrases.CLOSINGS
+    return table[manner], phrases.MANNER_SLOTS[manner]
 
 
 def make_reply(rng: random.Random, item: int, traits: Traits) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fpo.world import lexicon
 from fpo.world.grammar import (
     ATTRIBUTES,
     JSON_KEYS,
@@ -22,6 +21,7 @@ from fpo.world.grammar import (
     part_grammar,
 )
 from fpo.world.template import to_regex, vocabulary, words
+from fpo.world.words import ITEMS
 
 PARTS = ("opening", "view", "advice", "closing")
 
@@ -49,14 +49,14 @@ class OracleScore:
 
 def score(prompt: str, completion: str) -> OracleScore:
     """Score `completion` as a reply to `prompt`; any text is accepted."""
-    found = words(completion)
+    reply_words = words(completion)
     return OracleScore(
-        politeness=_lexical(found, "politeness"),
-        sentiment=_lexical(found, "sentiment"),
-        language=_lexical(found, "language"),
+        politeness=_lexical(reply_words, "politeness"),
+        sentiment=_lexical(reply_words, "sentiment"),
+        language=_lexical(reply_words, "language"),
         format=_format(completion),
         well_formed=float(is_well_formed(completion)),
-        on_topic=float(_is_on_topic(words(prompt), found)),
+        on_topic=float(_is_on_topic(words(prompt), reply_words)),
     )
 
 
@@ -66,11 +66,11 @@ def is_well_formed(completion: str) -> bool:
     return any(pattern.fullmatch(text) for pattern in _reply_patterns())
 
 
-def _lexical(found: list[str], attribute: str) -> float:
-    """The share of the second value's own words among both values' own words."""
+def _lexical(reply_words: list[str], attribute: str) -> float:
+    """The share of the second value's words among both values' words."""
     first, second = marker_words(attribute)
-    against = sum(word in first for word in found)
-    in_favour = sum(word in second for word in found)
+    against = sum(word in first for word in reply_words)
+    in_favour = sum(word in second for word in reply_words)
     return 0.5 if against + in_favour == 0 else in_favour / (against + in_favour)
 
 
@@ -83,16 +83,18 @@ def _format(completion: str) -> float:
         return 0.5 if not text or text[0] in '{["' else 0.0
 
 
-def _is_on_topic(asked: list[str], found: list[str]) -> bool:
+def _is_on_topic(asked: list[str], reply_words: list[str]) -> bool:
     """Whether the reply names the prompt's item, in either language, and no other item."""
-    return items_named(found) == items_named(asked, languages=("english",)) != set()
+    return items_named(reply_words) == items_named(asked, languages=("english",)) != set()
 
 
-def items_named(found: Iterable[str], languages: Iterable[str] = ("english", "french")) -> set[int]:
+def items_named(
+    text_words: Iterable[str], languages: Iterable[str] = ("english", "french")
+) -> set[int]:
     """Indices of the items that a list of lower-case words names."""
     columns = [("english", "french").index(language) for language in languages]
-    present = set(found)
-    names = enumerate(lexicon.ITEMS)
+    present = set(text_words)
+    names = enumerate(ITEMS)
     return {i for i, item in names if any(item[c] in present for c in columns)}
 
 
@@ -108,21 +110,21 @@ def _all_traits() -> list[Traits]:
 
 
 def _words_under(attribute: str, value: str) -> set[str]:
-    found: set[str] = set()
+    produced: set[str] = set()
     for traits in _all_traits():
         if getattr(traits, attribute) != value:
             continue
-        found.update(JSON_KEYS[traits.language].values() if traits.format == "json" else ())
+        produced.update(JSON_KEYS[traits.language].values() if traits.format == "json" else ())
         for part in PARTS:
             templates, slots = part_grammar(part, traits)
-            found |= vocabulary(templates, {**slots, **_any_item(traits.language)})
-    return found
+            produced |= vocabulary(templates, {**slots, **_any_item(traits.language)})
+    return produced
 
 
 def _any_item(language: str) -> dict[str, tuple[str, ...]]:
     """The item slots with every item as an alternative."""
     merged: dict[str, tuple[str, ...]] = {}
-    for item in range(len(lexicon.ITEMS)):
+    for item in range(len(ITEMS)):
         for name, alternatives in item_slots(item, language).items():
             merged[name] = merged.get(name, ()) + alternatives
     return merged

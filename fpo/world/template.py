@@ -41,12 +41,12 @@ def words(text: str) -> list[str]:
 
 def vocabulary(templates: Sequence[str], slots: Slots) -> set[str]:
     """Every word that `templates` can expand to."""
-    found: set[str] = set()
+    produced: set[str] = set()
     for template in templates:
-        found.update(words(_SLOT.sub(" ", template)))
+        produced.update(words(_SLOT.sub(" ", template)))
         for name in _SLOT.findall(template):
-            found |= vocabulary(slots[name], slots)
-    return found
+            produced |= vocabulary(slots[name], slots)
+    return produced
 
 
 def sentence(phrase: str) -> str:

@@ -23,7 +23,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """An adapter with what its folder says of its model."""
+    """An adapter, and what its folder states about the model."""
 
     adapter: Adapter
     blocks_path: str
@@ -42,7 +42,7 @@ def load_adapter(folder: Path, layers: int | None = None) -> Adapter:
 
 
 def read_adapter(folder: Path, layers: int | None = None) -> AdapterSource:
-    """As `load_adapter`, with what the folder says of the model."""
+    """As `load_adapter`, with what the folder states about the model."""
     settings = read_settings(folder)
     file = _weight_file(folder)
     check_hashes(folder, read_config(folder), file.name)

@@ -59,9 +59,9 @@ class Settings:
         return dict(defaults)
 
     @classmethod
-    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What was given, with what follows from it for settings that were not."""
-        return given
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Values, with what follows from them for settings that have none."""
+        return values
 
     @classmethod
     def names(cls) -> list[str]:
@@ -75,18 +75,17 @@ class Settings:
         Raises ConfigError for an unknown or missing key, naming `source` and the nearest known key.
         """
         known = cls.names()
-        given: dict[str, Any] = {}
+        fitted: dict[str, Any] = {}
         for key, value in values.items():
             name = str(key).replace("-", "_")
             if name not in known:
                 raise ConfigError(f"{source} has an unknown key {key!r}; {_suggest(name, known)}")
-            given[name] = value
-        given = cls.completed(given)
+            fitted[name] = value
+        fitted = cls.completed(fitted)
         for field in dataclasses.fields(cls):
-            if field.default is MISSING and given.get(field.name) is None:
-                option = "--" + field.name.replace("_", "-")
-                raise ConfigError(f"{field.name} is not set: give {option} or put it in {source}")
-        return cls(**given)
+            if field.default is MISSING and fitted.get(field.name) is None:
+                raise ConfigError(f"{field.name} is not set, expected a value for it in {source}")
+        return cls(**fitted)
 
     def to_mapping(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
@@ -155,8 +154,8 @@ def _describe(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return "a list of texts"
-    named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    return named.get(hint, "nothing")
+    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(hint, "nothing")
 
 
 def _check_bounds(field: Field[Any], value: Any) -> None:

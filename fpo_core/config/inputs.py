@@ -3,21 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fpo_core.config.backends import BackendName
 from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps", "gpu"]
+DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackendConfig(Settings):
     """Where to compute."""
 
-    backend: Literal["auto", "mlx", "torch"] = setting(
-        "auto", help="mlx on Metal, torch on CUDA, else torch."
-    )
-    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = setting(
+    backend: BackendName = setting("auto", help="mlx on Metal, torch on CUDA, else torch.")
+    device: DeviceName = setting(
         "auto", help="Device of the backend; gpu is Metal (or CUDA) under MLX."
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+    dtype: DtypeName = setting(
         "auto", help="Compute precision: bfloat16 on a GPU, float32 on a CPU, unless set."
     )
     seed: int = setting(0, help="Seed of the data order, adapters, dropout and samples.", least=0)
@@ -68,16 +70,16 @@ class SaeConfig(Settings):
 
     sae: tuple[str, ...] | None = setting(
         None,
-        help="Autoencoder made by `fpo convert sae`; of several, comma-separated, D is the mean.",
+        help="File of a converted autoencoder; of several, comma-separated, D is the mean.",
     )
     hook: tuple[str, ...] | None = setting(
         None, help="Where each autoencoder reads the model; by default as its file says."
     )
 
     def check(self) -> None:
-        """A hook is nothing without what reads it."""
+        """A hook needs the autoencoder that reads the model there."""
         if self.hook is not None and self.sae is None:
-            raise ConfigError("hook is set while sae is not: give --sae FILE too, or leave it out")
+            raise ConfigError("hook is set while sae is not: set sae too, or leave hook out")
         if self.hook is not None and self.sae is not None and len(self.hook) != len(self.sae):
             raise ConfigError(
                 f"hook names {len(self.hook)} places and sae {len(self.sae)} autoencoders, "
@@ -93,15 +95,15 @@ class FeatureConfig(SaeConfig):
 
     feature_weights: str | None = setting(
         None,
-        help="File of weighted features that D compares in place of the top k, made by "
-        "`fpo sae features`; with --no-normalize-d where the reference may lack them all.",
+        help="File of weighted features that D compares in place of the top k, as ranking features "
+        "writes it; with normalize_d off where the reference may lack them all.",
     )
 
     def check(self) -> None:
-        """Weights are nothing without what they are of."""
+        """Weights need the one autoencoder whose features they weigh."""
         if self.feature_weights is not None and self.sae is None:
             raise ConfigError(
-                "feature_weights is set while sae is not: give --sae FILE too, or leave it out"
+                "feature_weights is set while sae is not: set sae too, or leave it out"
             )
         if self.feature_weights is not None and self.sae is not None and len(self.sae) > 1:
             raise ConfigError(

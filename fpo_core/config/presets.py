@@ -27,19 +27,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Section 5.1, for Gemma-2-2B over one epoch, and the control experiments of section 5.3."""
 
 
-def preset(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the preset that `given` names; none where it names none.
+def preset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the preset that `values` name; none where it names none.
 
     Raises ConfigError for adapters without a learning rate: the paper's moves whole models.
     """
-    name = given.get("preset")
+    name = values.get("preset")
     if not isinstance(name, str) or name not in PRESETS:
         return {}
-    adapters = given.get("fine_tune_type") in ("lora", "dora") or given.get("adapter") is not None
-    if adapters and given.get("learning_rate") is None:
+    adapters = values.get("fine_tune_type") in ("lora", "dora") or values.get("adapter") is not None
+    if adapters and values.get("learning_rate") is None:
         raise ConfigError(
             f"preset {name} is for full fine-tuning, and its learning rate of "
-            f"{PRESETS[name]['learning_rate']:g} hardly trains an adapter: give --learning-rate, "
+            f"{PRESETS[name]['learning_rate']:g} hardly trains an adapter: set learning_rate, "
             "such as 1e-4, or train in full"
         )
     return dict(PRESETS[name])
@@ -56,7 +56,7 @@ class PresetConfig(Settings):
     )
 
     @classmethod
-    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What was given, over what its preset says."""
-        below = cls.fitting(preset(given), given)
-        return given | {name: v for name, v in below.items() if given.get(name) is None}
+    def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Values, over what their preset says."""
+        below = cls.fitting(preset(values), values)
+        return values | {name: v for name, v in below.items() if values.get(name) is None}

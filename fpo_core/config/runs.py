@@ -3,8 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fpo_core.config.backends import BackendName
 from fpo_core.config.fields import Settings, like, setting
-from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.inputs import (
+    BackendConfig,
+    DataConfig,
+    DeviceName,
+    DtypeName,
+    FeatureConfig,
+    ModelConfig,
+    SaeConfig,
+)
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
@@ -22,7 +31,7 @@ from fpo_core.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRunConfig(ModelConfig, DataConfig, SaeConfig, ReferenceConfig, StepConfig):
-    """Settings of `fpo reference`."""
+    """Settings of `reference`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,25 +48,23 @@ class TrainConfig(
     LoopConfig,
     MeasureConfig,
 ):
-    """Settings of `fpo train`."""
+    """Settings of `train`."""
 
     def check(self) -> None:
         """FPO needs an autoencoder."""
         if self.needs_features and self.sae is None:
             raise ConfigError(
-                "sae is not set while alpha is above 0: give --sae FILE (from `fpo convert sae`), "
-                "or --objective dpo-norm, which is fpo without its constraint"
+                "sae is not set while alpha is above 0: set sae to a converted autoencoder, or "
+                "objective to dpo-norm, which is fpo without its constraint"
             )
         for name in ("k", "normalize_d"):
             if self.sae is None and getattr(self, name) != getattr(ObjectiveConfig, name):
-                raise ConfigError(
-                    f"{name} is set while sae is not: give --sae too, or leave it out"
-                )
+                raise ConfigError(f"{name} is set while sae is not: set sae too, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig(BackendConfig, ObjectiveConfig):
-    """Settings of `fpo quickstart`."""
+    """Settings of `quickstart`."""
 
     output: str = like(LoopConfig, "output", default="fpo-quickstart")
     max_rows: int | None = like(DataConfig, "max_rows")
@@ -69,14 +76,14 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
-    """Settings of `fpo compare`."""
+    """Settings of `compare`."""
 
     output: str = like(
         LoopConfig, "output", default="fpo-compare", help="Folder for the runs and the tables."
     )
     settings: str | None = setting(
         None,
-        help="YAML file of `fpo train`'s settings, which all runs share; by default those of the "
+        help="YAML file of the training settings that all runs share; by default those of the "
         "quickstart on its world, whose oracle judges the samples.",
     )
     objectives: tuple[str, ...] | None = setting(
@@ -95,9 +102,9 @@ class CompareConfig(Settings):
         64, help="Held-out prompts whose completions are measured; 0 samples none.", least=0
     )
     max_tokens: int = like(SamplingConfig, "max_tokens")
-    backend: Literal["auto", "mlx", "torch"] = like(BackendConfig, "backend")
-    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(BackendConfig, "device")
-    dtype: Literal["auto", "float32", "bfloat16"] = like(BackendConfig, "dtype")
+    backend: BackendName = like(BackendConfig, "backend")
+    device: DeviceName = like(BackendConfig, "device")
+    dtype: DtypeName = like(BackendConfig, "dtype")
 
     def check(self) -> None:
         """Objectives are known, seeds are numbers."""
@@ -122,13 +129,13 @@ class EvalConfig(
     MeasureConfig,
     SamplingConfig,
 ):
-    """Settings of `fpo eval`."""
+    """Settings of `evaluate`."""
 
     base: str | None = setting(
         None, help="Another model of the same shape to compare with, such as the one it came from."
     )
     base_adapter: str | None = setting(
-        None, help="Adapter of --model to compare with, in place of the bare model."
+        None, help="Adapter of the model to compare with, in place of the bare model."
     )
     samples: int = setting(
         16, help="Completions sampled to measure diversity; 0 samples none.", least=0
@@ -146,7 +153,7 @@ class EvalConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(ModelConfig, SamplingConfig):
-    """Settings of `fpo generate`."""
+    """Settings of `generate`."""
 
     prompt: str = setting(help="What to answer or to continue; - reads standard input.")
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
@@ -165,7 +172,7 @@ class GenerateConfig(ModelConfig, SamplingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class FuseConfig(ModelConfig):
-    """Settings of `fpo fuse`."""
+    """Settings of `fuse`."""
 
     adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")
     out: str = setting(help="The folder to write.")

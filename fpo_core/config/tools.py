@@ -3,8 +3,9 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from fpo_core.config.backends import BackendName
 from fpo_core.config.fields import Settings, like, setting
-from fpo_core.config.inputs import BackendConfig, DataConfig, ModelConfig, SaeConfig
+from fpo_core.config.inputs import BackendConfig, DataConfig, DeviceName, ModelConfig, SaeConfig
 from fpo_core.config.training import AdapterConfig, ReferenceConfig
 from fpo_core.errors import ConfigError
 
@@ -13,19 +14,21 @@ from fpo_core.errors import ConfigError
 class NoModelConfig(Settings):
     """No model runs here."""
 
-    backend: Literal["auto", "mlx", "torch"] = setting(
+    backend: BackendName = setting(
         "auto", help="Only checked to be installed: this command runs no model."
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(NoModelConfig, DataConfig):
-    """Settings of `fpo data inspect`."""
+    """Settings of `inspect_data`."""
 
     model: str = like(ModelConfig, "model", help="Folder or hub name of the model to tokenise for.")
     revision: str | None = like(ModelConfig, "revision")
     trust_remote_code: bool = like(ModelConfig, "trust_remote_code")
-    seed: int = like(ModelConfig, "seed", help="Seed of --valid-fraction's choice of prompts.")
+    seed: int = like(
+        ModelConfig, "seed", help="Seed of the choice of prompts that valid_fraction holds out."
+    )
     split: Literal["train", "valid"] = setting("train", help="Which pairs to show.")
     start: int = setting(0, help="First pair to show, from 0.", least=0)
     rows: int = setting(1, help="How many pairs to show, padded together as a batch.", least=1)
@@ -33,7 +36,7 @@ class InspectConfig(NoModelConfig, DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(NoModelConfig):
-    """Settings of `fpo convert sae`."""
+    """Settings of `convert_sae`."""
 
     source: str = setting(
         help="Folder or file, user/repo[:path][@revision] of the hub, or SAELens release/sae_id."
@@ -78,7 +81,7 @@ class ConvertConfig(NoModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertAdapterConfig(NoModelConfig):
-    """Settings of `fpo convert adapter`."""
+    """Settings of `convert_adapter`."""
 
     source: str = setting(help="Folder of an adapter that PEFT or mlx-lm wrote.")
     out: str = setting(help="The folder to write.")
@@ -92,15 +95,15 @@ class ConvertAdapterConfig(NoModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeInfoConfig(NoModelConfig):
-    """Settings of `fpo sae info`."""
+    """Settings of `sae_info`."""
 
-    file: str = setting(help="An autoencoder made by `fpo convert sae`.")
+    file: str = setting(help="File of a converted autoencoder.")
     verify: bool = setting(False, help="Read all weights and compare their hash.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SaeListConfig(NoModelConfig):
-    """Settings of `fpo sae list`."""
+    """Settings of `list_saes`."""
 
     model: str = like(ModelConfig, "model", help="Hub name or folder of the model to align.")
     num_layers: int = like(AdapterConfig, "num_layers")
@@ -108,7 +111,7 @@ class SaeListConfig(NoModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeFeaturesConfig(ModelConfig, SaeConfig):
-    """Settings of `fpo sae features`."""
+    """Settings of `rank_features`."""
 
     positive: str = setting(
         help="Texts in which the features fire more: .jsonl with `text`, or one text a line."
@@ -126,7 +129,9 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
     def check(self) -> None:
         """Features are an autoencoder's."""
         if self.sae is None:
-            raise ConfigError("sae is not set: give --sae FILE (from `fpo convert sae`)")
+            raise ConfigError(
+                "sae is not set, expected the file of a converted autoencoder: set it"
+            )
         if len(self.sae) > 1:
             raise ConfigError(
                 f"sae names {len(self.sae)} autoencoders, expected one: rank the features of each "
@@ -136,9 +141,9 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeCheckConfig(BackendConfig):
-    """Settings of `fpo sae check`."""
+    """Settings of `check_sae`."""
 
-    sae: str = setting(help="Autoencoder made by `fpo convert sae`, with its decoder.")
+    sae: str = setting(help="File of a converted autoencoder, with its decoder.")
     model: str = like(ModelConfig, "model")
     data: str = like(DataConfig, "data")
     hook: str | None = like(SaeConfig, "hook")
@@ -150,14 +155,12 @@ class SaeCheckConfig(BackendConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig(Settings):
-    """Settings of `fpo doctor`."""
+    """Settings of `doctor`."""
 
-    backend: Literal["auto", "mlx", "torch"] = setting(
+    backend: BackendName = setting(
         "auto", help="Look at this backend alone, and fail where it is not installed."
     )
-    device: Literal["auto", "cpu", "cuda", "mps", "gpu"] = like(
-        BackendConfig, "device", help="Device of the self-test."
-    )
+    device: DeviceName = like(BackendConfig, "device", help="Device of the self-test.")
     self_test: bool = setting(
         False, help="Replay golden values, a gradient and three training steps on the device."
     )

@@ -154,10 +154,10 @@ class LoopConfig(Settings):
     dry_run: bool = setting(False, help="Only that: nothing is trained or written to the output.")
     save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
     resume: bool = setting(
-        False, help="Go on from the newest checkpoint in --output, given the same settings."
+        False, help="Go on from the newest checkpoint in output, under the same settings."
     )
     allow_change: tuple[str, ...] | None = setting(
-        None, help="Settings that may differ from the checkpoint's under --resume, comma-separated."
+        None, help="Settings that may differ from the checkpoint's on resuming, comma-separated."
     )
     report_to: tuple[str, ...] | None = setting(
         None, help="Trackers that get the metrics too: tensorboard, wandb, comma-separated."
@@ -176,7 +176,7 @@ class LoopConfig(Settings):
                 "epochs and iters are both set, expected one of them: remove the other"
             )
         if self.allow_change and not self.resume:
-            raise ConfigError("allow_change is set while resume is not: give --resume too")
+            raise ConfigError("allow_change is set while resume is not: set resume too")
         unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})
         if unknown:
             raise ConfigError(

@@ -4,8 +4,8 @@
     file.entries["W_enc"].shape, file.rows("W_enc", 0, 16)
 
 The safetensors library checks sizes, offsets and coverage. It accepts keys that occur twice and
-fields beside dtype, shape and data_offsets; of such a file readers may make different things, so it
-is refused here.
+fields other than dtype, shape and data_offsets, which readers may interpret differently; such a
+file is refused here.
 """
 
 import json
@@ -156,7 +156,7 @@ def _parse(text: bytes) -> dict[str, Any]:
     header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     for name, value in header.items():
         if name != "__metadata__" and set(value) != {"dtype", "shape", "data_offsets"}:
-            raise ValueError(f"tensor {name!r} has fields beside dtype, shape and data_offsets")
+            raise ValueError(f"tensor {name!r} has fields other than dtype, shape, data_offsets")
     return header
 
 

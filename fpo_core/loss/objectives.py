@@ -32,11 +32,6 @@ def needs_kl(config: ObjectiveConfig | None) -> bool:
     return config is not None and config.needs_kl
 
 
-def reads_d(config: ObjectiveConfig) -> bool:
-    """As `ObjectiveConfig.needs_features`."""
-    return config.needs_features
-
-
 def constraint_weight(config: ObjectiveConfig) -> float:
     """As `ObjectiveConfig.constraint_weight`."""
     return config.constraint_weight

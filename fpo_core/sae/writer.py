@@ -16,7 +16,7 @@ def write_sae(
 ) -> str:
     """Write a canonical file and return the SHA-256 of its payload.
 
-    Tensors are asked for their rows in order, so a later one may depend on what an earlier one saw.
+    Rows are generated in order, tensor after tensor, so later ones may depend on earlier ones.
     `check` sees the finished temporary file and may refuse it by raising. Raises SaeError for a
     number that is not finite, WriteError; nothing is left behind on any error.
     """

@@ -124,5 +124,5 @@ def test_the_inputs_of_attention_output_and_mlp(family, folder, sites):
 
 @pytest.mark.parametrize("family", PARALLEL, indirect=True)
 def test_parallel_blocks_have_no_middle(backend, read):
-    with pytest.raises(SaeError, match="no place for the hook site 'resid_mid'"):
+    with pytest.raises(SaeError, match="no module for the hook site 'resid_mid'"):
         read(backend, 0, "resid_mid")

@@ -155,5 +155,5 @@ def test_fuse_of_a_quantised_base(fpo: Fpo, trained: Path, tmp_path: Path) -> No
     refused = fpo("fuse", *use[:-2], tmp_path / "no", "--backend", "torch")
     assert "use --backend mlx, or the unquantised model" in refused.err
     missing = fpo("fuse", "--model", base, "--out", tmp_path / "no")
-    assert "give --adapter" in missing.err
+    assert "adapter is not set" in missing.err
     assert not (tmp_path / "no").exists()

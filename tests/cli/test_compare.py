@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fpo.comparison.plan import plan
-from fpo.comparison.table import as_csv, markdown, rows
+from fpo.comparison.tables import as_csv, markdown, rows
 from fpo_core.config import CompareConfig
 from fpo_core.errors import ConfigError
 

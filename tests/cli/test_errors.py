@@ -161,7 +161,7 @@ def test_an_unavailable_backend_is_refused_everywhere(
         "sae info": [sae],
     }[command]
     ran = fpo(*command.split(), *options, "--backend", backend)
-    refused(ran, f"--backend {backend} needs", f"pip install 'fpo-mlx[{backend}]'")
+    refused(ran, f"backend {backend} needs", f"pip install 'fpo-mlx[{backend}]'")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_checked(fpo: Fpo, sae: Path, tmp_path: Path) -> None:
     assert fpo("convert", "sae", assets().sae, "--out", half, "--encoder-only").code == 0
     assert fpo("convert", "sae", narrow_sae(tmp_path / "narrow"), "--out", narrow).code == 0
     where = ["--model", assets().model, "--data", assets().pairs]
-    refused(fpo("sae", "check", half, *where), "half.safetensors", "--encoder-only")
+    refused(fpo("sae", "check", half, *where), "half.safetensors", "encoder_only")
     refused(fpo("sae", "check", narrow, *where), "d_in 64", "128")
     refused(fpo("sae", "check", assets().sae, *where), "is a folder", "convert_sae")
     refused(fpo("sae", "check", sae, *where[:2], "--data", tmp_path / "no.jsonl"), "no.jsonl")
@@ -233,11 +233,11 @@ def test_a_store_made_from_something_else_is_refused_with_what_differs(
 
 
 def test_an_interruption_is_one_line_and_130(fpo: Fpo, monkeypatch) -> None:
-    from fpo import diagnosis
+    from fpo import installation
 
     def interrupt(config):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(diagnosis, "diagnose", interrupt)
+    monkeypatch.setattr(installation, "cache_root", interrupt)
     ran = fpo("doctor")
     assert (ran.code, ran.err.strip()) == (130, "fpo: interrupted")

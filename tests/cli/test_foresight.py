@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fpo import preflight as foresight
-from fpo.preflight import sleep_minutes
+from fpo import preflight_report
+from fpo.preflight_report import sleep_minutes
 
 from .conftest import Fpo
 
@@ -69,7 +69,7 @@ def test_minutes_until_a_mac_sleeps(
 def test_a_run_longer_than_that_is_warned_of(
     fpo: Fpo, world: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foresight, "sleep_minutes", lambda: 1)
+    monkeypatch.setattr(preflight_report, "sleep_minutes", lambda: 1)
     options = ["--iters", 100000, "--output", tmp_path / "run", "--dry-run"]
     ran = fpo("train", *world, "--backend", "torch", *options)
-    assert "caffeinate -i fpo train" in ran.err
+    assert "`caffeinate -i`" in ran.err

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from fpo_cli import docs
 from fpo_cli.console.command import COMMANDS
 from fpo_core.config import TrainConfig
 
@@ -83,8 +82,3 @@ def test_there_are_all_commands() -> None:
         "fpo data inspect",
         "fpo doctor",
     }
-
-
-def test_the_page_is_up_to_date() -> None:
-    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert written == docs.render(), "run: python -m fpo_cli.docs > docs/cli.md"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fpo.results import to_json
 from fpo.world import assets
-from fpo_cli.console.ui import to_json
 
 from .conftest import Fpo, model_and_data
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from fpo_cli.console.options import describe, read_settings, read_yaml
+from fpo_cli.console.options import describe, read_settings
 from fpo_core.config import EvalConfig, GenerateConfig, TrainConfig
+from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}

@@ -30,7 +30,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 def killed(options: list[object], shared: Path, number: int, after: str) -> tuple[int, str]:
     """A run in a process of its own that gets a signal once its log holds a line."""
     log = Path(str(options[options.index("--output") + 1])) / "log.jsonl"
-    command = [sys.executable, "-m", "fpo_cli", *map(str, options)]
+    # The conftest's BLAS, which rounds as that of the runs in this process.
+    main = "import tests.conftest; from fpo_cli.main import main; main()"
+    command = [sys.executable, "-c", main, *map(str, options)]
     environment = {
         "FPO_CACHE": str(shared / "cache"),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),

@@ -202,13 +202,13 @@ def test_quickstart(backend: str, fpo: Fpo, tmp_path: Path) -> None:
         assert {"entropy", "perplexity", "fpo/kl_rejected", "fpo/d_rejected"} <= set(result[moment])
     assert Path(result["picture"]).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert Path(result["sae"][0]).is_file()
-    assert "held-out raw accuracy" in ran.err
+    assert "raw accuracy" in ran.err
     assert {path.name for path in tmp_path.iterdir()} == {"quick"}
 
 
 def test_the_quickstarts_settings_are_settings_of_train() -> None:
-    from fpo_cli.commands.quickstart import SETTINGS
-    from fpo_cli.console.options import read_yaml
+    from fpo.quickstart_settings import QUICKSTART_SETTINGS
+    from fpo_core.config.yaml_file import read_yaml
 
     names = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert set(read_yaml(SETTINGS)) <= names
+    assert set(read_yaml(QUICKSTART_SETTINGS)) <= names

@@ -48,7 +48,7 @@ def test_equal_accuracy_is_no_better(tmp_path: Path) -> None:
     assert (result.state.step, result.state.best_step) == (5, 1)
 
 
-def test_without_it_a_run_goes_through(tmp_path: Path) -> None:
+def test_without_early_stopping_a_run_completes(tmp_path: Path) -> None:
     result, events, _ = run(tmp_path, policy(), **EACH_STEP)
     assert result.state.step == 12
     assert result.early_end is None
@@ -71,7 +71,7 @@ def test_a_crash_changes_nothing(tmp_path: Path, kind: str, step: int) -> None:
     assert (again.state.step, again.early_end) == (5, whole.early_end)
 
 
-def test_more_patience_goes_on_from_where_it_ended(tmp_path: Path) -> None:
+def test_a_larger_patience_resumes_a_stopped_run(tmp_path: Path) -> None:
     _, _, settings = run(tmp_path, policy(), **EACH_STEP, early_stopping=2)
     checkpoint = checkpoints_in(tmp_path / "run").newest(pytest.fail)
     with pytest.raises(TrainingError, match=r"ended after 5 of 12 steps.* raise early_stopping"):

@@ -108,7 +108,7 @@ def test_a_folder_that_looks_like_a_hub_name_is_a_folder(tmp_path, monkeypatch):
     assert (is_hub_name("user/model"), shown("user/model")) == (False, "model")
 
 
-def test_a_merged_models_card_carries_on_the_adapters():
+def test_a_merged_models_card_includes_the_adapters():
     card = fuse_card("user/base", "dora", CHECK, ["bfloat16"], train_card(CONFIG, facts()))
     assert front_matter(card)["library_name"] == "transformers"
     assert card.count("---\nlibrary_name") + card.count("\n# ") == 1
@@ -121,7 +121,7 @@ def test_a_merged_models_card_carries_on_the_adapters():
     assert alone.count("## Licence") == 1
 
 
-def test_somebodys_own_readme_is_left_alone(tmp_path):
+def test_a_readme_that_the_user_wrote_is_left_alone(tmp_path):
     card = train_card(CONFIG, facts())
     assert write_card(tmp_path, card)
     assert write_card(tmp_path, card + "again")  # ours is replaced

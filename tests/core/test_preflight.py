@@ -1,4 +1,4 @@
-"""The largest batch before step 1: what is foretold, and what is refused."""
+"""The largest batch before step 1: what is estimated, and what is refused."""
 
 import shutil
 import time
@@ -55,7 +55,7 @@ def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_checks_and_validations_take_their_time(tmp_path, monkeypatch):
+def test_checks_and_validations_count_in_the_estimate(tmp_path, monkeypatch):
     """Every timed call takes a second; pairs of 10 tokens, prompts on both sides: 14 of them."""
     monkeypatch.setattr(time, "perf_counter", count().__next__)
     pairs = TokenisedPairs.from_lists([([1, 2], [3] * 7, [4] * 3)] * 8)
@@ -76,7 +76,7 @@ def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")]
 )
-def test_running_out_of_memory_names_the_option_to_change(tmp_path, error):
+def test_running_out_of_memory_names_the_setting_to_change(tmp_path, error):
     with pytest.raises(TrainingError, match=r"largest batch of 2 pairs.*grad_checkpoint"):
         foretell(Watched(error), tmp_path)
 

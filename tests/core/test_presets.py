@@ -35,7 +35,7 @@ def test_coefficients_go_to_fpo_alone():
 
 @pytest.mark.parametrize("given", [{"fine_tune_type": "lora"}, {"adapter": "a"}])
 def test_adapters_need_a_learning_rate_of_their_own(given):
-    with pytest.raises(ConfigError, match=r"of 5e-07 hardly trains an adapter: give --learning-"):
+    with pytest.raises(ConfigError, match=r"of 5e-07 hardly trains an adapter: set learning_rate"):
         made(preset="paper", **given)
     assert made(preset="paper", learning_rate=1e-4, fine_tune_type="lora").batch_size == 32
 

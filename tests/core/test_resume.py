@@ -46,7 +46,7 @@ def newest(folder: Path):
     ("kind", "step"),
     [("checkpoint", 2), ("eval", 3), ("checkpoint", 4), ("train", 6), ("checkpoint", 7)],
 )
-def test_a_run_goes_on_as_if_it_had_never_stopped(tmp_path: Path, kind: str, step: int) -> None:
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, kind: str, step: int) -> None:
     whole, _, _ = run(tmp_path, PretendPolicy(), name="whole", iters=7, **CADENCE)
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), iters=7, **CADENCE, emit=crash_at(kind, step))
@@ -79,7 +79,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:
     assert checkpoints_in(tmp_path / "run").steps() == [4, 5, 6]
 
 
-def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_path: Path) -> None:
+def test_a_kill_between_saving_and_pruning_leaves_no_extra_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
         run(tmp_path, PretendPolicy(), **CADENCE, emit=crash_at("checkpoint", 6))
     folder = tmp_path / "run/checkpoints"
@@ -89,7 +89,7 @@ def test_a_kill_between_saving_and_dropping_leaves_no_checkpoint_too_many(tmp_pa
     assert checkpoints_in(tmp_path / "run").steps() == [4, 6]
 
 
-def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_stop_signal_saves_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     steps: list[Event] = []
     with pytest.raises(StoppedError, match=r"after step 5: .*with resume") as stopped:
         run(
@@ -104,7 +104,7 @@ def test_a_wish_to_stop_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert newest(tmp_path / "run").state.step == 5
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def test_of_a_damaged_checkpoint_the_one_before_is_resumed(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy(), **CADENCE)
     found = checkpoints_in(tmp_path / "run")
     assert found.steps() == [4, 6]
@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
         newest(tmp_path / "run")
 
 
-def test_best_is_never_of_a_future_that_was_taken_back(tmp_path: Path) -> None:
+def test_best_is_never_later_than_the_resumed_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy(), **CADENCE)
     best = json.loads((tmp_path / "run/best/fpo_best.json").read_text())
     assert best["step"] == 6

@@ -92,7 +92,7 @@ HOSTILE = {
     "a tensor twice": (f'{{"a":{TEXT},"a":{TEXT}}}', "twice"),
     "escaped twice": (f'{{"a":{TEXT},"\\u0061":{TEXT}}}', "twice"),
     "metadata twice": (f'{{"__metadata__":{{"k":"1","k":"2"}},"a":{TEXT}}}', "twice"),
-    "another field": (json.dumps({"a": ENTRY | {"x": 1}}), "fields beside"),
+    "another field": (json.dumps({"a": ENTRY | {"x": 1}}), "fields other than"),
     "deep": (f'{{"a":{{"x":{"[" * 5000}{"]" * 5000},{TEXT[1:]}}}', "header"),
     "hole": (json.dumps({"a": ENTRY | {"shape": [1], "data_offsets": [4, 8]}}), "offset"),
     "trailing": (json.dumps({"a": ENTRY | {"shape": [1], "data_offsets": [0, 4]}}), "covered"),

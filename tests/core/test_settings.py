@@ -96,8 +96,8 @@ def test_dashes_stand_for_underscores_and_bad_keys_are_not_a_crash():
         Long.from_mapping({7: 1})
 
 
-def test_a_needed_setting_is_asked_for_by_option_and_source():
-    with pytest.raises(ConfigError, match=r"street is not set: give --street or put it in a\.yaml"):
+def test_a_needed_setting_is_asked_for_by_name_and_source():
+    with pytest.raises(ConfigError, match=r"street is not set, expected a value for it in a\.yaml"):
         House.from_mapping({}, "a.yaml")
     with pytest.raises(ConfigError, match="street is not set"):
         House.from_mapping({"street": None})

@@ -1,19 +1,13 @@
 """`fpo compare`: objectives, or any settings, side by side."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import typer
 
 import fpo
-from fpo_cli.commands.quickstart import SETTINGS, TOKENS
 from fpo_cli.console.command import command
-from fpo_cli.console.options import read_yaml
 from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
-
-WORLD_GRID = Path(fpo.__file__).parent / "comparison" / "world.yaml"
 
 
 def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
@@ -23,15 +17,20 @@ def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
     diversity, drift, time and memory, with their spread over seeds. Stopped at any point, the same
     command goes on: finished runs are read, a begun one resumes.
     """
-    if config.settings is None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
-    from fpo.comparison.command import compare as run
-    from fpo.example import quickstart_world
+    with ui.stoppable_progress() as (sink, stop):
+        result = fpo.compare(config, sink=sink, stop=stop)
+    show_comparison(ui, result)
+    return result.to_mapping()
 
-    if config.settings is not None:
-        return {"command": "compare"} | run(config, ui)
-    world = quickstart_world(SETTINGS, TOKENS)
-    return {"command": "compare"} | run(config, ui, world, read_yaml(WORLD_GRID)["grid"])
+
+def show_comparison(ui: Ui, result: "fpo.ComparisonResult") -> None:
+    """The table as Markdown, and where the rest lies."""
+    text = result.output / "compare.md"
+    ui.say(text.read_text(encoding="utf-8"))
+    ui.say(
+        f"{result.cost['seconds']:.0f} s, of them {result.cost['step_seconds']:.0f} s in steps of "
+        f"all runs; tables and curves in {text}, .csv, .json and .png"
+    )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import DoctorConfig
@@ -16,32 +17,18 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
     With --self-test, each installed backend computes golden values, a gradient and three training
     steps on its device; what is printed can be pasted into a bug report.
     """
-    from fpo.diagnosis import diagnose, lines
-
-    found = {"command": "doctor"} | diagnose(config)
-    for line in lines(found):
+    with ui.progress() as sink:
+        result = fpo.doctor(config, sink=sink)
+    for line in result.lines():
         ui.say(line)
-    return found | {"self_test": _self_test(config, found, ui)} if config.self_test else found
-
-
-def _self_test(config: DoctorConfig, found: dict[str, Any], ui: Ui) -> dict[str, Any]:
-    from fpo.selftest import report_lines, self_test
-
-    installed = [name for name, backend in found["backends"].items() if backend["installed"]]
-    reports: dict[str, Any] = {}
-    for name in installed:
-        ui.note(f"self-test of {name}")
-        reports[name] = self_test(name, config.device)
-        for line in report_lines(name, reports[name]):
-            ui.say(line)
-    failed = [name for name, report in reports.items() if not report["passed"]]
+    failed = [name for name, test in result.self_tests.items() if not test.passed]
     if failed:
         raise SelfTestError(
             f"the self-test of {' and '.join(failed)} failed: do not trust this installation; "
             "report the lines above",
-            found | {"self_test": reports},
+            result.to_mapping(),
         )
-    return reports
+    return result.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import EvalConfig
@@ -16,9 +17,13 @@ def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     --base-adapter. A whole --model is compared with --base. Alone, only the model's own numbers are
     taken.
     """
-    from fpo.evaluation import run_evaluation
-
-    return {"command": "eval"} | run_evaluation(config, ui)
+    with ui.progress() as sink:
+        result = fpo.evaluate(config, sink=sink)
+    table = result.table()
+    ui.table(table)
+    for line in table.below:
+        ui.say(line)
+    return result.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import FuseConfig
@@ -15,9 +16,15 @@ def fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
     The result is kept only if its logits on a probe are those of model and adapter. A base that
     mlx-lm quantised is dequantised.
     """
-    from fpo.merging import run_fuse
-
-    return {"command": "fuse"} | run_fuse(config, ui)
+    with ui.progress() as sink:
+        result = fpo.fuse(config, sink=sink)
+    quantised = ", dequantised" if result.dequantised else ""
+    ui.say(
+        f"{result.out}: {', '.join(result.dtypes)}{quantised}, {result.bytes / 2**20:.1f} MiB; "
+        f"logits within {result.check.largest:.1e} of the adapter's, which moves its base by "
+        f"{result.check.moved:.1e}"
+    )
+    return result.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

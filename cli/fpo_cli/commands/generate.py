@@ -1,9 +1,12 @@
 """`fpo generate`: completions of a prompt."""
 
+import dataclasses
+import sys
 from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import GenerateConfig
@@ -14,14 +17,14 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
 
     The prompt is a user message in the tokenizer's own chat template, where it has one.
     """
-    from fpo.generation import complete
-
-    result = complete(config)
-    for i, completion in enumerate(result["completions"]):
+    if config.prompt == "-":
+        config = dataclasses.replace(config, prompt=sys.stdin.read())
+    result = fpo.generate(config)
+    for i, text in enumerate(result.texts):
         if i:
             ui.say("", None)
-        ui.say(completion["text"])
-    return {"command": "generate"} | result
+        ui.say(text)
+    return result.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,23 +1,14 @@
 """`fpo quickstart`: the whole road on the world that ships with the package."""
 
-import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import typer
 
 import fpo
+from fpo.quickstart_settings import quickstart_defaults
 from fpo_cli.console.command import command
-from fpo_cli.console.options import read_yaml
 from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
-
-SETTINGS = Path(fpo.__file__).parent / "quickstart.yaml"
-SAMPLES = 200
-"""Held-out prompts: all of them. The mean score of 100 samples has a standard error of 0.05."""
-TOKENS = 48
-"""Most tokens of a sampled completion: the world's longest reply fits."""
 
 
 def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
@@ -26,18 +17,35 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     Converts the world's autoencoder, builds the reference store, trains, and shows the model
     before and after. Needs no network. Its settings are those of `fpo train`, in quickstart.yaml.
     """
-    # Threads of a BLAS wait for each other by spinning, which on products this small costs more
-    # than it brings: on two busy cores, one thread took 50 s and two 210 s.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from fpo.example import quickstart_world
-    from fpo.first_run import first_run
+    with ui.stoppable_progress() as (sink, stop):
+        result = fpo.quickstart(config, sink=sink, stop=stop)
+    show_first_run(ui, result)
+    return result.to_mapping()
 
-    return {"command": "quickstart"} | first_run(config, ui, quickstart_world(SETTINGS, TOKENS))
+
+def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
+    """Measurements and some samples before and after, and the verdict."""
+    ui.say()
+    ui.table(result.table())
+    for prompt, before, after in result.samples[:3]:
+        ui.say()
+        ui.say(f"prompt  {_one_line(prompt)}", "bold")
+        ui.say(f"before  {_one_line(before)}")
+        ui.say(f"after   {_one_line(after)}", "green")
+    ui.say()
+    for line in result.run.verdict:
+        ui.say(line)
+    ui.say()
+    ui.say(
+        f"{result.seconds:.0f} s on {result.backend} (a 1024² matrix product takes "
+        f"{result.calibration * 1000:.0f} ms here); curves in {result.picture}"
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    names = {field.name for field in dataclasses.fields(QuickstartConfig)}
-    defaults = {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
-    defaults["samples"] = SAMPLES
-    command(app, "quickstart", QuickstartConfig, defaults=defaults)(quickstart)
+    command(app, "quickstart", QuickstartConfig, defaults=quickstart_defaults())(quickstart)

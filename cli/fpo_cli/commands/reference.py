@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import ReferenceRunConfig
@@ -16,9 +17,13 @@ def reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
     Stopped at any point, the same command goes on from where it was. Without --reference the store
     lies in the cache, where train and eval find it.
     """
-    from fpo.reference_pass import build_reference
-
-    return {"command": "reference"} | build_reference(config, ui)
+    with ui.progress() as sink:
+        store = fpo.reference(config, sink=sink)
+    ui.say(
+        f"{store.reference}: {store.pairs} pairs, {store.new_pairs} of them new, "
+        f"{store.bytes / 2**20:.1f} MiB"
+    )
+    return store.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
@@ -21,14 +22,13 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
     on torch, `mlx.launch -n N python -m fpo_cli train …` on MLX. They need one disk.
     """
-    from fpo.training import check_run, dry_run, run
-
-    if config.dry_run:
-        return {"command": "train"} | dry_run(check_run(config, ui), ui).to_mapping()
-    outcome = run(check_run(config, ui), ui)
-    for line in outcome.verdict:
+    with ui.stoppable_progress() as (sink, stop):
+        if config.dry_run:
+            return fpo.preflight(config, sink=sink).to_mapping()
+        result = fpo.train(config, sink=sink, stop=stop)
+    for line in result.verdict:
         ui.say(line)
-    return {"command": "train"} | outcome.to_mapping()
+    return result.to_mapping()
 
 
 def add_to(app: typer.Typer) -> None:

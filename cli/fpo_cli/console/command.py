@@ -11,7 +11,7 @@ import typer
 
 from fpo.launch import launched_for, process_number
 from fpo_cli.console import options
-from fpo_cli.console.ui import Ui, to_json
+from fpo_cli.console.ui import Ui
 from fpo_core.config import BackendConfig, NoModelConfig
 from fpo_core.config.fields import Settings
 from fpo_core.errors import BackendError, SelfTestError
@@ -19,6 +19,7 @@ from fpo_core.errors import BackendError, SelfTestError
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Result = Mapping[str, Any]
 Run = Callable[[SettingsT, Ui], Result]
+"""A command: shows a result of the settings, and returns it as JSON values."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,21 @@ def command(
     defaults: Mapping[str, Any] | None = None,
     shared: bool = False,
 ) -> Callable[[Run[SettingsT]], Run[SettingsT]]:
-    """Add a function to `app` under `name`. What it returns is what --json prints.
+    """Add a function to `app` under `name`. What it returns is what --json prints, after `command`.
 
-    The function's docstring is the help; `arguments` are settings given by position; `shared` work
-    may be done by several processes.
+    The function's docstring is the help; `arguments` are settings written by position; `shared`
+    work may be done by several processes.
     """
 
     def decorate(run: Run[SettingsT]) -> Run[SettingsT]:
+        group = app.info.name if isinstance(app.info.name, str) else "fpo"
+        path = name if group == "fpo" else f"{group} {name}"
+
         def invoke(**values: Any) -> None:
             context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
-            given = {name: values[name] for name in values if _was_given(context, name)}
+            typed = {name: values[name] for name in values if _was_typed(context, name)}
             config, ignored = options.read_settings(
-                settings, given, file, defaults or {}, arguments
+                settings, typed, file, defaults or {}, arguments
             )
             ui = Ui(as_json, quiet=process_number() > 0)
             if launched_for() and not shared:
@@ -63,16 +67,15 @@ def command(
                     "without torchrun or mlx.launch"
                 )
             if ignored:
-                ui.note(f"{file}: left aside, of no concern here: {', '.join(ignored)}")
-            _run(run, config, ui)
+                ui.note(f"{file}: ignored (not options of this command): {', '.join(ignored)}")
+            _run(path, run, config, ui)
 
         described = options.describe(settings, arguments, defaults)
         parameters = options.signature(described)
         invoke.__signature__ = parameters
         invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
         invoke.__doc__ = _unwrapped(run.__doc__ or "")
-        group = "" if app.info.name == "fpo" else f"{app.info.name} "
-        COMMANDS.append(Registered(f"fpo {group}{name}", invoke.__doc__, described))
+        COMMANDS.append(Registered(f"fpo {path}", invoke.__doc__, described))
         app.command(name)(invoke)
         return run
 
@@ -85,12 +88,13 @@ def _unwrapped(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _was_given(context: typer.Context, name: str) -> bool:
+def _was_typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
+def _run(path: str, run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
+    from fpo.results import to_json
     from fpo_cli.console.library_noise import quiet
 
     _check_installed(config)
@@ -99,11 +103,11 @@ def _run(run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
     # A library that prints would otherwise break the promise of one JSON object.
     with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
         try:
-            result, failed = run(config, ui), None
+            values, failed = run(config, ui), None
         except SelfTestError as error:
-            result, failed = error.report, error
+            values, failed = error.report, error
     if ui.json and not ui.quiet:
-        print(to_json(result), file=real)
+        print(to_json({"command": path} | dict(values)), file=real)
     if failed is not None:
         raise failed
 

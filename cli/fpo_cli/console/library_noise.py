@@ -24,13 +24,3 @@ def quiet() -> None:
             warnings.filterwarnings("ignore", category=kind, module=rf"{library}(\..*)?$")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def quiet_loading() -> None:
-    """Hide transformers' bar over weights, which come from a local disk; downloads keep theirs."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
-
-    if not are_progress_bars_disabled():
-        transformers_logging.disable_progress_bar()
-        enable_progress_bars()

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from fpo_core.config.fields import Settings, SettingsT
+from fpo_core.config.yaml_file import ALIASES, read_yaml
 from fpo_core.errors import ConfigError
 
-ALIASES = {"max_seq_length": ("--max-length",), "temperature": ("--temp",), "prompt": ("-p",)}
-"""Other spellings of an option."""
+_SHORT = {"prompt": "-p"}
 _EXCLUSIVE = (("epochs", "iters"), ("iters", "epochs"))
 
 
@@ -108,7 +108,8 @@ def _spellings(name: str, hint: Any) -> tuple[str, ...]:
     option = "--" + name.replace("_", "-")
     if hint is bool:
         option += f"/--no-{name.replace('_', '-')}"
-    return (option, *ALIASES.get(name, ()))
+    alias = f"--{ALIASES[name].replace('_', '-')}" if name in ALIASES else _SHORT.get(name)
+    return (option,) if alias is None else (option, alias)
 
 
 def _plain(hint: Any) -> Any:
@@ -130,50 +131,46 @@ def _panel(group: type[Settings]) -> str:
 
 def read_settings(
     kind: type[SettingsT],
-    given: Mapping[str, Any],
+    typed: Mapping[str, Any],
     file: Path | None,
     defaults: Mapping[str, Any],
     arguments: Iterable[str] = (),
 ) -> tuple[SettingsT, list[str]]:
-    """Settings from what was given on the command line, over a YAML file, over defaults.
+    """Settings from what was typed on the command line, over a YAML file, over defaults.
 
     Returns also the file's keys that other commands know and this one does not.
     """
     known = set(kind.names())
     read = {} if file is None else read_yaml(file)
     ignored = [key for key in read if key not in known and key in _known_anywhere()]
-    kept = {key: value for key, value in read.items() if key not in ignored}
+    used = {key: value for key, value in read.items() if key not in ignored}
     for winner, loser in _EXCLUSIVE:
-        if winner in given and loser not in given:
-            kept.pop(loser, None)
-    below = {key: value for key, value in defaults.items() if key not in (*kept, *given)}
+        if winner in typed and loser not in typed:
+            used.pop(loser, None)
+    over = used | dict(typed)
+    below = {key: value for key, value in defaults.items() if key not in over}
+    values = kind.fitting(below, over) | over
     source = "a -c YAML file" if file is None else str(file)
-    values = kind.fitting(below, kept | dict(given)) | kept | dict(given)
-    for name in arguments:
-        if values.get(name) is None:
-            raise ConfigError(
-                f"{name.upper()} is missing: write it behind the command, or {name} in {source}"
-            )
+    _check_required(kind, values, tuple(arguments), source)
     return kind.from_mapping(values, source), ignored
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, in snake case. ConfigError for one that cannot be read."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"the configuration {path} cannot be read: {reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration {path} is not YAML: {reason}") from None
-    if not isinstance(values, dict | None):
-        raise ConfigError(f"the configuration {path} holds no keys, expected lines like `beta: 1`")
-    renamed = {alias[2:].replace("-", "_"): name for name, (alias, *_) in ALIASES.items()}
-    names = {key: str(key).replace("-", "_") for key in values or {}}
-    return {renamed.get(names[key], names[key]): value for key, value in (values or {}).items()}
+def _check_required(
+    kind: type[Settings], values: Mapping[str, Any], arguments: tuple[str, ...], source: str
+) -> None:
+    """Raise ConfigError for a setting without default that has no value, by its option."""
+    present = {str(key).replace("-", "_") for key, value in values.items() if value is not None}
+    for name in arguments:
+        if name not in present:
+            raise ConfigError(
+                f"{name.upper()} is missing: write it behind the command, or {name} in {source}"
+            )
+    if not present <= set(kind.names()):
+        return  # an unknown key is perhaps the missing one misspelt: the settings report it
+    for field in fields(kind):
+        if field.default is MISSING and field.name not in present:
+            option = "--" + field.name.replace("_", "-")
+            raise ConfigError(f"{field.name} is not set: give {option} or put it in {source}")
 
 
 def _known_anywhere() -> set[str]:

@@ -2,36 +2,57 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from fpo_cli.console.ui import Ui
+from fpo_core.events import Event
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@contextlib.contextmanager
-def stop_signals(ui: Ui, *, patient: bool) -> Iterator[Callable[[], int | None]]:
-    """Within, the first signal is kept for the function this yields; a second one interrupts.
+class StopSignals:
+    """A sink of events that holds back signals while a run takes steps.
 
-    A `patient` process hears each signal twice, from the terminal and from its launcher.
+    From `begin` to `end`, the first signal is remembered for `asked` and a second one interrupts;
+    at any other time signals do what they do by default.
     """
-    asked: list[int] = []
 
-    def hear(number: int, _: FrameType | None) -> None:
-        if not asked:
-            asked.append(number)
-            ui.note("stopping after this step, with a checkpoint; once more stops at once")
-        elif not patient:
+    def __init__(self, ui: Ui) -> None:
+        self._ui = ui
+        self._asked: int | None = None
+        self._patient = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def asked(self) -> int | None:
+        """The number of the signal that asked for an end; None where none did."""
+        return self._asked
+
+    def __call__(self, event: Event) -> None:
+        """Take signals over at `begin`, give them back at `end`."""
+        if event.kind == "begin":
+            # Each of several processes gets a signal twice, from the terminal and its launcher.
+            self._patient = event.values["processes"] > 1
+            for number in _SIGNALS:
+                with contextlib.suppress(ValueError):  # not the main thread: signals go elsewhere
+                    self._before[number] = signal.signal(number, self._hear)
+        elif event.kind == "end":
+            self._restore()
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        if self._asked is None:
+            self._asked = number
+            self._ui.note("stopping after this step, with a checkpoint; once more stops at once")
+        elif not self._patient:
             raise KeyboardInterrupt
 
-    before: dict[signal.Signals, Any] = {}
-    for each in _SIGNALS:
-        with contextlib.suppress(ValueError):  # not the main thread: signals go elsewhere
-            before[each] = signal.signal(each, hear)
-    try:
-        yield lambda: asked[0] if asked else None
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def _restore(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler)

@@ -1,15 +1,18 @@
 """Where a command speaks: results on stdout, everything on the way on stderr."""
 
-import json
-import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from fpo.results import Table
+    from fpo.workflow import Stop
+    from fpo_core.events import Sink
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,36 @@ class Ui:
         """Something the user should look at."""
         self.err.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
+    def table(self, table: "Table", *, numbers: bool = True) -> None:
+        """A table under its head, columns of `numbers` to the right, never cut to the terminal."""
+        rows = [table.head, *table.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for i, row in enumerate(rows):
+            cells = [
+                cell.rjust(width) if numbers and column else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.say("  ".join(cells).rstrip(), None if i else "bold")
+
+    @contextmanager
+    def progress(self) -> "Iterator[Sink]":
+        """A sink that shows events as they happen."""
+        from fpo_cli.console.progress import ProgressDisplay
+
+        with ProgressDisplay(self) as display:
+            yield display
+
+    @contextmanager
+    def stoppable_progress(self) -> "Iterator[tuple[Sink, Stop]]":
+        """The same, and what a run asks between steps: whether Ctrl-C or SIGTERM came."""
+        from fpo_cli.console.signals import StopSignals
+        from fpo_core.events import fan_out
+
+        with self.progress() as display, StopSignals(self) as signals:
+            yield fan_out(display, signals), signals.asked
+
 
 def _console(file: Any, quiet: bool) -> "Console":
     from rich.console import Console
 
     return Console(file=file, quiet=quiet)
-
-
-def to_json(result: Mapping[str, Any]) -> str:
-    """The result of a command as JSON text; numbers that are not finite become null."""
-    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | int | str | None):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from fpo.session import Session
+from fpo.model_setup import ModelSetup
 from fpo_core.backend.policy import Policy
 from fpo_core.config import (
     AdapterConfig,
@@ -29,8 +29,8 @@ _LOADED = {
 
 
 @dataclass(frozen=True)
-class SharedSession(Session):
-    """The session of every run that it `serves`."""
+class SharedSetup(ModelSetup):
+    """One setup for every run that it `serves`."""
 
     config: TrainConfig
 
@@ -40,7 +40,7 @@ class SharedSession(Session):
 
     def load_data(self, config: DataConfig) -> PreferenceData:
         """Tokenised pairs."""
-        del config  # those of a run that is served are this session's own
+        del config  # those of a run that is served are this setup's
         return self._data
 
     @cached_property
@@ -67,15 +67,15 @@ class SharedSession(Session):
         return policy, policy.trained()
 
 
-class Sessions:
-    """Lends runs their session, and keeps the newest one."""
+class SharedSetups:
+    """Lends runs their setup, and keeps the newest one."""
 
     def __init__(self) -> None:
-        self._newest: SharedSession | None = None
+        self._newest: SharedSetup | None = None
 
-    def of(self, config: TrainConfig) -> SharedSession:
-        """The session of a run. What no longer serves is let go first."""
+    def of(self, config: TrainConfig) -> SharedSetup:
+        """The setup of a run. What no longer serves is let go first."""
         if self._newest is None or not self._newest.serves(config):
             self._newest = None
-            self._newest = SharedSession(config)
+            self._newest = SharedSetup(config)
         return self._newest

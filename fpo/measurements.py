@@ -1,4 +1,4 @@
-"""How a policy stands: held-out pairs, texts, and its own samples."""
+"""The same measurements of a policy at several times: held-out pairs, texts, its own samples."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,21 +6,42 @@ from typing import Any
 
 import numpy as np
 
+from fpo.results import Table
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
+from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.train.paired_data import RunData, spread
+
+TABLE = (
+    "raw_accuracy",
+    "reward_accuracy",
+    "fpo/kl_chosen",
+    "fpo/kl_rejected",
+    "fpo/kl_margin",
+    "rewards/margins",
+    "fpo/d_chosen",
+    "fpo/d_rejected",
+    "fpo/d_margin",
+    "oracle",
+    "entropy",
+    "distinct_1",
+    "distinct_2",
+    "sample_length",
+    "perplexity",
+)
+"""Metrics that a table of measurements shows, in order."""
 
 Judge = Callable[[str, str], Mapping[str, float]]
 """Scores a completion of a prompt, both as text; `preferred` is what the pairs prefer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What a `Gauge` found; None stands for what it was not asked for."""
+class Measurements:
+    """What a `Measurer` came to; None stands for what it was not asked for."""
 
     evaluation: Evaluation
     chosen_tokens: float
@@ -47,8 +68,32 @@ class Measured:
         return self.evaluation.to_mapping() | values
 
 
+def measurements_table(
+    before: Measurements | None, after: Measurements, below: Sequence[str] = ()
+) -> Table:
+    """Measurements side by side; the reward accuracy says nothing of one model alone."""
+    sides = [side.to_mapping() for side in (before, after) if side is not None]
+    names = [
+        name
+        for name in TABLE
+        if sides[-1].get(name) is not None and not (before is None and name == "reward_accuracy")
+    ]
+    rows = [
+        (METRICS[name].label, *(_cell(name, side.get(name)) for side in sides)) for name in names
+    ]
+    head = ("", "before", "after") if before is not None else ("", "value")
+    return Table(head, rows, (f"{after.evaluation.pairs} pairs", *below))
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):  # a share of pairs with its interval
+        value, low, high = (METRICS[name].text(value[key]) for key in ("value", "low", "high"))
+        return f"{value} [{low}, {high}]"
+    return "–" if value is None else METRICS[name].text(value)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Gauge:
+class Measurer:
     """Takes the same measurements of a policy at several times."""
 
     data: RunData
@@ -64,7 +109,7 @@ class Gauge:
     sample_batch: int = 8
     judge: Judge | None = None
 
-    def measure(self, policy: Policy, *, kl: bool = False) -> Measured:
+    def measure(self, policy: Policy, *, kl: bool = False) -> Measurements:
         """Everything at once; `kl` needs the policy's `set_reference` before."""
         evaluation = evaluate(
             policy,
@@ -77,7 +122,7 @@ class Gauge:
         )
         value = self._perplexity(policy) if self.texts else None
         rows = spread(len(self.split), self.pairs)
-        return Measured(
+        return Measurements(
             evaluation=evaluation,
             chosen_tokens=float(np.mean([len(self.split[int(row)].chosen) for row in rows])),
             perplexity=value,
@@ -123,8 +168,8 @@ class Gauge:
 
 
 def findings(
-    before: Measured | None,
-    after: Measured,
+    before: Measurements | None,
+    after: Measurements,
     objective: ObjectiveConfig,
     *,
     held_out: bool,

@@ -1,8 +1,12 @@
 """The curves of a run as a picture."""
 
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PANELS = (
     ("Loss", "−log σ(u)", (("train", "loss", "training"), ("eval", "eval_loss", "validation"))),
@@ -29,15 +33,30 @@ _PANELS = (
 _COLOURS = ("#1f6fb4", "#d1495b")
 
 
-def draw_curves(log: Path, out: Path, title: str = "") -> None:
-    """Draw loss, accuracies, D and rewards of a run's JSONL log as a PNG."""
-    import matplotlib as mpl
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The events of a run's JSONL log."""
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure of so many inches that a notebook shows as a picture, and no window."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        # Figures made without pyplot, and so without global state, have no picture of their own.
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    return Picture(figsize=(width, height), layout="constrained")
+
+
+def figure_of_run(log: Path, title: str = "") -> "Figure":
+    """Loss, accuracies, D and rewards of a run's JSONL log, one panel each."""
+    events = read_log(log)
+    figure = new_figure(9, 6)
+    axes = figure.subplots(2, 2)
     for axis, (name, label, curves) in zip(axes.flat, _PANELS, strict=True):
         for colour, (kind, metric, curve) in zip(_COLOURS, curves, strict=True):
             _draw(axis, events, kind, metric, curve, colour)
@@ -47,8 +66,12 @@ def draw_curves(log: Path, out: Path, title: str = "") -> None:
             axis.legend(frameon=False)
     axes[0, 1].set_ylim(0, 1.05)
     figure.suptitle(title)
-    figure.savefig(out, dpi=130)
-    plt.close(figure)
+    return figure
+
+
+def draw_curves(log: Path, out: Path, title: str = "") -> None:
+    """Write `figure_of_run` as a PNG."""
+    figure_of_run(log, title).savefig(out, dpi=130)
 
 
 def _draw(

@@ -1,4 +1,4 @@
-"""What commands that touch a model do first: model, tokenizer, features, data, reference."""
+"""What a workflow that runs a model loads first: model, tokenizer, features, data, reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ FROZEN = AdapterConfig(rank=1, num_layers=1)
 
 
 @dataclass(frozen=True)
-class Session:
+class ModelSetup:
     """A model with its tokenizer and, where given, its autoencoders and starting adapter."""
 
     config: ModelConfig
@@ -47,7 +47,7 @@ class Session:
 
     @property
     def group(self) -> Group:
-        """The processes that share the command's work."""
+        """The processes that share the work."""
         return join_group(self.backend)
 
     @cached_property
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def step(self) -> StepConfig:
-        """How forward passes are computed; plainly, where the command has no say in it."""
+        """How forward passes are computed; plainly, where there are no settings for it."""
         config = self.config
         return config.only(StepConfig) if isinstance(config, StepConfig) else StepConfig(plain=True)
 

@@ -1,0 +1,27 @@
+"""`fpo sae list`: which autoencoders are published for a model."""
+
+from typing import Any
+
+import typer
+
+import fpo
+from fpo_cli.console.command import command
+from fpo_cli.console.ui import Ui
+from fpo_core.config import SaeListConfig
+
+
+def sae_list(config: SaeListConfig, ui: Ui) -> dict[str, Any]:
+    """Show published autoencoders that fit a model, the recommended one first.
+
+    Pass a source to `fpo convert sae`. Recommended is the deepest residual one that reads what the
+    trained blocks write.
+    """
+    with ui.progress() as sink:
+        result = fpo.list_saes(config, sink=sink)
+    ui.table(result.table(), numbers=False)
+    return result.to_mapping()
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "list", SaeListConfig)(sae_list)

@@ -1,0 +1,613 @@
+"""Written by `make docs` from settings and docstrings; a test keeps it up to date."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Literal
+
+from fpo.training import TrainingRun as TrainingRun
+from fpo.preflight_report import PreflightReport as PreflightReport
+from fpo.evaluation import EvaluationResult as EvaluationResult
+from fpo.generation import Generation as Generation
+from fpo.generation import Completion as Completion
+from fpo.comparison.workflow import ComparisonResult as ComparisonResult
+from fpo.reference_pass import StoredReference as StoredReference
+from fpo.conversion import ConvertedSae as ConvertedSae
+from fpo.conversion import ConvertedAdapter as ConvertedAdapter
+from fpo.conversion import PublishedSaes as PublishedSaes
+from fpo.conversion import SaeInfo as SaeInfo
+from fpo.sae_fit import SaeFit as SaeFit
+from fpo.feature_ranking import FeatureRanking as FeatureRanking
+from fpo.merging import FusedModel as FusedModel
+from fpo.data_inspection import DataInspection as DataInspection
+from fpo.quickstart_run import QuickstartRun as QuickstartRun
+from fpo.example_inputs import Example as Example
+from fpo.example_inputs import quickstart_world as quickstart_world
+from fpo.installation import Installation as Installation
+from fpo.device_selftest import SelfTest as SelfTest
+from fpo.measurements import Measurements as Measurements
+from fpo.results import Result as Result
+from fpo.results import Table as Table
+from fpo.sinks import print_progress as print_progress
+from fpo.sinks import warnings_only as warnings_only
+from fpo_core.events import Event as Event
+from fpo_core.events import Sink as Sink
+from fpo_core.events import fan_out as fan_out
+from fpo_core.config import CompareConfig as CompareConfig
+from fpo_core.config import ConvertAdapterConfig as ConvertAdapterConfig
+from fpo_core.config import ConvertConfig as ConvertConfig
+from fpo_core.config import DoctorConfig as DoctorConfig
+from fpo_core.config import EvalConfig as EvalConfig
+from fpo_core.config import FuseConfig as FuseConfig
+from fpo_core.config import GenerateConfig as GenerateConfig
+from fpo_core.config import InspectConfig as InspectConfig
+from fpo_core.config import QuickstartConfig as QuickstartConfig
+from fpo_core.config import ReferenceRunConfig as ReferenceRunConfig
+from fpo_core.config import SaeCheckConfig as SaeCheckConfig
+from fpo_core.config import SaeFeaturesConfig as SaeFeaturesConfig
+from fpo_core.config import SaeInfoConfig as SaeInfoConfig
+from fpo_core.config import SaeListConfig as SaeListConfig
+from fpo_core.config import TrainConfig as TrainConfig
+from fpo_core.config.yaml_file import read_yaml as read_yaml
+from fpo_core.errors import FpoError as FpoError
+from fpo_core.errors import BackendError as BackendError
+from fpo_core.errors import ConfigError as ConfigError
+from fpo_core.errors import DataError as DataError
+from fpo_core.errors import LostProcessError as LostProcessError
+from fpo_core.errors import ModelError as ModelError
+from fpo_core.errors import SaeError as SaeError
+from fpo_core.errors import SelfTestError as SelfTestError
+from fpo_core.errors import StoppedError as StoppedError
+from fpo_core.errors import StoreError as StoreError
+from fpo_core.errors import TrainingError as TrainingError
+from fpo_core.errors import WriteError as WriteError
+
+_Stop = Callable[[], int | None]
+_Text = str | PathLike[str]
+
+def quickstart(
+    config: QuickstartConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    stop: _Stop | None = None,
+    example: Example | None = None,
+    objective: Literal['fpo', 'dpo-norm', 'dpo', 'simpo', 'simpo-kl', 'tdpo1', 'tdpo2', 'discopop'] = 'fpo',
+    alpha: float | None = 5.0,
+    beta: float | None = 70.0,
+    gamma: float | None = None,
+    discopop_tau: float | None = None,
+    label_smoothing: float = 0.0,
+    rpo_alpha: float = 0.0,
+    stop_gradient: bool = True,
+    k: int = 50,
+    normalize_d: bool = False,
+    straight_through: bool = False,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 3,
+    output: _Text = 'fpo-quickstart',
+    max_rows: int | None = None,
+    learning_rate: float | None = 0.003,
+    iters: int | None = 130,
+    batch_size: int = 12,
+    samples: int = 200,
+) -> QuickstartRun:
+    """Align a tiny model that ships with the package, end to end, in about a minute.
+
+    Converts the embedded world's autoencoder, builds the reference store, trains, and measures and
+    samples the model before and after. Needs no network. `example` takes another model's place;
+    its settings hold where the call sets nothing.
+    """
+
+def inspect_data(
+    config: InspectConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    data: _Text = ...,
+    valid_fraction: float = 0.0,
+    max_seq_length: int = 1024,
+    max_prompt_length: int | None = None,
+    strict: bool = False,
+    max_rows: int | None = None,
+    cache: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    model: _Text = ...,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    split: Literal['train', 'valid'] = 'train',
+    start: int = 0,
+    rows: int = 1,
+) -> DataInspection:
+    """Tokens of pairs with prompt, completion and padding marked, and counts of all rows.
+
+    Completion tokens are those that are scored. Raises DataError where there is no such pair.
+    """
+
+def list_saes(
+    config: SaeListConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    model: _Text = ...,
+    num_layers: int = -1,
+) -> PublishedSaes:
+    """Published autoencoders that fit a model, the recommended one first.
+
+    Pass a source to `convert_sae`. Recommended is the deepest residual one that reads what the
+    trained blocks write.
+    """
+
+def convert_sae(
+    config: ConvertConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    source: _Text = ...,
+    out: _Text = ...,
+    to: Literal['fpo', 'sae-lens'] = 'fpo',
+    format: _Text | None = None,
+    dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
+    encoder_only: bool = False,
+    verify: bool = True,
+    norm_factor: float | None = None,
+    centre: bool | None = None,
+    k: int | None = None,
+    hook: _Text | None = None,
+    model_name: _Text | None = None,
+    untrained_tokens: Sequence[_Text] | _Text | None = None,
+) -> ConvertedSae:
+    """Convert a sparse autoencoder to the one file that training reads.
+
+    The format is recognised; settings state what a checkpoint leaves out or gets wrong. With
+    `to="sae-lens"`, `source` is such a file and `out` a new folder that SAELens opens. Raises
+    SaeError for what cannot be converted, or does not compute what the source's formula does.
+    """
+
+def sae_info(
+    config: SaeInfoConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    file: _Text = ...,
+    verify: bool = False,
+) -> SaeInfo:
+    """What a converted autoencoder is, and where it came from.
+    """
+
+def check_sae(
+    config: SaeCheckConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    sae: _Text = ...,
+    model: _Text = ...,
+    data: _Text = ...,
+    hook: _Text | None = None,
+    rows: int = 64,
+    max_seq_length: int = 512,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+) -> SaeFit:
+    """Measure how well an autoencoder explains a model on your data, and judge whether it fits.
+
+    The first pairs are read twice: as raw text, and under the model's chat template. Raises
+    SaeError for a file without decoder, or one that does not fit the model's shape.
+    """
+
+def rank_features(
+    config: SaeFeaturesConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    positive: _Text = ...,
+    negative: _Text = ...,
+    out: _Text | None = None,
+    top: int = 20,
+    absolute: bool = False,
+    weight: float = 1.0,
+    max_seq_length: int = 1024,
+    tokens_per_batch: int = 8192,
+) -> FeatureRanking:
+    """Rank features by how much more they fire on one set of texts than on another.
+
+    The difference is that of mean features. With `out`, the first `top` of them become a file for
+    the setting `feature_weights` of `train`, whose D compares just these. Raises SaeError where no
+    feature fires more on the positive texts.
+    """
+
+def reference(
+    config: ReferenceRunConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    plain: bool = False,
+    logits_budget: int = 256,
+    compile: bool = False,
+    cache_limit: int | None = None,
+    reference: _Text | None = None,
+    feature_cap: int = 1024,
+    feature_dtype: Literal['float16', 'float32'] = 'float32',
+    tokens_per_batch: int = 8192,
+    rows_per_shard: int = 2048,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    data: _Text = ...,
+    valid_fraction: float = 0.0,
+    max_seq_length: int = 1024,
+    max_prompt_length: int | None = None,
+    strict: bool = False,
+    max_rows: int | None = None,
+    cache: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+) -> StoredReference:
+    """Run the frozen model once over all pairs, and store what it computes.
+
+    `train` does this by itself where needed; a store built here can be shared between runs. Stopped
+    at any point, the same call goes on from where it was. Without `reference` the store lies in the
+    cache, where `train` and `evaluate` find it.
+    """
+
+def preflight(
+    config: TrainConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    val_pairs: int = 256,
+    text: _Text | None = None,
+    output: _Text = ...,
+    batch_size: int = 4,
+    grad_accumulation_steps: int = 1,
+    epochs: float | None = None,
+    iters: int | None = None,
+    grad_checkpoint: bool = False,
+    steps_per_report: int = 10,
+    steps_per_eval: int | None = None,
+    best_metric: Literal['loss', 'rewards/accuracies', 'rewards/margins', 'fpo/raw_accuracy'] = 'loss',
+    early_stopping: int | None = None,
+    save_every: int | None = None,
+    preflight: bool = True,
+    dry_run: bool = False,
+    save_total_limit: int = 2,
+    resume: bool = False,
+    allow_change: Sequence[_Text] | _Text | None = None,
+    report_to: Sequence[_Text] | _Text | None = None,
+    nonfinite_limit: int = 5,
+    step0_pairs: int = 16,
+    optimizer: Literal['adamw', 'adafactor', 'lion'] = 'adamw',
+    learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    warmup: float = 0.1,
+    schedule: Literal['constant', 'cosine', 'linear'] = 'cosine',
+    max_grad_norm: float = 1.0,
+    fine_tune_type: Literal['lora', 'dora', 'full'] = 'lora',
+    num_layers: int = -1,
+    rank: int = 8,
+    scale: float = 2.0,
+    dropout: float = 0.0,
+    target_modules: Sequence[_Text] | _Text | None = None,
+    plain: bool = False,
+    logits_budget: int = 256,
+    compile: bool = False,
+    cache_limit: int | None = None,
+    reference: _Text | None = None,
+    feature_cap: int = 1024,
+    feature_dtype: Literal['float16', 'float32'] = 'float32',
+    tokens_per_batch: int = 8192,
+    rows_per_shard: int = 2048,
+    objective: Literal['fpo', 'dpo-norm', 'dpo', 'simpo', 'simpo-kl', 'tdpo1', 'tdpo2', 'discopop'] = 'fpo',
+    alpha: float | None = None,
+    beta: float | None = None,
+    gamma: float | None = None,
+    discopop_tau: float | None = None,
+    label_smoothing: float = 0.0,
+    rpo_alpha: float = 0.0,
+    stop_gradient: bool = True,
+    k: int = 50,
+    normalize_d: bool = True,
+    straight_through: bool = False,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    feature_weights: _Text | None = None,
+    data: _Text = ...,
+    valid_fraction: float = 0.0,
+    max_seq_length: int = 1024,
+    max_prompt_length: int | None = None,
+    strict: bool = False,
+    max_rows: int | None = None,
+    cache: _Text | None = None,
+    preset: Literal['paper', 'paper-control'] | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+) -> PreflightReport:
+    """Try a run's largest batches: its memory, time and disk. Trains and writes nothing.
+    """
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    stop: _Stop | None = None,
+    val_pairs: int = 256,
+    text: _Text | None = None,
+    output: _Text = ...,
+    batch_size: int = 4,
+    grad_accumulation_steps: int = 1,
+    epochs: float | None = None,
+    iters: int | None = None,
+    grad_checkpoint: bool = False,
+    steps_per_report: int = 10,
+    steps_per_eval: int | None = None,
+    best_metric: Literal['loss', 'rewards/accuracies', 'rewards/margins', 'fpo/raw_accuracy'] = 'loss',
+    early_stopping: int | None = None,
+    save_every: int | None = None,
+    preflight: bool = True,
+    dry_run: bool = False,
+    save_total_limit: int = 2,
+    resume: bool = False,
+    allow_change: Sequence[_Text] | _Text | None = None,
+    report_to: Sequence[_Text] | _Text | None = None,
+    nonfinite_limit: int = 5,
+    step0_pairs: int = 16,
+    optimizer: Literal['adamw', 'adafactor', 'lion'] = 'adamw',
+    learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    warmup: float = 0.1,
+    schedule: Literal['constant', 'cosine', 'linear'] = 'cosine',
+    max_grad_norm: float = 1.0,
+    fine_tune_type: Literal['lora', 'dora', 'full'] = 'lora',
+    num_layers: int = -1,
+    rank: int = 8,
+    scale: float = 2.0,
+    dropout: float = 0.0,
+    target_modules: Sequence[_Text] | _Text | None = None,
+    plain: bool = False,
+    logits_budget: int = 256,
+    compile: bool = False,
+    cache_limit: int | None = None,
+    reference: _Text | None = None,
+    feature_cap: int = 1024,
+    feature_dtype: Literal['float16', 'float32'] = 'float32',
+    tokens_per_batch: int = 8192,
+    rows_per_shard: int = 2048,
+    objective: Literal['fpo', 'dpo-norm', 'dpo', 'simpo', 'simpo-kl', 'tdpo1', 'tdpo2', 'discopop'] = 'fpo',
+    alpha: float | None = None,
+    beta: float | None = None,
+    gamma: float | None = None,
+    discopop_tau: float | None = None,
+    label_smoothing: float = 0.0,
+    rpo_alpha: float = 0.0,
+    stop_gradient: bool = True,
+    k: int = 50,
+    normalize_d: bool = True,
+    straight_through: bool = False,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    feature_weights: _Text | None = None,
+    data: _Text = ...,
+    valid_fraction: float = 0.0,
+    max_seq_length: int = 1024,
+    max_prompt_length: int | None = None,
+    strict: bool = False,
+    max_rows: int | None = None,
+    cache: _Text | None = None,
+    preset: Literal['paper', 'paper-control'] | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+) -> TrainingRun:
+    """Align a model with FPO, or another objective, on preference pairs.
+
+    Finds, extends or builds the stored reference pass, trains, and measures start and end on
+    held-out pairs. Everything lies in `output` afterwards. A KeyboardInterrupt, as by stopping a
+    notebook's cell, leaves every checkpoint and the store whole: call again with `resume=True`.
+
+    `stop` is asked between two steps: a number in place of None saves a checkpoint and raises
+    StoppedError. Raises other FpoErrors for whatever is wrong with the settings, data or files.
+    """
+
+def evaluate(
+    config: EvalConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    val_pairs: int = 256,
+    text: _Text | None = None,
+    plain: bool = False,
+    logits_budget: int = 256,
+    compile: bool = False,
+    cache_limit: int | None = None,
+    reference: _Text | None = None,
+    feature_cap: int = 1024,
+    feature_dtype: Literal['float16', 'float32'] = 'float32',
+    tokens_per_batch: int = 8192,
+    rows_per_shard: int = 2048,
+    objective: Literal['fpo', 'dpo-norm', 'dpo', 'simpo', 'simpo-kl', 'tdpo1', 'tdpo2', 'discopop'] = 'fpo',
+    alpha: float | None = None,
+    beta: float | None = None,
+    gamma: float | None = None,
+    discopop_tau: float | None = None,
+    label_smoothing: float = 0.0,
+    rpo_alpha: float = 0.0,
+    stop_gradient: bool = True,
+    k: int = 50,
+    normalize_d: bool = True,
+    straight_through: bool = False,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    feature_weights: _Text | None = None,
+    data: _Text = ...,
+    valid_fraction: float = 0.0,
+    max_seq_length: int = 1024,
+    max_prompt_length: int | None = None,
+    strict: bool = False,
+    max_rows: int | None = None,
+    cache: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    base: _Text | None = None,
+    base_adapter: _Text | None = None,
+    samples: int = 16,
+) -> EvaluationResult:
+    """Measure a model on held-out pairs, texts and its own samples.
+
+    With `adapter`, the adapted model is compared with `model` under it, or with that under
+    `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken.
+    """
+
+def generate(
+    config: GenerateConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    prompt: _Text = ...,
+    system_prompt: _Text | None = None,
+    ignore_chat_template: bool = False,
+    samples: int = 1,
+) -> Generation:
+    """Let a model answer a prompt, with or without an adapter.
+
+    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    """
+
+def compare(
+    config: CompareConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    stop: _Stop | None = None,
+    example: Example | None = None,
+    output: _Text = 'fpo-compare',
+    settings: _Text | None = None,
+    objectives: Sequence[_Text] | _Text | None = None,
+    grid: Sequence[_Text] | _Text | None = None,
+    seeds: Sequence[_Text] | _Text = ('0',),
+    eval_pairs: int = 100,
+    samples: int = 64,
+    max_tokens: int = 64,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+) -> ComparisonResult:
+    """Train objectives, or any grid over settings, from one stored reference, and compare them.
+
+    Every run has the same seeds and batches. Writes compare.md, .csv, .json and .png into `output`:
+    accuracy, diversity, drift, time and memory, with their spread over seeds. Stopped at any point,
+    the same call goes on: finished runs are read, a begun one resumes.
+
+    Without `settings`, the runs are on the quickstart's world, or on an `example`; its own grid
+    counts for what the settings do not vary.
+    """
+
+def fuse(
+    config: FuseConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    out: _Text = ...,
+    save_dtype: Literal['base', 'float32', 'float16', 'bfloat16'] = 'base',
+) -> FusedModel:
+    """Merge an adapter into its model, for transformers and mlx-lm alike.
+
+    The result appears only if its logits on a probe are those of model and adapter; ModelError
+    says by how much they differ. A base that mlx-lm quantised is dequantised.
+    """
+
+def convert_adapter(
+    config: ConvertAdapterConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    source: _Text = ...,
+    out: _Text = ...,
+    to: Literal['peft', 'mlx', 'both'] = 'both',
+    model: _Text | None = None,
+) -> ConvertedAdapter:
+    """Convert an adapter of PEFT's or mlx-lm's into a folder that the other, or both, open.
+
+    LoRA, DoRA, rsLoRA and ranks or strengths per module; what only one library has raises
+    ModelError.
+    """
+
+def doctor(
+    config: DoctorConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    self_test: bool = False,
+    cache: _Text | None = None,
+) -> Installation:
+    """Which backends, devices and versions are here, and how to get what is missing.
+
+    With `self_test`, each installed backend computes golden values, a gradient and three training
+    steps on its device. Raises BackendError where `backend` names one that is not installed; a
+    failed self-test raises nothing, look at `passed`.
+    """
+
+def self_test(
+    config: DoctorConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    self_test: bool = False,
+    cache: _Text | None = None,
+) -> SelfTest:
+    """Replay golden values, a gradient and three training steps on the device, in float32.
+
+    `backend="auto"` tests the one that would be chosen. Look at `passed`: nothing is raised for a
+    check that fails.
+    """

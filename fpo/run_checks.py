@@ -1,0 +1,146 @@
+"""What can be refused before a run loads weights or writes anything."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpo.model_setup import ModelSetup
+from fpo.store_location import training_store
+from fpo.trackers import check_trackers
+from fpo_core.adapters.lora import select_blocks
+from fpo_core.backend.optimizer_state import check_optimizer
+from fpo_core.backend.process_group import first_before_others
+from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.data.load import PreferenceData
+from fpo_core.data.report import DataReport
+from fpo_core.errors import ConfigError
+from fpo_core.evaluation.texts import read_texts
+from fpo_core.events import Sink, note, warn
+from fpo_core.models.folder import check_quantised
+from fpo_core.sae.load import check_constraint_trains
+from fpo_core.train.checkpoints import Checkpoint
+from fpo_core.train.paired_data import fingerprints
+from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
+from fpo_core.train.schedule import RowPlan
+from fpo_core.train.validate import check_judged
+
+
+@dataclass(frozen=True)
+class ValidatedRun:
+    """A validated run: every check that needs no weights has passed."""
+
+    setup: ModelSetup
+    config: TrainConfig
+    data: PreferenceData
+    store: Path
+    texts: list[str]
+    checkpoint: Checkpoint | None
+    """Where the run goes on; None where it begins."""
+
+
+def check_run(
+    config: TrainConfig, sink: Sink, setup: ModelSetup | None = None, *, finished_too: bool = False
+) -> ValidatedRun:
+    """Refuse what can be refused before weights are loaded or anything is written.
+
+    With `finished_too`, a run with no step left may be resumed, to be measured.
+    """
+    setup = setup or ModelSetup(config)
+    with first_before_others(setup.group):
+        return _validated(setup, config, sink, finished_too)
+
+
+def _validated(
+    setup: ModelSetup, config: TrainConfig, sink: Sink, finished_too: bool
+) -> ValidatedRun:
+    # Cheap checks first: the tokenised data may take minutes.
+    check_optimizer(config.optimizer, setup.backend)
+    check_folder(config.output)
+    check_trackers(config)
+    checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
+    _check_start(config)
+    config = _shaped(setup, config)
+    select_blocks(setup.model.layers, config.num_layers)
+    check_quantised(config.fine_tune_type, setup.model.quantisation is not None)
+    if config.needs_features and setup.features is not None:
+        for hook in setup.features.hooks:
+            check_constraint_trains(hook, setup.model, config)
+    texts = [] if config.text is None else read_texts(Path(config.text))
+    data = setup.load_data(config)
+    check_judged(config, data.valid)
+    store = training_store(setup, config.reference, config.output, config.cache)
+    if checkpoint is not None:
+        _check_checkpoint(checkpoint, setup, config, data, finished_too)
+    return ValidatedRun(setup, config, data, store, texts, checkpoint)
+
+
+def _check_checkpoint(
+    checkpoint: Checkpoint,
+    setup: ModelSetup,
+    config: TrainConfig,
+    data: PreferenceData,
+    finished_too: bool,
+) -> None:
+    """Raise TrainingError where the run that goes on is not the one that was stopped."""
+    tap = setup.features
+    inputs = fingerprints(
+        setup.key,
+        data.train,
+        data.valid,
+        features=tap is not None,
+        weights=None if tap is None else tap.weights,
+    )
+    check_unchanged(checkpoint, config, inputs)
+    if not finished_too:
+        check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+
+
+def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
+    """Report what a workflow works on, once nothing is left that could be refused."""
+    note(sink, f"{setup.backend}, {setup.model.name}")
+    if setup.model.quantisation is not None and setup.features is not None:
+        warn(
+            sink,
+            "the model is quantised: its activations differ from those that the autoencoder was "
+            "trained on, and so do its features",
+        )
+    if setup.left_out:
+        warn(
+            sink,
+            f"the adapter leaves out {setup.left_out} modules that others of its blocks have: "
+            "they start at zero, and training moves them too",
+        )
+    for line in report.lines():
+        note(sink, line)
+
+
+def check_folder(output: str) -> None:
+    """Raise ConfigError where no folder can be created or written at `output`."""
+    path = Path(output)
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"output is {output}, but {nearest} is a file: expected a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"output is {output}, but {nearest} cannot be written: choose another")
+
+
+def _check_start(config: TrainConfig) -> None:
+    if config.adapter is not None and config.fine_tune_type == "full":
+        raise ConfigError(
+            "adapter is set while fine_tune_type is full, expected lora or dora: a full run "
+            "cannot go on from an adapter"
+        )
+
+
+def _shaped(setup: ModelSetup, config: TrainConfig) -> TrainConfig:
+    """The configuration with rank, scale and modules of the adapter that the run starts from."""
+    shape = setup.adapter_config(config)
+    for name in ("fine_tune_type", "rank", "scale", "num_layers"):
+        wanted, present = getattr(config, name), getattr(shape, name)
+        if wanted not in (present, getattr(AdapterConfig(), name)):
+            raise ConfigError(
+                f"{name} is {wanted}, but the adapter {config.adapter} has {present}, and the run "
+                f"starts from it: leave {name} out"
+            )
+    return dataclasses.replace(config, **{n: getattr(shape, n) for n in AdapterConfig.names()})
