@@ -1,7 +1,9 @@
 """What can be refused before a run loads weights or writes anything."""
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +12,26 @@ from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
 from fpo_core.backend.optimizer_state import check_optimizer
-from fpo_core.backend.process_group import first_before_others
+from fpo_core.backend.process_group import (
+    ALONE,
+    Group,
+    check_same_settings,
+    first_before_others,
+    only_first,
+)
 from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
+from fpo_core.io.lock import locked
 from fpo_core.models.folder import check_quantised
 from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
+from fpo_core.train.run_folder import check_output
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import check_judged
 
@@ -47,6 +57,7 @@ def check_run(
     With `finished_too`, a run with no step left may be resumed, to be measured.
     """
     setup = setup or ModelSetup(config)
+    check_same_settings(setup.group, config.to_mapping())
     with first_before_others(setup.group):
         return _validated(setup, config, sink, finished_too)
 
@@ -57,6 +68,7 @@ def _validated(
     # Cheap checks first: the tokenised data may take minutes.
     check_optimizer(config.optimizer, setup.backend)
     check_folder(config.output)
+    check_output(config)
     check_trackers(config)
     checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
     _check_start(config)
@@ -123,6 +135,18 @@ def check_folder(output: str) -> None:
         raise ConfigError(f"output is {output}, but {nearest} is a file: expected a folder")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"output is {output}, but {nearest} cannot be written: choose another")
+
+
+@contextlib.contextmanager
+def writing_output(output: str, group: Group = ALONE) -> Iterator[None]:
+    """Hold the lock of an output folder, in the first process for all.
+
+    Raises LockedError where another run writes there, ConfigError where none can.
+    """
+    check_folder(output)
+    with contextlib.ExitStack() as stack:
+        only_first(group, lambda: stack.enter_context(locked(Path(output))))
+        yield
 
 
 def _check_start(config: TrainConfig) -> None:

@@ -11,7 +11,8 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of controls, formats (bidirectional marks, zero width), lone surrogates and
 separators of lines and paragraphs.
 """
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$@:-])")
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|~&$!]|(?<!\w)_|_(?!\w)|^[#+=-])")
+"""What begins a span, a link, HTML, a cell or mathematics anywhere, or a block at the start."""
 
 
 def for_terminal(text: str, keep: str = "\n\t") -> str:

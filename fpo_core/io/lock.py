@@ -33,10 +33,12 @@ def locked(folder: Path, setting: str = "output", wait: float = 0.0) -> Iterator
 def locked_by(path: Path, setting: str, wait: float = 0.0) -> Iterator[None]:
     """Hold a lock that lies at `path`, in a folder that is made where it is absent.
 
-    Waits so many seconds for another holder, then raises LockedError naming it and the `setting`
-    that chose the folder. WriteError where the folder can't be written.
+    Folders made for it that stay empty are removed with it. Waits so many seconds for another
+    holder, then raises LockedError naming it and the `setting` that chose the folder; WriteError
+    where the folder can't be written.
     """
     until = time.monotonic() + wait
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while (handle := _take(path)) is None and time.monotonic() < until:
@@ -53,6 +55,9 @@ def locked_by(path: Path, setting: str, wait: float = 0.0) -> Iterator[None]:
         # Removed while it is held: whoever opened it meanwhile sees that the name is gone.
         path.unlink(missing_ok=True)
         os.close(handle)
+        for folder in new:  # where nothing came of it, as after a refusal
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def holder(folder: Path) -> Process | None:

@@ -3,35 +3,47 @@
 Every command that writes asks here first, before any weight is loaded.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fpo_core.errors import ConfigError
 
-Inputs = Mapping[str, str | Path | None]
+Inputs = Mapping[str, str | Path | tuple[str, ...] | None]
 """What a command reads, by the settings that name it; those that aren't set are None."""
 
 
-def check_inputs(targets: Iterable[Path], inputs: Inputs, setting: str = "output") -> None:
+def check_inputs(
+    targets: Iterable[Path], inputs: Inputs, setting: str = "output", folder: Path | None = None
+) -> None:
     """Raise ConfigError where writing any of `targets` would touch what a command reads.
 
-    That is an input by the same name, one inside of a target, or a folder that a target would lie
-    in. Links are resolved first; names of the hub and absent files can't be overwritten.
+    That is an input by the same name or one inside of a target; or an input that is the `folder`
+    itself into which the targets go. Links are resolved first; names of the hub, and files that
+    are not there, can't be overwritten.
     """
     places = [target.expanduser().resolve() for target in targets]
-    for name, value in inputs.items():
-        if value is None or not (source := Path(value).expanduser()).exists():
+    for name, value in _named(inputs):
+        if not (source := Path(value).expanduser()).exists():
             continue
-        for place in places:
-            if _touches(place, source.resolve()):
-                raise ConfigError(
-                    f"{name} is {value}, and {place} would be written over it or into it: choose "
-                    f"another {setting}"
-                )
+        covering = [place for place in places if _touches(place, source.resolve())]
+        if folder is not None and folder.exists() and folder.samefile(source):
+            covering.append(folder)
+        if covering:
+            raise ConfigError(
+                f"{name} is {value}, and {covering[0]} would be written over it or into it: choose "
+                f"another {setting}"
+            )
+
+
+def _named(inputs: Inputs) -> Iterator[tuple[str, str | Path]]:
+    for name, value in inputs.items():
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is not None:
+                yield name, each
 
 
 def _touches(target: Path, source: Path) -> bool:
-    if source in (target, target.parent) or target in source.parents:
+    if source == target or target in source.parents:
         return True
     # Hard links, and names that differ in case only on disks that don't tell them from each other.
     return target.exists() and target.samefile(source)

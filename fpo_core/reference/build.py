@@ -17,8 +17,10 @@ from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink, silent
+from fpo_core.io.ownership import check_foreign
 from fpo_core.loss.scores import Scores
 from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.reference.writer import is_store_folder
 from fpo_core.sae.load import describe_pooling
 from fpo_core.sae.taps import Features
 
@@ -78,6 +80,7 @@ def extend_store(
     pair is scored whole. So a pass that was interrupted gives the same bits. Pairs that another
     command stored, from other data or settings, are taken as they are.
     """
+    check_foreign([folder.resolve()], is_store_folder, "reference")
     store = _open(folder, key, emit)
     missing = _missing(store, splits)
     if store is not None and not any(missing):

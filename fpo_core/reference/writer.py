@@ -160,6 +160,15 @@ class StoreWriter:
         return {"file": name, "rows": len(columns["key"]), **written}
 
 
+def is_store_folder(folder: Path) -> bool:
+    """Whether nothing but a store, begun or complete, lies in a folder."""
+    if not folder.is_dir():
+        return False
+    names = (path.name for path in folder.iterdir())
+    others = (n for n in names if not (n.startswith((".", "shard-")) or n == MANIFEST))
+    return (folder / MANIFEST).is_file() or not any(others)
+
+
 _PATIENCE = 60.0
 """Seconds to wait while another process writes one shard."""
 

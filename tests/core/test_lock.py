@@ -56,11 +56,12 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, other):
 
 
 def test_nothing_is_left_after_the_body_or_an_error_in_it(tmp_path):
-    with locked(tmp_path / "new"):
-        pass
-    with pytest.raises(KeyError), locked(tmp_path / "new"):
+    with pytest.raises(KeyError), locked(tmp_path / "deep" / "new"):
         raise KeyError
-    assert list((tmp_path / "new").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "new"):
+        (tmp_path / "new" / "result").touch()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result"]
 
 
 def test_the_same_process_cannot_hold_a_folder_twice(tmp_path):

@@ -8,9 +8,9 @@ from fpo_core.errors import ConfigError
 from fpo_core.io.ownership import check_foreign, check_inputs, marked
 
 
-def refused(targets, **inputs):
+def refused(targets, folder=None, **inputs):
     with pytest.raises(ConfigError) as caught:
-        check_inputs(targets, inputs)
+        check_inputs(targets, inputs, folder=folder)
     return str(caught.value)
 
 
@@ -24,8 +24,9 @@ def model(tmp_path):
 
 def test_the_folder_of_an_input_is_refused(tmp_path, model):
     assert refused([model], model=model).startswith(f"model is {model}, and {model} would be ")
-    assert "choose another output" in refused([model / "best"], model=str(model))
+    assert "choose another output" in refused([model / "best"], model, model=str(model))
     assert refused([tmp_path], model=model)
+    assert refused([model / "config.json"], sae=("elsewhere", str(model / "config.json")))
 
 
 def test_other_names_of_the_same_place_are_found_out(tmp_path, model, monkeypatch):
