@@ -88,6 +88,7 @@ class OptimiserConfig(Settings):
         help="Peak learning rate; by default, for adapters and for full, 1e-4 and 1e-5 (adamw), "
         "1e-2 and 1e-3 (adafactor), 3e-5 and 3e-6 (lion).",
         above=0.0,
+        most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )
     weight_decay: float = setting(0.0, help="Decoupled weight decay.", least=0.0)
     warmup: float = setting(

@@ -69,14 +69,15 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
 
 def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter_card: str) -> str:
     """The card of a merged model; the body of the adapter's card follows, where it has one."""
+    name = for_markdown(shown(base))
     body = _FRONT.sub("", adapter_card) if _TAG in adapter_card else ""
     lines = [
-        f"{for_markdown(shown(base))} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) "
-        f"by fpo-mlx. On a probe its logits differ from the adapter's by at most {check.largest:.1e}; "
-        f"the adapter moves those of its base by {check.moved:.1e} (root mean square).",
+        f"{name} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by fpo-mlx. "
+        f"On a probe its logits differ from the adapter's by at most {check.largest:.1e}; the "
+        f"adapter moves those of its base by {check.moved:.1e} (root mean square).",
         *(["", body.rstrip()] if body else _licence()),
     ]
-    title = f"{for_markdown(shown(base))}, merged with a {kind} adapter"
+    title = f"{name}, merged with a {kind} adapter"
     return _card(base, title, "transformers", ["preference-optimization", kind], lines)
 
 

@@ -14,12 +14,15 @@ from fpo_core.io.leftovers import remove, remove_leftovers, temporary_beside
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """The one rename over `path`, of a file or folder that the body creates and fills."""
+def replacing(path: Path, *, folders: bool = True) -> Iterator[Path]:
+    """The one rename over `path`, of a file or folder that the body creates and fills.
+
+    Unless `folders` may be replaced too, WriteError where one that holds something is there.
+    """
     with _temporary(path) as temporary:
         yield temporary
         _sync_all(temporary)
-        with _aside(path):
+        with _aside(path) if folders else contextlib.nullcontext():
             temporary.replace(path)
         # Without this the data is safe, but after a power cut the new name may be missing.
         sync(path.parent)
@@ -66,7 +69,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} is there and not an empty folder: name a new one")
-    with replacing(path) as temporary:
+    # Another process may have put its result there since: it is not replaced.
+    with replacing(path, folders=False) as temporary:
         temporary.mkdir()
         yield temporary
 
