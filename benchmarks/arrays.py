@@ -1,4 +1,4 @@
-"""What arrays take on a CPU, by torch's own count."""
+"""Peak bytes of live torch tensors on a CPU, by torch's own count."""
 
 import gc
 import json
@@ -11,18 +11,18 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def most_held(step: Callable[[], None]) -> int:
-    """Most bytes of arrays alive at once in a step, those included that are there before it."""
-    step()  # makes what stays, such as the optimiser's moments
+    """Peak bytes of tensors during a step, those alive before it included."""
+    step()  # allocates what stays, such as the optimizer's moments
     return held() + most_added(step)
 
 
 def most_added(action: Callable[[], None]) -> int:
-    """Most bytes of arrays that an action holds at once, above what was there before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    """Peak bytes of tensors that an action adds to those alive before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         action()
     with tempfile.TemporaryDirectory() as scratch:
         trace = Path(scratch) / "trace.json"
-        found.export_chrome_trace(str(trace))
+        profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
     changes = [event["args"] for event in events if event["name"] == "[memory]"]
     before = changes[0]["Total Allocated"] - changes[0]["Bytes"]
@@ -30,7 +30,6 @@ def most_added(action: Callable[[], None]) -> int:
 
 
 def held() -> int:
-    """Bytes of all arrays alive, memory that several share counted once."""
-    found = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
-    stores = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in found}
-    return sum(stores.values())
+    """Bytes of all live tensors; memory that several share is counted once."""
+    stores = (x.untyped_storage() for x in gc.get_objects() if isinstance(x, torch.Tensor))
+    return sum({store.data_ptr(): store.nbytes() for store in stores}.values())

@@ -7,23 +7,18 @@ Bar: the whole command within 1.2 times the summed steps and one reference pass.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from typing import Any
 
-from benchmarks.alternating import write_result
+from benchmarks.record import run_json, write_result
 
 
 def compare(backend: str) -> dict[str, Any]:
-    """The cost that one comparison of one seed reports of itself."""
+    """The cost of comparing the objectives with one seed, as the command reports it."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "fpo_cli", "compare", "--json", "--seeds", "0"]
-        command += ["--backend", backend, "--output", folder]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    result = json.loads(done.stdout)
+        result = run_json([*command, "--backend", backend, "--output", folder])
     cost = result["cost"]
     needed = cost["step_seconds"] + cost["reference_seconds"]
     return cost | {"ratio": cost["seconds"] / needed, "objectives": len(result["runs"])}

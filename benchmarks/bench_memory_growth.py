@@ -1,11 +1,9 @@
 """Memory while a large reference store is written and read, and what it costs on disk and to open.
 
-The model is pretended: it answers with random scores, so that only the store is measured.
+A stand-in for the model returns random scores, so that only the store is measured.
 """
 
 import argparse
-import resource
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import write_result
+from benchmarks.interleave import peak_resident
+from benchmarks.record import write_result
 from fpo_core.backend.policy import PolicyInfo
 from fpo_core.config import ReferenceConfig
 from fpo_core.data.batches import Batch
@@ -23,10 +22,12 @@ from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store
 
 D_SAE = 16384
+SIZES = (200_000, 50), (60_000, 1000)
+"""Rows of a store, and features of each completion."""
 
 
-class Pretended:
-    """Scores a batch at once, with so many random features a completion."""
+class RandomScores:
+    """Scores a batch at once, with up to `features` random features per completion."""
 
     info = PolicyInfo("none", "cpu", "float32", None, 1, 1, 1, 1)
 
@@ -46,7 +47,7 @@ class Pretended:
 
 
 def resident() -> int:
-    """Bytes of anonymous memory that this process holds now; mapped pages of files do not count."""
+    """Resident bytes of anonymous memory; mapped pages of files do not count."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(x.split()[1]) for x in lines if x.startswith("RssAnon")) * 1024
 
@@ -60,14 +61,14 @@ def random_pairs(count: int) -> TokenisedPairs:
 
 
 def grow(rows: int, features: int, folder: Path) -> dict[str, Any]:
-    """Write a store of so many rows, then read every row; memory after a tenth and at the end."""
+    """Write a store, then read every row; memory grows from a tenth of the rows to the end."""
     pairs = random_pairs(rows)
     config = ReferenceConfig(tokens_per_batch=2048)
     seen: list[int] = []
     extend_store(
         folder,
-        StoreKey("pretended", sae="pretended"),
-        Pretended(features),  # pyright: ignore[reportArgumentType]
+        StoreKey("random", sae="random"),
+        RandomScores(features),  # pyright: ignore[reportArgumentType]
         [pairs],
         config,
         lambda event: seen.append(resident()),
@@ -86,7 +87,7 @@ def grow(rows: int, features: int, folder: Path) -> dict[str, Any]:
         "features": features,
         "written_growth_mb": (max(seen[len(seen) // 10 :]) - tenth) / 1e6,
         "read_growth_mb": (resident() - before) / 1e6,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_mb": peak_resident() / 1e6,
         "store_gb": size / 1e9,
         "open_seconds": opened,
     }
@@ -94,22 +95,12 @@ def grow(rows: int, features: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--features", type=int, default=50)
-    parser.add_argument("--wide-rows", type=int, default=60_000)
-    parser.add_argument("--wide-features", type=int, default=1000)
-    arguments = parser.parse_args()
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows, for a quick look")
+    share = parser.parse_args().share
     runs: list[dict[str, Any]] = []
-    sizes = (
-        (arguments.rows, arguments.features),
-        (arguments.wide_rows, arguments.wide_features),
-    )
-    for rows, features in sizes:
-        folder = Path(tempfile.mkdtemp())
-        try:
-            runs.append(grow(rows, features, folder))
-        finally:
-            shutil.rmtree(folder)
+    for rows, features in SIZES:
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(grow(int(rows * share), features, Path(folder)))
         print("  ".join(f"{name} {value:.4g}" for name, value in runs[-1].items()))
     write_result("memory_growth", {"runs": runs})
 

@@ -1,8 +1,8 @@
 """A step of FPO beside a DPO step of others: TRL 1.16 on torch, mlx-lm-lora 5.10 on MLX.
 
-The same model, pairs, token ids, LoRA (rank 8 on all linear layers), batch and precision; steps are
-taken in turn, each side in a process of its own. `--python` names the interpreter of an environment
-that has the peer, where this one does not.
+The same model, pairs, token ids, LoRA (rank 8 on all linear layers), batch and precision; each side
+is a process of its own, their steps interleaved. `--python` is the interpreter of an environment
+with the peer installed, where this one lacks it.
 """
 
 import argparse
@@ -15,19 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import alternate, ratio, serve, write_result
 from benchmarks.bench_step import (
     command,
+    model_folder,
     options_of,
     parser,
     peak_of,
     result_name,
     setting_of,
 )
-from benchmarks.shapes import LINEAR, MODELS, batch_of, build_model
+from benchmarks.interleave import alternate, compare, ratio, serve, show
+from benchmarks.record import ROOT, write_result
+from benchmarks.shapes import LINEAR, MODELS, batch_of, mlx_on_cpu
 from fpo_core.data.batches import Batch
 
-WORLD = Path(__file__).resolve().parents[1] / "fpo" / "world" / "data"
+WORLD = ROOT / "fpo" / "world" / "data"
 PEERS = {
     "torch": ("TRL online", "TRL precomputed", "TRL online, compact", "TRL precomputed, compact"),
     "cuda": ("TRL online", "TRL precomputed"),
@@ -96,9 +98,9 @@ def trl_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
 
 
 def mlx_lm_lora_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
-    """The step of `train_dpo` out of its own functions, not compiled: on a CPU that gains nothing.
+    """The step of its `train_dpo`, from its functions; the reference is a second model, as there.
 
-    The reference is a second model, as there.
+    Not compiled: on a CPU that gains nothing.
     """
     import mlx.core as mx
     from mlx import nn, optimizers
@@ -120,8 +122,8 @@ def mlx_lm_lora_step(options: dict[str, Any], batch: Batch) -> Callable[[], None
     tokens, masks = ([mx.array(side) for side in both] for both in sides)
 
     def scores(model: Any, side: int) -> mx.array:
-        found = peer.get_token_scores(model, tokens[side], masks[side])
-        return peer.compute_score(found, masks[side], "sigmoid")
+        per_token = peer.get_token_scores(model, tokens[side], masks[side])
+        return peer.compute_score(per_token, masks[side], "sigmoid")
 
     def loss() -> Any:
         policy = [scores(model, side) for side in (0, 1)]
@@ -142,16 +144,10 @@ def work(options: dict[str, Any]) -> None:
     """Be a peer."""
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     if options["backend"] == "torch":
-        step = trl_step(options, batch)
-        serve(step, peak_of(options))
-        return
-    from tests.fast_blas import load_fast_blas
-
-    load_fast_blas()
-    import mlx.core as mx
-
-    mx.set_default_device(mx.cpu)
-    serve(mlx_lm_lora_step(options, batch), mx.get_peak_memory)
+        serve(trl_step(options, batch), peak_of(options))
+    else:
+        peak = mlx_on_cpu().get_peak_memory
+        serve(mlx_lm_lora_step(options, batch), peak)
 
 
 def peer_command(python: str, options: dict[str, Any], name: str) -> list[str]:
@@ -166,48 +162,34 @@ def main() -> None:
     arguments.add_argument("--peer")
     arguments.add_argument("--python", default=sys.executable)
     arguments.add_argument("--against", nargs="*", default=None, help="some of the peers")
-    arguments.add_argument("--one-at-a-time", action="store_true")
     arguments = arguments.parse_args()
     if arguments.peer:
         work(json.loads(arguments.peer))
         return
     on_gpu = arguments.device == "cuda"
     names = arguments.against or PEERS["cuda" if on_gpu else arguments.backend]
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = build_model(
-            arguments.model_shape,
-            Path(arguments.models or scratch),
-            arguments.dtype,
-            arguments.device,
-        )
-        options = options_of(arguments, folder, one_at_a_time=arguments.one_at_a_time)
-        rows = {name: _beside(arguments, options, name) for name in names}
-    for name, row in rows.items():
-        time_ratio = row["time_ratio"]
-        print(
-            f"FPO {row['fpo_seconds']:.2f} s {row['fpo_gb']:.2f} GB, {name} "
-            f"{row['peer_seconds']:.2f} s {row['peer_gb']:.2f} GB: time {time_ratio['median']:.3f} "
-            f"[{time_ratio['low']:.3f}, {time_ratio['high']:.3f}], memory {row['memory_ratio']:.3f}"
-        )
-    marks = ["one-pair"] * arguments.one_at_a_time
-    if not on_gpu and set(names) <= {"TRL online", "TRL precomputed"}:
-        marks.append("whole-head")
+    with model_folder(arguments) as folder:
+        options = options_of(arguments, folder)
+        rows = {name: against(arguments, options, name) for name in names}
+    whole_head = not on_gpu and set(names) <= {"TRL online", "TRL precomputed"}
     values = {"setting": setting_of(arguments), "rows": rows}
-    write_result(result_name("peers", arguments, *marks), values)
+    write_result(result_name("peers", arguments, *["whole-head"] * whole_head), values)
 
 
-def _beside(arguments: argparse.Namespace, options: dict[str, Any], name: str) -> dict[str, Any]:
+def against(arguments: argparse.Namespace, options: dict[str, Any], name: str) -> dict[str, Any]:
     """FPO and one peer, step by step in turn."""
     commands = {"fpo": command(options), name: peer_command(arguments.python, options, name)}
     ours, theirs = alternate(commands, arguments.steps).values()
+    row = compare(ours, theirs)
+    show("fpo", row, name)
     return {
-        "fpo_seconds": float(np.median(ours.times)),
+        "fpo_seconds": row["seconds"],
         "peer_seconds": float(np.median(theirs.times)),
-        "fpo_gb": ours.report["peak"] / 1e9,
+        "fpo_gb": row["peak_gb"],
         "peer_gb": theirs.report["peak"] / 1e9,
-        "time_ratio": ratio(ours.times, theirs.times),
+        "time_ratio": row["time_ratio"],
         "cpu_time_ratio": ratio(ours.cpu_times, theirs.cpu_times),
-        "memory_ratio": ours.report["peak"] / theirs.report["peak"],
+        "memory_ratio": row["memory_ratio"],
         "peer_versions": theirs.versions,
     }
 

@@ -1,8 +1,8 @@
-"""What the preflight foretells of a run beside what the run takes: SmolLM2 of examples/smollm2.
+"""The preflight's estimates of memory and time against the run's own: SmolLM2 of examples/smollm2.
 
-Run: python benchmarks/bench_preflight.py [--iters 12] [--cache FOLDER] [--backend torch]
+Run: python -m benchmarks.bench_preflight [--iters 12] [--cache FOLDER] [--backend torch]
 
-Each setting is tried alone (`--dry-run`) and then run, in processes of their own. Bars: peak memory
+Each setting is estimated (`--dry-run`) and then run, in processes of their own. Bars: peak memory
 within 10%, training time within 25%.
 """
 
@@ -10,17 +10,13 @@ import argparse
 import importlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / name) for name in (".", "convert", "cli", "examples/smollm2")]
-RESULTS = ROOT / "benchmarks" / "results" / "preflight.json"
+from benchmarks.record import ROOT, run_json, write_result
+
 SETTINGS: dict[str, list[str]] = {
     "adapters": [],
     "adapters, checkpointed": ["--grad-checkpoint"],
@@ -28,36 +24,22 @@ SETTINGS: dict[str, list[str]] = {
 }
 
 
-def fpo_train(options: list[str]) -> dict[str, Any]:
-    """`fpo train`'s JSON object."""
-    done = subprocess.run(
-        [sys.executable, "-m", "fpo_cli", "train", "--json", *options],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path[:3])},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    return json.loads(done.stdout)
-
-
 def compare(name: str, options: list[str], folder: Path) -> dict[str, Any]:
-    """Foretold and found, and by how much the first is off."""
-    output = ["--output", str(folder / name.replace(" ", "-"))]
-    foretold = fpo_train([*options, *SETTINGS[name], *output, "--dry-run"])
-    found = fpo_train([*options, *SETTINGS[name], *output])
-    log = Path(found["log"]).read_text(encoding="utf-8").splitlines()
+    """Estimate and measurement of one setting, and the relative error of the estimate."""
+    command = [sys.executable, "-m", "fpo_cli", "train", "--json", *options, *SETTINGS[name]]
+    command += ["--output", str(folder / name.replace(" ", "-"))]
+    foretold, measured = run_json([*command, "--dry-run"]), run_json(command)
+    log = Path(measured["log"]).read_text(encoding="utf-8").splitlines()
     peak = max(event.get("peak_memory", 0) for event in map(json.loads, log))
-    row = {
-        "settings": name,
-        "peak_memory": {"foretold": foretold["peak_memory"], "found": peak},
-        "train_seconds": {"foretold": foretold["train_seconds"], "found": found["train_seconds"]},
-        "load": os.getloadavg()[0],
+    pairs = {
+        "peak_memory": (foretold["peak_memory"], peak),
+        "train_seconds": (foretold["train_seconds"], measured["train_seconds"]),
     }
-    for pair in (row["peak_memory"], row["train_seconds"]):
-        pair["off"] = pair["foretold"] / pair["found"] - 1
-    return row
+    errors = {
+        key: {"foretold": estimate, "found": value, "off": estimate / value - 1}
+        for key, (estimate, value) in pairs.items()
+    }
+    return {"settings": name, **errors, "load": os.getloadavg()[0]}
 
 
 def main() -> None:
@@ -68,6 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     import yaml
 
+    sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,14 +63,7 @@ def main() -> None:
         for setting in SETTINGS:
             rows.append(compare(setting, options, folder))
             print(json.dumps(rows[-1]), flush=True)
-    result = {
-        "command": "python benchmarks/bench_preflight.py "
-        f"--iters {args.iters} --backend {args.backend}",
-        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
-        "versions": {name: version(name) for name in ("torch", "mlx", "transformers", "numpy")},
-        "rows": rows,
-    }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result("preflight", {"rows": rows})
 
 
 if __name__ == "__main__":

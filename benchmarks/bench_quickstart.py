@@ -1,21 +1,18 @@
 """What the constraint does: the quickstart's default alpha against alpha 0, over seeds.
 
-Run: python benchmarks/bench_quickstart.py [--seeds 3] [--backend torch]
+Run: python -m benchmarks.bench_quickstart [--seeds 3] [--backend torch] [--jobs 2]
 """
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "quickstart.json"
+from benchmarks.record import run_json, write_result
+
 COLUMNS = ("raw", "oracle", "kl_rejected", "d_rejected", "perplexity", "entropy")
 
 
@@ -24,10 +21,7 @@ def run(alpha: float | None, seed: int, backend: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "fpo_cli", "quickstart", "--json", "--seed", str(seed)]
         command += ["--backend", backend, "--output", folder]
         command += [] if alpha is None else ["--alpha", str(alpha)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    result = json.loads(done.stdout)
+        result = run_json(command)
     after, before = result["after"], result["before"]
     return {
         "alpha": "default" if alpha is None else alpha,
@@ -70,19 +64,11 @@ def main() -> None:
     jobs = [(alpha, seed) for alpha in (None, 0.0) for seed in range(args.seeds)]
     with ThreadPoolExecutor(args.jobs) as pool:
         rows = list(pool.map(lambda job: run(*job, args.backend), jobs))
-    print("alpha    seed  " + "  ".join(f"{name:>12}" for name in COLUMNS))
     for row in rows:
-        cells = "  ".join(f"{row[name]:12.4f}" for name in COLUMNS)
-        print(f"{row['alpha']!s:8} {row['seed']:4}  {cells}")
-    result = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": platform.platform(),
-        "versions": {name: version(name) for name in ("torch", "mlx", "transformers", "numpy")},
-        "summary": summary(rows),
-        "runs": rows,
-    }
-    print(json.dumps(result["summary"], indent=2))
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print({name: row[name] for name in ("alpha", "seed", *COLUMNS)})
+    values = {"summary": summary(rows), "runs": rows}
+    print(json.dumps(values["summary"], indent=2))
+    write_result("quickstart", values)
 
 
 if __name__ == "__main__":

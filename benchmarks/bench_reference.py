@@ -11,16 +11,16 @@ prompt and its two completions in one row ("packed"). Bar: at least 0.85 times t
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import alternate, ratio, serve, write_result
-from benchmarks.bench_step import build_policy, options_of, parser, setting_of
-from benchmarks.shapes import MODELS, PAIRS, batch_of, build_model
+from benchmarks.bench_step import build_policy, model_folder, options_of, parser, setting_of
+from benchmarks.interleave import alternate, ratio, serve
+from benchmarks.record import write_result
+from benchmarks.shapes import MODELS, PAIRS, batch_of, mlx_on_cpu
 
 
 def work(options: dict[str, Any]) -> None:
@@ -54,13 +54,9 @@ def _bare_torch(folder: str, tokens: np.ndarray) -> Callable[[], None]:
 
 
 def _bare_mlx(folder: str, tokens: np.ndarray) -> Callable[[], None]:
-    from tests.fast_blas import load_fast_blas
-
-    load_fast_blas()
-    import mlx.core as mx
+    mx = mlx_on_cpu()
     from mlx_lm.utils import load_model
 
-    mx.set_default_device(mx.cpu)
     model = load_model(Path(folder))[0]
     ids = mx.array(tokens)
     return lambda: mx.eval(model(ids))
@@ -91,16 +87,10 @@ def main() -> None:
         work(json.loads(arguments.worker))
         return
     rows: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = build_model(arguments.model_shape, Path(arguments.models or scratch))
+    with model_folder(arguments) as folder:
         for pairs in arguments.pairs.split(","):
             rows[pairs] = measure(arguments, pairs, folder)
-            for kind, row in rows[pairs].items():
-                speed = row["speed"]
-                print(
-                    f"{pairs:6} {kind:10} {row['seconds']:7.3f} s  reference pass at "
-                    f"{speed['median']:.3f} [{speed['low']:.3f}, {speed['high']:.3f}] of its speed"
-                )
+            print(pairs, json.dumps(rows[pairs], indent=1))
     write_result(f"reference-{arguments.backend}", {"setting": setting_of(arguments), "rows": rows})
 
 

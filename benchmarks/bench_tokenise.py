@@ -1,24 +1,20 @@
 """Tokenise many synthetic pairs: rows per second, cores in use, and how far memory grows.
 
-    python benchmarks/bench_tokenise.py            # 500,000 rows
-
-Prints a table and writes benchmarks/results/tokenise.json.
+Run: python -m benchmarks.bench_tokenise [--rows 500000]
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.record import write_result
 from fpo_core.config import DataConfig
 from fpo_core.data import load_data
 
@@ -67,7 +63,7 @@ def write_rows(path: Path, count: int, texts: list[str]) -> None:
 
 
 class Memory(threading.Thread):
-    """Samples resident bytes of this process and of its children, as `ps` tells them."""
+    """Samples (time, resident bytes of this process, of its children) from `ps`."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -86,14 +82,15 @@ class Memory(threading.Thread):
 
 
 def resident() -> tuple[int, int]:
+    """Resident bytes of this process, and of its children."""
     listed = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,rss=,comm="], capture_output=True, text=True, check=True
     )
     rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
     me = str(os.getpid())
-    own = sum(int(rss) for pid, _, rss, _ in rows if pid == me)
+    main = sum(int(rss) for pid, _, rss, _ in rows if pid == me)
     children = sum(int(rss) for _, ppid, rss, name in rows if ppid == me and name.strip() != "ps")
-    return own * 1024, children * 1024
+    return main * 1024, children * 1024
 
 
 def cpu_seconds() -> float:
@@ -112,14 +109,16 @@ def measure(folder: Path, rows: int, workers: int | None) -> dict[str, float]:
     memory, began, cpu = Memory(), time.perf_counter(), cpu_seconds()
     memory.start()
     config = DataConfig(data=str(data), cache=str(folder))
-    made = load_data(config, tokenizer, workers=workers)
+    split = load_data(config, tokenizer, workers=workers).report.splits["train"]
     seconds = time.perf_counter() - began
     memory.stop()
     used = cpu_seconds() - cpu
     again = time.perf_counter()
     assert load_data(config, tokenizer).report.cached
-    early = next(s for s in memory.samples if s[0] - began > 0.1 * seconds)
-    split = made.report.splits["train"]
+    from_cache = time.perf_counter() - again
+    main, children = (max(sample[i] for sample in memory.samples) for i in (1, 2))
+    both = [(at - began, main + children) for at, main, children in memory.samples]
+    early = next(total for at, total in both if at > 0.1 * seconds)
     return {
         "rows": split.kept,
         "tokens_encoded": 2 * split.prompt_tokens + split.tokens,
@@ -128,14 +127,11 @@ def measure(folder: Path, rows: int, workers: int | None) -> dict[str, float]:
         "seconds": seconds,
         "rows_per_second": split.kept / seconds,
         "cores_busy": used / seconds,
-        "seconds_from_cache": time.perf_counter() - again,
+        "seconds_from_cache": from_cache,
         "main_before_mib": before / MIB,
-        "main_growth_mib": (max(own for _, own, _ in memory.samples) - before) / MIB,
-        "processes_peak_mib": max(children for _, _, children in memory.samples) / MIB,
-        "all_growth_after_first_tenth_mib": (
-            max(own + children for _, own, children in memory.samples) - early[1] - early[2]
-        )
-        / MIB,
+        "main_growth_mib": (main - before) / MIB,
+        "processes_peak_mib": children / MIB,
+        "all_growth_after_first_tenth_mib": (max(total for _, total in both) - early) / MIB,
     }
 
 
@@ -143,23 +139,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--out", default=Path(__file__).parent / "results" / "tokenise.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), options.rows, options.workers)
     for name, value in measured.items():
         print(f"{name:>34}  {value:>14,.1f}")
-    result = {
-        "command": " ".join(["python", "benchmarks/bench_tokenise.py", *sys.argv[1:]]),
-        "measured": {name: round(value, 2) for name, value in measured.items()},
-        "versions": {
-            name: version(name) for name in ("numpy", "transformers", "tokenizers", "jinja2")
-        },
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "load_average_at_end": os.getloadavg()[0],
-    }
-    Path(options.out).write_text(json.dumps(result, indent=2) + "\n")
+    write_result("tokenise", {"measured": {k: round(v, 2) for k, v in measured.items()}})
 
 
 if __name__ == "__main__":

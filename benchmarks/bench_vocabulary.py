@@ -1,21 +1,20 @@
 """Peak memory of the log-probabilities and their gradient at one chunk budget, by vocabulary.
 
 Each size runs in a process of its own: states (N, d) -> log π of N tokens -> gradient of the
-states. Counted are the framework's arrays, without the layer's weights and the states; what a BLAS
-sets up for itself is not.
+states. Counted are the framework's arrays less the layer's weights and the states, and no buffers
+of a BLAS.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alternating import write_result
-from benchmarks.shapes import environment
+from benchmarks.record import run_json, write_result
+from benchmarks.shapes import environment, mlx_on_cpu
 from fpo_core.config import StepConfig
 
 SIZES = (8192, 32768, 49152, 131072, 262144)
@@ -23,7 +22,7 @@ WIDTH = 576
 
 
 def torch_peak(vocab: int, tokens: int) -> int:
-    """Bytes that torch's tensors held at most, above what they held before."""
+    """Peak bytes of torch's tensors above those alive before."""
     import contextlib
 
     import torch
@@ -42,16 +41,12 @@ def torch_peak(vocab: int, tokens: int) -> int:
 
 
 def mlx_peak(vocab: int, tokens: int) -> int:
-    """Bytes that MLX held at most, above what it held before."""
-    from tests.fast_blas import load_fast_blas
-
-    load_fast_blas()
-    import mlx.core as mx
+    """Peak bytes of MLX's arrays above those alive before."""
+    mx = mlx_on_cpu()
     from mlx import nn
 
     from fpo_mlx.kernels.head import Head
 
-    mx.set_default_device(mx.cpu)
     model = nn.Module()
     model.lm_head = nn.Linear(WIDTH, vocab, bias=False)
     model.args = SimpleNamespace()
@@ -63,7 +58,7 @@ def mlx_peak(vocab: int, tokens: int) -> int:
     before = mx.get_active_memory()
     mx.reset_peak_memory()
 
-    def loss(h: mx.array) -> mx.array:
+    def loss(h: Any) -> Any:
         return head.terms(h, labels, differentiate=True).logps.sum()
 
     mx.eval(mx.grad(loss)(states))
@@ -92,9 +87,7 @@ def main() -> None:
 
 def _peak(backend: str, vocab: int, tokens: int) -> int:
     command = [sys.executable, "-m", "benchmarks.bench_vocabulary", "--tokens", str(tokens)]
-    command += ["--worker", backend, str(vocab)]
-    found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    return json.loads(found.stdout.splitlines()[-1])
+    return run_json([*command, "--worker", backend, str(vocab)], environment())
 
 
 if __name__ == "__main__":

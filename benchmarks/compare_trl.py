@@ -1,4 +1,4 @@
-"""Objectives that TRL has beside ours: the same batch, model and reference, by running both.
+"""The objectives that TRL has too, computed by both on the same batch, model and reference.
 
 TRL builds the batch (its tokenisation of the quickstart's pairs) and computes its loss through
 `compute_loss` of its DPO trainer, or of its CPO trainer for SimPO. Our torch policy gets the same
@@ -9,11 +9,9 @@ relative. Exit status 1 where they do not.
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +24,19 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
+from benchmarks.record import ROOT, write_result
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.metrics import pair_losses
 from fpo_torch.policy import TorchPolicy
 
-ROOT = Path(__file__).resolve().parents[1]
 WORLD = ROOT / "fpo" / "world" / "data"
-RESULT = ROOT / "benchmarks" / "results" / "compare_trl.json"
 BOUND = 1e-5
-PACKAGES = ("trl", "torch", "transformers", "peft", "numpy")
 
 
 def random_llama(vocab: int) -> LlamaForCausalLM:
-    """A small Llama with weights large enough to have opinions on every token."""
+    """A small Llama whose weights are large enough for peaked predictions."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab,
@@ -58,7 +54,7 @@ def random_llama(vocab: int) -> LlamaForCausalLM:
 
 
 def shaken(model: LlamaForCausalLM, scale: float) -> LlamaForCausalLM:
-    """The same model with every weight moved a little: a policy some way from its reference."""
+    """The model with noise on every weight: a policy that differs from its reference."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -76,7 +72,7 @@ class Case:
 
     @classmethod
     def of(cls, objective: Any, loss_type: str, **ours: float) -> "Case":
-        """A case whose settings TRL calls the same, gamma excepted."""
+        """A case whose settings have the same names in TRL, but for `TRL_NAMES`."""
         theirs = {TRL_NAMES.get(name, name): value for name, value in ours.items()}
         return cls(ObjectiveConfig(objective=objective, **ours), loss_type, theirs)
 
@@ -152,7 +148,7 @@ def our_batch(inputs: dict[str, torch.Tensor]) -> Batch:
 def run_ours(
     folder: Path, policy: Path, objective: ObjectiveConfig, batch: Batch
 ) -> tuple[float, dict[str, np.ndarray]]:
-    """Our loss and gradient, which is read from Adam's first moment: 0.1·g after one step."""
+    """Our loss and gradient g, from Adam's first moment, which is 0.1·g after one step."""
     settings = ModelConfig(model=str(folder), device="cpu", dtype="float32")
     ours = TorchPolicy(folder, settings, AdapterConfig(fine_tune_type="full"))
     reference = ReferenceBatch(ours.score(batch).logps)
@@ -167,11 +163,11 @@ def run_ours(
     return float(pair_losses(scores, np.asarray(reference.logps), objective).mean()), gradient
 
 
-def relative(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """‖found − expected‖ / ‖expected‖ over all weights."""
-    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
-    apart = sum(((found[n] - expected[n]) ** 2).sum() for n in expected)
-    return float(np.sqrt(apart / sum((g**2).sum() for g in expected.values())))
+def relative(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+    """‖ours − theirs‖ / ‖theirs‖ over all weights."""
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    square = sum(((ours[n] - theirs[n]) ** 2).sum() for n in theirs)
+    return float(np.sqrt(square / sum((g**2).sum() for g in theirs.values())))
 
 
 def compare(case: Case, pairs: int) -> dict[str, Any]:
@@ -203,23 +199,9 @@ def main() -> None:
     pairs = parser.parse_args().pairs
     runs = [compare(case, pairs) for case in CASES]
     for run in runs:
-        named = ", ".join(f"{key} {value:g}" for key, value in run["settings"].items())
-        print(
-            f"{run['objective']:9} ({named}): TRL's {run['trl']} {run['trl_loss']:.8f}, ours "
-            f"{run['fpo_loss']:.8f}; relative difference: loss {run['loss_difference']:.1e}, "
-            f"gradient {run['gradient_difference']:.1e}"
-        )
+        print({name: value for name, value in run.items() if name != "completion_lengths"})
     passed = all(max(r["loss_difference"], r["gradient_difference"]) < BOUND for r in runs)
-    result = {
-        "command": "PYTHONPATH=. python benchmarks/compare_trl.py",
-        "bound": BOUND,
-        "passed": passed,
-        "runs": runs,
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result("compare_trl", {"bound": BOUND, "passed": passed, "runs": runs})
     sys.exit(0 if passed else 1)
 
 

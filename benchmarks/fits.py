@@ -1,13 +1,13 @@
 """What fits in a machine's memory, computed from the sizes of a model: nothing is measured.
 
-    python benchmarks/fits.py        # prints the table that is in README.md
+    python -m benchmarks.fits        # prints the table that is in README.md
 
 Bytes counted, for one pair of 1024 tokens a side with --grad-checkpoint, in bfloat16:
 
 - the weights: 2 a parameter; quantised to 4 bits 0.5625 (groups of 64 with scale and bias);
   trained in full 16 (float32 weight, gradient and Adam's two moments) and 2 for the copy in use;
 - adapters of rank 8 on all linear modules: 16 a parameter;
-- what a block leaves for the backward pass: its input, 2 × hidden size a token;
+- what a checkpointed block saves for backward: its input, 2 × hidden size a token;
 - one block at work: 8 × hidden size and 4 × intermediate size a token, float32, with gradients;
 - the autoencoder's encoder in float32, 16384 features wide; 2 × 256 MiB for logits and features.
 
@@ -40,10 +40,10 @@ class Shape:
         return self.layers * RANK * (8 * self.hidden + 3 * (self.hidden + self.intermediate))
 
     def activations(self) -> float:
-        """Bytes that the forward pass of one pair leaves, and those of the block at work."""
-        kept = 2 * self.hidden * self.layers
+        """Bytes saved for backward for one pair, and those of the block being computed."""
+        saved = 2 * self.hidden * self.layers
         at_work = 2 * 4 * (8 * self.hidden + 4 * self.intermediate)
-        return TOKENS * (kept + at_work)
+        return TOKENS * (saved + at_work)
 
     def needed(self, kind: str) -> float:
         """Bytes of a run: `full`, `lora`, or `4-bit` for adapters on quantised weights."""

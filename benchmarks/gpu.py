@@ -1,4 +1,4 @@
-"""What a CUDA device is capable of, how much of it a step uses, and the library's own step."""
+"""Matmul rate of a CUDA device, FLOPs and profile of a step, and transformers' own step."""
 
 import statistics
 from collections.abc import Callable
@@ -14,10 +14,10 @@ KINDS = {
     "matrix products": ("gemm", "nvjet", "cutlass", "splitk"),
     "attention": ("flex", "fmha", "flash", "softmax"),
     "compiled": ("triton",),
-    "optimiser": ("multi_tensor", "adam"),
+    "optimizer": ("multi_tensor", "adam"),
     "copies": ("memcpy", "memset", "catarraybatched", "copy"),
 }
-"""Words in the names of kernels; the first kind that fits counts."""
+"""Words in the names of CUDA kernels; a kernel is of the first kind with one in its name."""
 
 
 def matmul_rate(dtype: torch.dtype, size: int = 8192) -> float:
@@ -29,7 +29,7 @@ def matmul_rate(dtype: torch.dtype, size: int = 8192) -> float:
 
 
 def timed(action: Callable[[], Any]) -> float:
-    """Seconds between two events around it."""
+    """Seconds on the device, between two CUDA events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     action()
@@ -39,7 +39,7 @@ def timed(action: Callable[[], Any]) -> float:
 
 
 def synchronised(step: Callable[[], None]) -> Callable[[], None]:
-    """The step, until the device has done it."""
+    """The step, and a wait until the device is done."""
 
     def run() -> None:
         step()
@@ -48,30 +48,23 @@ def synchronised(step: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def weights_of(model: str) -> tuple[int, int]:
-    """Numbers in the linear layers of the blocks, and in the head."""
-    shape = MODELS[model][1]
-    width, inner = shape["hidden_size"], shape["intermediate_size"]
-    head = shape.get("head_dim", width // shape["num_attention_heads"])
-    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]
-    block = width * (head * heads + 3 * inner)
-    return shape["num_hidden_layers"] * block, width * shape["vocab_size"]
-
-
 def work_of(model: str, batch: Batch, *, shared: bool) -> int:
-    """FLOPs of a step's products with frozen weights: 4 for each weight and token.
+    """FLOPs of a step's products with frozen weights: 4 per weight and token.
 
-    With prompts shared and the head at scored tokens, or of every sequence whole.
+    `shared`: prompts run once and the head at scored tokens, else every sequence as a whole.
     """
-    blocks, head = weights_of(model)
+    shape = MODELS[model][1]
+    width, heads = shape["hidden_size"], shape["num_attention_heads"]
+    attention = shape.get("head_dim", width // heads) * 2 * (heads + shape["num_key_value_heads"])
+    blocks = shape["num_hidden_layers"] * width * (attention + 3 * shape["intermediate_size"])
     row = Row.of(batch)
     whole = int(batch.lengths.sum())
     tokens, scored = (len(row.tokens), len(row.scored.labels)) if shared else (whole, whole)
-    return 4 * (blocks * tokens + head * scored)
+    return 4 * (blocks * tokens + width * shape["vocab_size"] * scored)
 
 
 def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
-    """transformers' own forward and backward pass over every sequence, adapters by PEFT."""
+    """The forward and backward pass of transformers over every sequence, adapters by PEFT."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -93,7 +86,7 @@ def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
 
 
 def profile(step: Callable[[], None], steps: int = 3) -> dict[str, Any]:
-    """Milliseconds of a step by kind of kernel, the costliest kernels, and the device's idle ms."""
+    """Milliseconds of a step by kind of kernel, the device's busy ms, and the costliest kernels."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
@@ -101,16 +94,17 @@ def profile(step: Callable[[], None], steps: int = 3) -> dict[str, Any]:
         step()
     torch.cuda.synchronize()
     activities = [ProfilerActivity.CUDA, ProfilerActivity.CPU]
-    with record(activities=activities) as found:
+    with record(activities=activities) as recorded:
         elapsed = timed(lambda: [step() for _ in range(steps)]) * 1e3 / steps
     kernels = [
         (event.key, event.self_device_time_total / 1e3 / steps, event.count // steps)
-        for event in found.key_averages()
+        for event in recorded.key_averages()
         if event.device_type == torch.autograd.DeviceType.CUDA and event.self_device_time_total
     ]
     kinds: dict[str, float] = {}
     for name, time, _ in kernels:
-        kind = next((k for k, words in KINDS.items() if _names(name, words)), "other")
+        matches = (k for k, words in KINDS.items() if any(word in name.lower() for word in words))
+        kind = next(matches, "other")
         kinds[kind] = kinds.get(kind, 0.0) + time
     busy = sum(kinds.values())
     top = sorted(kernels, key=lambda kernel: -kernel[1])[:25]
@@ -121,7 +115,3 @@ def profile(step: Callable[[], None], steps: int = 3) -> dict[str, Any]:
         "kernels": sum(count for *_, count in kernels),
         "top": [{"name": n[:90], "ms": round(t, 3), "count": c} for n, t, c in top],
     }
-
-
-def _names(kernel: str, words: tuple[str, ...]) -> bool:
-    return any(word in kernel.lower() for word in words)

@@ -1,19 +1,18 @@
-"""Kill runs at random moments, go on with them, and compare what is left in the end.
+"""Kill runs at random moments, resume them, and compare the results with an uninterrupted run's.
 
-    python benchmarks/kill_resume.py [--kills 200] [--out benchmarks/results/kill_resume.json]
+    python benchmarks/kill_resume.py [--kills 200] [--save]
 
 Each run is a process forked from one that has the libraries loaded. It gets SIGKILL after a random
-time, in reading, training, validating or saving, and a new process goes on from what it left, until
-one comes to the end. Then weights, moments, scores and log must be those of a run that nobody
-killed. After each kill every listed checkpoint must load.
+time, in reading, training, validating or saving, and a new process resumes it, until one finishes.
+Then weights, moments, scores and log must equal those of a run that was never killed. After each
+kill every listed checkpoint must load.
 
-Bar: 200 kills, no checkpoint that fails to load, no run that ends otherwise.
+Bar: 200 kills, no checkpoint that fails to load, no run that ends differently.
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import signal
@@ -23,7 +22,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ load_fast_blas()
 
 from safetensors.numpy import load_file  # noqa: E402
 
+from benchmarks.record import write_result  # noqa: E402
 from fpo_core.train.run_folder import checkpoints_in  # noqa: E402
 from tests.backends import runs, support  # noqa: E402
 
@@ -50,7 +49,7 @@ CADENCE = {"save_every": 2, "steps_per_eval": 6, "steps_per_report": 5}
 
 
 def fork(work: Callable[[], object], errors: Path) -> int:
-    """Run `work` in a process of its own; its number. What it raises goes to `errors`."""
+    """Run `work` in a child process; its pid. Its traceback, if it fails, goes to `errors`."""
     child = os.fork()
     if child:
         return child
@@ -66,7 +65,7 @@ def fork(work: Callable[[], object], errors: Path) -> int:
 
 
 def wait(child: int, seconds: float) -> int | None:
-    """The exit status of a child, or None where it was killed after so many seconds."""
+    """The exit status of a child, or None if it had to be killed after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -80,7 +79,7 @@ def wait(child: int, seconds: float) -> int | None:
 
 
 def moment(output: Path) -> str:
-    """What a killed run was about to do, as its leftovers tell."""
+    """What a killed run was doing, judged by its temporary files."""
     names = " ".join(path.name for path in output.rglob(".*.tmp"))
     for mark, what in ((".step-", "checkpoint"), (".best", "best"), (".result", "result")):
         if mark in names:
@@ -92,11 +91,11 @@ def moment(output: Path) -> str:
 
 def bad_checkpoints(output: Path) -> list[str]:
     """Listed checkpoints that cannot be loaded."""
-    found = checkpoints_in(output)
+    checkpoints = checkpoints_in(output)
     bad: list[str] = []
-    if found.steps():
-        found.newest(bad.append)
-    for file in found.folder.glob("step-*/*.safetensors"):
+    if checkpoints.steps():
+        checkpoints.newest(bad.append)
+    for file in checkpoints.folder.glob("step-*/*.safetensors"):
         try:
             load_file(file)
         except Exception as error:
@@ -105,14 +104,15 @@ def bad_checkpoints(output: Path) -> list[str]:
 
 
 class Kind:
-    """Runs of one kind, killed and gone on with."""
+    """Runs of one kind, killed and resumed."""
 
     def __init__(self, name: str, iters: int, folder: Path, model: Path) -> None:
         self.name, self.folder, self.model = name, folder, model
         self.options = KINDS[name] | CADENCE | {"iters": iters}
         self.store = folder / "store"
         whole = folder / "whole"
-        self.seconds = [self.uncut(folder / "first"), self.uncut(whole)][1]  # the store is built
+        # The first builds the reference store, which is none of the time that counts.
+        self.seconds = [self.uncut(folder / "first"), self.uncut(whole)][1]
         self.expected = runs.files_of(whole), runs.log_of(whole)
         assert len(self.expected[0]) >= 6
         self.kills = self.runs = 0
@@ -121,24 +121,24 @@ class Kind:
         self.different: list[str] = []
 
     def start(self, output: Path) -> int:
-        """Begin or go on with a run; the number of its process."""
+        """Start or resume a run; the pid of its process."""
         resume = bool(checkpoints_in(output).steps())
         config = runs.settings(self.model, output, resume=resume, **self.options)
         return fork(lambda: runs.run_tiny(config, self.store), self.folder / "errors")
 
     def uncut(self, output: Path) -> float:
-        """A run that nobody kills; its seconds."""
+        """An uninterrupted run; its seconds."""
         start = time.monotonic()
         self.check(wait(self.start(output), 600))
         return time.monotonic() - start
 
     def check(self, code: int | None) -> None:
-        """End with the error of a run that failed by itself."""
+        """SystemExit with the error of a run that failed by itself."""
         if code:
             raise SystemExit((self.folder / "errors").read_text())
 
     def chain(self, most: int, chance: random.Random) -> None:
-        """One run, killed until it ends; at most so many kills."""
+        """One run, killed at most `most` times and then left to finish."""
         output = self.folder / f"run-{self.runs}"
         kills = 0
         while True:
@@ -152,21 +152,17 @@ class Kind:
             self.bad += bad_checkpoints(output)
         self.kills += kills
         self.runs += 1
-        for what, expected, found in zip(
-            ("files", "log"),
-            self.expected,
-            (runs.files_of(output), runs.log_of(output)),
-            strict=True,
-        ):
-            if found != expected:
-                names = {*found} ^ {*expected} if what == "files" else ""
-                self.different.append(f"{output.name}: {what} {names}")
+        files, log = runs.files_of(output), runs.log_of(output)
+        if files != self.expected[0]:
+            self.different.append(f"{output.name}: files {files.keys() ^ self.expected[0].keys()}")
+        if log != self.expected[1]:
+            self.different.append(f"{output.name}: log")
         if list(output.rglob(".*.tmp")):
             self.different.append(f"{output.name}: leftovers")
         shutil.rmtree(output)
 
     def summary(self) -> dict[str, Any]:
-        """What was seen, for people and for the file of results."""
+        """The figures of a result."""
         return {
             "kills": self.kills,
             "runs": self.runs,
@@ -183,11 +179,11 @@ def main() -> None:
     parser.add_argument("--iters", type=int, default=20)
     parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--save", action="store_true", help="write the result file")
     args = parser.parse_args()
     chance = random.Random(args.seed)
     kinds = args.kind or list(KINDS)
-    measured = {}
+    measured: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         model = Path(temporary) / "model"
         child = fork(lambda: support.write_tiny_model(model), Path(temporary) / "errors")
@@ -203,16 +199,9 @@ def main() -> None:
                 kind.chain(wanted - kind.kills, chance)
             measured[name] = kind.summary()
             print(name, json.dumps(measured[name]), flush=True)
-    result = {
-        "command": "python benchmarks/kill_resume.py " + " ".join(sys.argv[1:]),
-        "kills": sum(m["kills"] for m in measured.values()),
-        "measured": measured,
-        "versions": {name: version(name) for name in ("torch", "mlx", "safetensors", "numpy")},
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    if args.save:
+        kills = sum(m["kills"] for m in measured.values())
+        write_result("kill_resume", {"kills": kills, "measured": measured})
     wrong = ("checkpoints_that_failed_to_load", "runs_that_ended_otherwise")
     sys.exit(1 if any(m[key] for m in measured.values() for key in wrong) else 0)
 

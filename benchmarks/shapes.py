@@ -1,4 +1,4 @@
-"""Models of given shapes with random weights, and batches of given lengths, for timing alone."""
+"""Random models of known shapes, batches of known lengths, and the environment they run in."""
 
 import os
 from pathlib import Path
@@ -10,63 +10,28 @@ from fpo_core.data.batches import Batch, collate
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.sae.sae import Sae
 
+
+def _sizes(
+    vocab: int, hidden: int, inner: int, layers: int, heads: int, kv_heads: int, **others: Any
+) -> dict[str, Any]:
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    names += ("num_attention_heads", "num_key_value_heads")
+    sizes = (vocab, hidden, inner, layers, heads, kv_heads)
+    return dict(zip(names, sizes, strict=True)) | others
+
+
+_NARROW = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": None}
+_WIDE = {"head_dim": 256, "query_pre_attn_scalar": 256}
 MODELS = {
-    "tiny": (
-        "Llama",
-        {
-            "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "smollm2-135m": (
-        "Llama",
-        {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "gemma-2-2b": (
-        "Gemma2",
-        {
-            "vocab_size": 256000,
-            "hidden_size": 2304,
-            "intermediate_size": 9216,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "query_pre_attn_scalar": 256,
-        },
-    ),
-    "gemma-2-narrow": (
-        "Gemma2",
-        {
-            "vocab_size": 512,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "attn_logit_softcapping": None,
-        },
-    ),
+    "tiny": ("Llama", _sizes(512, 64, 128, 2, 4, 2, tie_word_embeddings=True)),
+    "smollm2-135m": ("Llama", _sizes(49152, 576, 1536, 30, 9, 3, tie_word_embeddings=True)),
+    "gemma-2-2b": ("Gemma2", _sizes(256000, 2304, 9216, 26, 8, 4, **_WIDE)),
+    "gemma-2-narrow": ("Gemma2", _sizes(512, 32, 64, 26, 4, 2, **_NARROW)),
 }
 """Class prefix and configuration in transformers."""
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""The layers that every side adapts."""
+"""The layers with an adapter, on every side of a comparison."""
 
 PAIRS = {
     "tiny": [(16, 8, 8)] * 2,
@@ -79,7 +44,7 @@ PAIRS = {
 
 
 def build_model(name: str, folder: Path, dtype: str = "float32", device: str = "cpu") -> Path:
-    """Write a model of this shape, drawn on this device, unless it is there; its folder."""
+    """The folder of a model of this shape; written, with weights drawn on `device`, if missing."""
     import torch
     import transformers
 
@@ -122,12 +87,13 @@ def random_sae(d_in: int, d_sae: int, seed: int = 0, *, architecture: str = "rel
     generator = np.random.default_rng(seed)
     weights = generator.standard_normal((d_in, d_sae), np.float32) / np.float32(d_in**0.5)
     zeros = np.zeros(d_sae, np.float32)
-    own: dict[str, Any] = {
+    specific: dict[str, dict[str, Any]] = {
         "relu": {},
         "jumprelu": {"threshold": zeros + np.float32(0.01)},
         "topk": {"k": max(1, d_sae // 64)},
-    }[architecture]
-    return Sae(architecture=architecture, d_in=d_in, d_sae=d_sae, W_enc=weights, b_enc=zeros, **own)
+    }
+    common: dict[str, Any] = {"d_in": d_in, "d_sae": d_sae, "W_enc": weights, "b_enc": zeros}
+    return Sae(architecture=architecture, **common, **specific[architecture])
 
 
 ALLOCATOR = {
@@ -135,9 +101,20 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "34359738368",
     "MALLOC_TOP_PAD_": "268435456",
 }
-"""glibc keeps freed memory: else page faults slow whichever side allocates more."""
+"""glibc keeps freed memory: otherwise page faults slow whichever side allocates more."""
 
 
 def environment() -> dict[str, str]:
     """The environment of a measured process, the same for every side."""
     return {**os.environ, **ALLOCATOR, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def mlx_on_cpu() -> Any:
+    """mlx.core on the CPU; on Linux with torch's BLAS, as MLX's wheel has a reference BLAS."""
+    from tests.fast_blas import load_fast_blas
+
+    load_fast_blas()
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)
+    return mx

@@ -3,22 +3,20 @@
 Run: python -m benchmarks.sweep [--on world | smollm2] [--output FOLDER] [--seeds 0] [--report]
 
 On the quickstart's world, or on the model of examples/smollm2. Adapters and full training are swept
-apart, each around a base of its own. Finished runs are read again. The tables stand between two
-marks in the document; the rest of it is left as it is.
+separately, each around its own base. Finished runs are not repeated. The tables replace those
+between two marks in the document.
 """
 
 import argparse
 import importlib
-import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.record import ROOT, read_result, write_result
 from fpo.comparison.plan import Planned, plan
 from fpo.comparison.runs import Comparison
 from fpo.comparison.tables import RunResult, rows
@@ -26,22 +24,21 @@ from fpo.example_inputs import Example, quickstart_world
 from fpo.sinks import print_progress
 from fpo_core.config import CompareConfig
 
-ROOT = Path(__file__).parents[1]
-DOCUMENT, RESULTS = ROOT / "docs" / "choosing.md", ROOT / "benchmarks" / "results"
+DOCUMENT = ROOT / "docs" / "choosing.md"
 
 Values = dict[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A base and the other values of each of its settings."""
+    """A base, and values to try of each setting."""
 
     title: str
     base: dict[str, Any]
     others: Values
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """The base itself, then every single departure from it."""
+        """The base, then every change of one setting."""
         yield {}
         for name, values in self.others.items():
             yield from ({name: value} for value in values)
@@ -49,20 +46,20 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Ground:
-    """What is swept over, and what is measured there."""
+    """A model with data to sweep on, and what to measure."""
 
     name: str
     example: Callable[[], Example]
     shared: dict[str, Any]
-    """Settings of all runs over those of the example."""
+    """Settings of all runs, which override the example's."""
     sweeps: tuple[Sweep, ...]
     columns: dict[str, tuple[str, str]]
-    """Columns of `fpo compare`, with their heads and forms."""
+    """Columns of `fpo compare`: head and format of each."""
     samples: int
     pairs: int
 
     def measured(self, sweep: Sweep, output: Path, seeds: Sequence[str]) -> dict[str, Any]:
-        """Run what is left of a sweep; its rows."""
+        """Run what is unfinished of a sweep; its rows."""
         example = self.example()
         example.convert(output)
         config = CompareConfig(
@@ -88,10 +85,10 @@ class Ground:
         }
 
     def _row(self, row: dict[str, Any], results: Sequence[RunResult]) -> dict[str, Any]:
-        mine = [result for result in results if result["variant"] == row["variant"]]
-        ratio = sum(result["constraint_ratio"] for result in mine) / len(mine)
-        found = {name: row[name] for name in self.columns}
-        return {"changed": mine[0]["varied"], "constraint_ratio": ratio} | found
+        of_row = [result for result in results if result["variant"] == row["variant"]]
+        ratio = sum(result["constraint_ratio"] for result in of_row) / len(of_row)
+        shown = {name: row[name] for name in self.columns}
+        return {"changed": of_row[0]["varied"], "constraint_ratio": ratio} | shown
 
 
 _COLUMNS = {
@@ -154,27 +151,25 @@ GROUNDS = {ground.name: ground for ground in (WORLD, SMOLLM2)}
 
 def _base(run: Planned) -> dict[str, Any]:
     names = ("learning_rate", "alpha", "beta", "k", "batch_size", "rank", "iters")
-    found = {name: getattr(run.config, name) for name in names}
     if run.config.fine_tune_type == "full":
-        del found["rank"]
-    return found
+        names = tuple(name for name in names if name != "rank")
+    return {name: getattr(run.config, name) for name in names}
 
 
-def table(found: dict[str, Any], columns: dict[str, tuple[str, str]]) -> str:
+def table(sweep: dict[str, Any], columns: dict[str, tuple[str, str]]) -> str:
     """A sweep as Markdown."""
-    base = ", ".join(f"{name} {value:g}" for name, value in found["base"].items())
-    seeds = (
-        f"seed {found['seeds'][0]}" if len(found["seeds"]) == 1 else f"{len(found['seeds'])} seeds"
-    )
-    start = ", ".join(f"{k} {v:.4g}" for k, v in found["start"].items() if v is not None)
+    base = ", ".join(f"{name} {value:g}" for name, value in sweep["base"].items())
+    names = sweep["seeds"]
+    seeds = f"seed {names[0]}" if len(names) == 1 else f"{len(names)} seeds"
+    start = ", ".join(f"{k} {v:.4g}" for k, v in sweep["start"].items() if v is not None)
     heads = ["changed", *(head for head, _ in columns.values()), "α·D / margin"]
     lines = [
-        f"**{found['title']}**, around {base} ({seeds}; before: {start}):",
+        f"**{sweep['title']}**, around {base} ({seeds}; before: {start}):",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
     ]
-    for row in found["rows"]:
+    for row in sweep["rows"]:
         name = ", ".join(f"{k} {v:g}" for k, v in row["changed"].items()) or "nothing"
         cells = [format(row[key], form) for key, (_, form) in columns.items()]
         lines.append(f"| {name} | {' | '.join([*cells, format(row['constraint_ratio'], '.2g')])} |")
@@ -186,8 +181,8 @@ def write_tables(document: Path, ground: Ground, sweeps: Sequence[dict[str, Any]
     begin = f"<!-- sweep on {ground.name}: made by python -m benchmarks.sweep -->"
     end = "<!-- end of sweep -->"
     before, _, rest = document.read_text(encoding="utf-8").partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, closed, after = rest.partition(end)
+    if not closed:
         raise SystemExit(f"{document} lacks {begin!r} and {end!r}: put both where the tables go")
     tables = "\n\n".join(table(sweep, ground.columns) for sweep in sweeps)
     document.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
@@ -201,27 +196,20 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="only write the tables again")
     args = parser.parse_args()
     ground = GROUNDS[args.on]
-    results = RESULTS / f"sweep-{ground.name}.json"
     if ground is WORLD:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
     else:
         sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
     if args.report:
-        found = json.loads(results.read_text(encoding="utf-8"))["sweeps"]
+        sweeps = read_result(f"sweep-{ground.name}")["sweeps"]
     else:
         places = (args.output / sweep.title.split()[0].lower() for sweep in ground.sweeps)
-        found = [
+        sweeps = [
             ground.measured(sweep, place, args.seeds.split(","))
             for sweep, place in zip(ground.sweeps, places, strict=True)
         ]
-        result = {
-            "command": f"python -m benchmarks.sweep --on {ground.name} --seeds {args.seeds}",
-            "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
-            "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
-            "sweeps": found,
-        }
-        results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    write_tables(DOCUMENT, ground, found)
+        write_result(f"sweep-{ground.name}", {"sweeps": sweeps})
+    write_tables(DOCUMENT, ground, sweeps)
 
 
 if __name__ == "__main__":

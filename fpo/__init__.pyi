@@ -588,6 +588,7 @@ def doctor(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> Installation:
     """Which backends, devices and versions are here, and how to get what is missing.
@@ -604,6 +605,7 @@ def self_test(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> SelfTest:
     """Replay golden values, a gradient and three training steps on the device, in float32.

@@ -109,6 +109,7 @@ def convert_sae(config: ConvertConfig, sink: Sink) -> ConvertedSae:
     SaeError for what cannot be converted, or does not compute what the source's formula does.
     """
     if config.to == "sae-lens":
+        # Imported here: converters load only what their direction needs.
         from fpo_convert.export import export_sae_lens
 
         exported = export_sae_lens(config.source, config.out)

@@ -49,6 +49,7 @@ def rank_features(config: SaeFeaturesConfig, sink: Sink) -> FeatureRanking:
     the setting `feature_weights` of `train`, whose D compares just these. Raises SaeError where no
     feature fires more on the positive texts.
     """
+    # Texts before the model: a wrong file name should not wait for the weights.
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
     setup = ModelSetup(config)
     assert setup.features is not None, "the settings require an autoencoder"

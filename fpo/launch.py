@@ -17,6 +17,7 @@ def process_number() -> int:
 
 
 def _launched(backend: Backend) -> bool:
+    # torchrun numbers a single process too, so there only the size shows several.
     size = backend.size_variable
     several = size is None or int(os.environ.get(size, "1")) > 1
     return several and backend.rank_variable in os.environ

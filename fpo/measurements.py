@@ -144,6 +144,7 @@ class Measurer:
         starts = range(0, len(prompts), self.sample_batch)
         parts = []
         for start in starts:
+            # A seed per batch: under one seed every batch would repeat the same draws.
             sampling = replace(self.sampling, seed=self.sampling.seed + start)
             parts.append(sample(policy, prompts[start : start + self.sample_batch], sampling))
         completions = [ids for part in parts for ids in part.completions]

@@ -67,12 +67,14 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
     with new_folder(out) as folder:
         note(sink, f"{setup.backend}, {setup.model.name}: logits with the adapter")
         probe = probe_tokens(int(setup.model.config["vocab_size"]))
+        # Logits first, merge second: the two models are never in memory together.
         unfused = _unfused(setup, adapter, probe)
         note(sink, "merging")
         dequantiser = _dequantiser(setup)
         fused = write_fused(setup.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
         note(sink, "logits of the merged model")
         logits = build_policy(setup.backend, folder, config, FROZEN, None).logits(probe)
+        # Raises inside `new_folder`, so a wrong merge is removed and never seen.
         check = check_fused(unfused.base, unfused.adapted, logits, [*fused.dtypes, unfused.dtype])
         _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
     return FusedModel(

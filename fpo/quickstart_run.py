@@ -98,6 +98,7 @@ def quickstart(
     output = Path(config.output)
     settings = train_settings(config, example)
     with writing_output(config.output):
+        # A second quickstart begins anew, where training would refuse to overwrite a run.
         _clear_earlier(output, settings)
         example.convert(output)
         checked = check_run(settings, sink)

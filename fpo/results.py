@@ -72,4 +72,5 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    # NumPy scalars have `item`; whatever else there is, such as a path, becomes text.
     return _plain(value.item()) if hasattr(value, "item") else str(value)

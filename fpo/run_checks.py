@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpo.model_setup import ModelSetup
+import numpy as np
+
+from fpo.model_setup import ModelSetup, splits_of
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
@@ -19,14 +21,15 @@ from fpo_core.backend.process_group import (
     first_before_others,
     only_first,
 )
-from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.config import AdapterConfig, DataConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
-from fpo_core.errors import ConfigError
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.errors import ConfigError, DataError
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.lock import locked
-from fpo_core.models.folder import check_quantised
+from fpo_core.models.folder import ModelFolder, check_quantised
 from fpo_core.sae.load import check_constraint_trains
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
@@ -80,6 +83,7 @@ def _validated(
             check_constraint_trains(hook, setup.model, config)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = setup.load_data(config)
+    check_positions(setup.model, splits_of(data), config, sink)
     check_judged(config, data.valid)
     store = training_store(setup, config.reference, config.output, config.cache)
     if checkpoint is not None:
@@ -106,6 +110,23 @@ def _check_checkpoint(
     check_unchanged(checkpoint, config, inputs)
     if not finished_too:
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+
+
+def check_positions(
+    model: ModelFolder, splits: Sequence[TokenisedPairs], config: DataConfig, sink: Sink
+) -> None:
+    """Warn of pairs longer than the model's positions, with their number; DataError if `strict`."""
+    limit = model.positions
+    lengths = np.concatenate([split.lengths() for split in splits])
+    if limit is None or not (over := int((lengths > limit).sum())):
+        return
+    text = (
+        f"{over} of {len(lengths)} pairs are longer than the {limit} positions of {model.name}, up "
+        f"to {lengths.max()} tokens, where it computes what it never learnt: lower max_seq_length"
+    )
+    if config.strict:
+        raise DataError(text)
+    warn(sink, text)
 
 
 def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:

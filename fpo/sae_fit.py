@@ -77,6 +77,7 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     pairs = first_pairs(read_pairs(DataConfig(data=config.data))["train"], config.rows)
     raw_texts = raw_rows(pairs, setup.tokenizer, config.max_seq_length)
     chat_texts = chat_rows(pairs, setup.tokenizer, config.max_seq_length)
+    # A bare model read at one hook: a policy would hold adapters and a head in vain.
     reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
     raw = check_texts(reader, features, raw_texts)
     chat = None if chat_texts is None else check_texts(reader, features, chat_texts)

@@ -146,9 +146,11 @@ def train_validated(
     config, setup, data = run.config, run.setup, run.data
     group = setup.group
     policy = _policy(run, sink)
+    # Before anything is written: a run that does not fit leaves no trace.
     if config.preflight and run.checkpoint is None:
         _preflight(run, policy, sink)
     store = setup.reference(run.store, splits_of(data), policy, config, sink)
+    # After the pass: one that is interrupted leaves no run behind that would be in the way.
     folder = RunFolder(Path(config.output), setup.model, config)
     if run.checkpoint is None:
         only_first(group, folder.begin)
@@ -161,6 +163,7 @@ def train_validated(
         before = _at_the_reference(measurer.measure(policy))
     result = _loop(run, policy, run_data, folder, sink, stop)
     note(sink, "measuring the end" + _kl_cost(config, start))
+    # KL is against the start, which for a run from an adapter is not the bare model.
     policy.set_reference(start)
     after = measurer.measure(policy, kl=True)
     judged = findings(
@@ -200,6 +203,7 @@ def _loop(
     if checkpoint is not None:
         note(sink, f"going on after step {checkpoint.state.step}")
     with contextlib.nullcontext([]) if group.rank else open_trackers(run.config) as trackers:
+        # One log and one set of trackers, however many processes share the steps.
         emit = silent if group.rank else fan_out(JsonlLog(folder.log), sink, *trackers)
         sink(Event("begin", 0, {"processes": group.size}))
         try:

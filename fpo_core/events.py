@@ -73,5 +73,6 @@ class JsonlLog:
     def __call__(self, event: Event) -> None:
         """Write one line."""
         line = {"kind": event.kind, "step": event.step} | event.values
+        # Opened for each line: a killed run loses none, and a resumed one may cut the file.
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

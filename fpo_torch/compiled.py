@@ -1,4 +1,4 @@
-"""Functions that a CUDA device runs as one or two kernels each, through torch.compile."""
+"""torch.compile where it pays: functions that a CUDA device then runs as one or two kernels."""
 
 import functools
 import importlib.util
@@ -22,18 +22,21 @@ def compiles_on(device: torch.device) -> bool:
 
 
 def any_length(x: Tensor, *axes: int) -> Tensor:
-    """A tensor whose consumers are to be compiled for any length of these axes from the start."""
+    """Mark axes of x as dynamic: consumers are compiled once for all lengths, not for this one.
+
+    Without the mark dynamo takes the first length for a constant and compiles again at the second.
+    """
     for axis in axes:
         torch._dynamo.maybe_mark_dynamic(x, axis)
     return x
 
 
 def compiled_on_gpu(function: F) -> F:
-    """`function` of a tensor and more, compiled where the tensor is on a GPU, else as it is.
+    """`function` of a tensor and more, compiled where that tensor is on a GPU, else as it is.
 
-    A CPU gains nothing and would wait for a C++ compiler. Shapes that change are compiled twice:
-    for the first, then for every other.
+    A CPU gains nothing and would wait for a C++ compiler.
     """
+    # Compiled at the first call: a decorator that compiles would import inductor with the module.
     fast = functools.cache(lambda: torch.compile(function))
 
     @functools.wraps(function)

@@ -1,4 +1,8 @@
-"""Blocks compiled whole, on GPUs: a step then waits for the device, not for Python."""
+"""Whole blocks under torch.compile, on GPUs, where a step otherwise waits for Python.
+
+Dynamo then sees through the adapters and MLPs of a block, so `kernels.lora` and `kernels.mlp` hand
+it plain operations: inductor finds the same savings by itself.
+"""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -9,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from fpo_torch.compiled import any_length
-from fpo_torch.forward_patch import swapped
+from fpo_torch.forward_patch import patched
 
 
 class CompiledBlocks:
-    """Swaps the forward of blocks for a compiled one, while it is on and gradients are taken.
+    """Replaces the forward of blocks by a compiled one wherever gradients are computed.
 
-    Blocks of one kind share their code, so it is compiled once for each kind, for rows of any
+    Blocks of one class share their code object, so each class is compiled once, for rows of any
     length.
     """
 
@@ -25,10 +29,11 @@ class CompiledBlocks:
 
     def on(self) -> AbstractContextManager[None]:
         """Within, forward and backward passes of these blocks are compiled."""
-        return swapped(self._forwards)
+        return patched(self._forwards)
 
 
 def _run(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    # The class's forward: the instance's is the patch that calls this.
     return type(block).forward(block, *args, **kwargs)
 
 
@@ -37,11 +42,13 @@ def _forward(run: Callable[..., Tensor], block: nn.Module) -> Callable[..., Tens
         """(1, t, d) -> (1, t, d)."""
         if not torch.is_grad_enabled():
             return _run(block, x, *args, **kwargs)
-        if not x.requires_grad:  # the first block would be a kind of its own
+        if not x.requires_grad:
+            # Dynamo guards on requires_grad: the first block alone would be compiled once more.
             x = x.detach().requires_grad_()
-        for each in tree_leaves((x, args, kwargs)):
-            if isinstance(each, Tensor) and each.shape[1:2] == x.shape[1:2]:
-                any_length(each, 1)
+        # Besides x, rotary tables and positions have the row's length as their second axis.
+        for leaf in tree_leaves((x, args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.shape[1:2] == x.shape[1:2]:
+                any_length(leaf, 1)
         return run(block, x, *args, **kwargs)
 
     return forward

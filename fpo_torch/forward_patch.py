@@ -1,4 +1,4 @@
-"""Other forward passes in the place of modules' own, for a while."""
+"""Replace the forward passes of single modules for the length of a `with` block."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def swapped(forwards: Iterable[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
-    """Within, each module computes by the function beside it."""
+def patched(forwards: Iterable[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
+    """Within, each module computes by the function paired with it."""
     modules: list[nn.Module] = []
     try:
         for module, forward in forwards:
@@ -20,6 +20,6 @@ def swapped(forwards: Iterable[tuple[nn.Module, Callable[..., Tensor]]]) -> Iter
             del vars(module)["forward"]
 
 
-def is_swapped(module: nn.Module) -> bool:
-    """Whether another function is in its forward's place."""
+def is_patched(module: nn.Module) -> bool:
+    """Whether a function replaces its forward pass now."""
     return "forward" in vars(module)

@@ -21,19 +21,17 @@ from fpo_torch.hooks import Tap
 from fpo_torch.kernels.features import pooled_features
 from fpo_torch.kernels.flex_row import BLOCK, FlexRow
 from fpo_torch.kernels.head import Head, Precision
-from fpo_torch.kernels.lora import FusedLora
-from fpo_torch.kernels.mlp import FusedMlps
-from fpo_torch.kernels.norm import FusedNorms
+from fpo_torch.kernels.lora import LoraKernel
+from fpo_torch.kernels.mlp import MlpKernel
 from fpo_torch.kernels.packed_attention import attention_over_runs
-from fpo_torch.kernels.rotary import FusedRotations
 from fpo_torch.kernels.run_attention import RunByRun
 
 
-class Fused(Protocol):
-    """Swaps the forward of some layers."""
+class Kernel(Protocol):
+    """Replaces the forward of some layers."""
 
     def on(self) -> contextlib.AbstractContextManager[None]:
-        """Within, they are fused; backward must lie within it too."""
+        """Within, it is used; backward must lie within it too."""
         ...
 
 
@@ -57,17 +55,12 @@ class PackedStep(BasePackedStep):
         self.vocab = model.config.get_text_config().vocab_size
         self._model, self._precision = model, precision
         self._body = model.get_submodule(stack_path.rpartition(".")[0])
-        self._fused: list[Fused] = [
-            FusedLora(model),
-            FusedMlps(model),
-            FusedNorms(model),
-            FusedRotations(model),
-        ]
+        self._kernels: list[Kernel] = [LoraKernel(model), MlpKernel(model)]
         if config.compile:
             # A compiled block may lose the activation that a hook inside it stores.
             tapped = [tap.block for tap in taps if tap.inside]
             stack = model.get_submodule(stack_path).children()
-            self._fused += [CompiledBlocks(block for block in stack if block not in tapped)]
+            self._kernels += [CompiledBlocks(block for block in stack if block not in tapped)]
         self._flex = compiles_on(model.device)
         self._windows = {None, *_windows(model)}
 
@@ -76,8 +69,8 @@ class PackedStep(BasePackedStep):
         """See `BasePackedStep`."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(attention_over_runs(self._model))
-            for fused in self._fused:
-                stack.enter_context(fused.on())
+            for kernel in self._kernels:
+                stack.enter_context(kernel.on())
             yield
 
     def _run(self, row: Row) -> Tensor:

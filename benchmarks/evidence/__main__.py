@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in the quickstart
 
 from benchmarks.evidence.drift import FILE as DRIFT
 from benchmarks.evidence.drift import Observer
-from benchmarks.evidence.found import FILE, Evidence, Run
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES, World
 from benchmarks.evidence.report import DOCUMENT, write_report
+from benchmarks.evidence.results import FILE, Evidence, Run
 from fpo.comparison.runs import START_FILE, Comparison, run_folder
 from fpo.sinks import print_progress
 from fpo_core.config import TrainConfig
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_world(world: World, pairs: int) -> Evidence:
-    """Train and observe whatever is not there yet; finished runs are read."""
+    """Train and observe what is missing; finished runs are read."""
     output = Path(world.config.output)
     groups = {
         OBJECTIVES: world.objectives(),
@@ -35,19 +35,20 @@ def run_world(world: World, pairs: int) -> Evidence:
         BLOCKS: world.blocks(output / "saes"),
     }
     every = [run for runs in groups.values() for run in runs]
-    # All train before any is observed: what observes would count in the memory of later runs.
+    # All train before any is observed: the observer's memory would count as that of later runs.
     start, _ = Comparison(world.config, every, world.example.judge, print_progress).results()
     folders = {
         name: [Run(run_folder(output, run)) for run in runs] for name, runs in groups.items()
     }
-    found = Evidence(folders, world.alpha, start)
-    _observe([*found.objectives, *found.ablations, *found.control], every[0].config, pairs)
-    found.write(output)
-    return found
+    evidence = Evidence(folders, world.alpha, start)
+    observed = [*evidence.objectives, *evidence.ablations, *evidence.control]
+    _observe(observed, every[0].config, pairs)
+    evidence.write(output)
+    return evidence
 
 
 def _observe(runs: Sequence[Run], config: TrainConfig, pairs: int) -> None:
-    """Observe those that were not, all with the k of one run's settings."""
+    """Observe the runs that were not yet, all with the k of `config`."""
     left = [run.folder for run in runs if not (run.folder / DRIFT).is_file()]
     observer = Observer(config, pairs) if left else None
     for folder in left:
@@ -57,7 +58,7 @@ def _observe(runs: Sequence[Run], config: TrainConfig, pairs: int) -> None:
 
 
 def run_smollm2(output: Path, cache: str | None, pairs: int) -> Evidence:
-    """Let the example's own script compare its objectives, then observe its runs."""
+    """Compare objectives by the example's script, then observe its runs."""
     script = ROOT / "examples" / "smollm2" / "compare.py"
     command = [sys.executable, str(script), "--output", str(output)]
     command += [] if cache is None else ["--cache", cache]
@@ -65,9 +66,9 @@ def run_smollm2(output: Path, cache: str | None, pairs: int) -> Evidence:
     runs = [Run(folder) for folder in sorted((output / "runs").iterdir())]
     _observe(runs, TrainConfig.from_mapping(runs[0].result["config"]), pairs)
     start = json.loads((output / START_FILE).read_text(encoding="utf-8"))
-    found = Evidence({OBJECTIVES: runs, ABLATION: [], CONTROL: [], BLOCKS: []}, None, start)
-    found.write(output)
-    return found
+    evidence = Evidence({OBJECTIVES: runs, ABLATION: [], CONTROL: [], BLOCKS: []}, None, start)
+    evidence.write(output)
+    return evidence
 
 
 def main() -> None:
@@ -87,11 +88,11 @@ def main() -> None:
         run_world(world, args.pairs)
         if args.smollm2:
             run_smollm2(places["smollm2"], args.cache, args.pairs)
-    found = {
+    evidence = {
         name: Evidence.read(place) if (place / FILE).is_file() else None
         for name, place in places.items()
     }
-    write_report(args.document, found["world"], found["smollm2"])
+    write_report(args.document, evidence["world"], evidence["smollm2"])
     print(f"written: {args.document}")
 
 

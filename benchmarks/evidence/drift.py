@@ -1,4 +1,4 @@
-"""The checkpoints of a finished run, pair by pair: accuracy, KL, and D by each measure."""
+"""How far the checkpoints of a finished run drifted: accuracy, KL, and D by three measures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ FILE = "drift.npz"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """One checkpoint on b held-out pairs; every array is (2b,), chosen then rejected."""
+class Checkpoint:
+    """A checkpoint on b held-out pairs; arrays are (2b,), chosen then rejected."""
 
     step: int
     logps: np.ndarray
@@ -58,24 +58,24 @@ class Observer:
         self._policy.set_reference(start)
         self._start = self._scores(kl=False)
 
-    def observe(self, run: Path) -> list[Standing]:
-        """Every checkpoint, in order; written beside them, after which the last alone is kept."""
+    def observe(self, run: Path) -> list[Checkpoint]:
+        """Every checkpoint, in order; saved in the run, whose checkpoints but the last then go."""
         path = run / FILE
         if not path.is_file():
             checkpoints = checkpoints_in(run)
-            found = [self._standing(checkpoints, step) for step in checkpoints.steps()]
-            write_atomically(path, lambda at: _save(at, found))
+            observed = [self._observe(checkpoints, step) for step in checkpoints.steps()]
+            write_atomically(path, lambda at: _save(at, observed))
             for step in checkpoints.steps()[:-1]:
                 remove_folder(_folder(checkpoints, step))
         return read(run)
 
-    def _standing(self, checkpoints: Checkpoints, step: int) -> Standing:
+    def _observe(self, checkpoints: Checkpoints, step: int) -> Checkpoint:
         self._policy.load_trained(load_file(_folder(checkpoints, step) / TRAINED_FILE))
         scores = self._scores(kl=True)
         assert scores.kl is not None, "KL was asked for"
         k, normalize = self._config.k, self._config.normalize_d
-        found = drifts(scores.pooled, self._start.pooled, self._features, k, normalize=normalize)
-        return Standing(step, scores.mean_logps, scores.kl, found)
+        d = drifts(scores.pooled, self._start.pooled, self._features, k, normalize=normalize)
+        return Checkpoint(step, scores.mean_logps, scores.kl, d)
 
     def _scores(self, *, kl: bool) -> Scores:
         return join([self._policy.score(batch, kl=kl) for batch in self._batches])
@@ -91,23 +91,22 @@ def _folder(checkpoints: Checkpoints, step: int) -> Path:
     return checkpoints.folder / f"step-{step:08d}"
 
 
-def _save(path: Path, found: list[Standing]) -> None:
+def _save(path: Path, checkpoints: list[Checkpoint]) -> None:
     arrays: dict[str, Any] = {
-        "step": [each.step for each in found],
-        "logps": [each.logps for each in found],
-        "kl": [each.kl for each in found],
+        key: [getattr(checkpoint, key) for checkpoint in checkpoints]
+        for key in ("step", "logps", "kl")
     }
-    arrays |= {f"d_{name}": [each.d[name] for each in found] for name in NAMES}
+    arrays |= {f"d_{name}": [checkpoint.d[name] for checkpoint in checkpoints] for name in NAMES}
     with path.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def read(run: Path) -> list[Standing]:
-    """What `Observer.observe` found of a run."""
+def read(run: Path) -> list[Checkpoint]:
+    """What `Observer.observe` saved of a run."""
     with np.load(run / FILE) as file:
         arrays = dict(file)
     return [
-        Standing(
+        Checkpoint(
             int(arrays["step"][i]),
             arrays["logps"][i],
             arrays["kl"][i],

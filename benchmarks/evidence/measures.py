@@ -1,4 +1,4 @@
-"""What drift is measured by, beside the run's own autoencoder: two controls at the same hook."""
+"""Measures of drift: the run's autoencoder, and two controls at the same hook."""
 
 import dataclasses
 
@@ -14,15 +14,15 @@ NAMES = ("sae", "random", "hidden")
 
 
 def with_controls(features: Features) -> Features:
-    """One autoencoder, and the controls beside it at its hook, for one forward pass."""
+    """An autoencoder and its controls at one hook, for one forward pass."""
     sae, hook = features.single.sae, features.single.hook
     saes = (sae, random_like(sae), hidden_state(sae.d_in))
-    taps = tuple(HookedSae(each, hook) for each in saes)
+    taps = tuple(HookedSae(control, hook) for control in saes)
     return Features(taps, features.untrained)
 
 
 def random_like(sae: Sae, seed: int = 17) -> Sae:
-    """The autoencoder with an encoder of random directions, each as long as its own."""
+    """The autoencoder with random encoder directions of the same norms."""
     weights = np.asarray(sae.W_enc, np.float32)
     drawn = np.random.default_rng(seed).normal(size=weights.shape)
     drawn *= np.linalg.norm(weights, axis=0) / np.linalg.norm(drawn, axis=0)

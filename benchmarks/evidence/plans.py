@@ -20,9 +20,9 @@ SAES = {
 }
 """Autoencoders of other blocks than the world's own, made by examples/world/build_sae.py."""
 STRONG = 10
-"""Times the default alpha: for feature control, and the run without weights beside it."""
+"""Factor on the default alpha, for feature control and its baseline without weights."""
 TEXTS = 200
-"""Replies of either kind that tell an attribute's features."""
+"""Replies of either value, to rank an attribute's features by."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,15 @@ class World:
         return plan(config, self.shared | change, str(self.example.settings))
 
     def _changed(self, change: dict[str, Any], name: dict[str, Any] | None = None) -> list[Planned]:
-        """FPO with other settings, told apart by them or by a `name`."""
+        """FPO with other settings, reported under them or under a `name`."""
         config = replace(self.config, objectives=("fpo",), grid=self._without(change))
         return [replace(run, varied=name or change) for run in self._planned(config, **change)]
 
     def _without(self, change: dict[str, Any]) -> tuple[str, ...]:
         grid = self.config.grid or ()
-        own = (text for text in grid if "." not in text.partition("=")[0] or "fpo." in text)
+        applying = (text for text in grid if "." not in text.partition("=")[0] or "fpo." in text)
         return tuple(
-            text for text in own if text.partition("=")[0].removeprefix("fpo.") not in change
+            text for text in applying if text.partition("=")[0].removeprefix("fpo.") not in change
         )
 
     def _weigh(self, attribute: str, file: Path) -> None:
@@ -127,10 +127,10 @@ class World:
 
 
 def _replies(attribute: str, value: str) -> list[str]:
-    """Replies with this value, the other attributes drawn alike for both values."""
+    """Replies with this value; for both values the other attributes are drawn alike."""
     rng = random.Random(0)
-    found: list[str] = []
+    replies: list[str] = []
     for _ in range(TEXTS):
         traits = random_traits(rng, **{attribute: value})
-        found.append(make_reply(rng, make_prompt(rng).item, traits))
-    return found
+        replies.append(make_reply(rng, make_prompt(rng).item, traits))
+    return replies

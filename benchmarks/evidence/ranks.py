@@ -26,5 +26,5 @@ def interval(
     """95% of the statistic over rows drawn again with replacement (percentile bootstrap)."""
     generator, count = np.random.default_rng(seed), len(columns[0])
     rows = generator.integers(0, count, (draws, count))
-    found = [statistic(*(column[row] for column in columns)) for row in rows]
-    return float(np.nanpercentile(found, 2.5)), float(np.nanpercentile(found, 97.5))
+    resampled = [statistic(*(column[row] for column in columns)) for row in rows]
+    return float(np.nanpercentile(resampled, 2.5)), float(np.nanpercentile(resampled, 97.5))

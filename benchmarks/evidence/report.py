@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.evidence import claims
-from benchmarks.evidence.found import Evidence
+from benchmarks.evidence.results import Evidence
 from fpo_core.io.atomic import write_atomically
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
@@ -71,8 +71,8 @@ def write_report(path: Path, world: Evidence | None, smollm2: Evidence | None) -
     for title, remark, measured in _CLAIMS:
         lines += [f"## {title}", "", *([remark, ""] if remark else [])]
         for model, evidence in models.items():
-            found = ["Not measured."] if evidence is None else measured(evidence)
-            lines += [f"### {model}", "", *found, ""]
+            body = ["Not measured."] if evidence is None else measured(evidence)
+            lines += [f"### {model}", "", *body, ""]
     text = "\n".join(lines).rstrip() + "\n"
     write_atomically(path, lambda at: _write(at, text))
 

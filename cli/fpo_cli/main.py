@@ -68,6 +68,7 @@ def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:
     except OSError as error:
         _fail(_of_system(error))
     except Exception as error:
+        # Typer brings its own copy of click, whose error classes have no public name.
         if not hasattr(error, "format_message"):  # typer's own errors of usage have it
             raise
         if not str(error):  # no command was given, and the help was shown

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 
 from fpo.comparison.tables import RunResult
 from fpo.curves import new_figure, read_log
+from fpo_core.loss.metric_catalogue import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CURVES = (
-    ("Raw accuracy on validation pairs", "share of pairs", "eval_fpo/raw_accuracy"),
-    ("Feature discrepancy, rejected − chosen", "D (eq. 10)", "eval_fpo/d_margin"),
-)
-_POINTS = (
-    ("Drift against accuracy, at the end", "sequential KL, rejected (nats)", "fpo/kl_rejected"),
-    ("Diversity against accuracy, at the end", "entropy of samples (nats)", "entropy"),
-)
+_CURVES = ("fpo/raw_accuracy", "fpo/d_margin")
+"""Metrics of validation pairs over the steps."""
+_POINTS = ("fpo/kl_rejected", "entropy")
+"""Measurements at the end, against accuracy."""
 
 
 def figure_of_runs(logs: Sequence[Path], results: Sequence[RunResult], title: str) -> "Figure":
@@ -29,21 +26,21 @@ def figure_of_runs(logs: Sequence[Path], results: Sequence[RunResult], title: st
     colours = {variant: f"C{number % 10}" for number, variant in enumerate(variants)}
     figure = new_figure(11, 7.5)
     axes = figure.subplots(2, 2)
-    for axis, (name, label, metric) in zip(axes[0], _CURVES, strict=True):
+    for axis, name in zip(axes[0], _CURVES, strict=True):
         for variant, colour in colours.items():
             of_variant = [
                 log for log, r in zip(logs, results, strict=True) if r["variant"] == variant
             ]
-            axis.plot(*_mean_curve(of_variant, metric), marker="o", markersize=3, color=colour)
-        axis.set(title=name, xlabel="step", ylabel=label)
-    for axis, (name, label, metric) in zip(axes[1], _POINTS, strict=True):
+            axis.plot(
+                *_mean_curve(of_variant, f"eval_{name}"), marker="o", markersize=3, color=colour
+            )
+        axis.set(title=METRICS[name].label, xlabel="step", ylabel=METRICS[name].unit)
+    for axis, name in zip(axes[1], _POINTS, strict=True):
         for result in results:
-            if result["metrics"].get(metric) is not None:
+            if result["metrics"].get(name) is not None:
                 accuracy = result["metrics"]["raw_accuracy"]["value"]
-                axis.plot(
-                    accuracy, result["metrics"][metric], "o", color=colours[result["variant"]]
-                )
-        axis.set(title=name, xlabel="raw accuracy", ylabel=label)
+                axis.plot(accuracy, result["metrics"][name], "o", color=colours[result["variant"]])
+        axis.set(title=METRICS[name].label, xlabel="raw accuracy", ylabel=METRICS[name].unit)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     handles = [Line2D([], [], color=c, marker="o", label=v) for v, c in colours.items()]

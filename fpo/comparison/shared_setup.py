@@ -76,6 +76,7 @@ class SharedSetups:
     def of(self, config: TrainConfig) -> SharedSetup:
         """The setup of a run. What no longer serves is let go first."""
         if self._newest is None or not self._newest.serves(config):
+            # First let go, then load: two models at once may not fit.
             self._newest = None
             self._newest = SharedSetup(config)
         return self._newest

@@ -137,6 +137,7 @@ def _written(
     results: Sequence[RunResult],
     seconds: float,
 ) -> ComparisonResult:
+    # The settings are in each run's folder, and samples would drown the numbers.
     bare = [{k: v for k, v in result.items() if k != "config"} for result in results]
     for result in bare:
         result["metrics"] = {k: v for k, v in result["metrics"].items() if k != "completions"}

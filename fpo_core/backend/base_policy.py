@@ -26,7 +26,7 @@ from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch, score_batch
-from fpo_core.loss.objectives import needs_kl, objective_losses
+from fpo_core.loss.objectives import objective_losses
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.scores import Scores
 from fpo_core.sae.taps import Features, capture_all
@@ -188,7 +188,7 @@ class BasePolicy(ABC):
         differentiate: bool = False,
     ) -> Scores:
         """Scores of a batch as arrays of the framework, by the packed step where there is one."""
-        kl = kl or needs_kl(objective)
+        kl = kl or (objective is not None and objective.needs_kl)
         # Scoring reports features whatever the objective; a step computes what its loss reads.
         features = not differentiate or objective is None or objective.needs_features
         if self._packed is not None:

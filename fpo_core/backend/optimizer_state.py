@@ -8,35 +8,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fpo_core.config.optimizer_table import OPTIMIZERS, Shape
 from fpo_core.errors import BackendError, TrainingError
-
-BACKENDS = {"adamw": ("mlx", "torch"), "adafactor": ("mlx", "torch"), "lion": ("mlx",)}
-"""The backends whose framework has each optimizer."""
-
-Shape = tuple[int, ...]
 
 
 def check_optimizer(optimizer: str, backend: str) -> None:
     """Raise BackendError where a backend's framework lacks an optimizer."""
-    if backend not in BACKENDS[optimizer]:
-        others = ", ".join(name for name, having in BACKENDS.items() if backend in having)
+    if backend in OPTIMIZERS[optimizer].lacking:
+        others = ", ".join(name for name, row in OPTIMIZERS.items() if backend not in row.lacking)
         raise BackendError(
             f"optimizer is {optimizer}, which {backend} does not have: choose one of {others}, or "
-            f"the {BACKENDS[optimizer][0]} backend"
+            "another backend"
         )
 
 
 def state_parts(optimizer: str, shape: Shape) -> dict[str, Shape]:
-    """The state that an optimizer keeps of a weight of this shape: its parts and their shapes.
-
-    AdamW's `m` and `v` are without bias correction; Adafactor keeps of the squared gradient the
-    means of each `row` and `col` of a matrix, and all of a vector's (`v`); Lion keeps `m`.
-    """
-    if optimizer == "adamw":
-        return {"m": shape, "v": shape}
-    if optimizer == "lion":
-        return {"m": shape}
-    return {"row": shape[:-1], "col": shape[:-2] + shape[-1:]} if len(shape) > 1 else {"v": shape}
+    """The state that an optimizer keeps of a weight of this shape: its parts and their shapes."""
+    return OPTIMIZERS[optimizer].parts(shape)
 
 
 def check_state(

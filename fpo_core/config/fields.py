@@ -45,6 +45,7 @@ class Settings:
             value = _coerce(field.name, getattr(self, field.name), hints[field.name])
             _check_bounds(field, value)
             object.__setattr__(self, field.name, value)
+        # Every inherited group checks its fields, whether or not a subclass has checks too.
         for kind in type(self).__mro__:
             if "check" in vars(kind):
                 vars(kind)["check"](self)
@@ -112,6 +113,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     if value is None and type(None) in options:
         return None
+    # The first type that fits wins, so a union states its preference by its order.
     for option in options:
         matched, result = _match(value, option)
         if matched:
@@ -130,6 +132,7 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
         items = value.split(",") if isinstance(value, str) else value
         is_list = isinstance(items, list | tuple) and all(isinstance(i, str) for i in items)
         return is_list, tuple(items) if is_list else None
+    # A bool is an int in Python: `true` must not pass for 1, nor 1 for `true`.
     if option is bool or isinstance(value, bool):
         return option is bool and isinstance(value, bool), value
     if option in (int, float):

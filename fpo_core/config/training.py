@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpo_core.config.fields import Settings, setting
+from fpo_core.config.optimizer_table import OPTIMIZERS, OptimizerName, described_rates
 from fpo_core.errors import ConfigError
 
 
@@ -78,15 +79,14 @@ class AdapterConfig(Settings):
 class OptimiserConfig(Settings):
     """How a step is taken."""
 
-    optimizer: Literal["adamw", "adafactor", "lion"] = setting(
+    optimizer: OptimizerName = setting(
         "adamw",
         help="Optimiser of the framework; torch has no lion. Adafactor's rate is relative to the "
         "size of each weight.",
     )
     learning_rate: float | None = setting(
         None,
-        help="Peak learning rate; by default, for adapters and for full, 1e-4 and 1e-5 (adamw), "
-        "1e-2 and 1e-3 (adafactor), 3e-5 and 3e-6 (lion).",
+        help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}.",
         above=0.0,
         most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )
@@ -103,15 +103,14 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        rates = {"adamw": (1e-4, 1e-5), "adafactor": (1e-2, 1e-3), "lion": (3e-5, 3e-6)}
-        return rates[self.optimizer][fine_tune_type == "full"]
+        return OPTIMIZERS[self.optimizer].rates[fine_tune_type == "full"]
 
     def check(self) -> None:
-        """What the frameworks mean by Adafactor's weight decay differs."""
-        if self.optimizer == "adafactor" and self.weight_decay:
+        """Weight decay must mean the same in every framework."""
+        if self.weight_decay and not OPTIMIZERS[self.optimizer].decays:
             raise ConfigError(
-                f"weight_decay is {self.weight_decay} while optimizer is adafactor, expected 0: "
-                "MLX and torch decay differently under it"
+                f"weight_decay is {self.weight_decay} while optimizer is {self.optimizer}, "
+                "expected 0: MLX and torch decay differently under it"
             )
 
 

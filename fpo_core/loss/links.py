@@ -25,7 +25,10 @@ def log_ratio_modulated(xp: Ops, u: Array, config: ObjectiveConfig) -> Array:
     return -(1 - xp.exp(log_share)) * xp.log_sigmoid(u) + xp.exp(log_share - u)
 
 
-LINKS: dict[str, Link] = {"logistic": logistic, "lrml": log_ratio_modulated}
+LINKS: dict[str, Link] = {
+    "logistic": logistic,
+    "lrml": log_ratio_modulated,
+}
 
 
 def link_loss(xp: Ops, u: Array, config: ObjectiveConfig) -> Array:

@@ -27,16 +27,6 @@ class Terms:
         return self.lpd - self.margin - self.delta
 
 
-def needs_kl(config: ObjectiveConfig | None) -> bool:
-    """As `ObjectiveConfig.needs_kl`; False without an objective."""
-    return config is not None and config.needs_kl
-
-
-def constraint_weight(config: ObjectiveConfig) -> float:
-    """As `ObjectiveConfig.constraint_weight`."""
-    return config.constraint_weight
-
-
 def rewards(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:
     """What the loss compares per sequence, (2b,): chosen less rejected is LPD, less γ_ref if any.
 

@@ -110,6 +110,14 @@ class ModelFolder:
         )
 
     @property
+    def positions(self) -> int | None:
+        """The longest sequence that the model was made for, in tokens; None where it is silent."""
+        for name in ("max_position_embeddings", "n_positions"):
+            if isinstance(self.config.get(name), int):
+                return self.config[name]
+        return None
+
+    @property
     def quantisation(self) -> dict[str, Any] | None:
         """How the weights are quantised, as config.json says; None where they are not."""
         return self.config.get("quantization") or self.config.get("quantization_config")

@@ -1,4 +1,15 @@
-"""Attention over a whole row in one kernel, on GPUs: FlexAttention skips what nobody sees."""
+"""Attention over a packed row as one FlexAttention call, on CUDA.
+
+Shapes: queries (1, h, t, d), keys and values (1, g, t, d) of a row of t tokens -> (1, h, t, d).
+
+The kernel cuts the t × t scores into squares of 128 by 128. A square is seen in part (`sees` is
+evaluated for each score), as a whole (no mask is needed) or not at all (it is skipped). A
+`BlockMask` lists, for each row of squares, the columns of the first two kinds. FlexAttention saves
+for backward the queries, keys, values, output and one number per query.
+
+It exists because `run_attention` launches a kernel for each part of the row, some 30 a block, and a
+GPU is faster than the Python that launches them.
+"""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -13,22 +24,23 @@ from fpo_torch.compiled import any_length
 from fpo_torch.kernels.packed_attention import Settings
 
 BLOCK = 128
-"""Tokens that a kernel takes at once: shorter rows are better off without it."""
-Blocks = dict[str, Any]
-"""What a `BlockMask` is made of, by its constructor's names, but for its lengths."""
+"""Side of a square, in tokens. Rows shorter than one are faster by `run_attention`."""
+BlockMaskFields = dict[str, Any]
+"""Arguments of `BlockMask` by name, without the lengths."""
 
 
 class FlexRow:
-    """`Attention` of a row whose blocks have these windows."""
+    """`Attention` over a row, for blocks with any of these sliding windows."""
 
     def __init__(self, row: Row, windows: Iterable[int | None], device: torch.device) -> None:
         run, part = row.members()
-        members = (torch.from_numpy(each).int().to(device) for each in (run, part, row.positions))
-        self._run, self._part, self._position = (any_length(each, 0) for each in members)
+        members = (torch.from_numpy(x).int().to(device) for x in (run, part, row.positions))
+        self._run, self._part, self._position = (any_length(x, 0) for x in members)
         longest = int(row.positions.max()) + 1
-        whole = self._mask(None)
+        unlimited = self._mask(None)
+        # A window at least as long as the longest sequence hides nothing: it shares that mask.
         self._masks = {
-            window: whole if window is None or window >= longest else self._mask(window)
+            window: unlimited if window is None or window >= longest else self._mask(window)
             for window in windows
         }
 
@@ -36,70 +48,79 @@ class FlexRow:
         """See `fpo_torch.kernels.packed_attention.Attention`."""
         softcap = settings.softcap or 1.0
 
-        def bend(score: Tensor, *place: Tensor) -> Tensor:
+        def cap(score: Tensor, *position: Tensor) -> Tensor:
             return torch.tanh(score / softcap) * softcap
 
-        attend = _attend  # within a block that is compiled whole, one of its kernels
+        attend = _attend  # inside a compiled block it becomes one of the block's kernels
         if not torch.compiler.is_compiling():
             attend = _compiled()
-            for each in (query, key, value):
-                any_length(each, 2)
+            for x in (query, key, value):
+                any_length(x, 2)
         return attend(
             query,
             key,
             value,
             self._masks[settings.window],
-            score_mod=None if settings.softcap is None else bend,
+            score_mod=None if settings.softcap is None else cap,
             scale=settings.scaling,
             enable_gqa=settings.groups > 1,
         )
 
-    def _mask(self, window: int | None) -> Blocks:
-        """A prompt sees itself, a completion its prompt and itself, both back to the window."""
+    def _mask(self, window: int | None) -> BlockMaskFields:
+        """A prompt sees itself, a completion its prompt and itself; both back to the window."""
         run, part, position = self._run, self._part, self._position
-        first = torch.full_like(position, -1) if window is None else position - window
-        any_length(first, 0)
+        # The position before the first that each token sees. A tensor even without a window, so
+        # that `sees` is one code object, compiled once.
+        before_window = torch.full_like(position, -1) if window is None else position - window
+        any_length(before_window, 0)
 
         def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            """Whether the token at index `query` of the row attends to the one at `key`."""
             del batch, head
-            own = (part[key] == 0) | (part[key] == part[query])
-            before = (position[key] <= position[query]) & (position[key] > first[query])
-            return (run[key] == run[query]) & own & before
+            # Part 0 is the prompt, visible to all of its run; other parts see only themselves.
+            same_part = (part[key] == 0) | (part[key] == part[query])
+            in_time = (position[key] <= position[query]) & (position[key] > before_window[query])
+            return (run[key] == run[query]) & same_part & in_time
 
-        return _blocks(sees, len(position), position.device)
+        return _block_mask(sees, len(position), position.device)
 
 
-def _blocks(sees: Callable[..., Tensor], count: int, device: torch.device) -> Blocks:
-    """Which squares of `BLOCK` queries and keys are seen in part, and which as a whole.
+def _block_mask(sees: Callable[..., Tensor], count: int, device: torch.device) -> BlockMaskFields:
+    """The block mask of a row of `count` tokens.
 
-    What `create_block_mask` finds by some 400 small kernels, which wait for Python.
+    torch's `create_block_mask` computes the same by some 400 small kernels, launched one by one
+    from Python for every batch; this is a dozen. A row is short enough for a count × count array.
     """
-    place = torch.arange(count, device=device)
-    short = -count % BLOCK
-    seen = nn.functional.pad(sees(None, None, place[:, None], place), (0, short, 0, short))
+    index = torch.arange(count, device=device)
+    padding = -count % BLOCK
+    seen = nn.functional.pad(sees(None, None, index[:, None], index), (0, padding, 0, padding))
     squares = len(seen) // BLOCK
-    found = seen.view(squares, BLOCK, squares, BLOCK).sum((1, 3))[None, None]
-    whole = found == BLOCK**2
+    # (1, 1, squares, squares): pairs of tokens seen within each square.
+    pairs = seen.view(squares, BLOCK, squares, BLOCK).sum((1, 3))[None, None]
+    whole = pairs == BLOCK**2
     mask = BlockMask.from_kv_blocks(
-        *_in_front((found > 0) & ~whole), *_in_front(whole), BLOCK_SIZE=BLOCK, mask_mod=sees
+        *_listed((pairs > 0) & ~whole), *_listed(whole), BLOCK_SIZE=BLOCK, mask_mod=sees
     )
-    blocks = {name: each for name, each in vars(mask).items() if name != "seq_lengths"}
-    for each in blocks.values():
-        if isinstance(each, Tensor):  # (1, 1, squares) or (1, 1, squares, squares)
-            any_length(each, *range(2, each.ndim))
-    return blocks
+    fields = {name: value for name, value in vars(mask).items() if name != "seq_lengths"}
+    for value in fields.values():
+        if isinstance(value, Tensor):  # (1, 1, squares) or (1, 1, squares, squares)
+            any_length(value, *range(2, value.ndim))
+    return fields
 
 
-def _in_front(squares: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of each row are true, and the columns of these before all others."""
+def _listed(squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of (1, 1, s, s) booleans: how many are true, and all columns, true ones first."""
     columns = squares.int().argsort(dim=-1, descending=True, stable=True)
     return squares.sum(-1).int(), columns.int()
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Blocks, **how: Any) -> Any:
-    # Lengths read off the tensors may be any; given as numbers they were constants.
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: BlockMaskFields, **options: Any
+) -> Any:
+    # Take lengths from tensor shapes, so that dynamo keeps them symbolic. A BlockMask made outside
+    # would bring them as plain integers, and a compilation for each.
     lengths = query.shape[2], key.shape[2]
-    return flex_attention(query, key, value, block_mask=BlockMask(lengths, **mask), **how)
+    return flex_attention(query, key, value, block_mask=BlockMask(lengths, **mask), **options)
 
 
 @functools.cache

@@ -1,4 +1,15 @@
-"""Log-probabilities from hidden states, chunk by chunk: no more than a budget of logits at once."""
+"""The output layer at the scored tokens: terms of each, from chunks of logits that are not kept.
+
+Shapes: states h (N, d) and labels (N,) -> log π (N,), with a reference's states also KL (N,).
+
+A sequence enters the loss through sums of these terms, so the loss's gradient by a state is that of
+its own term times one number. With a frozen layer, forward computes ∂term/∂h (N, d) chunk by chunk
+and saves it instead of logits (N, v); backward scales its rows. With a trained layer a chunk's
+states are saved, and its logits computed again in backward.
+
+It exists because logits of a large vocabulary are a step's largest arrays on every device: 600
+tokens of a 49,152-word vocabulary take 118 MB, of which autograd would save several.
+"""
 
 import contextlib
 import functools
@@ -21,8 +32,7 @@ Logits = Callable[[Tensor], Tensor]
 Precision = Callable[[], contextlib.AbstractContextManager[Any]]
 """Makes the context in which a layer computes, such as autocast."""
 _COPIES = 3
-"""Logits, their softmax and a gradient of one chunk live at once. Where a GPU makes the gradient by
-hand, it reads and writes bfloat16 alone: two arrays of half the size."""
+"""Arrays of a chunk's logits that live at once: the logits, their softmax, a gradient."""
 
 
 class Head:
@@ -36,8 +46,9 @@ class Head:
         self.softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._precision = precision
         self.chunk = chunk_rows(budget, config.vocab_size, _COPIES)
+        # Compiled, `_log_softmax` reads and writes bfloat16 alone: two arrays of half the size.
         narrow = module.weight.dtype == torch.bfloat16 and compiles_on(module.weight.device)
-        self._chunk_by_hand = chunk_rows(budget, config.vocab_size, 1) if narrow else self.chunk
+        self._closed_form_chunk = chunk_rows(budget, config.vocab_size, 1) if narrow else self.chunk
 
     @property
     def trained(self) -> bool:
@@ -49,7 +60,7 @@ class Head:
         return self._capped(self.module, h)
 
     def frozen(self) -> Logits:
-        """The layer as it is now, whatever its weights become."""
+        """The layer with its present weights, also after they are swapped for others."""
         weights = {name: weight.data for name, weight in self.module.named_parameters()}
         return lambda h: self._capped(lambda h: functional_call(self.module, weights, (h,)), h)
 
@@ -70,8 +81,7 @@ class Head:
     ) -> TokenTerms:
         """Terms of N tokens (N,) from the states (N, d) that predict them.
 
-        `reference` is the reference's head and its states (N, d), for KL. With a frozen head each
-        chunk's gradient is taken in the forward pass; a trained head repeats a chunk in backward.
+        `reference` is the reference's head and its states (N, d), for KL.
         """
         differentiate = torch.is_grad_enabled() and (h.requires_grad or self.trained)
         if differentiate and not self.trained:
@@ -99,25 +109,31 @@ class Head:
     def _frozen_terms(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
     ) -> TokenTerms:
-        run, chunk = self._terms_and_slopes, self.chunk
+        run, chunk = self._terms_and_gradients, self.chunk
         if reference is None and isinstance(self.module, nn.Linear):
-            run = functools.partial(self._logps_and_slope, self._scratch(h))
-            chunk = self._chunk_by_hand
+            run = functools.partial(self._logps_and_gradient, self._scratch(h))
+            chunk = self._closed_form_chunk
         return TokenTerms(*_ForwardGradient.apply(h, chunk, run, labels, reference))
 
-    def _terms_and_slopes(
+    def _terms_and_gradients(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
     ) -> list[tuple[Tensor, Tensor]]:
-        """Each term of a chunk (n,) and its gradient by its own state (n, d)."""
+        """Each term of a chunk (n,) and its gradient by the token's state (n, d), by autograd."""
         with torch.enable_grad():
             h = h.detach().requires_grad_()
             terms = self._chunk(h, labels, reference, False)
-            found = [term for term in (terms.logps, terms.kl) if term is not None]
-            slopes = [torch.autograd.grad(term.sum(), h, retain_graph=True)[0] for term in found]
-        return [(term.detach(), slope) for term, slope in zip(found, slopes, strict=True)]
+            present = [term for term in (terms.logps, terms.kl) if term is not None]
+            # A term depends on its own row of h alone: the sum's gradient is that of each.
+            gradients = [
+                torch.autograd.grad(term.sum(), h, retain_graph=True)[0] for term in present
+            ]
+        return [(term.detach(), grad) for term, grad in zip(present, gradients, strict=True)]
 
     def _scratch(self, h: Tensor) -> Tensor | None:
-        """Room for the logits of every chunk in turn, where the layer is one float32 product."""
+        """One buffer (n, v) for the logits of every chunk, where the layer is one float32 product.
+
+        Fresh memory for each chunk would be paged in each time.
+        """
         layer: Any = self.module
         with self._precision():
             cast = torch.is_autocast_enabled(h.device.type)
@@ -126,10 +142,10 @@ class Head:
             return None
         return h.new_empty(min(self.chunk, len(h)), len(layer.weight))
 
-    def _logps_and_slope(
+    def _logps_and_gradient(
         self, scratch: Tensor | None, h: Tensor, labels: Tensor, reference: None
     ) -> list[tuple[Tensor, Tensor]]:
-        """The same for log π alone, by hand: ∂log π/∂logits = onehot − softmax."""
+        """The same for log π alone in closed form: ∂log π/∂logits = onehot − softmax."""
         del reference
         weight: Any = self.module.weight
         picks = labels[:, None]
@@ -138,36 +154,45 @@ class Head:
                 logits = self.module(h)
         else:
             logits = torch.mm(h, weight.T, out=scratch[: len(h)])
-        logps, slope = _log_softmax(logits, picks, self.softcap, weight.dtype)
-        return [(logps, slope @ weight)]
+        logps, gradient = _log_softmax(logits, picks, self.softcap, weight.dtype)
+        return [(logps, gradient @ weight)]
 
 
 @compiled_on_gpu
 def _log_softmax(
-    logits: Tensor, picks: Tensor, softcap: float | None, precision: torch.dtype
+    logits: Tensor, picks: Tensor, softcap: float | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """log π of `picks` (n, 1) from a layer's product (n, v), before its soft cap, and the slope
-    of log π by that product, in this precision. Writes over float32 logits.
+    """log π (n,) of `picks` (n, 1), and its gradient by the logits before the soft cap (n, v).
+
+    logits (n, v) are the layer's product, not yet capped. The gradient comes in `dtype`. float32
+    logits are overwritten: every step below works in place on the one array.
     """
     logits = ops.as_float(logits)
-    bend = None
+    cap_gradient = None
     if softcap is not None:
         logits = logits.div_(softcap).tanh_()
-        bend = 1 - logits.square()
+        cap_gradient = 1 - logits.square()  # of softcap · tanh(z / softcap)
         logits = logits.mul_(softcap)
     picked = logits.gather(1, picks)
     high = logits.amax(1, keepdim=True)
     total = logits.sub_(high).exp_().sum(1, keepdim=True)
     logps = picked - high - total.log()
-    slope = logits.div_(-total)
+    gradient = logits.div_(-total)  # −softmax
     at_pick = -torch.expm1(logps)  # 1 − π, exact where π is near 1
-    if bend is not None:
-        slope, at_pick = slope.mul_(bend), at_pick * bend.gather(1, picks)
-    return logps[:, 0], slope.to(precision).scatter_(1, picks, at_pick.to(precision))
+    if cap_gradient is not None:
+        gradient = gradient.mul_(cap_gradient)
+        at_pick = at_pick * cap_gradient.gather(1, picks)
+    return logps[:, 0], gradient.to(dtype).scatter_(1, picks, at_pick.to(dtype))
 
 
 class _ForwardGradient(torch.autograd.Function):
-    """Terms of tokens whose gradients by their own states are kept from the forward pass."""
+    """Terms of tokens; saves the gradient of each term by its token's state.
+
+    h: the states (N, d), the only input with a gradient.
+    chunk: tokens at a time.
+    run: (h, labels, reference) of a chunk -> its terms (n,), each with its gradient (n, d).
+    labels (N,), reference: handed to `run`, chunk by chunk.
+    """
 
     @staticmethod
     def forward(
@@ -181,28 +206,28 @@ class _ForwardGradient(torch.autograd.Function):
         """(N, d) -> the terms, (N,) each."""
         count = 1 if reference is None else 2
         terms = [h.new_empty(len(h), dtype=torch.float32) for _ in range(count)]
-        slopes = [torch.empty_like(h) for _ in range(count)]
+        gradients = [torch.empty_like(h) for _ in range(count)]
 
+        # A function of its own, so that nothing of a chunk lives on into the next.
         def fill(part: slice) -> None:
-            # Nothing made here outlives its turn: the next chunk of logits takes its place.
             frozen = None if reference is None else (reference[0], reference[1][part])
-            for i, (term, slope) in enumerate(run(h[part], labels[part], frozen)):
-                terms[i][part], slopes[i][part] = term, slope
+            for i, (term, gradient) in enumerate(run(h[part], labels[part], frozen)):
+                terms[i][part], gradients[i][part] = term, gradient
 
         for at in range(0, len(h), chunk):
             fill(slice(at, at + chunk))
-        ctx.save_for_backward(*slopes)
+        ctx.save_for_backward(*gradients)
         return tuple(terms)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Each state's gradient: Σ over terms of the incoming gradient times the slope kept."""
-        slopes = ctx.saved_tensors
+        """The gradient of h: Σ over terms of the loss's gradient by each (N,) times the saved."""
+        saved = ctx.saved_tensors
         total = sum(
             (
-                gradient[:, None] * slope
-                for gradient, slope in zip(grad_outputs, slopes, strict=True)
+                outer[:, None] * gradient
+                for outer, gradient in zip(grad_outputs, saved, strict=True)
             ),
-            start=torch.zeros_like(slopes[0]),
+            start=torch.zeros_like(saved[0]),
         )
-        return total.to(slopes[0].dtype), None, None, None, None
+        return total.to(saved[0].dtype), None, None, None, None

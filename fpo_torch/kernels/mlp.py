@@ -1,4 +1,12 @@
-"""Gated feed-forward layers that keep their two factors for backward, and no product of them."""
+"""Gated MLPs, down(act(gate(x)) · up(x)), that save their two factors for backward and no product.
+
+Shapes: x (1, t, d); the factors gate(x) and up(x), their product and all gradients of these
+(1, t, f), f the intermediate size; result (1, t, d).
+
+Saved: gate(x) and up(x). Autograd by itself saves act(gate(x)) too, and the product for the adapter
+of down_proj: twice as much, in the widest arrays of a block. Backward computes both again, which
+costs two elementwise passes next to its matrix products.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from fpo_torch.compiled import compiled_on_gpu
-from fpo_torch.forward_patch import is_swapped, swapped
+from fpo_torch.forward_patch import is_patched, patched
 
 
 @dataclass(frozen=True)
 class Gate:
-    """act(x) · up, elementwise, and its gradients."""
+    """The product act(x) · up, elementwise, and its gradients."""
 
     act: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    act_gradient: Callable[[Tensor, Tensor], Tensor]
     """(gradient, x) -> gradient · act'(x)."""
 
     def product(self, x: Tensor, up: Tensor) -> Tensor:
@@ -26,10 +34,10 @@ class Gate:
         return _product(x, up, self.act)
 
     def gradients(
-        self, outer: Tensor, x: Tensor, up: Tensor, bent: Tensor
+        self, gradient: Tensor, x: Tensor, up: Tensor, activation: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of x and of up, from the product's gradient and from act(x): both are written over."""
-        return _gradients(outer, x, up, bent, self.slope)
+        """The product's gradient as those of x and up. Overwrites it, and activation = act(x)."""
+        return _gradients(gradient, x, up, activation, self.act_gradient)
 
 
 @compiled_on_gpu
@@ -39,39 +47,48 @@ def _product(x: Tensor, up: Tensor, act: Callable[[Tensor], Tensor]) -> Tensor:
 
 @compiled_on_gpu
 def _gradients(
-    outer: Tensor, x: Tensor, up: Tensor, bent: Tensor, slope: Callable[[Tensor, Tensor], Tensor]
+    gradient: Tensor,
+    x: Tensor,
+    up: Tensor,
+    activation: Tensor,
+    act_gradient: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    bent.mul_(outer)
-    return slope(outer.mul_(up), x), bent
+    # In this order: `gradient` is overwritten by the second line.
+    to_up = activation.mul_(gradient)
+    to_x = act_gradient(gradient.mul_(up), x)
+    return to_x, to_up
 
 
 GATES = (
     Gate(silu, torch.ops.aten.silu_backward),
     Gate(
         lambda x: gelu(x, approximate="tanh"),
-        lambda outer, x: torch.ops.aten.gelu_backward(outer, x, approximate="tanh"),
+        lambda gradient, x: torch.ops.aten.gelu_backward(gradient, x, approximate="tanh"),
     ),
 )
+"""SwiGLU of Llama, Qwen and Mistral; GeGLU of Gemma."""
 
 
-class FusedMlps:
-    """Swaps the forward of layers that prove to be down(act(gate(x)) · up(x)), while it is on."""
+class MlpKernel:
+    """Replaces the forward of gated MLPs whose activation is among `GATES`; no others."""
 
     def __init__(self, model: nn.Module) -> None:
-        found = ((module, _recognise(module)) for module in model.modules())
-        self._forwards = [(module, _fused(module, gate)) for module, gate in found if gate]
+        gates = ((module, _recognise(module)) for module in model.modules())
+        self._forwards = [(module, _forward(module, gate)) for module, gate in gates if gate]
 
     def on(self) -> AbstractContextManager[None]:
-        """Within, forward and backward passes of these layers are fused."""
-        return swapped(self._forwards)
+        """Within, forward and backward passes of these layers use the kernel."""
+        return patched(self._forwards)
 
 
-def _fused(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:
+def _forward(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return type(module).forward(module, x)
         factors = module.gate_proj(x), module.up_proj(x)
-        if is_swapped(module.down_proj):  # a fused adapter, which multiplies them itself
+        if is_patched(module.down_proj):
+            # By `kernels.lora`, which needs the product for A's gradient: it takes the factors, and
+            # recomputes the product, rather than have it saved.
             return module.down_proj(*factors, gate)
         return module.down_proj(gated(*factors, gate))
 
@@ -79,11 +96,13 @@ def _fused(module: Any, gate: Gate) -> Callable[[Tensor], Tensor]:
 
 
 def gated(x: Tensor, up: Tensor, gate: Gate) -> Tensor:
-    """`Gate.product`, to be differentiated."""
+    """`Gate.product`, differentiable."""
     return _Gated.apply(x, up, gate)
 
 
 class _Gated(torch.autograd.Function):
+    """act(x) · up; saves x and up."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, gate: Gate) -> Tensor:
         ctx.save_for_backward(x, up)
@@ -92,13 +111,18 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, up; none of gate."""
         x, up = ctx.saved_tensors
+        # Cloned because autograd may hand the same tensor to others, and `gradients` overwrites it.
         return *ctx.gate.gradients(grad_outputs[0].clone(), x, up, ctx.gate.act(x)), None
 
 
 @torch.no_grad()
 def _recognise(module: Any) -> Gate | None:
-    """The gate of a layer, judged by what the layer says of random vectors."""
+    """The gate with which the kernel equals this module on random inputs; None where none does.
+
+    Names alone do not tell: families share the names of layers and differ in what joins them.
+    """
     if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
         return None
     weight = module.gate_proj.weight

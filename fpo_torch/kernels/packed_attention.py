@@ -1,4 +1,13 @@
-"""Attention over one row of runs: completions see their prompt and themselves, nothing else."""
+"""How the layout of a packed row reaches the attention of every transformers model.
+
+A batch runs as one row (`fpo_core.loss.packing.Row`): prompt, chosen, rejected, next prompt and so
+on, each prompt once. To a model it is one sequence with position ids, which restart; only attention
+must know that a completion sees its prompt and itself and nothing else.
+
+transformers looks its attention function up by a name in the model's config, and hands it every
+keyword of the forward call that it does not know itself. So the packed step registers one function,
+sets its name for the length of a `with`, and passes `runs=`, an `Attention` that knows the row.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "fpo_runs"
 _IGNORED = {"position_ids", "cache_position"}
-"""Tensors that models hand to attention functions which need none of them."""
+"""Tensors that models hand to attention functions, none of which needs them."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +31,16 @@ class Settings:
     window: int | None
     """Tokens seen, up to and including itself; None for all."""
     softcap: float | None
-    """Scores are bent into ± this before the softmax."""
+    """Scores s become softcap · tanh(s / softcap) before the softmax."""
     groups: int
     """Query heads for each head of keys and values."""
 
 
 Attention = Callable[[Tensor, Tensor, Tensor, Settings], Tensor]
-"""(1, h, t, d) queries, (1, g, t, d) keys and values -> (1, h, t, d), knowing the row's layout."""
+"""(1, h, t, d) queries, (1, g, t, d) keys and values -> (1, h, t, d), for the row it was made for.
+
+`run_attention.RunByRun`, `flex_row.FlexRow`.
+"""
 
 
 @contextlib.contextmanager
@@ -59,7 +71,11 @@ def _attend(
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """(1, heads, t, d) each -> (1, t, heads, d), as transformers' attention functions."""
+    """(1, heads, t, d) each -> (1, t, heads, d), with the signature of transformers' own.
+
+    Raises NotImplementedError on dropout or on a tensor it does not know, such as an attention
+    bias: the packed step then gives way to the plain one.
+    """
     del module, attention_mask
     unknown = {name for name, value in others.items() if isinstance(value, Tensor)} - _IGNORED
     if dropout or unknown:

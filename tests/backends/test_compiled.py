@@ -17,6 +17,7 @@ from fpo_core.data.batches import collate
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.loss.packing import Row
 from fpo_core.sae.hook import Hook
+from fpo_torch.kernels import flex_row
 from fpo_torch.kernels.flex_row import FlexRow
 from tests.backends.families import write_family
 from tests.backends.support import difference, gradients, reference_of, shaken
@@ -27,6 +28,7 @@ from tests.helpers import random_batch
 def as_on_a_gpu(monkeypatch):
     """Code takes this CPU for a GPU, and compiles to torch's own operations."""
     torch.compiler.reset()  # what other tests' models left counts as theirs
+    flex_row._compiled.cache_clear()
     trace = functools.partial(torch.compile, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", trace)
     monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)

@@ -74,7 +74,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_and_says_how_to_go_on(
+def test_an_interrupted_run_saves_and_says_how_to_resume(
     number: signal.Signals, fpo: Fpo, world: list[object], shared: Path, tmp_path: Path
 ) -> None:
     train = ["train", *world, *RUN, "--backend", "torch", "--steps-per-report", 1]
@@ -87,7 +87,7 @@ def test_an_interrupted_run_saves_and_says_how_to_go_on(
     assert f"checkpoint of step {step} of 12 is whole: the same settings with resume" in last
     assert "Traceback" not in err
     refused(fpo(*train), "holds a run with checkpoints", "with resume")
-    refused(fpo(*train, "--resume", "--beta", 2), "beta was 1.0, is 2.0", "--allow-change beta")
+    refused(fpo(*train, "--resume", "--beta", 2), "beta was 1.0, is 2.0", "allow_change beta")
     ran = fpo(*train, "--resume")
     assert ran.code == 0, ran.err
     assert f"going on after step {step}" in ran.err

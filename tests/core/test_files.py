@@ -120,7 +120,7 @@ def renames(source):
     """Calls that rename a file or make a temporary one; `str.replace` takes two arguments."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            name, count = node.func.attr, len(node.args) + len(node.keywords)
+            name, count = node.func.attr, len(node.args)
             module = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
             alone = count == len(node.args) == 1
             of_a_file = name == "replace" and (alone or module == "os")

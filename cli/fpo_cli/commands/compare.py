@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
 
@@ -17,7 +18,7 @@ def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
     diversity, drift, time and memory, with their spread over seeds. Stopped at any point, the same
     command goes on: finished runs are read, a begun one resumes.
     """
-    with ui.stoppable_progress() as (sink, stop):
+    with stoppable_progress(ui) as (sink, stop):
         result = fpo.compare(config, sink=sink, stop=stop)
     show_comparison(ui, result)
     return result.to_mapping()

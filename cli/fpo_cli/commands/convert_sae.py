@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import ConvertConfig
 
@@ -16,7 +17,7 @@ def convert_sae(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
     The format is recognised; the options below state what a checkpoint leaves out or gets wrong.
     With --to sae-lens, SOURCE is such a file and --out a new folder that SAELens opens.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.convert_sae(config, sink=sink)
     report: Any = result.report
     size = f"{report.bytes / 2**20:.1f} MiB"

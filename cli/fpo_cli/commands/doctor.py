@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import DoctorConfig
 from fpo_core.errors import SelfTestError
@@ -17,7 +18,7 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
     With --self-test, each installed backend computes golden values, a gradient and three training
     steps on its device; what is printed can be pasted into a bug report.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.doctor(config, sink=sink)
     for line in result.lines():
         ui.say(line)

@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import EvalConfig
 
@@ -17,7 +18,7 @@ def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
     --base-adapter. A whole --model is compared with --base. Alone, only the model's own numbers are
     taken.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.evaluate(config, sink=sink)
     table = result.table()
     ui.table(table)

@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import FuseConfig
 
@@ -16,7 +17,7 @@ def fuse(config: FuseConfig, ui: Ui) -> dict[str, Any]:
     The result is kept only if its logits on a probe are those of model and adapter. A base that
     mlx-lm quantised is dequantised.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.fuse(config, sink=sink)
     quantised = ", dequantised" if result.dequantised else ""
     ui.say(

@@ -7,6 +7,7 @@ import typer
 import fpo
 from fpo.quickstart_settings import quickstart_defaults
 from fpo_cli.console.command import command
+from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
 
@@ -17,7 +18,7 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
     Converts the world's autoencoder, builds the reference store, trains, and shows the model
     before and after. Needs no network. Its settings are those of `fpo train`, in quickstart.yaml.
     """
-    with ui.stoppable_progress() as (sink, stop):
+    with stoppable_progress(ui) as (sink, stop):
         result = fpo.quickstart(config, sink=sink, stop=stop)
     show_first_run(ui, result)
     return result.to_mapping()

@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import ReferenceRunConfig
 
@@ -17,7 +18,7 @@ def reference(config: ReferenceRunConfig, ui: Ui) -> dict[str, Any]:
     Stopped at any point, the same command goes on from where it was. Without --reference the store
     lies in the cache, where train and eval find it.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         store = fpo.reference(config, sink=sink)
     ui.say(
         f"{store.reference}: {store.pairs} pairs, {store.new_pairs} of them new, "

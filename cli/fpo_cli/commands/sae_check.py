@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import SaeCheckConfig
 
@@ -15,7 +16,7 @@ def sae_check(config: SaeCheckConfig, ui: Ui) -> dict[str, Any]:
 
     The first pairs are read twice: as raw text, and under the model's chat template.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.check_sae(config, sink=sink)
     table = result.table()
     ui.say(f"{result.sae} at {result.hook} of {result.model}")

@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import SaeFeaturesConfig
 
@@ -16,7 +17,7 @@ def sae_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     The difference is that of mean features. With --out, the first --top of them become a file for
     `fpo train --feature-weights`, whose D compares just these.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.rank_features(config, sink=sink)
     ui.table(result.table())
     if result.out is not None:

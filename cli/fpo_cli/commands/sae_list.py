@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import SaeListConfig
 
@@ -16,7 +17,7 @@ def sae_list(config: SaeListConfig, ui: Ui) -> dict[str, Any]:
     Pass a source to `fpo convert sae`. Recommended is the deepest residual one that reads what the
     trained blocks write.
     """
-    with ui.progress() as sink:
+    with progress(ui) as sink:
         result = fpo.list_saes(config, sink=sink)
     ui.table(result.table(), numbers=False)
     return result.to_mapping()

@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
@@ -22,7 +23,7 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
     on torch, `mlx.launch -n N python -m fpo_cli train …` on MLX. They need one disk.
     """
-    with ui.stoppable_progress() as (sink, stop):
+    with stoppable_progress(ui) as (sink, stop):
         if config.dry_run:
             return fpo.preflight(config, sink=sink).to_mapping()
         result = fpo.train(config, sink=sink, stop=stop)

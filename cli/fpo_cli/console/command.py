@@ -73,6 +73,7 @@ def command(
 
         described = options.describe(settings, arguments, defaults)
         parameters = options.signature(described)
+        # Typer reads options off the signature, and hints off the annotations.
         invoke.__signature__ = parameters
         invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
         invoke.__doc__ = _unwrapped(run.__doc__ or "")
@@ -115,6 +116,7 @@ def _run(path: str, run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
 
 def _check_installed(config: Settings) -> None:
     """Refuse a backend that is not there, even where the command would not need it."""
+    # These commands take the option only so that one YAML file serves all.
     if isinstance(config, NoModelConfig) and config.backend != "auto":
         from fpo.backends import select_backend
 

@@ -17,6 +17,7 @@ _SETTINGS = {
 
 def quiet() -> None:
     """Set libraries' verbosity before they are imported; what the user has set stays."""
+    # `setdefault`: whoever wants to see a library's messages has set its variable.
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     for library in LIBRARIES:

@@ -40,6 +40,7 @@ class Described:
         else:
             text = _escaped(self.help)
             info = typer.Option(*self.spellings, help=text, rich_help_panel=self.panel)
+        # Optional for Typer even where required: the YAML file may have it.
         return _keyword(self.name, Annotated[self.hint | None, info], self.default)
 
 
@@ -144,6 +145,7 @@ def read_settings(
     read = {} if file is None else read_yaml(file)
     ignored = [key for key in read if key not in known and key in _known_anywhere()]
     used = {key: value for key, value in read.items() if key not in ignored}
+    # What is typed replaces what the file says of the same thing under another name.
     for winner, loser in _EXCLUSIVE:
         if winner in typed and loser not in typed:
             used.pop(loser, None)

@@ -1,8 +1,6 @@
 """Where a command speaks: results on stdout, everything on the way on stderr."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fpo.results import Table
-    from fpo.workflow import Stop
-    from fpo_core.events import Sink
 
 
 @dataclass(frozen=True)
@@ -60,23 +56,6 @@ class Ui:
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             self.say("  ".join(cells).rstrip(), None if i else "bold")
-
-    @contextmanager
-    def progress(self) -> "Iterator[Sink]":
-        """A sink that shows events as they happen."""
-        from fpo_cli.console.progress import ProgressDisplay
-
-        with ProgressDisplay(self) as display:
-            yield display
-
-    @contextmanager
-    def stoppable_progress(self) -> "Iterator[tuple[Sink, Stop]]":
-        """The same, and what a run asks between steps: whether Ctrl-C or SIGTERM came."""
-        from fpo_cli.console.signals import StopSignals
-        from fpo_core.events import fan_out
-
-        with self.progress() as display, StopSignals(self) as signals:
-            yield fan_out(display, signals), signals.asked
 
 
 def _console(file: Any, quiet: bool) -> "Console":

@@ -1,37 +1,27 @@
-"""Steps of several programs in turn, each in a process of its own, and ratios with intervals.
+"""Interleaved timing: steps of several programs in turn, and ratios with confidence intervals.
 
-Either a whole step at a time (`alternate`), or some milliseconds at a time (`slice_cores`).
+Each program is a process of its own, which takes a step when told to. They take turns step by step
+(`alternate`) or, sharing one core, every few milliseconds (`slice_cores`).
 """
 
-import contextlib
 import json
 import os
-import platform
 import resource
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.record import versions
 from benchmarks.shapes import environment
-
-RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = (
-    *("numpy", "safetensors", "transformers"),
-    *("torch", "triton", "peft", "trl"),
-    *("mlx", "mlx-lm", "mlx-lm-lora"),
-)
 
 
 class Worker:
-    """A process that takes one step whenever it is told to, on one core where that is given."""
+    """A process that takes one step whenever it is told to; pinned to `core` if there is one."""
 
     def __init__(self, name: str, command: list[str], core: int | None = None) -> None:
         self.name = name
@@ -59,11 +49,11 @@ class Worker:
         return json.loads(line)
 
     def start(self) -> None:
-        """Wait until it is ready, and hear what it runs on."""
+        """Wait until it is ready; it then reports its package versions."""
         self.versions = self._answer()
 
     def step(self, count: bool = True) -> None:
-        """Take a step; its time is kept unless it only warms up."""
+        """Take a step; record its time unless it is warm-up."""
         assert self._process.stdin is not None
         self._process.stdin.write("step\n")
         self._process.stdin.flush()
@@ -73,7 +63,7 @@ class Worker:
             self.cpu_times.append(self.report["cpu_seconds"])
 
     def add(self, other: "Worker") -> None:
-        """Count what another process of the same program took, and the larger of their peaks."""
+        """Pool the times of another process of the same program; the larger peak counts."""
         self.times += other.times
         self.cpu_times += other.cpu_times
         self.report = max(self.report, other.report, key=lambda report: report["peak"])
@@ -85,10 +75,10 @@ class Worker:
         self._process.wait()
 
 
-def serve(step: Callable[[], None], memory: Callable[[], int] | None = None) -> None:
-    """The other side of `Worker`: say what it runs on, then answer each line with a step's cost."""
+def serve(step: Callable[[], Any], memory: Callable[[], int] | None = None) -> None:
+    """The worker's side of `Worker`: report versions, then take a step per line read."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed must not end up among the answers
+    os.dup2(2, 1)  # the protocol owns stdout: what libraries print goes to stderr
     print(json.dumps(versions()), file=out, flush=True)
     for _ in sys.stdin:
         start, busy = time.perf_counter(), time.process_time()
@@ -97,18 +87,18 @@ def serve(step: Callable[[], None], memory: Callable[[], int] | None = None) -> 
         report = {
             "seconds": seconds,
             "cpu_seconds": time.process_time() - busy,
-            "peak": resident() if memory is None else memory(),
+            "peak": peak_resident() if memory is None else memory(),
         }
         print(json.dumps(report), file=out, flush=True)
 
 
-def resident() -> int:
-    """Most bytes that this process held so far."""
+def peak_resident() -> int:
+    """Peak resident bytes of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def alternate(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> dict[str, Worker]:
-    """Steps of every command in turn, the order turned round each time."""
+    """Whole steps of every command in turn; every other round in reverse order."""
     workers = {name: Worker(name, command) for name, command in commands.items()}
     for worker in workers.values():
         worker.start()
@@ -121,14 +111,18 @@ def alternate(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> d
     return workers
 
 
-def slice_cores(commands: dict[str, list[str]], steps: int, warm_up: int = 2) -> dict[str, Worker]:
-    """Steps of every command at once, all on one core, which Linux gives to each in turn for some
-    milliseconds; so on every core, two at most. Their times are CPU time, one thread's.
+def slice_cores(
+    commands: dict[str, list[str]], steps: int, warm_up: int = 2, cores: int = 2
+) -> dict[str, Worker]:
+    """Steps of every command at once on one core, single-threaded; repeated on up to `cores` cores.
 
-    What neighbours take from a core, whose speed changes by the second, falls on all alike.
+    Times are CPU times. The scheduler switches between them every few milliseconds, so whatever
+    slows the core (its clock, neighbours of a virtual machine) slows all of them alike.
     """
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    groups = [[Worker(name, command, core) for name, command in commands.items()] for core in cores]
+    pinned = sorted(os.sched_getaffinity(0))[:cores]
+    groups = [
+        [Worker(name, command, core) for name, command in commands.items()] for core in pinned
+    ]
     workers = [worker for group in groups for worker in group]
     for worker in workers:
         worker.start()
@@ -150,7 +144,7 @@ def slice_cores(commands: dict[str, list[str]], steps: int, warm_up: int = 2) ->
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Median of the ratios of steps taken side by side, with a 95% bootstrap interval."""
+    """Median of the ratios of paired steps, with its 95% bootstrap interval."""
     ratios = np.array(ours) / np.array(theirs)
     generator = np.random.default_rng(0)
     medians = np.median(generator.choice(ratios, (4000, len(ratios))), axis=1)
@@ -158,46 +152,22 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
-def write_result(name: str, values: dict[str, Any]) -> Path:
-    """Write results/<name>.json with what it ran on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    setting = {
-        "command": _command(),
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    path.write_text(json.dumps(setting | values, indent=2) + "\n", encoding="utf-8")
-    return path
-
-
-def _command() -> str:
-    """What was called, without the folders of this machine."""
-    names = [word for word in sys.argv[1:] if not word.startswith("/")]
-    names = [name for name in names if name not in ("--python", "--models")]
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *names])
-
-
-def versions() -> dict[str, str]:
-    """What this interpreter has of the packages that are measured."""
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """The machine, and how busy it was."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
+def compare(ours: Worker, theirs: Worker) -> dict[str, Any]:
+    """Seconds and GB of `ours`, and its time and memory over those of `theirs`."""
     return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
+        "seconds": float(np.median(ours.times)),
+        "peak_gb": ours.report["peak"] / 1e9,
+        "time_ratio": ratio(ours.times, theirs.times),
+        "memory_ratio": ours.report["peak"] / theirs.report["peak"],
     }
+
+
+def show(name: str, row: dict[str, Any], base: str) -> None:
+    """Print a row of `compare`."""
+    time_ratio = row["time_ratio"]
+    print(
+        f"{name:28} {row['seconds']:8.3f} s  {row['peak_gb']:6.2f} GB  "
+        f"{time_ratio['median']:.3f} [{time_ratio['low']:.3f}, {time_ratio['high']:.3f}]  "
+        f"memory {row['memory_ratio']:.3f}  of {base}",
+        flush=True,
+    )

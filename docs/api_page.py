@@ -84,10 +84,9 @@ def _attributes(kind: type[Result]) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             described = isinstance(behind, ast.Expr) and isinstance(behind.value, ast.Constant)
             text = str(behind.value.value) if described else ""  # pyright: ignore
-            yield (
-                f"{node.target.id}: {ast.unparse(node.annotation).strip(chr(39))}",
-                _one_line(text),
-            )
+            # Annotations of types that are not loaded are quoted in the source.
+            annotation = ast.unparse(node.annotation).replace("'", "")
+            yield f"{node.target.id}: {annotation}", _one_line(text)
         elif isinstance(node, ast.FunctionDef) and node.name not in (
             "to_mapping",
             "table",

@@ -1,4 +1,4 @@
-"""What finished runs came to, and the comparisons that several of them allow."""
+"""Results of finished runs, and comparisons over several of them."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.drift import Standing, read
+from benchmarks.evidence.drift import Checkpoint, read
 from benchmarks.evidence.measures import NAMES
 from benchmarks.evidence.plans import ABLATION, BLOCKS, CONTROL, OBJECTIVES
 from benchmarks.evidence.ranks import interval, spearman
@@ -30,23 +30,23 @@ class Run:
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """What `fpo compare` wrote of it."""
+        """Its result file, as `fpo compare` wrote it."""
         return json.loads((self.folder / RESULT_FILE).read_text(encoding="utf-8"))
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def checkpoints(self) -> list[Checkpoint]:
         """Its checkpoints."""
         return read(self.folder)
 
-    def nearest(self, accuracy: float) -> Standing | None:
+    def nearest(self, accuracy: float) -> Checkpoint | None:
         """The first checkpoint at this raw accuracy, up to one point; None where there is none."""
-        matched = (s for s in self.standings if abs(s.raw_accuracy - accuracy) <= MATCH)
+        matched = (s for s in self.checkpoints if abs(s.raw_accuracy - accuracy) <= MATCH)
         return next(matched, None)
 
     @property
     def best(self) -> float:
         """The highest raw accuracy of its checkpoints."""
-        return max(s.raw_accuracy for s in self.standings)
+        return max(s.raw_accuracy for s in self.checkpoints)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Evidence:
 
     @classmethod
     def read(cls, folder: Path) -> "Evidence":
-        """What `write` left in a folder."""
+        """Read what `write` wrote."""
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         groups = {
             group: [Run(folder / name) for name in names]
@@ -69,7 +69,7 @@ class Evidence:
         return cls(groups, content["alpha"], content["start"])
 
     def write(self, folder: Path) -> None:
-        """Leave in a folder which of its runs belong to which group."""
+        """Write which of a folder's runs belong to which group."""
         groups = {
             group: [str(run.folder.relative_to(folder)) for run in runs]
             for group, runs in self.groups.items()
@@ -114,19 +114,19 @@ class Matched:
 
 def matched(evidence: Evidence, other: str) -> list[Matched]:
     """FPO's and another's first checkpoints at the highest raw accuracy that both reach."""
-    found: list[Matched] = []
+    pairs: list[Matched] = []
     for fpo in evidence.of("fpo"):
         for run in evidence.of(other):
             if run.result["seed"] == fpo.result["seed"]:
                 target = min(fpo.best, run.best)
                 sides = fpo.nearest(target), run.nearest(target)
                 if sides[0] is not None and sides[1] is not None:
-                    found.append(_matched(fpo.result["seed"], sides[0], sides[1]))
-    return found
+                    pairs.append(_matched(fpo.result["seed"], sides[0], sides[1]))
+    return pairs
 
 
-def _matched(seed: int, fpo: Standing, other: Standing) -> Matched:
-    def both(read: Callable[[Standing], float]) -> tuple[float, float]:
+def _matched(seed: int, fpo: Checkpoint, other: Checkpoint) -> Matched:
+    def both(read: Callable[[Checkpoint], float]) -> tuple[float, float]:
         return read(fpo), read(other)
 
     return Matched(
@@ -158,7 +158,7 @@ class Correlation:
 
 def across_examples(run: Run) -> dict[str, Correlation]:
     """Over the completions of held-out pairs, at a run's last checkpoint, by measure of D."""
-    last = run.standings[-1]
+    last = run.checkpoints[-1]
     return {name: Correlation.of(last.d[name], last.kl) for name in NAMES}
 
 
@@ -168,7 +168,7 @@ def across_runs(runs: list[Run]) -> tuple[float, dict[str, Correlation]]:
     The accuracy is the highest that nine runs of ten reach.
     """
     target = float(np.quantile([run.best for run in runs], 0.1, method="lower"))
-    found = [s for run in runs if (s := run.nearest(target)) is not None]
-    kl = np.array([rejected(s.kl).mean() for s in found])
-    by_name = {name: np.array([rejected(s.d[name]).mean() for s in found]) for name in NAMES}
+    nearest = [s for run in runs if (s := run.nearest(target)) is not None]
+    kl = np.array([rejected(s.kl).mean() for s in nearest])
+    by_name = {name: np.array([rejected(s.d[name]).mean() for s in nearest]) for name in NAMES}
     return target, {name: Correlation.of(d, kl) for name, d in by_name.items()}

@@ -1,0 +1,95 @@
+"""Every row of the tables in benchmarks/README.md, computed again from the result file it names."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+SHAPES = {
+    "smollm2-135m-M-float32-cpu-4096": "M",
+    "smollm2-135m-M-float32-cpu-65536": "M, 65,536 features",
+    "gemma-2-narrow-M-float32-cpu-4096": "narrow",
+}
+
+
+def result(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def ratio(values: dict[str, float], digits: int) -> str:
+    median, low, high = (f"{values[key]:.{digits}f}" for key in ("median", "low", "high"))
+    return f"{median} [{low}, {high}]"
+
+
+def rows_with(*heads: str) -> list[list[str]]:
+    """The cells of the table whose head begins with these."""
+    _, _, rest = README.partition("| " + " | ".join(heads) + " |")
+    lines = rest.split("\n\n")[0].splitlines()[2:]
+    assert lines, heads
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def linked(cell: str) -> dict[str, Any]:
+    match = re.search(r"\(results/(.*)\.json\)", cell)
+    assert match is not None, cell
+    return result(match[1])
+
+
+@pytest.mark.parametrize("name", ["kernels-torch", "kernels-torch-removed"])
+def test_kernels(name: str) -> None:
+    expected = []
+    for key, shape in result(name)["shapes"].items():
+        for kernel, row in shape["rows"].items():
+            seconds = f"{row['seconds']:.2f} / {row['seconds_without']:.2f} s"
+            sizes = f"{row['peak_gb']:.2f} / {row['peak_gb_without']:.2f} GB"
+            time, memory = ratio(row["time_ratio"], 3), f"{row['memory_ratio']:.3f}"
+            cells = (f"[{SHAPES[key]}](results/{name}.json)", kernel.replace(" ", ", "))
+            expected.append([*cells, seconds, time, sizes, memory])
+    shown = [row[:6] for row in rows_with("shape", "kernel", "with / without")]
+    assert [row for row in shown if f"results/{name}.json" in row[0]] == expected
+
+
+def test_peers() -> None:
+    for cells in rows_with("shape", "peer"):
+        shown = linked(cells[0])
+        row = shown["rows"][cells[1]]
+        assert cells[2] == str(shown["setting"]["steps"])
+        assert cells[3] == f"{row['fpo_seconds']:.1f} / {row['peer_seconds']:.1f} s"
+        assert cells[4] == ratio(row["time_ratio"], 2)
+        assert cells[5] in ("–", ratio(row.get("cpu_time_ratio", row["time_ratio"]), 2))
+        memory = f"{row['fpo_gb']:.1f} / {row['peer_gb']:.1f} GB, {row['memory_ratio']:.2f}"
+        assert cells[7] == memory
+
+
+def test_steps() -> None:
+    for cells in rows_with("step", "beside"):
+        shown = linked(cells[3])
+        row = shown["rows"][cells[0].lower()]
+        assert cells[4] == str(shown["setting"]["steps"])
+        assert cells[5] == ratio(row["time_ratio"], 2)
+        assert cells[6] == f"{row['memory_ratio']:.2f}"
+
+
+def test_features_beside_simpo() -> None:
+    for cells in rows_with("backend", "shape", "steps", "SimPO"):
+        shown = linked(cells[1])
+        row, simpo = shown["rows"]["fpo"], shown["rows"]["simpo"]
+        assert cells[2] == str(2 * shown["setting"]["steps"])  # on each of two cores
+        assert cells[3] == f"{simpo['seconds']:.1f} s"
+        assert cells[4] == ratio(row["time_ratio"], 3)
+        on_mlx = cells[0] == "MLX"
+        assert cells[5] == ("–" if on_mlx else f"{row['memory_ratio']:.3f}")
+        assert cells[6] == f"{row['memory_ratio' if on_mlx else 'arrays_ratio']:.3f}"
+
+
+def test_reference() -> None:
+    backend, rows = "", {}
+    for cells in rows_with("backend", "shape", "over the same rows"):
+        if cells[0]:
+            backend, rows = cells[0], linked(cells[0])["rows"]
+        for cell, kind in zip(cells[2:], ("rows", "packed"), strict=True):
+            assert cell == ratio(rows[cells[1]][kind]["speed"], 2), backend
