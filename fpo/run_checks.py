@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from fpo.model_setup import ModelSetup, splits_of
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
+from fpo_core.backend.heartbeat import heartbeat
 from fpo_core.backend.optimizer_state import check_optimizer
 from fpo_core.backend.process_group import (
     ALONE,
@@ -159,14 +162,28 @@ def check_folder(output: str) -> None:
 
 
 @contextlib.contextmanager
-def writing_output(output: str, group: Group = ALONE) -> Iterator[None]:
-    """Hold the lock of an output folder, in the first process for all.
+def writing_output(
+    output: str, group: Group = ALONE, process_timeout: float = math.inf
+) -> Iterator[None]:
+    """Hold the lock of an output folder, in the first process for all, and watch the others.
 
     Raises LockedError where another run writes there, ConfigError where none can.
     """
     check_folder(output)
     with contextlib.ExitStack() as stack:
         only_first(group, lambda: stack.enter_context(locked(Path(output))))
+
+        def lost(rank: int) -> None:
+            print(
+                f"fpo, process {group.rank}: process {rank} gave no sign of life for "
+                f"{process_timeout:g} s (process_timeout): look at its machine, then go on from "
+                "the last checkpoint with resume",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(2)  # the main thread waits in a sum that nothing can end
+
+        stack.enter_context(heartbeat(group, Path(output), process_timeout, lost))
         yield
 
 

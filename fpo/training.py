@@ -108,7 +108,7 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
             "dry_run is set, which trains nothing: call preflight, or leave dry_run out"
         )
     setup = ModelSetup(config)
-    with writing_output(config.output, setup.group):
+    with writing_output(config.output, setup.group, config.process_timeout):
         return train_validated(check_run(config, sink, setup), sink, stop)
 
 

@@ -156,6 +156,11 @@ class LoopConfig(Settings):
     resume: bool = setting(
         False, help="Go on from the newest checkpoint in output, under the same settings."
     )
+    process_timeout: float = setting(
+        120.0,
+        help="Seconds without a sign of life after which several processes give up on one of them.",
+        above=0.0,
+    )
     allow_change: tuple[str, ...] | None = setting(
         None, help="Settings that may differ from the checkpoint's on resuming, comma-separated."
     )
