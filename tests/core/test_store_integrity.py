@@ -15,8 +15,8 @@ from fpo_core.loss.scores import Scores
 from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter, writer
 from fpo_core.reference.build import extend_store, missing_pairs
 from tests.core.pretend import PretendPolicy
-from tests.core.test_store import KEY, assert_holds, fill, pair_key
-from tests.core.test_store import writer as store_writer
+from tests.core.test_reference_store import KEY, assert_holds, fill, pair_key
+from tests.core.test_reference_store import writer as store_writer
 from tests.helpers import random_pairs
 
 PAIRS = random_pairs(40)
@@ -282,7 +282,7 @@ def test_a_writer_waits_for_another_and_says_so_in_the_end(tmp_path, monkeypatch
 
 
 def fill_scores():
-    from tests.core.test_store import scores
+    from tests.core.test_reference_store import scores
 
     return scores([0])
 
