@@ -10,6 +10,7 @@ from mlx_lm import utils
 from fpo_core.config import ModelConfig
 from fpo_core.errors import FpoError, ModelError
 from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
+from fpo_core.models.layout import layout_of
 
 
 def load_model(
@@ -21,7 +22,10 @@ def load_model(
     """
     try:
         model, settings = utils.load_model(
-            folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
+            folder,
+            model_config=_top_level(folder),
+            get_model_classes=_model_classes,
+            trust_remote_code=config.trust_remote_code,
         )
     except FpoError:
         raise
@@ -30,6 +34,25 @@ def load_model(
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
     return model, settings
+
+
+def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes; GPT-2's also for checkpoints of the whole model.
+
+    The hub's gpt2 is the body alone, and mlx-lm knows no other; transformers saves
+    `transformer.h.0…`, whose prefix is dropped before mlx-lm sees the names.
+    """
+    model_class, args_class = utils._get_classes(config)
+    layout = layout_of(config.get("model_type", ""))
+    prefix = layout.peft.removesuffix(layout.stored[0])
+    if prefix in ("", layout.peft):
+        return model_class, args_class
+
+    class WholeModel(model_class):
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            return super().sanitize({n.removeprefix(prefix): w for n, w in weights.items()})
+
+    return WholeModel, args_class
 
 
 def _top_level(folder: Path) -> dict[str, Any]:
