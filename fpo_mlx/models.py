@@ -1,6 +1,7 @@
 """Loading mlx-lm's models and finding their blocks."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,58 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError
+from fpo_core.models.attention import Attention, attention_of
 from fpo_core.models.folder import cannot_load, mlx_lm_settings
+from fpo_mlx.attention import adopt
 
 
-def load_model(
-    folder: Path, config: ModelConfig, dtype: mx.Dtype
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a local folder and its configuration; the weights in `dtype`.
+@dataclass(frozen=True)
+class Loaded:
+    """A model of mlx-lm with what its configuration says."""
+
+    model: nn.Module
+    settings: dict[str, Any]
+    """config.json as mlx-lm reads it."""
+    attention: Attention | None
+    """The windows and rotations that it was given; None for a family of mlx-lm alone."""
+
+
+def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
+    """The model of a local folder, weights in `dtype`, with transformers' windows and rotations.
 
     Quantised weights keep the precision of their scales unless `dtype` is finer.
     """
     try:
         model, settings = utils.load_model(
-            folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
+            folder,
+            model_config=_top_level(folder),
+            get_model_classes=_classes,
+            trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
-    return model, settings
+    attention = attention_of(folder, trust_remote_code=config.trust_remote_code)
+    if attention is not None:
+        adopt(find_blocks(model)[1], attention)
+    return Loaded(model, settings, attention)
+
+
+def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes of a family, which take checkpoints as transformers writes them."""
+    model, arguments = utils._get_classes(config)
+    if config["model_type"] != "gpt2":
+        return model, arguments
+
+    class WithPrefix(model):
+        """mlx-lm's GPT-2, whose checkpoints may hold more than the body."""
+
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            prefix = "transformer."
+            return super().sanitize({k.removeprefix(prefix): v for k, v in weights.items()})
+
+    return WithPrefix, arguments
 
 
 def _top_level(folder: Path) -> dict[str, Any]:

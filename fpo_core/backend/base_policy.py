@@ -29,6 +29,8 @@ from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.objectives import objective_losses
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.scores import Scores
+from fpo_core.models.bounds import Bounds
+from fpo_core.models.folder import ModelFolder
 from fpo_core.sae.taps import Features, capture_all
 
 Loss = Callable[[], tuple[Array, Scores]]
@@ -69,6 +71,7 @@ class BasePolicy(ABC):
         self.devices.configure(self, self.device, setup.step)
         self.devices.reset_peak_memory(self.device)
         self.dtype = self.devices.select_dtype(model, self.device)
+        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
         self._packed: BasePackedStep | None = None
         self._reference: Any = None
         self._optimizer: Any = None
@@ -150,6 +153,7 @@ class BasePolicy(ABC):
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
         with self._inference(), self._stepping():
             scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
             return self._to_numpy(scores)
@@ -158,6 +162,7 @@ class BasePolicy(ABC):
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
 
         def loss() -> tuple[Array, Scores]:
             scores = self._scores(batch, reference, objective, differentiate=True)
@@ -273,13 +278,15 @@ class BasePolicy(ABC):
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """See `fpo_core.backend.policy.Policy`."""
+        self._bounds.check_tokens(tokens)
         with self._inference():
             return self._logits(tokens)
 
     def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Policy`."""
+        room = self._bounds.room(prompts, sampling.max_tokens)
         with self._inference():
-            return self._generate(prompts, sampling)
+            return self._generate(prompts, dataclasses.replace(sampling, max_tokens=room))
 
     def seed(self, number: int) -> None:
         """See `fpo_core.backend.policy.Policy`."""

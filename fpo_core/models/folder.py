@@ -130,14 +130,19 @@ def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """
     # Without them mlx-lm's llama, qwen2, gemma2 and gemma3 silently use default rope bases, and its
     # gpt_neox and gpt2 do not load.
-    rope = settings.get("rope_parameters") or {}
-    base = rope.get("full_attention", rope).get("rope_theta")
+    ropes = settings.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    base, share = rope.get("rope_theta"), rope.get("partial_rotary_factor")
+    kind = rope.get("rope_type", "default")
     keys = {
         "rope_theta": base,
-        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rope_local_base_freq": ropes.get("sliding_attention", {}).get("rope_theta"),
         "rotary_emb_base": base,
-        "rotary_pct": rope.get("partial_rotary_factor"),
+        "rotary_pct": share,
+        "partial_rotary_factor": share,
+        "rope_scaling": None if kind == "default" else rope | {"type": kind},
         "n_ctx": settings.get("n_positions"),
+        "num_experts": settings.get("num_local_experts"),
     }
     return {k: v for k, v in keys.items() if v is not None and k not in settings}
 
