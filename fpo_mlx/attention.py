@@ -60,7 +60,14 @@ def _narrow(module: nn.Module, window: int | None) -> None:
     def call(inner: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(module, *args, **kwargs)
         values = bound.arguments
-        values["mask"] = _mask(values.get("mask"), values.get("cache"), window, args[0].shape[1])
+        cache = values.get("cache")
+        mask = _mask(values.get("mask"), cache, window, args[0].shape[1])
+        # Gemma 2's module has an axis more, for groups of heads: it would take the sequences of a
+        # padded batch, (n, 1, t, keys), for heads. A packed row's mask has the axis already.
+        grouped = hasattr(module, "attn_logit_softcapping") and not hasattr(cache, "rectangle")
+        if grouped and isinstance(mask, mx.array) and mask.ndim == 4:
+            mask = mask[:, :, None]
+        values["mask"] = mask
         return inner(*bound.args, **bound.kwargs)
 
     intercept(module, call)
@@ -125,12 +132,13 @@ def _rotate(module: nn.Module, rotary: Rotary | None) -> None:
 
 def _rotates(rope: nn.Module) -> bool:
     """Whether it rotates at all: some families give blocks without positions an identity."""
-    return isinstance(rope, nn.RoPE) or any(key in rope for key in ("dims", "dim", "_freqs"))
+    return isinstance(rope, nn.RoPE) or hasattr(rope, "dims") or hasattr(rope, "dim")
 
 
 def _agrees(rope: Any, rotary: Rotary, *, traditional: bool) -> bool:
     dims = getattr(rope, "dims", None) or rope.dim
-    if dims != rotary.dims:
+    # mlx-lm's dynamic rotation takes no array of offsets, which packed rows have.
+    if dims != rotary.dims or rotary.kind == "dynamic":
         return False
     # The first number of each pair is 1, the second 0: position 1 turns them to cosine and sine.
     first = np.arange(0, dims, 2) if traditional else np.arange(dims // 2)

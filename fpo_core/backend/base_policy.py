@@ -121,7 +121,10 @@ class BasePolicy(ABC):
     def _describe(self, backend: str, **facts: Any) -> PolicyInfo:
         names = {"device": str(self.device), "dtype": str(self.dtype).rpartition(".")[2]}
         count = sum(map(math.prod, self._trainable.shapes().values()))
-        return PolicyInfo(backend=backend, trained_parameters=count, **names, **facts)
+        frozen = self._trainable.frozen
+        return PolicyInfo(
+            backend=backend, trained_parameters=count, frozen=frozen, **names, **facts
+        )
 
     def _choose_step(self, steps: Iterable[BasePackedStep]) -> None:
         """Use the first packed step that scores as the plain path does; else note why none does."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
+from fpo_core.errors import ModelError, shorten
 from fpo_core.io.atomic import write_json
 from fpo_core.io.hashing import sampled_sha256
 from fpo_core.models.layout import Layout, layout_of
@@ -102,16 +102,15 @@ class ModelFolder:
 
 
 def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
-    """The error for a model that a library does not open, in the library's first sentence."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
-    words = reason.lower()
+    """The error for a model that a library does not open, in the library's own words."""
+    words = str(error).lower()
     if "model type" in words and ("not supported" in words or "does not recognize" in words):
         kind = ModelFolder(folder, "").config.get("model_type")
         return ModelError(
             f"{library} does not support the model_type {kind!r} of {folder}: update {library}, or "
             "take a model of another family"
         )
-    return ModelError(f"{library} cannot load the model in {folder}: {reason}")
+    return ModelError(f"{library} cannot load the model in {folder}: {shorten(error)}")
 
 
 def check_quantised(fine_tune_type: str, quantised: bool) -> None:
@@ -140,7 +139,8 @@ def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
         "rotary_emb_base": base,
         "rotary_pct": share,
         "partial_rotary_factor": share,
-        "rope_scaling": None if kind == "default" else rope | {"type": kind},
+        # Not of several kinds of block: transformers would give every block this one.
+        "rope_scaling": rope | {"type": kind} if rope is ropes and kind != "default" else None,
         "n_ctx": settings.get("n_positions"),
         "num_experts": settings.get("num_local_experts"),
     }
