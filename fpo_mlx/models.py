@@ -1,6 +1,5 @@
 """Loading mlx-lm's models and finding their blocks."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from mlx import nn
 from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
+from fpo_core.errors import FpoError, ModelError
 from fpo_core.models.attention import Attention, attention_of
-from fpo_core.models.folder import cannot_load, mlx_lm_settings
+from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
 from fpo_mlx.attention import adopt
 
 
@@ -39,7 +38,9 @@ def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
             get_model_classes=_classes,
             trust_remote_code=config.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FpoError:
+        raise
+    except Exception as error:  # whatever the classes of a family make of a damaged folder
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
@@ -66,11 +67,8 @@ def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
 
 
 def _top_level(folder: Path) -> dict[str, Any]:
-    """Settings that mlx-lm looks for at the top level; none where config.json cannot be read."""
-    try:
-        return mlx_lm_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    """Settings that mlx-lm looks for at the top level."""
+    return mlx_lm_settings(ModelFolder(folder, "").settings)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -71,11 +71,12 @@ class BasePolicy(ABC):
         self.devices.configure(self, self.device, setup.step)
         self.devices.reset_peak_memory(self.device)
         self.dtype = self.devices.select_dtype(model, self.device)
-        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
         self._packed: BasePackedStep | None = None
         self._reference: Any = None
         self._optimizer: Any = None
-        self._choose_step(self._build(setup))
+        steps = self._build(setup)
+        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
+        self._choose_step(steps)
 
     @abstractmethod
     def _build(self, setup: Setup) -> Iterable[BasePackedStep]:
