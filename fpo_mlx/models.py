@@ -1,5 +1,6 @@
 """Loading mlx-lm's models and finding their blocks."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,25 @@ from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import FpoError, ModelError
+from fpo_core.models.attention import Attention, attention_of
 from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
 from fpo_core.models.layout import layout_of
+from fpo_mlx.attention import adopt
 
 
-def load_model(
-    folder: Path, config: ModelConfig, dtype: mx.Dtype
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a local folder and its configuration; the weights in `dtype`.
+@dataclass(frozen=True)
+class Loaded:
+    """A model of mlx-lm with what its configuration says."""
+
+    model: nn.Module
+    settings: dict[str, Any]
+    """config.json as mlx-lm reads it."""
+    attention: Attention | None
+    """The windows and rotations that it was given; None for a family of mlx-lm alone."""
+
+
+def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
+    """The model of a local folder, weights in `dtype`, with transformers' windows and rotations.
 
     Quantised weights keep the precision of their scales unless `dtype` is finer.
     """
@@ -33,7 +45,10 @@ def load_model(
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
-    return model, settings
+    attention = attention_of(folder, trust_remote_code=config.trust_remote_code)
+    if attention is not None:
+        adopt(find_blocks(model)[1], attention)
+    return Loaded(model, settings, attention)
 
 
 def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
