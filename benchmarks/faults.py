@@ -1,6 +1,7 @@
 """Damage files, kill processes, run two at once, and count what comes of it.
 
     python benchmarks/faults.py [--mutations 5000] [--kills 500] [--pairs 20] [--kind NAME]
+                                [--command NAME]
                                 [--out benchmarks/results/faults.json]
 
 Mutations: each damages one file at random and has the program's own reader read it in a forked
@@ -37,7 +38,7 @@ from tests.fast_blas import load_fast_blas  # noqa: E402
 load_fast_blas()
 
 from benchmarks.integrity.children import End, ended  # noqa: E402
-from benchmarks.integrity.commands import Inputs  # noqa: E402
+from benchmarks.integrity.commands import COMMANDS, Inputs  # noqa: E402
 from benchmarks.integrity.kinds import KINDS, Kind  # noqa: E402
 from benchmarks.integrity.mutations import damage  # noqa: E402
 from benchmarks.integrity.runs import kills, pairs  # noqa: E402
@@ -122,7 +123,13 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         if args.kills or args.pairs:
             inputs.make()
         if args.kills:
-            by_command = kills(args.kills, inputs, Path(folder) / "kills", args.seed)
+            by_command = kills(
+                args.kills,
+                args.command or list(COMMANDS),
+                inputs,
+                Path(folder) / "kills",
+                args.seed,
+            )
             count = sum(each["kills"] for each in by_command.values())
             result["kills"] = {"total": count, "by_command": by_command}
             faults += sum(len(each["wrong"]) for each in by_command.values())
@@ -140,6 +147,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--command", choices=COMMANDS, action="append")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

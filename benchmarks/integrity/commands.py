@@ -50,6 +50,10 @@ class Inputs:
                 count = ROWS if name == "train" else 10
                 lines = source.read_text().splitlines()[part * count : (part + 1) * count]
                 (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        rows = [json.loads(line) for line in assets().train.read_text().splitlines()[:ROWS]]
+        for side in ("chosen", "rejected"):
+            texts = [" ".join(json.dumps(row[side]).split()) for row in rows]
+            (self.folder / f"{side}.txt").write_text("\n".join(texts) + "\n")
         convert = ["convert", "sae", str(assets().sae), "--out", self.sae[1]]
         run(convert, self.folder / "log")
         output = str(self.folder / "start")
@@ -184,8 +188,8 @@ COMMANDS: dict[str, Command] = {
     "sae features": Command(
         lambda inputs, folder: [
             *("sae", "features", "--backend", "torch", *inputs.model[:2], *inputs.sae),
-            *("--positive", str(inputs.folder / "pairs-0" / "train.jsonl")),
-            *("--negative", str(inputs.folder / "pairs-1" / "train.jsonl")),
+            *("--positive", str(inputs.folder / "chosen.txt")),
+            *("--negative", str(inputs.folder / "rejected.txt")),
             *("--out", str(folder / "weights.safetensors")),
         ],
         of_files("weights.safetensors"),

@@ -249,3 +249,53 @@ def test_a_rate_that_overflows_is_one_line(fpo: Fpo, tmp_path: Path) -> None:
     ran = fpo("train", *options, "--learning-rate", "1e38", "--nonfinite-limit", 1)
     assert "Traceback" not in ran.err
     assert ran.code in (0, 2)
+
+
+def test_an_interruption_while_modules_load_is_one_line(monkeypatch, capsys) -> None:
+    import builtins
+
+    from fpo_cli.__main__ import start
+
+    real = builtins.__import__
+
+    def interrupted(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "fpo_cli.main":
+            raise KeyboardInterrupt
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        start()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "fpo: interrupted\n"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_pairs_beyond_the_positions_are_counted(strict: bool, fpo: Fpo, model: Path) -> None:
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"max_position_embeddings": 40}))
+    more = ["--strict"] if strict else []
+    ran = fpo("reference", "--model", model, *data(), "--backend", "torch", *more)
+    assert "pairs are longer than the 40 positions" in ran.err
+    assert ran.code == (2 if strict else 0)
+
+
+def test_doctor_shows_and_frees_what_killed_processes_left(
+    fpo: Fpo, tmp_path: Path, monkeypatch
+) -> None:
+    import dataclasses
+
+    from fpo_core.io.processes import Process
+
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "cache" / "pairs"
+    cache.mkdir(parents=True)
+    dead = cache / f".rows.{dataclasses.replace(Process.this(), started=1).tag}.tmp"
+    dead.write_bytes(bytes(1 << 20))
+    shown = fpo("doctor", "--cache", tmp_path / "cache", "--backend", "torch")
+    assert "killed processes left 1.0 MiB" in shown.out
+    assert dead.exists()
+    found = fpo("doctor", "--cache", tmp_path / "cache", "--backend", "torch", "--clean", "--json")
+    assert found.json["leftovers"] == {"paths": [str(dead)], "bytes": 1 << 20, "removed": True}
+    assert not dead.exists()

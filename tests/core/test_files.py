@@ -120,9 +120,8 @@ def renames(source):
     """Calls that rename a file or make a temporary one; `str.replace` takes two arguments."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            name, count = node.func.attr, len(node.args)
+            name, alone = node.func.attr, len(node.args) == 1 and not node.keywords
             module = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-            alone = count == len(node.args) == 1
             of_a_file = name == "replace" and (alone or module == "os")
             if of_a_file or name in ("rename", "renames", "mkstemp", "mkdtemp"):
                 yield name
