@@ -12,6 +12,7 @@ from fpo_core.config import ModelConfig
 from fpo_core.errors import FpoError, ModelError
 from fpo_core.models.attention import Attention, attention_of
 from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
+from fpo_core.models.layout import layout_of
 from fpo_mlx.attention import adopt
 
 
@@ -35,7 +36,7 @@ def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
         model, settings = utils.load_model(
             folder,
             model_config=_top_level(folder),
-            get_model_classes=_classes,
+            get_model_classes=_model_classes,
             trust_remote_code=config.trust_remote_code,
         )
     except FpoError:
@@ -50,20 +51,23 @@ def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
     return Loaded(model, settings, attention)
 
 
-def _classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
-    """mlx-lm's classes of a family, which take checkpoints as transformers writes them."""
-    model, arguments = utils._get_classes(config)
-    if config["model_type"] != "gpt2":
-        return model, arguments
+def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes; GPT-2's also for checkpoints of the whole model.
 
-    class WithPrefix(model):
-        """mlx-lm's GPT-2, whose checkpoints may hold more than the body."""
+    The hub's gpt2 is the body alone, and mlx-lm knows no other; transformers saves
+    `transformer.h.0…`, whose prefix is dropped before mlx-lm sees the names.
+    """
+    model_class, args_class = utils._get_classes(config)
+    layout = layout_of(config.get("model_type", ""))
+    prefix = layout.peft.removesuffix(layout.stored[0])
+    if prefix in ("", layout.peft):
+        return model_class, args_class
 
+    class WholeModel(model_class):
         def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
-            prefix = "transformer."
-            return super().sanitize({k.removeprefix(prefix): v for k, v in weights.items()})
+            return super().sanitize({n.removeprefix(prefix): w for n, w in weights.items()})
 
-    return WithPrefix, arguments
+    return WholeModel, args_class
 
 
 def _top_level(folder: Path) -> dict[str, Any]:

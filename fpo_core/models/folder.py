@@ -16,7 +16,7 @@ from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.io.regular import read_json_object
 from fpo_core.models.layout import Layout, layout_of
 
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
 _COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")

@@ -23,7 +23,7 @@ class Layout:
 
 
 _LAYOUTS = {
-    # The hub's gpt2 is the body alone, and mlx-lm itself takes it only so.
+    # The hub's checkpoints hold the body alone, transformers' the whole model.
     "gpt2": Layout("transformer.h", "model.h", ("h", "transformer.h"), transposed=True),
     "gpt_neox": Layout("gpt_neox.layers", "model.h", ("gpt_neox.layers",)),
     "gemma3": Layout(
