@@ -1,8 +1,10 @@
-"""Log-probabilities of tiny models against transformers' own: families, layouts, lengths.
+"""Log-probabilities of tiny models against transformers' own: the table of families in the docs.
 
-    python benchmarks/compare_families.py [--write] [family ...]
+    python benchmarks/compare_families.py            print the table
+    python benchmarks/compare_families.py --write    put it into docs/backends.md
 
-`--write` puts the table into docs/backends.md.
+Families, both layouts of a folder, lengths within the window and beyond it, both backends, packed
+and plain steps; models are random, in float32, on the CPU.
 """
 
 import sys
@@ -14,63 +16,61 @@ sys.path[:0] = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
 
 from tests.fast_blas import load_fast_blas  # noqa: E402
 
-load_fast_blas()
+load_fast_blas()  # before anything imports mlx
 
 from fpo_core.config import StepConfig  # noqa: E402
 from fpo_core.errors import FpoError  # noqa: E402
 from tests.backends import family_matrix  # noqa: E402
+from tests.helpers import BACKENDS  # noqa: E402
 
-LENGTHS = {"short": family_matrix.SHORT, "beyond": family_matrix.BEYOND}
+PAGE = ROOT / "docs" / "backends.md"
+BEGIN, END = "<!-- families -->", "<!-- /families -->"
+LENGTHS = (family_matrix.SHORT, family_matrix.BEYOND)
+HEAD = ("family", "hub, short", "hub, beyond", "transformers 5, short", "transformers 5, beyond")
 
 
-def cells(backend, folder):
-    """What each length comes to, packed and plain: the larger gap, or the refusal."""
-    found = []
-    for sizes in LENGTHS.values():
-        data = family_matrix.pairs(sizes)
-        expected = family_matrix.expected_logps(folder, data)
+def largest_gap(backend: str, folder: Path, sizes: tuple[int, int]) -> float:
+    """Relative to the largest |log π|, over the packed step and the plain one."""
+    data = family_matrix.pairs(sizes)
+    expected = family_matrix.expected_logps(folder, data)
+    steps = (StepConfig(), StepConfig(plain=True))
+    policies = (family_matrix.open_model(backend, folder, step) for step in steps)
+    return max(family_matrix.gap(policy, data, expected) for policy in policies)
+
+
+def cell(folder: Path, sizes: tuple[int, int], refusals: list[str]) -> str:
+    """`torch / mlx`: a gap, or the number of the refusal that the backend raises."""
+    shown = []
+    for backend in BACKENDS:
         try:
-            gaps = [
-                family_matrix.gap(family_matrix.open_model(backend, folder, step), data, expected)
-                for step in (StepConfig(), StepConfig(plain=True))
-            ]
-            found.append("/".join(f"{gap:.0e}" for gap in gaps))
+            shown.append(f"{largest_gap(backend, folder, sizes):.0e}")
         except FpoError as error:
-            found.append(str(error)[-150:])
-        except Exception as error:
-            found.append(f"{type(error).__name__} {str(error)[:150]}")
-    return found
+            reason = str(error).replace(f" in {folder}", "")
+            if reason not in refusals:
+                refusals.append(reason)
+            shown.append(f"refused ({refusals.index(reason) + 1})")
+    return " / ".join(shown)
+
+
+def table() -> str:
+    """The table in Markdown, and what refusals say."""
+    refusals: list[str] = []
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for family in family_matrix.FAMILIES:
+        cells = []
+        for layout in family_matrix.LAYOUTS:
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = family_matrix.write(family, Path(temporary) / "model", layout)
+                cells += [cell(folder, sizes, refusals) for sizes in LENGTHS]
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(refusals, start=1)]
+    return "\n".join([*lines, "", *notes])
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or list(family_matrix.FAMILIES)
-    for name in names:
-        for layout in family_matrix.LAYOUTS:
-            with tempfile.TemporaryDirectory() as temporary:
-                folder = Path(temporary) / "m"
-                try:
-                    family_matrix.write(name, folder, layout)
-                except Exception as error:
-                    print(name, layout, "WRITE", type(error).__name__, str(error)[:300])
-                    continue
-                for backend in ("torch", "mlx"):
-                    try:
-                        print(
-                            name,
-                            "|",
-                            layout,
-                            "|",
-                            backend,
-                            "|",
-                            *cells(backend, folder),
-                            flush=True,
-                        )
-                    except Exception as error:
-                        print(
-                            name,
-                            layout,
-                            backend,
-                            "TRANSFORMERS",
-                            type(error).__name__,
-                            str(error)[:300],
-                        )
+    result = table()
+    print(result)
+    if "--write" in sys.argv[1:]:
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n{result}\n{END}{after}", encoding="utf-8")
