@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date as calendar_date
@@ -17,6 +18,7 @@ Tokenizer = Any
 """A transformers `PreTrainedTokenizerBase`; importing that library for a type takes seconds."""
 
 _PROBE = "probe"
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def load_tokenizer(
@@ -89,7 +91,8 @@ def render(
         "add_generation_prompt": generation_prompt,
     }
     if date is not None and writes_date(tokenizer):
-        settings["strftime_now"] = calendar_date.fromisoformat(date).strftime
+        template = tokenizer.get_chat_template(tools=settings["tools"])
+        settings["chat_template"] = _dated(template, calendar_date.fromisoformat(date))
     try:
         return tokenizer.apply_chat_template(list(messages), **settings)
     except Exception as error:  # a template is a program: it may raise anything
@@ -99,6 +102,14 @@ def render(
 def writes_date(tokenizer: Tokenizer) -> bool:
     """Whether the chat template asks for today's date."""
     return "strftime_now" in str(tokenizer.chat_template or "")
+
+
+def _dated(template: str, date: calendar_date) -> str:
+    """`template` with `date` where it asks for today's.
+
+    Transformers takes no function among a template's variables, so the call itself is replaced.
+    """
+    return _TODAY.sub(lambda call: json.dumps(date.strftime(call[2])), template)
 
 
 def leading_ids(tokenizer: Tokenizer) -> list[int]:
