@@ -1,13 +1,13 @@
 """Pairs as rendered text, and what of a row the chat template leaves out."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from fpo_core.data.report import SplitReport
 from fpo_core.data.tokenizer import Tokenizer, render
 from fpo_core.errors import DataError
-from fpo_core.pairs.messages import Message, Text, text_of
+from fpo_core.pairs.messages import Message, Text, text_of, words
 from fpo_core.pairs.pair import Pair
 
 
@@ -85,13 +85,31 @@ class Renderer:
             if not _is_written(message.get("content"), text)
         )
         for key in dict.fromkeys(k for side in sides for m in side for k in m):
-            if key not in ("role", "content") and any(_tells(m.get(key)) for s in sides for m in s):
+            if key not in ("role", "content"):
+                said = [word for side in sides for m in side for word in words(m.get(key))]
                 bare = [[_without(m, key) for m in side] for side in sides]
-                if self._is_same(pair, bare, texts):
+                if said and not self._are_written(pair, said, bare, texts):
                     lost[key] = None
-        if pair.tools and self._is_same(pair, sides, texts, tools=None):
+        if pair.tools and not self._are_written(pair, words(pair.tools), sides, texts, tools=None):
             lost["tools"] = None
         return list(lost)
+
+    def _are_written(
+        self,
+        pair: Pair,
+        said: Iterable[str],
+        bare: Sequence[Sequence[Message]],
+        texts: Sequence[str],
+        **other: Any,
+    ) -> bool:
+        """Whether the texts hold the longest of these words, and not without what says them.
+
+        Templates need not write all of a tool's schema, so not every word is looked for.
+        """
+        longest = max(said, key=len, default="")
+        if not any(_is_written(longest, text) for text in texts):
+            return False
+        return not self._is_same(pair, bare, texts, **other)
 
     def _is_same(
         self, pair: Pair, sides: Sequence[Sequence[Message]], texts: Sequence[str], **other: Any
@@ -116,7 +134,7 @@ def observations(pair: Pair) -> Iterator[tuple[str, str]]:
         yield "later_turns", ""
 
 
-def _is_blank(completion: Any) -> bool:
+def _is_blank(completion: Text) -> bool:
     if isinstance(completion, list) and any(m.get("tool_calls") for m in completion):
         return False
     return not text_of(completion).strip()
@@ -126,13 +144,6 @@ def _is_written(content: Any, text: str) -> bool:
     """Whether the rendered text holds `content`, perhaps stripped or as a JSON string."""
     bare = content.strip() if isinstance(content, str) else ""
     return bare in text or json.dumps(bare)[1:-1] in text
-
-
-def _tells(value: Any) -> bool:
-    """Whether a value holds any text."""
-    if isinstance(value, Mapping | list):
-        return any(map(_tells, value.values() if isinstance(value, Mapping) else value))
-    return isinstance(value, str) and bool(value.strip())
 
 
 def _without(message: Message, key: str) -> Message:

@@ -16,6 +16,10 @@ PROMPTS = (
     *("input", "history", "context", "post", "user", "problem"),
 )
 """Columns that hold the prompt, by precedence."""
+_TALKS = ("messages", "conversation", "conversations")
+"""Of these, columns that may hold whole conversations, in formats of their own."""
+_ROLE_KEYS = frozenset(("role", "from"))
+_REPLIES = ("assistant", "gpt")
 SYSTEMS = ("system", "system_prompt", "system_message")
 SIDES = ("chosen", "rejected")
 _SIDES = (
@@ -184,14 +188,13 @@ def _find_prompt(standard: Standard, free: Mapping[str, Any]) -> None:
 
 
 def _may_ask(name: str, value: Any) -> bool:
-    """Whether a column can be a prompt; messages can where the last is not the assistant's."""
-    if not holds(value) or name == "prompt" or isinstance(value, str):
-        return holds(value)
-    if not isinstance(value, list) or name == "history":
-        return name == "history"
+    """Whether a column asks: it holds something, and no conversation that ends with a reply."""
+    if name == "prompt" or not isinstance(value, list) or not value:
+        return holds(value) and not (name != "prompt" and _is_number(value))
     last = value[-1]
-    role = last.get("role", last.get("from")) if isinstance(last, Mapping) else None
-    return role not in (None, "assistant", "gpt")
+    if name in _TALKS and not (isinstance(last, Mapping) and _ROLE_KEYS & last.keys()):
+        return False
+    return not isinstance(last, Mapping) or not any(last.get(k) in _REPLIES for k in _ROLE_KEYS)
 
 
 def _compare_scores(standard: Standard, columns: Mapping[str, Any]) -> None:

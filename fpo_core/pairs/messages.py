@@ -6,7 +6,7 @@ parts, messages written out as JSON, and Anthropic's dialogues of "Human: ..." a
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fpo_core.errors import DataError
@@ -19,7 +19,8 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names of roles."""
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-_OPENS_MESSAGES = re.compile(r"\s*(\[\s*)?\{")
+_OPENS_JSON = re.compile(r"\s*[\[{]")
+_PART_KEYS = ("type", "text", "cache_control")
 _MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 
 
@@ -42,7 +43,7 @@ def read_text(value: Any, name: str, where: str) -> Text:
 
 def _parsed(text: str, name: str, where: str) -> Any:
     """Messages that were written out as JSON; any other text as it is, other JSON included."""
-    if not _OPENS_MESSAGES.match(text):
+    if not _OPENS_JSON.match(text):
         return text
     try:
         value = json.loads(text)
@@ -66,7 +67,9 @@ def _message(message: Mapping[str, Any], name: str, where: str) -> Message:
     read = dict(message)
     if "from" in read and "role" not in read:
         read["role"], read["content"] = read.pop("from"), read.pop("value", None)
-        read["role"] = _ROLES.get(read["role"], read["role"])
+        read["role"] = _ROLES.get(str(read["role"]), read["role"])
+    if isinstance(read.get("tool_calls"), str):
+        read["tool_calls"] = structure(read["tool_calls"], "tool_calls", list, where)
     content = read.get("content")
     if isinstance(content, list):
         read["content"] = content = "".join(_part(part, name, where) for part in content)
@@ -92,7 +95,29 @@ def _part(part: Any, name: str, where: str) -> str:
             f"{where}: a message of {name} has a part of type {shown}, expected text alone: "
             "choose rows without it"
         )
+    others = [key for key in part if key not in _PART_KEYS and any(words(part[key]))]
+    if others:
+        raise DataError(
+            f"{where}: a text part of {name} has the keys {', '.join(map(str, part))}, expected "
+            "type and text: choose rows without the others"
+        )
     return text
+
+
+def words(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, those of JSON that is written out as text included."""
+    if isinstance(value, str):
+        try:
+            inner = json.loads(value) if _OPENS_JSON.match(value) else None
+        except ValueError:
+            inner = None
+        if isinstance(inner, list | dict):
+            yield from words(inner)
+        elif value.strip():
+            yield value.strip()
+    elif isinstance(value, list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from words(item)
 
 
 def read_dialogue(text: str, *, opening: bool = False) -> list[Message] | None:
@@ -137,7 +162,10 @@ def structure(value: Any, name: str, expected: type, where: str) -> Any:
         try:
             value = json.loads(value) if value else None
         except ValueError as error:
-            raise DataError(f"{where}: {name} is not valid JSON ({error}): fix the row") from None
+            raise DataError(
+                f"{where}: {name} is not valid JSON ({error}), expected {_KINDS[expected]}: "
+                "fix the row"
+            ) from None
     if value is not None and not isinstance(value, expected):
         raise DataError(
             f"{where}: {name} is {kind(value)}, expected {_KINDS[expected]}: "

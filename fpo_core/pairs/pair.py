@@ -114,7 +114,8 @@ def _read_prompt(values: Mapping[str, Any], where: str) -> Text | None:
     prompt = values.get("prompt")
     if prompt is None and not (holds(about) or holds(earlier)):
         return None
-    text = read_text("" if prompt is None else prompt, "prompt", where)
+    name = values.get("prompt_column", "prompt")
+    text = read_text("" if prompt is None else prompt, name, where)
     if holds(about):
         if not isinstance(text, str) or not isinstance(about, str):
             raise DataError(
