@@ -84,7 +84,7 @@ def test_a_kept_row_tells_what_is_odd(row, issue, about):
 
 
 def test_what_the_template_writes_is_no_loss():
-    (sides,), report = tokenise(talk(tools=TOOLS) | {"chosen": [CALL]}, WITH_TOOLS)
+    (sides,), report = tokenise(talk(tools=[{"name": "f"}]) | {"chosen": [CALL]}, WITH_TOOLS)
     assert sides[1:] == [[F, END, NL], [D, E, END, NL]]
     assert report.issues == {}
 
