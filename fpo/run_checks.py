@@ -8,12 +8,14 @@ from pathlib import Path
 from fpo.model_setup import ModelSetup
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
+from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import select_blocks
 from fpo_core.backend.optimizer_state import check_optimizer
 from fpo_core.backend.process_group import first_before_others
 from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
+from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
@@ -24,6 +26,11 @@ from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import check_judged
+
+_DATED = (
+    " (its chat template writes the date: set template_date to the day on which the run began, "
+    "where that wrote another)"
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ def _check_checkpoint(
         features=tap is not None,
         weights=None if tap is None else tap.weights,
     )
-    check_unchanged(checkpoint, config, inputs)
+    causes = {"data": _DATED} if writes_date(setup.tokenizer) else {}
+    check_unchanged(checkpoint, config, inputs, causes)
     if not finished_too:
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
 
@@ -99,6 +107,7 @@ def _check_checkpoint(
 def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
     """Report what a workflow works on, once nothing is left that could be refused."""
     note(sink, f"{setup.backend}, {setup.model.name}")
+    warn_of_base(sink, setup, setup.config.adapter)
     if setup.model.quantisation is not None and setup.features is not None:
         warn(
             sink,
@@ -113,6 +122,13 @@ def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
         )
     for line in report.lines():
         note(sink, line)
+
+
+def warn_of_base(sink: Sink, setup: ModelSetup, adapter: str | None) -> None:
+    """Warn where an adapter was trained on another model than `setup` has."""
+    change = None if adapter is None else base_change(Path(adapter), setup.model)
+    if change is not None:
+        warn(sink, change)
 
 
 def check_folder(output: str) -> None:
