@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.integrity.checks import CHECKS
 from benchmarks.record import ROOT, read_result, write_result
 
 CORE = [
@@ -41,6 +42,8 @@ class Fault:
     path: str
     right: str
     wrong: str
+    looked_for_by: tuple[str, ...] = ()
+    """Test files; by default those of the core's formulas, the backends', or both."""
 
     def plant(self, tree: Path) -> None:
         """Change the file; SystemExit where the code has moved on and this no longer fits."""
@@ -55,157 +58,139 @@ class Fault:
 
     def tests(self) -> list[str]:
         """The test files that look for it."""
+        if self.looked_for_by:
+            return [*self.looked_for_by]
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
-TABLE, LINKS = "fpo_core/config/objective_table.py", "fpo_core/loss/links.py"
-OBJECTIVES, FEATURES = "fpo_core/loss/objectives.py", "fpo_core/sae/discrepancy.py"
-LOGPS, SCORING, SCORES = (
-    "fpo_core/loss/logps.py",
-    "fpo_core/loss/dense.py",
-    "fpo_core/loss/scores.py",
-)
-PACKING = "fpo_core/loss/packing.py"
-BATCHES, TORCH, MLX = "fpo_core/data/batches.py", "fpo_torch/policy.py", "fpo_mlx/policy.py"
-POLICY = "fpo_core/backend/base_policy.py"
-
+CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "fpo_core/loss/objectives.py": (
+        ("sign of delta", "- self.margin - self.delta", "- self.margin + self.delta"),
+        ("delta of the other side", "rejected(drift) - drift_chosen", "-drift_chosen"),
+        ("sign of the margin", "self.lpd - self.margin", "self.lpd + self.margin"),
+        ("stop-gradient dropped", "= xp.stop_gradient(drift_chosen)", "= drift_chosen"),
+        ("stop-gradient option ignored", "if config.stop_gradient and not", "if True and not"),
+        (
+            "tdpo1 with a stop-gradient",
+            "config.stop_gradient and not objective.symmetric",
+            "config.stop_gradient",
+        ),
+        (
+            "beta missing in delta",
+            'config.coefficient("beta") * objective.drift(scores)',
+            "objective.drift(scores)",
+        ),
+        ("margin of simpo missing", 'zero + config.coefficient("gamma")', "zero"),
+        ("lengths not normalised", "logps / scores.lengths if", "logps if"),
+    ),
+    "fpo_core/config/objective_table.py": (
+        ("KL of simpo-kl summed", "scores.kl / scores.lengths", "scores.kl"),
+    ),
+    "fpo_core/loss/links.py": (
+        ("smoothing on one side", "(1 - smoothing) * link(xp, u, config)", "link(xp, u, config)"),
+    ),
+    "fpo_core/loss/scores.py": (
+        ("mean log-probability is the sum", "self.logps / self.lengths", "self.logps"),
+    ),
+    "fpo_core/sae/discrepancy.py": (
+        ("union of the policy alone", "top_policy | top_reference", "top_policy"),
+        ("features that never fired", " & (reference > 0)", ""),
+        ("ties all taken", "(tied.cumsum(-1) <= room)", "(tied > 0)"),
+        ("signed features by value", "abs(xp.stop_gradient(policy))", "policy"),
+        ("D over the union's size", ".sum(-1) / k", ".sum(-1) / (size + 1e-9)"),
+        (
+            "pooling by padded width",
+            "mask.sum(1)[..., None]",
+            "mask.sum(1)[..., None] * 0 + mask.shape[1]",
+        ),
+        ("gradient into the reference", "reference = xp.stop_gradient(reference)", "pass"),
+    ),
+    "fpo_core/data/batches.py": (
+        ("prompt in the mask", "(position >= self.prompt_lengths[:, None])", "(position >= 0)"),
+        ("padding in the mask", "(position < self.lengths[:, None])", "(position >= 0)"),
+        ("last token unscored", "(position < self.lengths", "(position + 1 < self.lengths"),
+    ),
+    "fpo_core/loss/dense.py": (
+        ("untrained tokens pooled", "mask * ~np.isin(labels,", "mask * ~np.isin(labels * 0 - 1,"),
+    ),
+    "fpo_core/loss/packing.py": (
+        (
+            "predicted by the row's neighbour",
+            "index(position - 1), index(position)",
+            "index(position) - 1, index(position)",
+        ),
+        (
+            "positions begin anew with a completion",
+            "[np.arange(start, end) for _, start, end in spans]",
+            "[np.arange(end - start) for _, start, end in spans]",
+        ),
+        ("a completion sees what follows", " & (key <= query)", ""),
+    ),
+    "fpo_core/loss/logps.py": (
+        ("ignored labels wrap", "labels * (labels >= 0)", "labels"),
+        ("KL the other way", "xp.exp(log_reference)", "-xp.exp(log_policy)"),
+    ),
+    "fpo_torch/policy.py": (
+        (
+            "labels shifted (torch)",
+            "arange(start - 1, batch.width - 1,",
+            "arange(start, batch.width,",
+        ),
+        ("another layer tapped (torch)", "stack[hook.layer]", "stack[-1]"),
+    ),
+    "fpo_mlx/policy.py": (
+        ("labels shifted (mlx)", "during(slice(start - 1, -1)", "during(slice(start, None)"),
+    ),
+    "fpo_core/backend/base_policy.py": (
+        ("predicting positions pooled", "h[:, start:] for h", "h[:, start - 1 : -1] for h"),
+        ("features left out of a step", "or objective.needs_features", "or False"),
+        (
+            "reference not swapped in",
+            "swapped(self._reference)",
+            "swapped(self._trainable.from_canonical(self.trained()))",
+        ),
+    ),
+    "fpo_torch/optimizer.py": (
+        ("gradient kept between steps", "weight.grad = None", "pass"),
+        ("adapters' gradient kept", "self._flat.zero_()", "pass"),
+    ),
+    "fpo_mlx/optimizer.py": (
+        ("no bias correction (mlx)", "bias_correction=True", "bias_correction=False"),
+        ("clipping ignored (mlx)", "apply_gradients(clipped,", "apply_gradients(self._gradients,"),
+    ),
+    "fpo_mlx/kernels/mlp.py": (
+        (
+            "derivative of the gate without its product rule (mlx)",
+            "return s + x * s * (1 - s)",
+            "return s",
+        ),
+    ),
+    "fpo_mlx/kernels/packed_attention.py": (
+        (
+            "no gradient from rectangles to the row (mlx)",
+            "self._compact(*gradients)",
+            "0 * self._compact(*gradients)",
+        ),
+    ),
+    "fpo_mlx/hooks.py": (
+        (
+            "tap forgotten when a block is repeated (mlx)",
+            "capture_all(active, lambda:",
+            "capture_all([t for t in active if t.capturing], lambda:",
+        ),
+        (
+            "repeated block keeps half precision (mlx)",
+            "                module.update(originals)",
+            "                pass",
+        ),
+    ),
+}
+"""By file: the name of a fault, the line's right part, and what it becomes."""
 FAULTS = [
-    Fault("sign of delta", OBJECTIVES, "- self.margin - self.delta", "- self.margin + self.delta"),
-    Fault("delta of the other side", OBJECTIVES, "rejected(drift) - drift_chosen", "-drift_chosen"),
-    Fault("sign of the margin", OBJECTIVES, "self.lpd - self.margin", "self.lpd + self.margin"),
-    Fault(
-        "stop-gradient dropped", OBJECTIVES, "= xp.stop_gradient(drift_chosen)", "= drift_chosen"
-    ),
-    Fault(
-        "stop-gradient option ignored",
-        OBJECTIVES,
-        "if config.stop_gradient and not",
-        "if True and not",
-    ),
-    Fault(
-        "tdpo1 with a stop-gradient",
-        OBJECTIVES,
-        "config.stop_gradient and not objective.symmetric",
-        "config.stop_gradient",
-    ),
-    Fault(
-        "beta missing in delta",
-        OBJECTIVES,
-        'config.coefficient("beta") * objective.drift(scores)',
-        "objective.drift(scores)",
-    ),
-    Fault("margin of simpo missing", OBJECTIVES, 'zero + config.coefficient("gamma")', "zero"),
-    Fault("KL of simpo-kl summed", TABLE, "scores.kl / scores.lengths", "scores.kl"),
-    Fault(
-        "smoothing on one side",
-        LINKS,
-        "(1 - smoothing) * link(xp, u, config)",
-        "link(xp, u, config)",
-    ),
-    Fault("lengths not normalised", OBJECTIVES, "logps / scores.lengths if", "logps if"),
-    Fault("mean log-probability is the sum", SCORES, "self.logps / self.lengths", "self.logps"),
-    Fault("union of the policy alone", FEATURES, "top_policy | top_reference", "top_policy"),
-    Fault("features that never fired", FEATURES, " & (reference > 0)", ""),
-    Fault("ties all taken", FEATURES, "(tied.cumsum(-1) <= room)", "(tied > 0)"),
-    Fault("signed features by value", FEATURES, "abs(xp.stop_gradient(policy))", "policy"),
-    Fault("D over the union's size", FEATURES, ".sum(-1) / k", ".sum(-1) / (size + 1e-9)"),
-    Fault(
-        "pooling by padded width",
-        FEATURES,
-        "mask.sum(1)[..., None]",
-        "mask.sum(1)[..., None] * 0 + mask.shape[1]",
-    ),
-    Fault(
-        "gradient into the reference", FEATURES, "reference = xp.stop_gradient(reference)", "pass"
-    ),
-    Fault(
-        "prompt in the mask",
-        BATCHES,
-        "(position >= self.prompt_lengths[:, None])",
-        "(position >= 0)",
-    ),
-    Fault("padding in the mask", BATCHES, "(position < self.lengths[:, None])", "(position >= 0)"),
-    Fault(
-        "last token unscored", BATCHES, "(position < self.lengths", "(position + 1 < self.lengths"
-    ),
-    Fault(
-        "untrained tokens pooled",
-        SCORING,
-        "mask * ~np.isin(labels,",
-        "mask * ~np.isin(labels * 0 - 1,",
-    ),
-    Fault(
-        "predicted by the row's neighbour",
-        PACKING,
-        "index(position - 1), index(position)",
-        "index(position) - 1, index(position)",
-    ),
-    Fault(
-        "positions begin anew with a completion",
-        PACKING,
-        "[np.arange(start, end) for _, start, end in spans]",
-        "[np.arange(end - start) for _, start, end in spans]",
-    ),
-    Fault("a completion sees what follows", PACKING, " & (key <= query)", ""),
-    Fault("ignored labels wrap", LOGPS, "labels * (labels >= 0)", "labels"),
-    Fault("KL the other way", LOGPS, "xp.exp(log_reference)", "-xp.exp(log_policy)"),
-    Fault(
-        "labels shifted (torch)",
-        TORCH,
-        "arange(start - 1, batch.width - 1,",
-        "arange(start, batch.width,",
-    ),
-    Fault("labels shifted (mlx)", MLX, "during(slice(start - 1, -1)", "during(slice(start, None)"),
-    Fault(
-        "predicting positions pooled", POLICY, "h[:, start:] for h", "h[:, start - 1 : -1] for h"
-    ),
-    Fault("features left out of a step", POLICY, "or reads_d(objective)", "or False"),
-    Fault(
-        "reference not swapped in",
-        POLICY,
-        "swapped(self._reference)",
-        "swapped(self._trainable.from_canonical(self.trained()))",
-    ),
-    Fault("another layer tapped (torch)", TORCH, "stack[hook.layer]", "stack[-1]"),
-    Fault("gradient kept between steps", "fpo_torch/optimizer.py", "weight.grad = None", "pass"),
-    Fault("adapters' gradient kept", "fpo_torch/optimizer.py", "self._flat.zero_()", "pass"),
-    Fault(
-        "no bias correction (mlx)",
-        "fpo_mlx/optimizer.py",
-        "bias_correction=True",
-        "bias_correction=False",
-    ),
-    Fault(
-        "clipping ignored (mlx)",
-        "fpo_mlx/optimizer.py",
-        "apply_gradients(clipped,",
-        "apply_gradients(self._gradients,",
-    ),
-    Fault(
-        "derivative of the gate without its product rule (mlx)",
-        "fpo_mlx/kernels/mlp.py",
-        "return s + x * s * (1 - s)",
-        "return s",
-    ),
-    Fault(
-        "no gradient from rectangles to the row (mlx)",
-        "fpo_mlx/kernels/packed_attention.py",
-        "self._compact(*gradients)",
-        "0 * self._compact(*gradients)",
-    ),
-    Fault(
-        "tap forgotten when a block is repeated (mlx)",
-        "fpo_mlx/hooks.py",
-        "capture_all(active, lambda:",
-        "capture_all([t for t in active if t.capturing], lambda:",
-    ),
-    Fault(
-        "repeated block keeps half precision (mlx)",
-        "fpo_mlx/hooks.py",
-        "                module.update(originals)",
-        "                pass",
-    ),
-]
+    Fault(name, path, right, wrong)
+    for path, changes in CHANGES.items()
+    for name, right, wrong in changes
+] + [Fault(*check) for check in CHECKS]
 
 
 def copy_tree(target: Path) -> None:
@@ -233,14 +218,16 @@ def run_tests(tree: Path, tests: list[str]) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="plant the faults whose name contains this")
-    only = parser.parse_args().only
-    faults = [fault for fault in FAULTS if only is None or only in fault.name]
+    parser.add_argument("--only", help="plant the faults whose name or file contains this")
+    parser.add_argument("--checks", action="store_true", help="plant those in checks alone")
+    args = parser.parse_args()
+    only = args.only or ""
+    faults = [f for f in FAULTS if only in f.name + f.path and (f.looked_for_by or not args.checks)]
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         tree.mkdir()
         copy_tree(tree)
-        broken = run_tests(tree, CORE + BACKENDS)
+        broken = run_tests(tree, sorted({test for fault in faults for test in fault.tests()}))
         if broken:
             raise SystemExit(f"{broken} fails without any fault: repair that first")
         rows = [{**asdict(fault), "caught_by": try_fault(tree, fault)} for fault in faults]

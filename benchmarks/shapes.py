@@ -10,58 +10,23 @@ from fpo_core.data.batches import Batch, collate
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.sae.sae import Sae
 
+
+def _sizes(
+    vocab: int, hidden: int, inner: int, layers: int, heads: int, kv_heads: int, **others: Any
+) -> dict[str, Any]:
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    names += ("num_attention_heads", "num_key_value_heads")
+    sizes = (vocab, hidden, inner, layers, heads, kv_heads)
+    return dict(zip(names, sizes, strict=True)) | others
+
+
+_NARROW = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": None}
+_WIDE = {"head_dim": 256, "query_pre_attn_scalar": 256}
 MODELS = {
-    "tiny": (
-        "Llama",
-        {
-            "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "smollm2-135m": (
-        "Llama",
-        {
-            "vocab_size": 49152,
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "gemma-2-2b": (
-        "Gemma2",
-        {
-            "vocab_size": 256000,
-            "hidden_size": 2304,
-            "intermediate_size": 9216,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-            "head_dim": 256,
-            "query_pre_attn_scalar": 256,
-        },
-    ),
-    "gemma-2-narrow": (
-        "Gemma2",
-        {
-            "vocab_size": 512,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 26,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 8,
-            "query_pre_attn_scalar": 8,
-            "attn_logit_softcapping": None,
-        },
-    ),
+    "tiny": ("Llama", _sizes(512, 64, 128, 2, 4, 2, tie_word_embeddings=True)),
+    "smollm2-135m": ("Llama", _sizes(49152, 576, 1536, 30, 9, 3, tie_word_embeddings=True)),
+    "gemma-2-2b": ("Gemma2", _sizes(256000, 2304, 9216, 26, 8, 4, **_WIDE)),
+    "gemma-2-narrow": ("Gemma2", _sizes(512, 32, 64, 26, 4, 2, **_NARROW)),
 }
 """Class prefix and configuration in transformers."""
 

@@ -103,7 +103,7 @@ def test_a_quantised_base_trains_adapters_alone_and_warns(
     assert "are quantised and have no gradient" in refused.err
     refused = fpo("train", *use, "torch", "--output", tmp_path / "b")
     assert refused.code == 2
-    assert "use --backend mlx, or the unquantised model" in refused.err
+    assert "use the mlx backend, or the unquantised model" in refused.err
     assert not (tmp_path / "b").exists()
 
 
@@ -167,7 +167,7 @@ def test_fuse_of_a_quantised_base(fpo: Fpo, trained: Path, tmp_path: Path) -> No
     assert ran.json["dequantised"]
     assert ran.json["check"]["apart"] < 0.01 * ran.json["check"]["moved"]
     refused = fpo("fuse", *use[:-2], tmp_path / "no", "--backend", "torch")
-    assert "use --backend mlx, or the unquantised model" in refused.err
+    assert "use the mlx backend, or the unquantised model" in refused.err
     missing = fpo("fuse", "--model", base, "--out", tmp_path / "no")
     assert "adapter is not set" in missing.err
     assert not (tmp_path / "no").exists()

@@ -62,7 +62,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         ("adapter", "full"),
     ),
     "missing texts": (lambda t: ["--text", t / "no.txt"], ("no.txt",)),
-    "no such device": (lambda t: ["--device", "mps"], ("mps", "--device")),
+    "no such device": (lambda t: ["--device", "mps"], ("mps", "device")),
     "output is a file": (
         lambda t: ["--output", jsonl(t / "file", {"a": 1})],
         ("expected a folder",),
