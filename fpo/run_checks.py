@@ -14,6 +14,7 @@ import numpy as np
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
+from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import select_blocks
 from fpo_core.backend.heartbeat import heartbeat
 from fpo_core.backend.optimizer_state import check_optimizer
@@ -28,6 +29,7 @@ from fpo_core.config import AdapterConfig, DataConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError, DataError
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
@@ -40,6 +42,11 @@ from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkp
 from fpo_core.train.run_folder import check_output
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import check_judged
+
+_DATED = (
+    " (its chat template writes the date: set template_date to the day on which the run began, "
+    "where that wrote another)"
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ def _check_checkpoint(
         features=tap is not None,
         weights=None if tap is None else tap.weights,
     )
-    check_unchanged(checkpoint, config, inputs)
+    causes = {"data": _DATED} if writes_date(setup.tokenizer) else {}
+    check_unchanged(checkpoint, config, inputs, causes)
     if not finished_too:
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
 
@@ -137,6 +145,7 @@ def check_positions(
 def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
     """Report what a workflow works on, once nothing is left that could be refused."""
     note(sink, f"{setup.backend}, {setup.model.name}")
+    warn_of_base(sink, setup, setup.config.adapter)
     if setup.model.quantisation is not None and setup.features is not None:
         warn(
             sink,
@@ -153,6 +162,13 @@ def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
         )
     for line in report.lines():
         note(sink, line)
+
+
+def warn_of_base(sink: Sink, setup: ModelSetup, adapter: str | None) -> None:
+    """Warn where an adapter was trained on another model than `setup` has."""
+    change = None if adapter is None else base_change(Path(adapter), setup.model)
+    if change is not None:
+        warn(sink, change)
 
 
 def check_folder(output: str) -> None:

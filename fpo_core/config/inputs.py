@@ -1,6 +1,7 @@
 """Where to compute, and what goes in: model, pairs, autoencoder."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 from fpo_core.config.backends import BackendName
@@ -8,6 +9,11 @@ from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps", "gpu"]
+COLUMNS = (
+    *("prompt", "system", "input", "history", "chosen", "rejected"),
+    *("tools", "chat_template_kwargs"),
+)
+"""Standard names that `columns` maps to columns of the data."""
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
 
@@ -40,7 +46,18 @@ class DataConfig(Settings):
     """Which pairs, and how they become tokens."""
 
     data: str = setting(
-        help="JSONL, JSON or Parquet file, folder with train/valid files, or hub name."
+        help="JSONL, JSON or Parquet file, folder with train/valid files, or hub name, as "
+        "user/name:configuration@revision."
+    )
+    columns: tuple[str, ...] | None = setting(
+        None,
+        help="Columns to read, such as prompt=question,system=context; prompt= alone reads none. "
+        "Common layouts are recognised without it.",
+    )
+    template_date: str | None = setting(
+        None,
+        help="Date, as 2024-07-26, for chat templates that write today's; that one by default, so "
+        "that rows stay the same from day to day.",
     )
     valid_fraction: float = setting(
         0.0,
@@ -66,6 +83,27 @@ class DataConfig(Settings):
     cache: str | None = setting(
         None, help="Folder for tokenised rows; by default ~/.cache/fpo-mlx, or $FPO_CACHE."
     )
+
+    def check(self) -> None:
+        """A mapped column has a name that pairs are read by; a date is one of the calendar."""
+        for item in self.columns or ():
+            name, equals, _ = item.partition("=")
+            if name.strip() not in COLUMNS or not equals:
+                raise ConfigError(
+                    f"columns has {item!r}, expected NAME=COLUMN, where NAME is one of "
+                    + ", ".join(COLUMNS)
+                )
+        try:
+            date.fromisoformat(self.template_date or "2024-07-26")
+        except ValueError:
+            raise ConfigError(
+                f"template_date is {self.template_date!r}, expected a date such as 2024-07-26"
+            ) from None
+
+    def column_names(self) -> dict[str, str]:
+        """The column to read for each standard name that `columns` maps; "" for none."""
+        split = (item.partition("=") for item in self.columns or ())
+        return {name.strip(): source.strip() for name, _, source in split}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
-from fpo_core.data.pairs import Message, Pair, Text
 from fpo_core.data.tokenizer import Tokenizer, render
+from fpo_core.pairs.messages import Message, Text, text_of
+from fpo_core.pairs.pair import Pair
 
 
 def raw_rows(pairs: Iterable[Pair], tokenizer: Tokenizer, width: int) -> list[list[int]]:
     """Both sides of each pair as plain text with the tokenizer's leading tokens, cut to `width`."""
     texts = [
-        "\n".join(filter(None, (_plain(prompt), _plain(completion))))
+        "\n".join(filter(None, (text_of(prompt), text_of(completion))))
         for prompt, completion, _ in _sides(pairs)
     ]
     return [tokenizer(text, verbose=False).input_ids[:width] for text in texts]
@@ -56,13 +56,3 @@ def _messages(text: Text, role: str) -> list[Message]:
     if not isinstance(text, str):
         return text
     return [{"role": role, "content": text}] if text else []
-
-
-def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(_content(m.get("content")) for m in text)
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, list):  # parts of a multimodal message
-        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return str(content or "")

@@ -75,7 +75,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 for columns in batch.to_pylist():
                     number += 1
-                    yield number, without_nulls(columns)
+                    yield number, {name: without_nulls(item) for name, item in columns.items()}
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None
 

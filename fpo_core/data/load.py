@@ -11,13 +11,13 @@ from fpo_core.data import cache
 from fpo_core.data.report import DataReport, SplitReport
 from fpo_core.data.sources import Source, open_sources
 from fpo_core.data.splits import Part
-from fpo_core.data.token_store import RowWriter, TokenisedPairs
-from fpo_core.data.tokenise import PairTokeniser
-from fpo_core.data.tokenizer import Tokenizer, tokenizer_digest
+from fpo_core.data.token_store import Preferences, RowWriter, TokenisedPairs
+from fpo_core.data.tokenise import DATE, PairTokeniser
+from fpo_core.data.tokenizer import Tokenizer, tokenizer_digest, writes_date
 from fpo_core.data.workers import tokenise_all
 from fpo_core.errors import DataError
 
-_VERSION = 1
+_VERSION = 2
 """Increased when the same data would be tokenised differently, to invalidate old caches."""
 
 
@@ -42,7 +42,9 @@ def load_data(
     `strict`, for any row that would be dropped or changed; ConfigError for contradictory budgets.
     """
     sources = open_sources(config)
-    tokeniser = PairTokeniser(tokenizer, config.max_seq_length, config.max_prompt_length)
+    tokeniser = PairTokeniser(
+        tokenizer, config.max_seq_length, config.max_prompt_length, config.template_date
+    )
     key = _key(sources, config, tokenizer, seed)
     folder = cache.cache_root(config.cache) / cache.fingerprint(key)
     parts = _parts(sources, config, seed)
@@ -89,6 +91,8 @@ def _key(
         "max_seq_length": config.max_seq_length,
         "max_prompt_length": config.max_prompt_length,
         "max_rows": config.max_rows,
+        "columns": config.columns,
+        "template_date": (config.template_date or DATE) if writes_date(tokenizer) else None,
         "holdout": [config.valid_fraction, seed] if holds_out else None,
     }
 
@@ -96,11 +100,14 @@ def _key(
 def _write(
     folder: Path, split: str, part: Part, tokeniser: PairTokeniser, workers: int | None
 ) -> SplitReport:
-    report = SplitReport()
+    report, preferences = SplitReport(), Preferences()
     with RowWriter(folder, split) as writer:
         for packed, counts in tokenise_all(part, tokeniser, workers):
             writer.append(packed)
+            preferences.append(packed)
             report.add(counts)
+    for row in preferences.conflicts():
+        report.note("conflicting", f"row {row}")
     return report
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from fpo_core.data.pairs import Pair
+from fpo_core.pairs.pair import Pair
 
 
 def in_holdout(pair: Pair, fraction: float, seed: int) -> bool:

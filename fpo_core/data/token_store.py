@@ -82,6 +82,31 @@ class Packed:
     index: npt.NDArray[Any]
 
 
+class Preferences:
+    """The preferences of a split: which rows say the opposite of each other. 32 bytes a row."""
+
+    def __init__(self) -> None:
+        self._index: list[npt.NDArray[Any]] = []
+        self._opposites: list[bytes] = []
+
+    def append(self, packed: Packed) -> None:
+        """Add the pairs of `packed`."""
+        self._index.append(packed.index[["row", "key"]].copy())
+        for start, _, prompt, chosen, rejected, _ in packed.index:
+            sides = np.split(packed.tokens[start:], np.cumsum([prompt, chosen, rejected]))
+            swapped = np.concatenate([sides[0], sides[2], sides[1]])
+            self._opposites.append(row_key(swapped, int(prompt), int(rejected)))
+
+    def conflicts(self) -> list[int]:
+        """Rows whose prompt and replies another row has, preferred the other way."""
+        if not self._index:
+            return []
+        index = np.concatenate(self._index)
+        keys = np.ascontiguousarray(index["key"]).view(f"S{KEY_BYTES}")[:, 0]
+        opposites = np.array(self._opposites, f"S{KEY_BYTES}")
+        return index["row"][np.isin(opposites, keys)].tolist()
+
+
 class RowWriter:
     """Appends packed pairs to `<folder>/<split>.tokens` and `.index`, in constant memory."""
 

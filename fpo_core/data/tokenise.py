@@ -9,31 +9,46 @@ break), so that ids and |y| are those of the rendered text.
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
-from fpo_core.data.pairs import Pair
-from fpo_core.data.report import SplitReport
+from fpo_core.data.rendering import Renderer, observations
+from fpo_core.data.report import DROPS, SplitReport
 from fpo_core.data.token_store import Packed, pack
-from fpo_core.data.tokenizer import Tokenizer, leading_ids, render, special_ids
+from fpo_core.data.tokenizer import Tokenizer, leading_ids, special_ids
 from fpo_core.data.truncate import Budget, Ids
 from fpo_core.errors import DataError
+from fpo_core.pairs.messages import text_of
+from fpo_core.pairs.pair import Pair
 
 Sides = tuple[Ids, Ids, Ids]
 """(prompt, chosen completion, rejected completion) as token ids."""
 
 
+DATE = "2024-07-26"
+"""What chat templates write as today's date: Llama's own where it knows none."""
+_LEAST_IMPLICIT = 4
+"""Fewer shared tokens of text are a chance of wording, as "The answer is", and no prompt."""
+_LONGEST_BLANK = 2
+"""Tokens of white space that may follow an end of turn."""
+
+
 class PairTokeniser:
-    """Tokenises pairs with one tokenizer and one token budget."""
+    """Tokenises pairs with one tokenizer and one token budget; `date` is that of the templates."""
 
     def __init__(
-        self, tokenizer: Tokenizer, max_seq_length: int, max_prompt_length: int | None = None
+        self,
+        tokenizer: Tokenizer,
+        max_seq_length: int,
+        max_prompt_length: int | None = None,
+        date: str | None = None,
     ) -> None:
         special = special_ids(tokenizer)
         self._tokenizer = tokenizer
         self._leading = leading_ids(tokenizer)
         self._eos = list(special["eos"])
-        ends = frozenset(special["end_of_turn"] + special["eos"])
-        self._budget = Budget(max_seq_length, max_prompt_length, special["bos"], ends)
+        self._ends = frozenset(special["end_of_turn"] + special["eos"])
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._renderer = Renderer(tokenizer, self._ends, date or DATE)
+        self._budget = Budget(max_seq_length, max_prompt_length, special["bos"], self._ends)
 
     def __call__(self, pairs: Sequence[Pair]) -> tuple[Packed, SplitReport]:
         """The usable pairs, packed, and a report on all.
@@ -41,41 +56,24 @@ class PairTokeniser:
         Raises DataError, with the row, where the chat template refuses a conversation.
         """
         report = SplitReport(read=len(pairs))
+        if not self._tokenizer.chat_template:
+            pairs = [pair.as_text() if pair.dialogue else pair for pair in pairs]
         # One call for all texts of the chunk: a fast tokenizer is far slower text by text.
-        texts = list(chain.from_iterable(self._texts(pair) for pair in pairs))
+        texts = list(chain.from_iterable(self._renderer.texts(pair, report) for pair in pairs))
         for i, text in enumerate(texts):
             _check_unicode(text, pairs[i // 3].where)
         ids = self._encode(texts)
         usable = []
         for i, pair in enumerate(pairs):
+            report.note_columns(pair)
             prompt, chosen, rejected = ids[3 * i : 3 * i + 3]
             sides = self._sides(pair, prompt, chosen, rejected, report)
             if sides is not None:
                 report.keep(*map(len, sides))
+                for issue, about in chain(pair.notes, observations(pair)):
+                    report.note(issue, f"{pair.where}: {about}" if about else pair.where)
                 usable.append((pair.row, *sides))
         return pack(usable), report
-
-    def _texts(self, pair: Pair) -> tuple[str, str, str]:
-        """The prompt, and prompt + completion of each side, as rendered text."""
-        prompt, *completions = pair.split()
-        if isinstance(prompt, str):
-            return prompt, f"{prompt}{completions[0]}", f"{prompt}{completions[1]}"
-        chosen, rejected = (
-            self._render(pair, [*prompt, *messages], generation_prompt=False)
-            for messages in completions
-        )
-        opening = self._render(pair, prompt, generation_prompt=True) if prompt else ""
-        return opening, chosen, rejected
-
-    def _render(self, pair: Pair, messages: list[Any], *, generation_prompt: bool) -> str:
-        return render(
-            self._tokenizer,
-            messages,
-            generation_prompt=generation_prompt,
-            tools=pair.tools,
-            kwargs=pair.chat_template_kwargs,
-            where=pair.where,
-        )
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # A chat template writes BOS itself; `_begin` adds it to plain texts.
@@ -110,16 +108,35 @@ class PairTokeniser:
         return ids if list(ids[:size]) == self._leading else [*self._leading, *ids]
 
     def _end(self, ids: Ids) -> Ids:
-        return ids if list(ids[-1:]) == self._eos else [*ids, *self._eos]
+        """`ids` with EOS, unless the text ends with that or an end of turn, and white space."""
+        for back in range(1, min(_LONGEST_BLANK + 1, len(ids)) + 1):
+            if ids[-back] in self._ends:
+                blank = not self._tokenizer.decode(ids[len(ids) - back + 1 :]).strip()
+                return ids if blank else [*ids, *self._eos]
+        return [*ids, *self._eos]
 
     def _fit(
         self, pair: Pair, prompt: Ids, chosen: Ids, rejected: Ids, report: SplitReport
     ) -> Sides | None:
-        problem = _problem(prompt, chosen, rejected)
+        problem = self._problem(pair, prompt, chosen, rejected)
         if problem is None:
             return self._cut(pair, prompt, chosen, rejected, report)
         report.note(problem, pair.where)
         return None
+
+    def _problem(self, pair: Pair, prompt: Ids, chosen: Ids, rejected: Ids) -> str | None:
+        noted = next((issue for issue, _ in pair.notes if issue in DROPS), None)
+        if noted is not None:
+            return noted
+        if list(chosen) == list(rejected):
+            return "identical"
+        if not len(chosen) or not len(rejected):
+            return "empty"
+        words = sum(id_ not in self._special for id_ in prompt)
+        if not words or not text_of(pair.split()[0]).strip():
+            return "no_prompt"
+        implicit = pair.prompt is None and not pair.is_conversation
+        return "short_prompt" if implicit and words < _LEAST_IMPLICIT else None
 
     def _cut(
         self, pair: Pair, prompt: Ids, chosen: Ids, rejected: Ids, report: SplitReport
@@ -140,14 +157,6 @@ class PairTokeniser:
         if longest > room:
             report.note("completion_cut", pair.where)
         return budget.cut_prompt(prompt, size), cut[0], cut[1]
-
-
-def _problem(prompt: Ids, chosen: Ids, rejected: Ids) -> str | None:
-    if list(chosen) == list(rejected):
-        return "identical"
-    if not len(chosen) or not len(rejected):
-        return "empty"
-    return None if len(prompt) else "no_prompt"
 
 
 def _check_unicode(text: str, where: str) -> None:

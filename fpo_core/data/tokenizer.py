@@ -2,20 +2,23 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import date as calendar_date
 from pathlib import Path
 from typing import Any
 
-from fpo_core.data.pairs import Message
 from fpo_core.data.sources import looks_local
 from fpo_core.errors import DataError, ModelError
 from fpo_core.io.hub import advice
+from fpo_core.pairs.messages import Message
 
 Tokenizer = Any
 """A transformers `PreTrainedTokenizerBase`; importing that library for a type takes seconds."""
 
 _PROBE = "probe"
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 def load_tokenizer(
@@ -69,9 +72,11 @@ def render(
     tools: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     where: str = "",
+    date: str | None = None,
 ) -> str:
     """A conversation as text, by the tokenizer's chat template.
 
+    A template that writes today's date writes `date` (ISO) instead where there is one.
     Raises DataError, with `where`, if there is no template or it refuses the conversation.
     """
     prefix = f"{where}: " if where else ""
@@ -85,10 +90,26 @@ def render(
         "tokenize": False,
         "add_generation_prompt": generation_prompt,
     }
+    if date is not None and writes_date(tokenizer):
+        template = tokenizer.get_chat_template(tools=settings["tools"])
+        settings["chat_template"] = _dated(template, calendar_date.fromisoformat(date))
     try:
         return tokenizer.apply_chat_template(list(messages), **settings)
     except Exception as error:  # a template is a program: it may raise anything
         raise DataError(f"{prefix}the chat template refuses the conversation: {error}") from None
+
+
+def writes_date(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template asks for today's date."""
+    return "strftime_now" in str(tokenizer.chat_template or "")
+
+
+def _dated(template: str, date: calendar_date) -> str:
+    """`template` with `date` where it asks for today's.
+
+    Transformers takes no function among a template's variables, so the call itself is replaced.
+    """
+    return _TODAY.sub(lambda call: json.dumps(date.strftime(call[2])), template)
 
 
 def leading_ids(tokenizer: Tokenizer) -> list[int]:

@@ -8,11 +8,11 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import chain, islice
 from multiprocessing import get_context
 
-from fpo_core.data.pairs import Pair
 from fpo_core.data.report import SplitReport
 from fpo_core.data.token_store import Packed
 from fpo_core.data.tokenise import PairTokeniser
 from fpo_core.errors import DataError
+from fpo_core.pairs.pair import Pair
 
 _ROWS_PER_CHUNK = 256
 _CHUNKS_IN_PROCESS = 32

@@ -44,9 +44,15 @@ class Change:
 
 
 def check_unchanged(
-    checkpoint: Checkpoint, config: TrainConfig, contents: Mapping[str, str | None]
+    checkpoint: Checkpoint,
+    config: TrainConfig,
+    contents: Mapping[str, str | None],
+    causes: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise ConfigError listing every setting that differs and is not allowed to."""
+    """Raise ConfigError listing every setting that differs and is not allowed to.
+
+    `causes` says of a fingerprint what may have changed it besides the settings.
+    """
     was = checkpoint.origin
     now = config.to_mapping()
     skipped = FREE | {*PLACES, *MACHINE}
@@ -60,7 +66,8 @@ def check_unchanged(
         if was.fingerprints.get(key) != content and explained.isdisjoint(
             _COVERED_BY.get(key, (key,))
         ):
-            before = f"{_shown(was.config.get(key))} with other contents"
+            cause = (causes or {}).get(key, "")
+            before = f"{_shown(was.config.get(key))} with other contents{cause}"
             changes.append(Change(key, before, _shown(now[key])))
     _refuse(checkpoint, changes, config.allowed_changes())
 

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpo_core.adapters.base import write_base
 from fpo_core.adapters.lora import Adapter, select_blocks
 from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE, save_adapter
 from fpo_core.backend.policy import Policy
@@ -92,6 +93,7 @@ class RunFolder:
             base_model=self.config.model,
             layout=self.model.layout,
         )
+        write_base(folder, self.model)
 
     def save_best(self, policy: Policy, state: RunState) -> None:
         """Write this as the best result so far, after its checkpoint: that can restore `best/`."""

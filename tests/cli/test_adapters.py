@@ -56,6 +56,20 @@ def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
     assert "rank is 4" in ran.err
 
 
+def test_a_base_that_changed_since_is_told_of(
+    fpo: Fpo, world: list[object], trained: Path, tmp_path: Path
+) -> None:
+    use = [*world[2:], "--adapter", trained, "--backend", "torch", "--samples", 0, "--beta", 1]
+    moved = Path(shutil.copytree(assets().model, tmp_path / "moved"))
+    same = fpo("eval", "--model", moved, *use)
+    assert (same.code, "was trained on" in same.err) == (0, False), same.err
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(config | {"note": "other"}))
+    other = fpo("eval", "--model", moved, *use)
+    assert other.code == 0, other.err
+    assert f"the adapter {trained} was trained on" in " ".join(other.err.split())
+
+
 def test_modules_that_an_adapter_leaves_out_are_told_of(
     fpo: Fpo, world: list[object], trained: Path, tmp_path: Path
 ) -> None:

@@ -6,9 +6,9 @@ from pyarrow import parquet
 
 from fpo_core.config import DataConfig
 from fpo_core.data import read_pairs
-from fpo_core.data.pairs import parse_pair
 from fpo_core.data.splits import Part, in_holdout
 from fpo_core.errors import DataError
+from fpo_core.pairs.pair import parse_pair
 from tests.core.data_fixtures import assistant, user, write_jsonl
 
 ROW = {"prompt": "a", "chosen": " b", "rejected": " c"}
@@ -76,13 +76,13 @@ def test_hub_name_goes_through_datasets(monkeypatch):
     split = datasets.Dataset.from_list([TALK, TALK | {"score": 1}])
     asked = []
 
-    def load_dataset(name):
-        asked.append(name)
+    def load_dataset(*name, revision):
+        asked.append((*name, revision))
         return datasets.DatasetDict({"train_prefs": split, "test_prefs": split, "train_sft": split})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     found = read_pairs(DataConfig(data="someone/pairs"))
-    assert asked == ["someone/pairs"]
+    assert asked == [("someone/pairs", None, None)]
     assert sorted(found) == ["train", "valid"]
     assert [pair.chosen for pair in found["train"]] == [[assistant("b")]] * 2
 
@@ -100,7 +100,7 @@ def test_hub_name_goes_through_datasets(monkeypatch):
 def test_hub_failure_is_one_sentence(monkeypatch, error, said):
     import datasets
 
-    def load_dataset(name):
+    def load_dataset(*name, revision):
         raise error
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
@@ -142,9 +142,11 @@ def test_a_file_that_is_no_utf8(tmp_path):
         (ROW | {"chosen": 3}, r"chosen is a number"),
         (ROW | {"prompt": 3}, r"prompt is a number"),
         (ROW | {"chosen": [assistant("b")]}, r"chosen is a list and rejected text"),
-        (ROW | {"prompt": [user("a")]}, r"prompt is messages and chosen is text"),
         (TALK | {"chosen": []}, r"chosen has no messages"),
-        (TALK | {"chosen": [{"from": "gpt", "value": "b"}]}, r"keys from, value, expected role"),
+        (
+            TALK | {"chosen": [{"speaker": "gpt", "text": "b"}]},
+            r"keys speaker, text, expected role",
+        ),
         (TALK | {"tools": "{"}, r"tools is not valid JSON"),
         (TALK | {"chat_template_kwargs": "[]"}, r"kwargs is a list, expected an object"),
     ],

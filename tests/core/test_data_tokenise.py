@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from fpo_core.data.pairs import parse_pair
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenise import PairTokeniser, common_prefix
 from fpo_core.data.truncate import Budget
 from fpo_core.errors import ConfigError, DataError
+from fpo_core.pairs.pair import parse_pair
 from tests.core import data_fixtures as fx
 from tests.core.data_fixtures import (
     AB,
@@ -73,10 +73,17 @@ def test_text_golden():
 
 
 def test_implicit_text_shares_the_common_tokens():
-    sides, report = tokenise({"chosen": "a b c", "rejected": "a b d e"})
-    assert sides == ([A, B], [C, EOS], [D, E, EOS])
-    assert report.issues == {}
-    assert tokenise({"chosen": "a b", "rejected": "a b c"})[0] == ([A, B], [EOS], [C, EOS])
+    sides, report = tokenise({"chosen": "a b a b c", "rejected": "a b a b d e"})
+    assert sides == ([A, B, A, B], [C, EOS], [D, E, EOS])
+    assert report.issues == {"implicit": 1}
+    shorter = {"chosen": "a b a b", "rejected": "a b a b c"}
+    assert tokenise(shorter)[0] == ([A, B, A, B], [EOS], [C, EOS])
+
+
+@pytest.mark.parametrize(("shared", "issue"), [("a b a ", "short_prompt"), ("", "no_prompt")])
+def test_a_few_shared_words_are_no_prompt(shared, issue):
+    sides, report = tokenise({"chosen": f"{shared}c", "rejected": f"{shared}d"})
+    assert (sides, report.issues) == (None, {issue: 1})
 
 
 def test_eos_is_written_once_and_not_invented():

@@ -7,8 +7,8 @@ import pytest
 
 from fpo_core.arrays import numpy_ops
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
-from fpo_core.data.pairs import Pair
 from fpo_core.errors import DataError, SaeError
+from fpo_core.pairs.pair import Pair
 from fpo_core.sae.explained_variance import (
     Fit,
     check_texts,
@@ -202,7 +202,7 @@ class Words:
 CHAT = Pair(
     prompt=[{"role": "user", "content": "a bb"}],
     chosen=[{"role": "assistant", "content": "ccc"}],
-    rejected=[{"role": "assistant", "content": [{"type": "text", "text": "dddd e"}]}],
+    rejected=[{"role": "assistant", "content": "dddd e"}],
 )
 
 

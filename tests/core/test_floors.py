@@ -14,6 +14,7 @@ FLOORS = (
     ("fpo_core", "fpo_core.errors"),
     ("fpo_core.arrays", "fpo_core.config", "fpo_core.io"),
     ("fpo_core.events",),
+    ("fpo_core.pairs",),
     ("fpo_core.data", "fpo_core.models"),
     ("fpo_core.adapters", "fpo_core.sae"),
     ("fpo_core.loss",),

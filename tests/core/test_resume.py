@@ -171,6 +171,9 @@ def test_other_contents_in_the_same_place_are_refused(tmp_path: Path) -> None:
     for key in ("data", "model", "feature_weights"):
         with pytest.raises(ConfigError, match=f"{key} was .* with other contents"):
             check_unchanged(checkpoint, config(tmp_path), contents | {key: "0"})
+    dated = {"data": " (written yesterday)"}
+    with pytest.raises(ConfigError, match=r"data was .* with other contents \(written yesterday\)"):
+        check_unchanged(checkpoint, config(tmp_path), contents | {"data": "0"}, dated)
     # Fewer rows are other contents, which the changed setting explains.
     fewer = config(tmp_path, max_rows=3)
     with pytest.raises(ConfigError, match=r"\(max_rows was not set, is 3\)"):

@@ -1,0 +1,1 @@
+"""Rows as data sets write them, read as prompt, chosen and rejected: columns, messages, `Pair`."""
