@@ -287,6 +287,7 @@ def preflight(
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
+    process_timeout: float = 120.0,
     allow_change: Sequence[_Text] | _Text | None = None,
     report_to: Sequence[_Text] | _Text | None = None,
     nonfinite_limit: int = 5,
@@ -368,6 +369,7 @@ def train(
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
+    process_timeout: float = 120.0,
     allow_change: Sequence[_Text] | _Text | None = None,
     report_to: Sequence[_Text] | _Text | None = None,
     nonfinite_limit: int = 5,
@@ -588,6 +590,7 @@ def doctor(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> Installation:
     """Which backends, devices and versions are here, and how to get what is missing.
@@ -604,6 +607,7 @@ def self_test(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> SelfTest:
     """Replay golden values, a gradient and three training steps on the device, in float32.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fpo.curves import draw_curves, figure_of_run, read_log
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
-from fpo.model_setup import splits_of
+from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
 from fpo.results import Result, Table
-from fpo.run_checks import ValidatedRun, announce, check_run
+from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
 from fpo.trackers import open_trackers
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Policy
@@ -107,7 +107,9 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
         raise ConfigError(
             "dry_run is set, which trains nothing: call preflight, or leave dry_run out"
         )
-    return train_validated(check_run(config, sink), sink, stop)
+    setup = ModelSetup(config)
+    with writing_output(config.output, setup.group, config.process_timeout):
+        return train_validated(check_run(config, sink, setup), sink, stop)
 
 
 @workflow(TrainConfig)

@@ -1,6 +1,5 @@
 """Loading mlx-lm's models and finding their blocks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from mlx import nn
 from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
-from fpo_core.models.folder import cannot_load, mlx_lm_settings
+from fpo_core.errors import FpoError, ModelError
+from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
 
 
 def load_model(
@@ -24,7 +23,9 @@ def load_model(
         model, settings = utils.load_model(
             folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FpoError:
+        raise
+    except Exception as error:  # whatever the classes of a family make of a damaged folder
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
@@ -32,11 +33,8 @@ def load_model(
 
 
 def _top_level(folder: Path) -> dict[str, Any]:
-    """Settings that mlx-lm looks for at the top level; none where config.json cannot be read."""
-    try:
-        return mlx_lm_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    """Settings that mlx-lm looks for at the top level."""
+    return mlx_lm_settings(ModelFolder(folder, "").settings)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -24,6 +24,7 @@ from fpo_cli.commands import (
     train,
 )
 from fpo_core.errors import FpoError
+from fpo_core.io.foreign_text import one_line
 
 app = typer.Typer(
     name="fpo",
@@ -80,7 +81,7 @@ def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:
 
 def _fail(message: str, code: int = 2) -> NoReturn:
     who = f"fpo, process {process_number()}" if process_number() else "fpo"
-    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
+    print(f"{who}: " + one_line(message), file=sys.stderr)
     sys.exit(code)
 
 

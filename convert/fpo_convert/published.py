@@ -77,7 +77,7 @@ def _by_name(entries: list[dict[str, Any]], model: str) -> dict[str, Any] | None
 def _by_shape(entries: list[dict[str, Any]], model: str) -> dict[str, Any] | None:
     if not Path(model).expanduser().is_dir():
         return None
-    folder = ModelFolder.locate(ModelConfig(model=model))
+    folder = ModelFolder.locate(ModelConfig(model=model), weights=False)
     size = folder.config.get("hidden_size", folder.config.get("n_embd"))
     shape = [folder.config.get("model_type"), folder.layers, size]
     return next((e for e in entries if e["shape"] == shape), None)

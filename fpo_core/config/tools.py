@@ -164,4 +164,7 @@ class DoctorConfig(Settings):
     self_test: bool = setting(
         False, help="Replay golden values, a gradient and three training steps on the device."
     )
+    clean: bool = setting(
+        False, help="Remove what killed processes left in the cache and in this folder."
+    )
     cache: str | None = like(DataConfig, "cache")

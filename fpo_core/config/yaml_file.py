@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import ConfigError
+from fpo_core.io import regular
 
 ALIASES = {"max_seq_length": "max_length", "temperature": "temp"}
 """Second names of settings, as TRL and mlx-lm spell them."""
@@ -11,17 +12,7 @@ ALIASES = {"max_seq_length": "max_length", "temperature": "temp"}
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys of a YAML file, in snake case. ConfigError for one that cannot be read."""
-    # Imported here: most commands are run without a file.
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"the configuration {path} cannot be read: {reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration {path} is not YAML: {reason}") from None
+    values = regular.read_yaml(path, lambda text: ConfigError(f"the configuration {text}"))
     if not isinstance(values, dict | None):
         raise ConfigError(f"the configuration {path} holds no keys, expected lines like `beta: 1`")
     renamed = {alias: name for name, alias in ALIASES.items()}

@@ -18,7 +18,7 @@ from fpo_core.io.hashing import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.sae.activations import activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool
-from fpo_core.sae.metadata import SaeMeta, parse_meta
+from fpo_core.sae.metadata import FORMAT, SaeMeta, parse_meta
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,6 +145,15 @@ class Sae(SaeMeta):
             )
         h = xp.as_float(h)
         return (self.to(xp, h) if isinstance(self.W_enc, np.ndarray) else self), h
+
+
+def is_sae_file(path: Path) -> bool:
+    """Whether a file says that it is an autoencoder in this package's format."""
+    try:
+        texts = open_safetensors(path).header.get("__metadata__")
+    except SaeError:
+        return False
+    return isinstance(texts, dict) and texts.get("format") == FORMAT
 
 
 def load_sae(path: str | Path, *, verify: bool = True) -> Sae:

@@ -129,3 +129,13 @@ def test_a_readme_that_the_user_wrote_is_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("# Mine\n")
     assert not write_card(tmp_path, card)
     assert (tmp_path / "README.md").read_text() == "# Mine\n"
+
+
+def test_names_of_others_are_shown_and_not_obeyed(tmp_path):
+    from fpo_core.adapters.merge_check import FuseCheck
+    from fpo_core.evaluation.model_card import fuse_card
+
+    base = tmp_path / "<img src=x>[a](b)|\x1b[2J"
+    card = fuse_card(str(base), "lora", FuseCheck(0.0, 0.0, 1.0, 1.0), ["float32"], "")
+    assert "\x1b" not in card
+    assert r"\<img src=x\>\[a\](b)\|\\x1b\[2J" in card
