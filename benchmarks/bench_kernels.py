@@ -4,8 +4,8 @@ Run: python -m benchmarks.bench_kernels [--pairs M] [--model-shape gemma-2-narro
 
 Without its kernel, a part of the step is computed as transformers and PEFT do, or as the formula
 reads. Steps share a core by the millisecond (`interleave.slice_cores`); on a GPU whole steps
-alternate. Memory is the peak of live tensors, weights included. Rows of other shapes stay in the
-result file.
+alternate. Memory is the peak of live tensors, weights included. Rows of other shapes, and with
+--kernels of other kernels, stay in the result file.
 """
 
 import argparse
@@ -152,7 +152,8 @@ def main() -> None:
     words = (arguments.model_shape, arguments.pairs, arguments.dtype, arguments.device)
     name = "-".join([*words, str(arguments.d_sae)])
     shapes = read_result("kernels-torch").get("shapes", {})
-    shapes[name] = {"setting": setting_of(arguments), "rows": rows}
+    earlier = shapes.get(name, {}).get("rows", {}) if arguments.kernels else {}
+    shapes[name] = {"setting": setting_of(arguments), "rows": earlier | rows}
     write_result("kernels-torch", {"shapes": shapes})
 
 

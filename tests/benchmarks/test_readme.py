@@ -39,7 +39,7 @@ def linked(cell: str) -> dict[str, Any]:
     return result(match[1])
 
 
-@pytest.mark.parametrize("name", ["kernels-torch", "kernels-torch-removed"])
+@pytest.mark.parametrize("name", ["kernels-torch", "kernels-torch-singly"])
 def test_kernels(name: str) -> None:
     expected = []
     for key, shape in result(name)["shapes"].items():
