@@ -36,7 +36,7 @@ class ElementwiseKernel:
 
     def __init__(self, model: nn.Module) -> None:
         norms = ((module, _recognise_norm(module)) for module in model.modules())
-        self._norms = [(module, _norm_forward(module, *found)) for module, found in norms if found]
+        self._norms = [(module, _norm_forward(module, *args)) for module, args in norms if args]
         names = {type(module).__module__ for module in model.modules()}
         families = [sys.modules[name] for name in names if hasattr(sys.modules.get(name), ROTARY)]
         self._families = [f for f in families if _recognise_rotary(getattr(f, ROTARY))]
