@@ -131,11 +131,13 @@ def list_saes(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     model: _Text = ...,
     num_layers: int = -1,
+    rows: int = 40,
 ) -> PublishedSaes:
-    """Published autoencoders that fit a model, the recommended one first.
+    """Published autoencoders that fit a model, the recommended one first, then by fitness.
 
-    Pass a source to `convert_sae`. Recommended is the deepest residual one that reads what the
-    trained blocks write.
+    Pass a source to `convert_sae`. Fit is what was trained on the model itself, on its residual
+    stream, deep, with about 16,384 features of which about 100 fire. Recommended is the fittest of
+    the residual stream that reads what the trained blocks write.
     """
 
 def convert_sae(

@@ -21,6 +21,7 @@ from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
+from fpo_core.sae.load import refuse_doubts
 from fpo_core.train import RunData
 
 Weights = dict[str, np.ndarray]
@@ -83,6 +84,8 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     setup = compared.reference
+    if config.strict:
+        refuse_doubts(setup.features)
     texts = [] if config.text is None else read_texts(Path(config.text))
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid

@@ -33,7 +33,7 @@ from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.lock import locked
 from fpo_core.models.folder import ModelFolder, check_quantised
-from fpo_core.sae.load import check_constraint_trains
+from fpo_core.sae.load import check_constraint_trains, refuse_doubts
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
@@ -81,6 +81,8 @@ def _validated(
     config = _shaped(setup, config)
     select_blocks(setup.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, setup.model.quantisation is not None)
+    if config.strict:
+        refuse_doubts(setup.features)
     if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
             check_constraint_trains(hook, setup.model, config)
@@ -141,6 +143,8 @@ def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
             "the model is quantised: its activations differ from those that the autoencoder was "
             "trained on, and so do its features",
         )
+    for doubt in () if setup.features is None else setup.features.doubts:
+        warn(sink, doubt)
     if setup.left_out:
         warn(
             sink,

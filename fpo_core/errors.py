@@ -12,6 +12,21 @@ class FpoError(Exception):
     exit_code = 2
 
 
+def shorten(error: Exception, limit: int = 240) -> str:
+    """Another library's message on one line, without full stop.
+
+    Too long a one ends after the last sentence that fits, or within a list, after the last item.
+    """
+    text = " ".join(str(error).split())
+    if " " not in text:  # a KeyError says its key alone
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if len(text) <= limit:
+        return text.rstrip(".")
+    head = text[:limit]
+    sentence = head.rfind(". ")
+    return head[:sentence] if sentence > 0 else head.rpartition(" ")[0].rstrip(",;:") + " …"
+
+
 class ConfigError(FpoError):
     """A setting is unknown, has the wrong type, or contradicts another."""
 

@@ -107,6 +107,7 @@ class SaeListConfig(NoModelConfig):
 
     model: str = like(ModelConfig, "model", help="Hub name or folder of the model to align.")
     num_layers: int = like(AdapterConfig, "num_layers")
+    rows: int = setting(40, help="Show at most so many, the fittest; 0 shows all.", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

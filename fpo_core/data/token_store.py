@@ -177,6 +177,19 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         """The key of every pair, in order."""
         return [key.tobytes() for key in self._index["key"]]
 
+    def token_outside(self, size: int) -> tuple[int, int] | None:
+        """Row of the data file and id of the first token that is not in 0 … size − 1."""
+        # A split of a sliced store has gaps between its pairs, so hits are looked up by pair.
+        for place in np.flatnonzero((self._tokens >= size) | (self._tokens < 0)):
+            pair = int(np.searchsorted(self._index["start"], place, side="right")) - 1
+            if pair >= 0 and place < self._end(pair):
+                return int(self._index["row"][pair]), int(self._tokens[place])
+        return None
+
+    def _end(self, pair: int) -> int:
+        record = self._index[pair]
+        return int(sum(record[name] for name in ("start", "prompt", "chosen", "rejected")))
+
     def source_rows(self) -> Int64s:
         """The row of the data file of each pair, from 1 (the line, for JSONL): (n,)."""
         return np.asarray(self._index["row"], np.int64)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
+from fpo_core.errors import ModelError, shorten
 from fpo_core.io.atomic import write_json
 from fpo_core.io.digests import is_plain_name
 from fpo_core.io.hashing import sampled_sha256
@@ -16,7 +16,7 @@ from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.io.regular import read_json_object
 from fpo_core.models.layout import Layout, layout_of
 
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
 _COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -147,16 +147,15 @@ def _damaged(text: str) -> ModelError:
 
 
 def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
-    """The error for a model that a library does not open, in the library's first sentence."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
-    words = reason.lower()
+    """The error for a model that a library does not open, in the library's own words."""
+    words = str(error).lower()
     if "model type" in words and ("not supported" in words or "does not recognize" in words):
         kind = ModelFolder(folder, "").config.get("model_type")
         return ModelError(
             f"{library} does not support the model_type {kind!r} of {folder}: update {library}, or "
             "take a model of another family"
         )
-    return ModelError(f"{library} cannot load the model in {folder}: {reason}")
+    return ModelError(f"{library} cannot load the model in {folder}: {shorten(error)}")
 
 
 def check_quantised(fine_tune_type: str, quantised: bool) -> None:
@@ -175,14 +174,20 @@ def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """
     # Without them mlx-lm's llama, qwen2, gemma2 and gemma3 silently use default rope bases, and its
     # gpt_neox and gpt2 do not load.
-    rope = settings.get("rope_parameters") or {}
-    base = rope.get("full_attention", rope).get("rope_theta")
+    ropes = settings.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    base, share = rope.get("rope_theta"), rope.get("partial_rotary_factor")
+    kind = rope.get("rope_type", "default")
     keys = {
         "rope_theta": base,
-        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rope_local_base_freq": ropes.get("sliding_attention", {}).get("rope_theta"),
         "rotary_emb_base": base,
-        "rotary_pct": rope.get("partial_rotary_factor"),
+        "rotary_pct": share,
+        "partial_rotary_factor": share,
+        # Not of several kinds of block: transformers would give every block this one.
+        "rope_scaling": rope | {"type": kind} if rope is ropes and kind != "default" else None,
         "n_ctx": settings.get("n_positions"),
+        "num_experts": settings.get("num_local_experts"),
     }
     return {k: v for k, v in keys.items() if v is not None and k not in settings}
 

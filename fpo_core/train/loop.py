@@ -9,7 +9,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
-from fpo_core.events import Event, Sink
+from fpo_core.events import Event, Sink, note, warn
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT
 from fpo_core.train.checkpoints import Checkpoint, Origin
@@ -83,7 +83,9 @@ class _Run:
     def begin(self) -> None:
         """Check the reference, make the optimizer, validate the start."""
         if self.policy.info.fallback is not None:
-            self.emit(Event("warning", 0, {"message": self.policy.info.fallback}))
+            warn(self.emit, self.policy.info.fallback)
+        if self.policy.info.frozen is not None:
+            note(self.emit, self.policy.info.frozen)
         check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config, self.group)
         self._validate()
