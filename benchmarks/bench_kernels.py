@@ -4,8 +4,8 @@ Run: python -m benchmarks.bench_kernels [--pairs M] [--model-shape gemma-2-narro
 
 Without its kernel, a part of the step is computed as transformers and PEFT do, or as the formula
 reads. Steps share a core by the millisecond (`interleave.slice_cores`); on a GPU whole steps
-alternate. Memory is the peak of live tensors, weights included. Rows of other shapes stay in the
-result file.
+alternate. Memory is the peak of live tensors, weights included. Rows of other shapes, and with
+--kernels of other kernels, stay in the result file.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from fpo_core.loss.packing import Run
 from fpo_core.sae.sae import Sae
 from fpo_torch import ops, packed_step
 from fpo_torch.kernels import features
+from fpo_torch.kernels.elementwise import ElementwiseKernel
 from fpo_torch.kernels.head import Head
 from fpo_torch.kernels.lora import LoraKernel
 from fpo_torch.kernels.mlp import MlpKernel
@@ -82,6 +83,7 @@ def _off(self: Any) -> contextlib.AbstractContextManager[None]:
 WITHOUT: dict[str, tuple[Any, str, Any]] = {
     "lora": (LoraKernel, "on", _off),
     "mlp": (MlpKernel, "on", _off),
+    "norm and rotary": (ElementwiseKernel, "on", _off),
     "head": (Head, "terms", _whole_head),
     "features": (features, "_Pooled", DensePool),
     "run_attention": (packed_step, "RunByRun", OneCall),
@@ -92,7 +94,7 @@ WITHOUT: dict[str, tuple[Any, str, Any]] = {
 
 def work(options: dict[str, Any]) -> None:
     """Be a worker: take steps without some kernels. On a CPU the first step measures memory."""
-    for name in options["without"].split():
+    for name in filter(None, options["without"].split(", ")):
         setattr(*WITHOUT[name])
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     step, peak = policy_step(options, batch)
@@ -116,7 +118,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     module = [sys.executable, "-m", "benchmarks.bench_kernels", "--worker"]
     on_gpu = arguments.device == "cuda"
     names = [name for name in WITHOUT if name != ("run_attention" if on_gpu else "flex_row")]
-    names = arguments.kernels or [*names, "lora mlp"]
+    names = arguments.kernels or [*names, "lora, mlp"]
     for at in range(0, len(names), arguments.at_once):
         commands = {
             name: [*module, json.dumps(options_of(arguments, folder, without=name))]
@@ -138,7 +140,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parser()
-    arguments.add_argument("--kernels", nargs="*", help="some of them, 'lora mlp' for two at once")
+    arguments.add_argument("--kernels", nargs="*", help="some of them, 'lora, mlp' for two at once")
     arguments.add_argument("--at-once", type=int, default=3, help="processes beside the baseline")
     arguments.set_defaults(pairs="M", steps=5)
     arguments = arguments.parse_args()
@@ -150,7 +152,8 @@ def main() -> None:
     words = (arguments.model_shape, arguments.pairs, arguments.dtype, arguments.device)
     name = "-".join([*words, str(arguments.d_sae)])
     shapes = read_result("kernels-torch").get("shapes", {})
-    shapes[name] = {"setting": setting_of(arguments), "rows": rows}
+    earlier = shapes.get(name, {}).get("rows", {}) if arguments.kernels else {}
+    shapes[name] = {"setting": setting_of(arguments), "rows": earlier | rows}
     write_result("kernels-torch", {"shapes": shapes})
 
 

@@ -18,6 +18,7 @@ from fpo_torch import ops
 from fpo_torch.compiled import compiles_on
 from fpo_torch.compiled_blocks import CompiledBlocks
 from fpo_torch.hooks import Tap
+from fpo_torch.kernels.elementwise import ElementwiseKernel
 from fpo_torch.kernels.features import pooled_features
 from fpo_torch.kernels.flex_row import BLOCK, FlexRow
 from fpo_torch.kernels.head import Head, Precision
@@ -55,7 +56,8 @@ class PackedStep(BasePackedStep):
         self.vocab = model.config.get_text_config().vocab_size
         self._model, self._precision = model, precision
         self._body = model.get_submodule(stack_path.rpartition(".")[0])
-        self._kernels: list[Kernel] = [LoraKernel(model), MlpKernel(model)]
+        kernels = (LoraKernel, MlpKernel, ElementwiseKernel)
+        self._kernels: list[Kernel] = [kernel(model) for kernel in kernels]
         if config.compile:
             # A compiled block may lose the activation that a hook inside it stores.
             tapped = [tap.block for tap in taps if tap.inside]

@@ -4,6 +4,7 @@ head            log π of scored tokens, without the logits of a batch
 features        pooled features c̄, without the (N, d_sae) array
 lora            a linear layer with its adapter as one function
 mlp             a gated MLP that saves its factors alone
+elementwise     RMS norms and rotary positions in few passes over memory
 packed_attention  how a row's layout reaches the model's attention
 run_attention   attention over a row, prompt by prompt and completion by completion
 flex_row        the same as one FlexAttention call, on CUDA

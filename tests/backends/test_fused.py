@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 import fpo_mlx.kernels.mlp
+import fpo_torch.kernels.elementwise
 import fpo_torch.kernels.lora
 import fpo_torch.kernels.mlp
 from fpo_core.config import StepConfig
@@ -33,11 +34,13 @@ def calls(monkeypatch):
 
     gates = tuple(counted("mlp", gate) for gate in fpo_mlx.kernels.mlp._GATES)
     monkeypatch.setattr(fpo_mlx.kernels.mlp, "_GATES", gates)
-    for name, module in (
-        ("lora", fpo_torch.kernels.lora),
-        ("mlp", fpo_torch.kernels.mlp),
+    for name, module, make in (
+        ("lora", fpo_torch.kernels.lora, "_forward"),
+        ("mlp", fpo_torch.kernels.mlp, "_forward"),
+        ("norm", fpo_torch.kernels.elementwise, "_norm_forward"),
+        ("rotary", fpo_torch.kernels.elementwise, "_rotary_forward"),
     ):
-        monkeypatch.setattr(module, "_forward", makes_counted(name, module._forward))
+        monkeypatch.setattr(module, make, makes_counted(name, getattr(module, make)))
     return found
 
 
@@ -50,6 +53,7 @@ def test_layers_are_found(backend, make_policy, calls, tmp_path, name, dropout):
     policy.score(random_batch(3))
     assert calls["mlp"] >= BLOCKS
     assert calls["lora"] == (LINEAR * calls["mlp"] if backend == "torch" else 0)
+    assert (calls["norm"] > 0) == (calls["rotary"] > 0) == (backend == "torch")
 
 
 def test_the_plain_step_has_the_librarys_layers(backend, make_policy, calls):

@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -141,15 +138,3 @@ def test_a_run_begun_on_one_backend_goes_on_on_the_other(world_run, kind, tmp_pa
 def train_losses(folder):
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if line["kind"] == "train"]
-
-
-def test_runs_killed_at_random_moments_end_the_same():
-    """A few of the kills of benchmarks/kill_resume.py, in processes of their own."""
-    script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
-    few = ["--kills", "6", "--iters", "8", "--kind", "torch lora", "--kind", "mlx full"]
-    ran = subprocess.run(
-        [sys.executable, script, *few], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    lines = [json.loads(line[line.index("{") :]) for line in ran.stdout.splitlines()]
-    assert [line["kills"] for line in lines] == [3, 3]
