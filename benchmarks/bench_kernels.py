@@ -131,6 +131,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         base = workers.pop("")
         for name, worker in workers.items():
             rows[name] = compare(base, worker) | {
+                "steps": arguments.steps,
                 "seconds_without": float(np.median(worker.times)),
                 "peak_gb_without": worker.report["peak"] / 1e9,
             }
@@ -153,7 +154,9 @@ def main() -> None:
     name = "-".join([*words, str(arguments.d_sae)])
     shapes = read_result("kernels-torch").get("shapes", {})
     earlier = shapes.get(name, {}).get("rows", {}) if arguments.kernels else {}
-    shapes[name] = {"setting": setting_of(arguments), "rows": earlier | rows}
+    # The setting is what all rows of a shape share.
+    setting = {k: v for k, v in setting_of(arguments).items() if k not in ("steps", "kernels")}
+    shapes[name] = {"setting": setting, "rows": earlier | rows}
     write_result("kernels-torch", {"shapes": shapes})
 
 
