@@ -125,6 +125,7 @@ def _refuse_media(free: Mapping[str, Any], where: str) -> None:
 def _find_sides(
     standard: Standard, free: Mapping[str, Any], columns: Mapping[str, Any], where: str
 ) -> None:
+    # A mapping may name one side alone: the other keeps its own name.
     missing = [side for side in SIDES if side not in standard.values]
     if not missing:
         return

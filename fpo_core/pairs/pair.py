@@ -187,6 +187,7 @@ def _with_prompt(pair: Pair, standard: Standard) -> Pair:
     if not asked:
         turns = [*_messages(shared), *_messages(pair.prompt)]
         return replace(pair, prompt=turns, chosen=chosen, rejected=rejected)
+    # Only a column called prompt promises one; another name may be about the row, as a remark is.
     name = standard.values.get("prompt_column", "prompt")
     if name == "prompt":
         raise DataError(
