@@ -17,7 +17,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 SOURCE_ROOTS = ("convert", "cli")
 _TREE = re.compile(r"^```\n(fpo_core/ .*?)^```", re.M | re.S)
 _ENTRY = re.compile(r"^( *)([\w/.]+?)/? {2,}(.+)$", re.M)
-_NAME = re.compile(r"`(fpo_[a-z]+(?:\.\w+)+|fpo(?:\.[a-z]\w+)+)`")
+_NAME = re.compile(r"`(fpo_[a-z]+(?:\.(?!json`)\w+)+|fpo(?:\.[a-z]\w+)+)`")
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
 
 
