@@ -174,9 +174,7 @@ def test_a_saved_model_opens_in_transformers(make_policy, tmp_path, source):
 
 
 def test_a_folder_without_a_model_is_one_sentence(backend, make_policy, tmp_path):
-    with pytest.raises(
-        ModelError, match=r"load the model|config\.json"
-    ) as caught:
+    with pytest.raises(ModelError, match=r"load the model|config\.json") as caught:
         make_policy(backend, tmp_path)
     assert "\n" not in str(caught.value)
     (tmp_path / "config.json").write_text("{")
