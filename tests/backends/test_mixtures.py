@@ -26,7 +26,7 @@ def folder(request, tmp_path_factory):
 
 def opened(backend, folder, **adapter):
     config = ModelConfig(model=str(folder), device="cpu", dtype="float32")
-    return open_policy(backend, folder, config, AdapterConfig(**{"rank": 2} | adapter), None)
+    return open_policy(backend, folder, config, AdapterConfig(rank=2, **adapter), None)
 
 
 def test_the_default_modules_are_the_same_and_what_stays_is_said(folder):
