@@ -155,7 +155,9 @@ class EvalConfig(
 class GenerateConfig(ModelConfig, SamplingConfig):
     """Settings of `generate`."""
 
-    prompt: str = setting(help="What to answer or to continue; - reads standard input.")
+    prompt: str = setting(
+        help="What to answer or to continue; - reads standard input, less one newline at its end."
+    )
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
         False, help="Continue the prompt as plain text, even where there is a chat template."

@@ -18,7 +18,8 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
     The prompt is a user message in the tokenizer's own chat template, where it has one.
     """
     if config.prompt == "-":
-        config = dataclasses.replace(config, prompt=sys.stdin.read())
+        # The newline that echo and editors end a text with is not part of the question.
+        config = dataclasses.replace(config, prompt=sys.stdin.read().removesuffix("\n"))
     result = fpo.generate(config)
     for i, text in enumerate(result.texts):
         if i:
