@@ -10,6 +10,7 @@ from fpo_core.loss.metric_catalogue import METRICS
 
 _FOLLOWED = (
     "loss",
+    "fpo/raw_accuracy",
     "rewards/accuracies",
     "rewards/margins",
     "fpo/d_rejected",

@@ -186,8 +186,10 @@ class _Run:
             return
         state.nonfinite_in_a_row = 0
         state.window.add(metrics, result.tokens, seconds)
-        # During the warm-up the margin has hardly moved, and the ratio means nothing.
-        if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in metrics:
+        # During the warm-up the margin has hardly moved, and the ratio means nothing; before the
+        # first update the policy is the reference, so that D is 0 whatever alpha is.
+        moved = step - state.skipped > 1 and step > warmup_steps(self.plan.steps, self.config)
+        if moved and "fpo/constraint_ratio" in metrics:
             state.ratios.append(metrics["fpo/constraint_ratio"])
 
     def _lap(self) -> float:

@@ -1,0 +1,31 @@
+"""What a run shows while it goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from .conftest import Fpo
+
+RUN = ["--backend", "torch", "--batch-size", 4, "--val-pairs", 4, "--no-preflight"]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_constraint_is_not_judged_before_the_policy_moved(
+    steps: int, fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    """Step 1 runs at the reference, where D is 0 whatever alpha is; at such a tiny alpha, the
+    steps after it do call for a warning."""
+    options = [*RUN, "--alpha", 1e-6, "--iters", steps, "--warmup", 0, "--learning-rate", 0.01]
+    ran = fpo("train", *world, *options, "--output", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    assert ("the constraint hardly took part" in ran.err) == (steps > 1)
+
+
+def test_both_accuracies_are_shown_each_under_its_name(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    """Every pair at the reference is a tie of rewards, whatever the raw accuracy is."""
+    ran = fpo("train", *world, *RUN, "--iters", 1, "--output", tmp_path / "run")
+    line = next(line for line in ran.err.splitlines() if line.startswith("training: step 1/1"))
+    assert ", raw acc " in line
+    assert ", reward acc " in line
