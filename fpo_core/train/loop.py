@@ -9,7 +9,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
-from fpo_core.events import Event, Sink
+from fpo_core.events import Event, Sink, progress
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT
 from fpo_core.train.checkpoints import Checkpoint, Origin
@@ -129,6 +129,7 @@ class _Run:
     def _step_and_save(self, stop: StopSignal) -> None:
         step = self.state.step + 1
         self._step(step)
+        progress(self.emit, "training", step, self.plan.steps, step)
         last = step == self.plan.steps
         if last or step % self.config.steps_per_report == 0 or step == 1:
             self._report()
