@@ -10,7 +10,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.data.pairs import Pair, parse_pair
 from fpo_core.errors import DataError
-from fpo_core.io.hub import advice, gated, missing
+from fpo_core.io.hub import advice, gated, missing, reached
 
 SPLIT_NAMES = {
     "train": ("train", "train_prefs"),
@@ -140,7 +140,8 @@ def _open_hub(name: str) -> dict[str, Source]:
     import datasets
 
     try:
-        loaded: Any = datasets.load_dataset(name)
+        with reached(name, "dataset"):
+            loaded: Any = datasets.load_dataset(name)
     except Exception as error:  # `datasets` raises whatever the network or a loader raised
         raise DataError(_why_not(name, error)) from None
     splits: dict[str, Source] = {}
