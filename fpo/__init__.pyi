@@ -513,7 +513,8 @@ def generate(
 ) -> Generation:
     """Let a model answer a prompt, with or without an adapter.
 
-    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
+    hears each completion as it comes, in events of the kind `text`.
     """
 
 def compare(

@@ -11,6 +11,7 @@ from fpo_core.io.atomic import writing
 Kind = Literal[
     "note",
     "progress",
+    "text",
     "begin",
     "reference",
     "step0",
@@ -23,7 +24,8 @@ Kind = Literal[
     "done",
     "end",
 ]
-"""`progress` tells how much of something long is done, and no log keeps it. `begin` and `end`
+"""`progress` tells how much of something long is done, and no log keeps it; `text` is a piece of a
+completion as it is sampled. `begin` and `end`
 enclose the steps of a run in every process; the first process alone reports what happens between
 them."""
 

@@ -33,6 +33,10 @@ class Ui:
         """A line, or anything rich can print, of the result."""
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
+    def piece(self, text: str) -> None:
+        """A part of the result that more will follow on its line."""
+        self.out.out(text, end="", highlight=False)
+
     def note(self, text: str) -> None:
         """A remark on the way."""
         self.err.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
