@@ -107,6 +107,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         texts=texts,
         text_width=config.max_seq_length,
         samples=config.samples,
+        sink=sink,
         sampling=Sampling(
             config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
         ),

@@ -1,5 +1,6 @@
 """A prompt to tokens, completions, and back to text."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -38,7 +39,7 @@ class Generation(Result):
     """As the model read it, with its chat template."""
     prompt_tokens: int
     completions: list[Completion]
-    tokens_per_second: float
+    tokens_per_second: float = math.nan
     """All completions together, the reading of the prompt included."""
 
     @property

@@ -58,10 +58,10 @@ def run_preflight(
     """Try the largest batches and report what follows from them."""
     note(sink, "trying the largest batches")
     missing = sum(map(len, missing_pairs(store, key, splits_of(data))))
-    report = PreflightReport(preflight(policy, data.train, data.valid, config, missing=missing))
+    estimate = preflight(policy, data.train, data.valid, config, missing=missing, emit=sink)
+    report = PreflightReport(estimate)
     for line in report.lines():
         note(sink, line)
-    estimate = report.estimate
     if not estimate.fits:
         warn(sink, f"that is nearly all memory of the device: {relief(config)}")
     sleep = sleep_minutes()

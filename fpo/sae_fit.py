@@ -79,8 +79,9 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     chat_texts = chat_rows(pairs, setup.tokenizer, config.max_seq_length)
     # A bare model read at one hook: a policy would hold adapters and a head in vain.
     reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
-    raw = check_texts(reader, features, raw_texts)
-    chat = None if chat_texts is None else check_texts(reader, features, chat_texts)
+    note(sink, f"{setup.backend}, {setup.model.name}: reading {len(pairs)} pairs at {tap.hook}")
+    raw = check_texts(reader, features, raw_texts, sink)
+    chat = None if chat_texts is None else check_texts(reader, features, chat_texts, sink)
     if chat is None:
         note(sink, "the tokenizer has no chat template: only raw text was read")
     verdict = judge(raw, chat, tap.sae.d_sae)

@@ -75,7 +75,7 @@ def _step0_text(_: int, values: dict[str, Any]) -> str:
 
 _LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
     "note": lambda _, values: values["message"],
-    "progress": lambda _, values: f"{values['label']}: {values['done']}/{values['total']}",
+    "progress": lambda _, values: f"{values['label']} {values['done']}/{values['total']}",
     "warning": lambda _, values: values["message"],
     "reference": _reference_text,
     "step0": _step0_text,

@@ -153,7 +153,7 @@ def train_validated(
     if run.checkpoint is None:
         only_first(group, folder.begin)
     run_data = RunData.of(data, store, setup.features, group)
-    measurer = make_measurer(run, run_data, measuring)
+    measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     start = policy.trained()
     before = None
     if measure_start:

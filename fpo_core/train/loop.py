@@ -235,6 +235,7 @@ class _Run:
             self.config,
             pairs=self.config.val_pairs,
             tokens_per_batch=self.config.tokens_per_batch,
+            emit=self.emit,
         )
         if not values:
             return False

@@ -15,6 +15,7 @@ from fpo_core.data.batches import Batch, bucket_width, collate
 from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import TrainingError
+from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.scores import Scores
 from fpo_core.train.paired_data import spread
@@ -22,6 +23,7 @@ from fpo_core.train.schedule import RowPlan
 
 _PLANNED = 2000
 """Most steps whose batch shapes are planned; of a longer run, that many spread over it."""
+_TRIAL = "trying the largest batches:"
 _FULL = 0.95
 """Share of a device's memory above which a run risks running out of it."""
 ResultT = TypeVar("ResultT")
@@ -67,20 +69,26 @@ def preflight(
     config: TrainConfig,
     *,
     missing: int,
+    emit: Sink = silent,
 ) -> Preflight:
     """Run the largest batches forward and backward, and estimate the run from them.
 
-    `missing` is how many pairs still lack a stored reference. Nothing is trained: the optimizer
-    steps at rate 0, and training begins with a new one. Raises TrainingError where memory runs out,
-    naming the setting to change, and where the disk is too small.
+    `missing` is how many pairs still lack a stored reference; `emit` hears of each trial. Nothing
+    is trained: the optimizer steps at rate 0, and training begins with a new one. Raises
+    TrainingError where memory runs out, naming the setting to change, and where the disk is too
+    small.
     """
     plan = RowPlan.of(train.lengths(), config)
     shapes = _Shapes(train.lengths(), plan)
+    progress(emit, _TRIAL, 0, 3)
     try:
         scored, score_rate, compare_rate = _try_scoring(policy, train, config)
+        progress(emit, _TRIAL, 1, 3)
         largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
+        progress(emit, _TRIAL, 2, 3)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
         step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
+        progress(emit, _TRIAL, 3, 3)
     except (MemoryError, RuntimeError) as error:
         raise _out_of_memory(error, shapes, config) from None
     policy.drop_gradients()

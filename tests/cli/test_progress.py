@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from fpo_cli.console import progress
+
 from .conftest import Fpo
 
 RUN = ["--backend", "torch", "--batch-size", 4, "--val-pairs", 4, "--no-preflight"]
@@ -29,3 +31,19 @@ def test_both_accuracies_are_shown_each_under_its_name(
     line = next(line for line in ran.err.splitlines() if line.startswith("training: step 1/1"))
     assert ", raw acc " in line
     assert ", reward acc " in line
+
+
+def test_each_wait_is_told_with_how_much_of_it_is_done(
+    fpo: Fpo, world: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where lines may come at once: the trial of batches, validation, an autoencoder's check."""
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    few = ["--backend", "torch", "--iters", 2, "--batch-size", 2, "--tokens-per-batch", 256]
+    ran = fpo("train", *world, *few, "--valid-fraction", 0.5, "--output", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    for line in ("trying the largest batches: 1/3", "training 1/2", "held-out pairs: batch 1/"):
+        assert line in ran.err
+    model, data = world[1], world[3]
+    ran = fpo("sae", "check", world[-1], "--model", model, "--data", data, "--backend", "torch")
+    assert ran.code == 0, ran.err
+    assert "texts: batch 1/" in ran.err
