@@ -92,7 +92,6 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
     hears each completion as it comes, in events of the kind `text`.
     """
-    note(sink, f"loading {config.model}")
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
     special = text == config.prompt  # a chat template has written its own special tokens

@@ -82,7 +82,9 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
     if path.is_dir():
         return _open_folder(path)
     if path.suffix.lower() in READERS or looks_local(config.data):
-        raise DataError(f"data is {config.data!r}, but there is no such file or folder")
+        raise DataError(
+            f"data is {config.data!r}, but there is no file or folder {path.absolute()}"
+        )
     return _open_hub(config.data)
 
 

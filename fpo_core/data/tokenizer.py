@@ -30,7 +30,7 @@ def load_tokenizer(
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"model is {model!r}, a file; expected a folder or a hub name")
     if not folder.exists() and looks_local(model):
-        raise ModelError(f"model is {model!r}, but there is no such folder")
+        raise ModelError(f"model is {model!r}, but there is no folder {folder.absolute()}")
     from transformers import AutoTokenizer
 
     name = str(folder) if folder.is_dir() else model

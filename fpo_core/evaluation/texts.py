@@ -21,7 +21,7 @@ def read_texts(path: Path) -> list[str]:
     Raises DataError where the file is absent, empty or has a line without `text`.
     """
     if not path.is_file():
-        raise DataError(f"there is no text file {path}: check the path")
+        raise DataError(f"there is no text file {path.absolute()}: check the path")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty, expected one text a line")

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from fpo_cli.console.command import command
 from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import GenerateConfig
-from fpo_core.events import Event
+
+if TYPE_CHECKING:
+    from fpo_core.events import Event
 
 
 def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
     with ExitStack() as stack:
         display = stack.enter_context(progress(ui))
 
-        def show(event: Event) -> None:
+        def show(event: "Event") -> None:
             if event.kind == "text" and streams:
                 stack.close()  # from here on the answer is the progress
                 ui.piece(event.values["text"])
