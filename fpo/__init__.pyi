@@ -11,6 +11,8 @@ from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
 from fpo.reference_pass import StoredReference as StoredReference
+from fpo.gguf import convert_gguf as convert_gguf
+from fpo.gguf import GgufResult as GgufResult
 from fpo.conversion import ConvertedSae as ConvertedSae
 from fpo.conversion import ConvertedAdapter as ConvertedAdapter
 from fpo.conversion import PublishedSaes as PublishedSaes
@@ -270,6 +272,7 @@ def preflight(
     config: TrainConfig | None = None,
     *,
     sink: Sink | None = None,
+    push_to_hub: _Text | None = None,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -351,6 +354,7 @@ def train(
     *,
     sink: Sink | None = None,
     stop: _Stop | None = None,
+    push_to_hub: _Text | None = None,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -549,6 +553,7 @@ def fuse(
     config: FuseConfig | None = None,
     *,
     sink: Sink | None = None,
+    push_to_hub: _Text | None = None,
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',

@@ -10,6 +10,7 @@ import numpy as np
 
 from fpo.backends import build_policy
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.publishing import check_account, push
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import Adapter
@@ -64,6 +65,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
         raise ConfigError("adapter is not set: give the folder of what to merge")
     dtype = None if config.save_dtype == "base" else config.save_dtype
     out = Path(config.out).expanduser()
+    check_account(config.push_to_hub)
     with new_folder(out) as folder:
         note(sink, f"{setup.backend}, {setup.model.name}: logits with the adapter")
         probe = probe_tokens(int(setup.model.config["vocab_size"]))
@@ -77,6 +79,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
         # Raises inside `new_folder`, so a wrong merge is removed and never seen.
         check = check_fused(unfused.base, unfused.adapted, logits, [*fused.dtypes, unfused.dtype])
         _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
+    push(out, config.push_to_hub, sink)
     return FusedModel(
         out=out,
         backend=setup.backend,

@@ -9,6 +9,7 @@ from fpo.launch import process_number
 from fpo_cli.commands import (
     compare,
     convert_adapter,
+    convert_gguf,
     convert_sae,
     data_inspect,
     doctor,
@@ -63,7 +64,10 @@ def _group(name: str, help: str) -> typer.Typer:
 
 COMMANDS = (
     (app, (quickstart,)),
-    (_group("convert", "Convert what others published."), (convert_sae, convert_adapter)),
+    (
+        _group("convert", "Convert what others published."),
+        (convert_sae, convert_adapter, convert_gguf),
+    ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
     (app, (reference, train, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),

@@ -22,6 +22,7 @@ from fpo_core.config.training import (
     LoopConfig,
     MeasureConfig,
     OptimiserConfig,
+    PublishConfig,
     ReferenceConfig,
     SamplingConfig,
     StepConfig,
@@ -47,6 +48,7 @@ class TrainConfig(
     OptimiserConfig,
     LoopConfig,
     MeasureConfig,
+    PublishConfig,
 ):
     """Settings of `train`."""
 
@@ -173,7 +175,7 @@ class GenerateConfig(ModelConfig, SamplingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FuseConfig(ModelConfig):
+class FuseConfig(ModelConfig, PublishConfig):
     """Settings of `fuse`."""
 
     adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")

@@ -188,6 +188,15 @@ class LoopConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishConfig(Settings):
+    """Where the result goes besides this disk."""
+
+    push_to_hub: str | None = setting(
+        None, help="Hub name, such as user/model, to upload the result to; private where new."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig(Settings):
     """What is measured on held-out data."""
 
