@@ -563,7 +563,7 @@ def fuse(
     revision: _Text | None = None,
     trust_remote_code: bool = False,
     out: _Text = ...,
-    save_dtype: Literal['base', 'float32', 'float16', 'bfloat16'] = 'base',
+    save_dtype: Literal['auto', 'base', 'float32', 'float16', 'bfloat16'] = 'auto',
 ) -> FusedModel:
     """Merge an adapter into its model, for transformers and mlx-lm alike.
 

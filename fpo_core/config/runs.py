@@ -180,7 +180,8 @@ class FuseConfig(ModelConfig, PublishConfig):
 
     adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")
     out: str = setting(help="The folder to write.")
-    save_dtype: Literal["base", "float32", "float16", "bfloat16"] = setting(
-        "base",
-        help="Precision of the written weights; that of a quantised base is that of its scales.",
+    save_dtype: Literal["auto", "base", "float32", "float16", "bfloat16"] = setting(
+        "auto",
+        help="Precision of the written weights: base is the base's, of a quantised one that of its "
+        "scales; auto is that too, but float32 where rounding would lose over 5% of the adapter.",
     )
