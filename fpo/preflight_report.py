@@ -42,7 +42,8 @@ class PreflightReport(Result):
             f"largest batch {it.pairs} pairs × {it.width} tokens: peak memory "
             f"{_gib(it.peak_memory)}{limit}",
             f"{it.steps} steps of about {it.seconds_per_step:.2g} s: training "
-            f"{_duration(it.train_seconds)}, reference {_duration(it.reference_seconds)}",
+            f"{_duration(it.train_seconds)}, validation {_duration(it.validation_seconds)}, "
+            f"reference {_duration(it.reference_seconds)}",
             f"disk: at most {_gib(it.disk_bytes)}, {_gib(it.disk_free)} free",
         ]
 
@@ -65,7 +66,7 @@ def run_preflight(
     if not estimate.fits:
         warn(sink, f"that is nearly all memory of the device: {relief(config)}")
     sleep = sleep_minutes()
-    if sleep is not None and estimate.train_seconds + estimate.reference_seconds > 60 * sleep:
+    if sleep is not None and estimate.seconds > 60 * sleep:
         warn(
             sink,
             f"this Mac sleeps after {sleep} idle minutes, which would stop the run: start its "

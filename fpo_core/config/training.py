@@ -127,7 +127,10 @@ class LoopConfig(Settings):
     grad_checkpoint: bool = setting(False, help="Recompute activations in backward to save memory.")
     steps_per_report: int = setting(10, help="Steps between lines of the log.", least=1)
     steps_per_eval: int | None = setting(
-        None, help="Steps between validations; by default ten times in a run.", least=1
+        None,
+        help="Steps between validations; by default ten times in a run, or less often and on fewer "
+        "pairs, to take about a tenth of its work.",
+        least=1,
     )
     best_metric: Literal["loss", "rewards/accuracies", "rewards/margins", "fpo/raw_accuracy"] = (
         setting(

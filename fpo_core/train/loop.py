@@ -20,7 +20,7 @@ from fpo_core.train.run_folder import RunFolder
 from fpo_core.train.schedule import RowPlan, warmup_steps
 from fpo_core.train.state import RunState, Stopwatch, Window
 from fpo_core.train.step0 import check_step0
-from fpo_core.train.validate import validate
+from fpo_core.train.validate import ValidationPlan, validate
 
 StopSignal = Callable[[], int | None]
 """The number of the signal that asks the run to stop, once there is one."""
@@ -73,8 +73,11 @@ class _Run:
         self.folder, self.emit, self.group = folder, emit, data.group
         self.plan = RowPlan.of(data.train.lengths(), config)
         self.stepper = Stepper(policy, data, config, self.plan)
-        self.eval_every = config.steps_per_eval or max(1, self.plan.steps // 10)
-        self.save_every = config.save_every or self.eval_every
+        held_out = 0 if data.valid is None else len(data.valid)
+        self.validation = ValidationPlan.of(held_out, self.plan.steps, config)
+        # Checkpoints cost no forward pass: they stay ten in a run, however seldom it validates.
+        tenth = config.steps_per_eval or max(1, self.plan.steps // 10)
+        self.save_every = config.save_every or tenth
         self.made_with = Origin.made_by(policy.info, data.group.size)
         self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
@@ -133,7 +136,7 @@ class _Run:
         last = step == self.plan.steps
         if last or step % self.config.steps_per_report == 0 or step == 1:
             self._report()
-        improved = (last or step % self.eval_every == 0) and self._validate()
+        improved = (last or step % self.validation.every == 0) and self._validate()
         ended = self._ended()
         if ended and self.state.window.values:  # stopped early, between two reports
             self._report()
@@ -233,7 +236,7 @@ class _Run:
             self.policy,
             self.data,
             self.config,
-            pairs=self.config.val_pairs,
+            pairs=self.validation.pairs,
             tokens_per_batch=self.config.tokens_per_batch,
             emit=self.emit,
         )

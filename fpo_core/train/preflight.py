@@ -20,6 +20,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.scores import Scores
 from fpo_core.train.paired_data import spread
 from fpo_core.train.schedule import RowPlan
+from fpo_core.train.validate import ValidationPlan
 
 _PLANNED = 2000
 """Most steps whose batch shapes are planned; of a longer run, that many spread over it."""
@@ -43,6 +44,9 @@ class Preflight:
     """Mean over the run's steps."""
     steps: int
     train_seconds: float
+    """All steps, without validation."""
+    validation_seconds: float
+    """The check before step 1 and every validation."""
     reference_seconds: float
     """The pass over the pairs whose reference is not stored yet."""
     peak_memory: int
@@ -51,6 +55,11 @@ class Preflight:
     disk_bytes: int
     """At most, in the output folder and the reference store."""
     disk_free: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole run, without measurements of its start and end."""
+        return self.train_seconds + self.validation_seconds + self.reference_seconds
 
     @property
     def fits(self) -> bool:
@@ -99,8 +108,8 @@ def preflight(
         seconds_largest=seconds_largest,
         seconds_per_step=seconds,
         steps=plan.steps,
-        train_seconds=seconds * plan.steps
-        + _scored_tokens(train, valid, plan, config) * compare_rate,
+        train_seconds=seconds * plan.steps,
+        validation_seconds=_scored_tokens(train, valid, plan, config) * compare_rate,
         reference_seconds=score_rate * missing * _tokens(train),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
@@ -183,9 +192,8 @@ def _scored_tokens(
     checked = min(len(train), config.step0_pairs) * _tokens(train)
     if valid is None:
         return checked
-    every = config.steps_per_eval or max(1, plan.steps // 10)
-    validation = min(len(valid), config.val_pairs) * _tokens(valid)
-    return checked + validation * (1 + -(-plan.steps // every))
+    planned = ValidationPlan.of(len(valid), plan.steps, config)
+    return checked + planned.times * planned.pairs * _tokens(valid)
 
 
 def _tokens(split: TokenisedPairs) -> float:

@@ -1,5 +1,7 @@
 """Validation: scores and metrics of held-out pairs."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from fpo_core.backend.policy import Policy
@@ -23,6 +25,40 @@ def check_judged(config: TrainConfig, valid: TokenisedPairs | None) -> None:
                 f"{name} is {value}, but no pairs are held out to judge by: set valid_fraction "
                 f"(such as 0.05), give a validation file, or leave {name} out"
             )
+
+
+SHARE = 0.1
+"""Of the work of training, what validation may take where `steps_per_eval` is not set."""
+FEWEST = 16
+"""Pairs below which a validation says nothing."""
+_STEP_COST = 3
+"""Forward and backward of a pair, in forward passes."""
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """When to validate, and on how many pairs: the same for the same run on any machine."""
+
+    every: int
+    """Steps between validations; the start and the last step are validated too."""
+    pairs: int
+    times: int
+
+    @classmethod
+    def of(cls, held_out: int, steps: int, config: TrainConfig) -> "ValidationPlan":
+        """Ten validations of `val_pairs`, or fewer, or shorter, so that they take `SHARE`."""
+        pairs = min(held_out, config.val_pairs)
+        every = config.steps_per_eval
+        if every is None:
+            # Counted in pairs and not in seconds: a resumed run must validate at the same steps.
+            trained = steps * config.batch_size * config.grad_accumulation_steps
+            budget = int(SHARE * _STEP_COST * trained)
+            # Patience counts validations: it needs all ten of them, on fewer pairs each.
+            patient = config.early_stopping is not None
+            times = 10 if patient else min(10, max(1, budget // max(1, pairs) - 1))
+            pairs = min(pairs, max(FEWEST, budget // (times + 1)))
+            every = max(1, -(-steps // times) if times < 10 else steps // 10)
+        return cls(every, pairs, 1 + -(-steps // every) if held_out else 0)
 
 
 def score_pairs(
