@@ -17,6 +17,8 @@ from fpo_core.reference import StoreKey
 from fpo_core.reference.build import missing_pairs
 from fpo_core.train.preflight import Preflight, preflight, relief
 
+_FEW_STEPS = 20
+"""Steps below which a rate that warms up and falls has no time to train anything."""
 _SLEEP = re.compile(r"^\s*sleep\s+(\d+)", re.MULTILINE)
 
 
@@ -65,6 +67,13 @@ def run_preflight(
         note(sink, line)
     if not estimate.fits:
         warn(sink, f"that is nearly all memory of the device: {relief(config)}")
+    if config.iters is None and estimate.steps < _FEW_STEPS:
+        pairs = config.batch_size * config.grad_accumulation_steps
+        warn(
+            sink,
+            f"{len(data.train)} pairs are only {estimate.steps} steps of {pairs} pairs: lower "
+            "grad_accumulation_steps or batch_size, or raise epochs",
+        )
     sleep = sleep_minutes()
     if sleep is not None and estimate.seconds > 60 * sleep:
         warn(
