@@ -18,7 +18,7 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import AdapterConfig, EvalConfig
-from fpo_core.evaluation.texts import read_texts
+from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
 from fpo_core.train import RunData
@@ -83,7 +83,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     setup = compared.reference
-    texts = [] if config.text is None else read_texts(Path(config.text))
+    texts = texts_of(config.text)
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)

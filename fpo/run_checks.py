@@ -15,7 +15,7 @@ from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.errors import ConfigError
-from fpo_core.evaluation.texts import read_texts
+from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
 from fpo_core.models.folder import check_quantised
 from fpo_core.sae.load import check_constraint_trains
@@ -66,7 +66,7 @@ def _validated(
     if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
             check_constraint_trains(hook, setup.model, config)
-    texts = [] if config.text is None else read_texts(Path(config.text))
+    texts = texts_of(config.text)
     data = setup.load_data(config)
     check_judged(config, data.valid)
     store = training_store(setup, config.reference, config.output, config.cache)

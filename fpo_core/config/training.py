@@ -205,7 +205,9 @@ class MeasureConfig(Settings):
 
     val_pairs: int = setting(256, help="Validation pairs scored each time.", least=1)
     text: str | None = setting(
-        None, help="Texts to take perplexity on: .jsonl with `text`, or one text a line."
+        None,
+        help="Texts to take perplexity on: .jsonl with `text`, or one text a line; by default "
+        "some lines of ordinary English.",
     )
 
 

@@ -12,6 +12,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.data.batches import PAD_ID, Batch, bucket_width
 from fpo_core.data.batching import scoring_batches
 from fpo_core.errors import DataError
+from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
 from fpo_core.loss.scores import Scores
 
 
@@ -28,6 +29,11 @@ def read_texts(path: Path) -> list[str]:
     if path.suffix != ".jsonl":
         return lines
     return [_text(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def texts_of(path: str | None) -> list[str]:
+    """The texts of a file; without one, ordinary text that no preference is about."""
+    return list(ORDINARY_TEXTS) if path is None else read_texts(Path(path))
 
 
 def _text(path: Path, number: int, line: str) -> str:

@@ -47,3 +47,12 @@ def test_each_wait_is_told_with_how_much_of_it_is_done(
     ran = fpo("sae", "check", world[-1], "--model", model, "--data", data, "--backend", "torch")
     assert ran.code == 0, ran.err
     assert "texts: batch 1/" in ran.err
+
+
+def test_perplexity_of_ordinary_text_is_measured_without_being_asked_for(
+    fpo: Fpo, world: list[object], tmp_path: Path
+) -> None:
+    ran = fpo("train", *world, *RUN, "--iters", 1, "--output", tmp_path / "run", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["before"]["perplexity"] > 1
+    assert "; perplexity " in next(v for v in ran.json["verdict"] if v.startswith("Drifted?"))
