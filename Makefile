@@ -27,9 +27,9 @@ types: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(INSTALLED)
-	$(BIN)/python -m fpo_cli.docs cli > docs/cli.md
-	$(BIN)/python -m fpo_cli.docs api > docs/api.md
-	$(BIN)/python -m fpo_cli.docs stub > fpo/__init__.pyi
+	$(BIN)/python docs/generate.py cli > docs/cli.md
+	$(BIN)/python docs/generate.py api > docs/api.md
+	$(BIN)/python docs/generate.py stub > fpo/__init__.pyi
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

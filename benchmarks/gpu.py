@@ -48,26 +48,19 @@ def synchronised(step: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def weights_of(model: str) -> tuple[int, int]:
-    """Parameters in the linear layers of the blocks, and in the head."""
-    shape = MODELS[model][1]
-    width, inner = shape["hidden_size"], shape["intermediate_size"]
-    head = shape.get("head_dim", width // shape["num_attention_heads"])
-    heads = 2 * shape["num_attention_heads"] + 2 * shape["num_key_value_heads"]
-    block = width * (head * heads + 3 * inner)
-    return shape["num_hidden_layers"] * block, width * shape["vocab_size"]
-
-
 def work_of(model: str, batch: Batch, *, shared: bool) -> int:
     """FLOPs of a step's products with frozen weights: 4 per weight and token.
 
     `shared`: prompts run once and the head at scored tokens, else every sequence as a whole.
     """
-    blocks, head = weights_of(model)
+    shape = MODELS[model][1]
+    width, heads = shape["hidden_size"], shape["num_attention_heads"]
+    attention = shape.get("head_dim", width // heads) * 2 * (heads + shape["num_key_value_heads"])
+    blocks = shape["num_hidden_layers"] * width * (attention + 3 * shape["intermediate_size"])
     row = Row.of(batch)
     whole = int(batch.lengths.sum())
     tokens, scored = (len(row.tokens), len(row.scored.labels)) if shared else (whole, whole)
-    return 4 * (blocks * tokens + head * scored)
+    return 4 * (blocks * tokens + width * shape["vocab_size"] * scored)
 
 
 def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:

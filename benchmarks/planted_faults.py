@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.integrity.checks import CHECKS
 from benchmarks.record import ROOT, read_result, write_result
 
 CORE = [
@@ -41,6 +42,8 @@ class Fault:
     path: str
     right: str
     wrong: str
+    looked_for_by: tuple[str, ...] = ()
+    """Test files; by default those of the core's formulas, the backends', or both."""
 
     def plant(self, tree: Path) -> None:
         """Change the file; SystemExit where the code has moved on and this no longer fits."""
@@ -55,6 +58,8 @@ class Fault:
 
     def tests(self) -> list[str]:
         """The test files that look for it."""
+        if self.looked_for_by:
+            return [*self.looked_for_by]
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
@@ -185,7 +190,7 @@ FAULTS = [
     Fault(name, path, right, wrong)
     for path, changes in CHANGES.items()
     for name, right, wrong in changes
-]
+] + [Fault(*check) for check in CHECKS]
 
 
 def copy_tree(target: Path) -> None:
@@ -213,14 +218,16 @@ def run_tests(tree: Path, tests: list[str]) -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="plant the faults whose name contains this")
-    only = parser.parse_args().only
-    faults = [fault for fault in FAULTS if only is None or only in fault.name]
+    parser.add_argument("--only", help="plant the faults whose name or file contains this")
+    parser.add_argument("--checks", action="store_true", help="plant those in checks alone")
+    args = parser.parse_args()
+    only = args.only or ""
+    faults = [f for f in FAULTS if only in f.name + f.path and (f.looked_for_by or not args.checks)]
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
         tree.mkdir()
         copy_tree(tree)
-        broken = run_tests(tree, CORE + BACKENDS)
+        broken = run_tests(tree, sorted({test for fault in faults for test in fault.tests()}))
         if broken:
             raise SystemExit(f"{broken} fails without any fault: repair that first")
         rows = [{**asdict(fault), "caught_by": try_fault(tree, fault)} for fault in faults]

@@ -133,11 +133,13 @@ def list_saes(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     model: _Text = ...,
     num_layers: int = -1,
+    rows: int = 40,
 ) -> PublishedSaes:
-    """Published autoencoders that fit a model, the recommended one first.
+    """Published autoencoders that fit a model, the recommended one first, then by fitness.
 
-    Pass a source to `convert_sae`. Recommended is the deepest residual one that reads what the
-    trained blocks write.
+    Pass a source to `convert_sae`. Fit is what was trained on the model itself, on its residual
+    stream, deep, with about 16,384 features of which about 100 fire. Recommended is the fittest of
+    the residual stream that reads what the trained blocks write.
     """
 
 def convert_sae(
@@ -290,6 +292,7 @@ def preflight(
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
+    process_timeout: float = 120.0,
     allow_change: Sequence[_Text] | _Text | None = None,
     report_to: Sequence[_Text] | _Text | None = None,
     nonfinite_limit: int = 5,
@@ -372,6 +375,7 @@ def train(
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
+    process_timeout: float = 120.0,
     allow_change: Sequence[_Text] | _Text | None = None,
     report_to: Sequence[_Text] | _Text | None = None,
     nonfinite_limit: int = 5,
@@ -594,6 +598,7 @@ def doctor(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> Installation:
     """Which backends, devices and versions are here, and how to get what is missing.
@@ -610,6 +615,7 @@ def self_test(
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     self_test: bool = False,
+    clean: bool = False,
     cache: _Text | None = None,
 ) -> SelfTest:
     """Replay golden values, a gradient and three training steps on the device, in float32.

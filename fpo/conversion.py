@@ -74,26 +74,33 @@ class PublishedSaes(Result):
     """Published autoencoders that fit a model, the recommended one first."""
 
     trained_on: str
-    """The model that they were trained on."""
+    """The model that the recommended one, or the first, was trained on."""
     exact: bool
-    """Whether that is the model itself, rather than one of its shape."""
+    """Whether that is the model itself, rather than one of its family or shape."""
     saes: list["Published"]
+    """All of them, the fittest first."""
+    rows: int = 0
+    """How many of them the table shows; 0 is all."""
 
     def table(self) -> Table:
         """An autoencoder a row, an arrow before the recommended one."""
+        shown = self.saes[: self.rows] if self.rows else self.saes
+        hidden = len(self.saes) - len(shown)
         rows = [
             (
                 "→" if sae.recommended else " ",
                 str(sae.layer),
                 sae.site,
-                str(sae.width),
+                str(sae.width or "?"),
                 sae.l0,
-                f"{sae.encoder_bytes / 2**20:.0f} MiB",
+                "?" if sae.encoder_bytes is None else f"{sae.encoder_bytes / 2**20:.0f} MiB",
+                "" if sae.exact else sae.trained_on,
                 sae.source,
             )
-            for sae in self.saes
+            for sae in shown
         ]
-        return Table(("", "layer", "site", "d_sae", "L0", "encoder", "source"), rows)
+        names = ("", "layer", "site", "d_sae", "L0", "encoder", "another model's", "source")
+        return Table(names, rows, (f"{hidden} more, less fit",) if hidden else ())
 
     def to_mapping(self) -> dict[str, Any]:
         """The list as JSON values."""
@@ -147,10 +154,11 @@ def sae_info(config: SaeInfoConfig) -> SaeInfo:
 
 @workflow(SaeListConfig)
 def list_saes(config: SaeListConfig, sink: Sink) -> PublishedSaes:
-    """Published autoencoders that fit a model, the recommended one first.
+    """Published autoencoders that fit a model, the recommended one first, then by fitness.
 
-    Pass a source to `convert_sae`. Recommended is the deepest residual one that reads what the
-    trained blocks write.
+    Pass a source to `convert_sae`. Fit is what was trained on the model itself, on its residual
+    stream, deep, with about 16,384 features of which about 100 fire. Recommended is the fittest of
+    the residual stream that reads what the trained blocks write.
     """
     from fpo_convert import published
 
@@ -158,10 +166,10 @@ def list_saes(config: SaeListConfig, sink: Sink) -> PublishedSaes:
     if not listing.exact:
         warn(
             sink,
-            f"{config.model} has the shape of {listing.trained_on}, on which these were trained: "
-            "check how well one fits before training with it",
+            f"{config.model} is related to {listing.trained_on}, or has its shape, and that is "
+            "the model on whose activations this was trained: check how well it fits first",
         )
-    return PublishedSaes(listing.trained_on, listing.exact, listing.saes)
+    return PublishedSaes(listing.trained_on, listing.exact, listing.saes, config.rows)
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpo_core.io.atomic import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -70,8 +72,9 @@ def figure_of_run(log: Path, title: str = "") -> "Figure":
 
 
 def draw_curves(log: Path, out: Path, title: str = "") -> None:
-    """Write `figure_of_run` as a PNG."""
-    figure_of_run(log, title).savefig(out, dpi=130)
+    """Write `figure_of_run` as a PNG; a link under that name is replaced, not followed."""
+    with replacing(out) as temporary:
+        figure_of_run(log, title).savefig(temporary, format="png", dpi=130)
 
 
 def _draw(

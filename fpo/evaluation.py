@@ -12,7 +12,7 @@ from fpo.backends import build_policy
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.results import Result, Table
-from fpo.run_checks import announce
+from fpo.run_checks import announce, check_positions
 from fpo.store_location import evaluation_store
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
@@ -21,6 +21,7 @@ from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
+from fpo_core.sae.load import refuse_doubts
 from fpo_core.train import RunData
 
 Weights = dict[str, np.ndarray]
@@ -83,9 +84,12 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         config = dataclasses.replace(config, alpha=0.0)
     compared = _compared(config)
     setup = compared.reference
+    if config.strict:
+        refuse_doubts(setup.features)
     texts = texts_of(config.text)
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid
+    check_positions(setup.model, [split], config, sink)
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
     folder = evaluation_store(setup, config.reference, near, config.cache, split)
     # A whole model is loaded for its weights, and let go before the reference is.

@@ -17,6 +17,7 @@ from fpo_core.config.backends import BACKENDS
 from fpo_core.data.cache import cache_root
 from fpo_core.errors import BackendError
 from fpo_core.events import Sink, note
+from fpo_core.io.leftovers import leftovers, remove_leftovers
 from fpo_core.io.memory import physical_memory
 
 LIBRARIES = ("transformers", "datasets", "tokenizers", "safetensors", "numpy", "huggingface-hub")
@@ -56,6 +57,7 @@ class Installation(Result):
             *lines,
             f"backend auto chooses: {facts['auto'] or 'nothing, no backend is installed'}",
             f"cache: {cache['folder']}, {cache['bytes'] / 2**20:.1f} MiB",
+            *_leftover_lines(facts["leftovers"]),
             *(line for test in self.self_tests.values() for line in test.lines()),
         ]
 
@@ -90,9 +92,18 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
             "backends": backends,
             "auto": _auto(),
             "cache": {"folder": str(cache), "bytes": _size(cache) if cache.is_dir() else 0},
+            "leftovers": _leftovers(cache, remove=config.clean),
         },
         tests,
     )
+
+
+def _leftovers(cache: Path, *, remove: bool) -> dict[str, Any]:
+    """Temporaries of killed processes in the cache and the working folder, perhaps removed."""
+    look = remove_leftovers if remove else leftovers
+    found = [*look(cache, deep=True), *look(Path.cwd())]
+    paths = [str(leftover.path) for leftover in found]
+    return {"paths": paths, "bytes": sum(f.bytes for f in found), "removed": remove}
 
 
 def _auto() -> str | None:
@@ -100,6 +111,16 @@ def _auto() -> str | None:
         return select_backend(BackendConfig())
     except BackendError:
         return None
+
+
+def _leftover_lines(facts: dict[str, Any]) -> list[str]:
+    if not facts["paths"]:
+        return []
+    size = f"{facts['bytes'] / 2**20:.1f} MiB"
+    if facts["removed"]:
+        return [f"removed {size} that killed processes left"]
+    what = f"killed processes left {size}, which clean removes:"
+    return [what, *(f"  {path}" for path in facts["paths"])]
 
 
 def _backend(name: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink
 from fpo_core.io.hashing import sampled_sha256
+from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
 from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store, store_key
@@ -93,7 +94,11 @@ class ModelSetup:
 
     def load_data(self, config: DataConfig) -> PreferenceData:
         """Tokenised pairs."""
-        return load_data(config, self.tokenizer, self.config.seed)
+        data = load_data(config, self.tokenizer, self.config.seed)
+        bounds = Bounds.of(self.model, self.config)
+        for pairs in splits_of(data):
+            bounds.check_pairs(pairs, self.tokenizer)
+        return data
 
     def adapter_config(self, config: AdapterConfig) -> AdapterConfig:
         """What is trained: as configured, or shaped as the adapter that the model starts from."""

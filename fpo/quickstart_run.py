@@ -1,6 +1,5 @@
 """A first run: `train` on an example, measured and sampled before and after."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,16 @@ from fpo.backends import select_backend
 from fpo.example_inputs import Example, quickstart_world
 from fpo.quickstart_settings import quickstart_defaults
 from fpo.results import Result, Table
-from fpo.run_checks import ValidatedRun, check_folder, check_run
+from fpo.run_checks import ValidatedRun, check_run, writing_output
 from fpo.training import TrainingRun, train_validated
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Sampling
 from fpo_core.config import QuickstartConfig, TrainConfig
+from fpo_core.errors import ConfigError
 from fpo_core.evaluation.model_card import PICTURE
 from fpo_core.events import Sink
 from fpo_core.io.atomic import remove_folder
+from fpo_core.io.regular import read_json_object
 from fpo_core.train.paired_data import spread
 from fpo_core.train.run_folder import CONFIG_FILE, checkpoints_in
 
@@ -94,22 +95,22 @@ def quickstart(
     started = time.perf_counter()
     example = example or quickstart_world()
     select_backend(config)
-    check_folder(config.output)
     output = Path(config.output)
     settings = train_settings(config, example)
-    # A second quickstart begins anew, where training would refuse to overwrite a run.
-    _clear_earlier(output, settings)
-    example.convert(output)
-    checked = check_run(settings, sink)
-    run = train_validated(
-        checked,
-        sink,
-        stop,
-        samples=config.samples,
-        sampling=Sampling(example.tokens, 1.0, 1.0, config.seed, checked.setup.stop),
-        sample_batch=config.samples,
-        judge=example.judge,
-    )
+    with writing_output(config.output):
+        # A second quickstart begins anew, where training would refuse to overwrite a run.
+        _clear_earlier(output, settings)
+        example.convert(output)
+        checked = check_run(settings, sink)
+        run = train_validated(
+            checked,
+            sink,
+            stop,
+            samples=config.samples,
+            sampling=Sampling(example.tokens, 1.0, 1.0, config.seed, checked.setup.stop),
+            sample_batch=config.samples,
+            judge=example.judge,
+        )
     return QuickstartRun(
         run=run,
         backend=checked.setup.backend,
@@ -125,10 +126,10 @@ def _clear_earlier(output: Path, settings: TrainConfig) -> None:
     """Remove an earlier run of the example; checkpoints of the user's own data stay."""
     checkpoints = checkpoints_in(output).folder
     try:
-        before = json.loads((output / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_json_object(output / CONFIG_FILE, ConfigError)
+    except ConfigError:
         return
-    if before.get("data") == settings.data and checkpoints.exists():
+    if before.get("data") == settings.data and checkpoints.is_dir():
         remove_folder(checkpoints)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fpo.model_setup import FROZEN, ModelSetup, splits_of
 from fpo.results import Result, Table
-from fpo.run_checks import announce
+from fpo.run_checks import announce, check_positions
 from fpo.store_location import shared_store
 from fpo.workflow import workflow
 from fpo_core.backend.process_group import first_before_others
@@ -67,6 +67,7 @@ def reference(config: ReferenceRunConfig, sink: Sink) -> StoredReference:
         chosen = config.reference
         folder = shared_store(setup, config.cache) if chosen is None else Path(chosen)
         splits = splits_of(data)
+        check_positions(setup.model, splits, config, sink)
         missing = sum(map(len, missing_pairs(folder, setup.key, splits)))
     # A complete store needs no model: only the data was read.
     if missing:

@@ -1,27 +1,43 @@
 """What can be refused before a run loads weights or writes anything."""
 
+import contextlib
 import dataclasses
+import math
 import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpo.model_setup import ModelSetup
+import numpy as np
+
+from fpo.model_setup import ModelSetup, splits_of
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
+from fpo_core.backend.heartbeat import heartbeat
 from fpo_core.backend.optimizer_state import check_optimizer
-from fpo_core.backend.process_group import first_before_others
-from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.backend.process_group import (
+    ALONE,
+    Group,
+    check_same_settings,
+    first_before_others,
+    only_first,
+)
+from fpo_core.config import AdapterConfig, DataConfig, TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
-from fpo_core.errors import ConfigError
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.errors import ConfigError, DataError
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
-from fpo_core.models.folder import check_quantised
-from fpo_core.sae.load import check_constraint_trains
+from fpo_core.io.lock import locked
+from fpo_core.models.folder import ModelFolder, check_quantised
+from fpo_core.sae.load import check_constraint_trains, refuse_doubts
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
+from fpo_core.train.run_folder import check_output
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import check_judged
 
@@ -47,6 +63,7 @@ def check_run(
     With `finished_too`, a run with no step left may be resumed, to be measured.
     """
     setup = setup or ModelSetup(config)
+    check_same_settings(setup.group, config.to_mapping())
     with first_before_others(setup.group):
         return _validated(setup, config, sink, finished_too)
 
@@ -57,17 +74,21 @@ def _validated(
     # Cheap checks first: the tokenised data may take minutes.
     check_optimizer(config.optimizer, setup.backend)
     check_folder(config.output)
+    check_output(config)
     check_trackers(config)
     checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
     _check_start(config)
     config = _shaped(setup, config)
     select_blocks(setup.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, setup.model.quantisation is not None)
+    if config.strict:
+        refuse_doubts(setup.features)
     if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
             check_constraint_trains(hook, setup.model, config)
     texts = texts_of(config.text)
     data = setup.load_data(config)
+    check_positions(setup.model, splits_of(data), config, sink)
     check_judged(config, data.valid)
     store = training_store(setup, config.reference, config.output, config.cache)
     if checkpoint is not None:
@@ -96,6 +117,23 @@ def _check_checkpoint(
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
 
 
+def check_positions(
+    model: ModelFolder, splits: Sequence[TokenisedPairs], config: DataConfig, sink: Sink
+) -> None:
+    """Warn of pairs longer than the model's positions, with their number; DataError if `strict`."""
+    limit = model.positions
+    lengths = np.concatenate([split.lengths() for split in splits])
+    if limit is None or not (over := int((lengths > limit).sum())):
+        return
+    text = (
+        f"{over} of {len(lengths)} pairs are longer than the {limit} positions of {model.name}, up "
+        f"to {lengths.max()} tokens, where it computes what it never learnt: lower max_seq_length"
+    )
+    if config.strict:
+        raise DataError(text)
+    warn(sink, text)
+
+
 def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
     """Report what a workflow works on, once nothing is left that could be refused."""
     note(sink, f"{setup.backend}, {setup.model.name}")
@@ -105,6 +143,8 @@ def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
             "the model is quantised: its activations differ from those that the autoencoder was "
             "trained on, and so do its features",
         )
+    for doubt in () if setup.features is None else setup.features.doubts:
+        warn(sink, doubt)
     if setup.left_out:
         warn(
             sink,
@@ -123,6 +163,32 @@ def check_folder(output: str) -> None:
         raise ConfigError(f"output is {output}, but {nearest} is a file: expected a folder")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"output is {output}, but {nearest} cannot be written: choose another")
+
+
+@contextlib.contextmanager
+def writing_output(
+    output: str, group: Group = ALONE, process_timeout: float = math.inf
+) -> Iterator[None]:
+    """Hold the lock of an output folder, in the first process for all, and watch the others.
+
+    Raises LockedError where another run writes there, ConfigError where none can.
+    """
+    check_folder(output)
+    with contextlib.ExitStack() as stack:
+        only_first(group, lambda: stack.enter_context(locked(Path(output))))
+
+        def lost(rank: int) -> None:
+            print(
+                f"fpo, process {group.rank}: process {rank} gave no sign of life for "
+                f"{process_timeout:g} s (process_timeout): look at its machine, then go on from "
+                "the last checkpoint with resume",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(2)  # the main thread waits in a sum that nothing can end
+
+        stack.enter_context(heartbeat(group, Path(output), process_timeout, lost))
+        yield
 
 
 def _check_start(config: TrainConfig) -> None:

@@ -11,8 +11,8 @@ from fpo_core.config import DataConfig, ModelConfig, SaeCheckConfig, SaeConfig
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.sources import read_pairs
 from fpo_core.errors import SaeError
-from fpo_core.events import Sink, note
-from fpo_core.sae.explained_variance import Fit, check_texts, judge
+from fpo_core.events import Sink, note, warn
+from fpo_core.sae.explained_variance import Fit, check_texts, judge, memory_needed
 from fpo_core.sae.load import load_features
 
 _ROWS = {
@@ -68,6 +68,8 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     hook = None if config.hook is None else (config.hook,)
     features = load_features(SaeConfig(sae=(config.sae,), hook=hook), setup.model, setup.special)
     assert features is not None, "the autoencoder is set"
+    for doubt in features.doubts:
+        warn(sink, doubt)
     tap = features.single
     if not tap.sae.has_decoder:
         raise SaeError(
@@ -78,6 +80,8 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     raw_texts = raw_rows(pairs, setup.tokenizer, config.max_seq_length)
     chat_texts = chat_rows(pairs, setup.tokenizer, config.max_seq_length)
     # A bare model read at one hook: a policy would hold adapters and a head in vain.
+    needed = memory_needed(tap.sae, [*raw_texts, *(chat_texts or ())])
+    note(sink, f"the check takes up to {needed / 2**30:.1f} GiB besides the model")
     reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
     note(sink, f"{setup.backend}, {setup.model.name}: reading {len(pairs)} pairs at {tap.hook}")
     raw = check_texts(reader, features, raw_texts, sink)

@@ -32,7 +32,7 @@ def training_store(setup: ModelSetup, folder: str | None, output: str, cache: st
     """
     chosen = Path(output) / FOLDER if folder is None else Path(folder)
     if ReferenceStore.exists(chosen):
-        setup.key.check(ReferenceStore.open(chosen).key, chosen)
+        setup.key.check(ReferenceStore.key_of(chosen), chosen)
         return chosen
     shared = shared_store(setup, cache)
     return shared if folder is None and ReferenceStore.exists(shared) else chosen
@@ -48,7 +48,7 @@ def evaluation_store(
     """`folder`; by default one in folders `near` that holds the split; else the cache's."""
     if folder is not None:
         if ReferenceStore.exists(Path(folder)):
-            setup.key.check(ReferenceStore.open(Path(folder)).key, Path(folder))
+            setup.key.check(ReferenceStore.key_of(Path(folder)), Path(folder))
         return Path(folder)
     for place in near:
         if _holds(setup, place / FOLDER, split):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from fpo.curves import draw_curves, figure_of_run, read_log
 from fpo.launch import process_number
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
-from fpo.model_setup import splits_of
+from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
 from fpo.provenance import command_of, versions_of
 from fpo.publishing import check_account, push
 from fpo.results import Result, Table
-from fpo.run_checks import ValidatedRun, announce, check_run
+from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
 from fpo.trackers import open_trackers
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Policy
@@ -111,7 +111,9 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
             "dry_run is set, which trains nothing: call preflight, or leave dry_run out"
         )
     check_account(config.push_to_hub)
-    run = train_validated(check_run(config, sink), sink, stop)
+    setup = ModelSetup(config)
+    with writing_output(config.output, setup.group, config.process_timeout):
+        run = train_validated(check_run(config, sink, setup), sink, stop)
     if not process_number():
         push(run.output, config.push_to_hub, sink)
     return run

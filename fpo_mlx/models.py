@@ -1,6 +1,6 @@
 """Loading mlx-lm's models and finding their blocks."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,70 @@ from mlx import nn
 from mlx_lm import utils
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
-from fpo_core.models.folder import cannot_load, mlx_lm_settings
+from fpo_core.errors import FpoError, ModelError
+from fpo_core.models.attention import Attention, attention_of
+from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
+from fpo_core.models.layout import layout_of
+from fpo_mlx.attention import adopt
 
 
-def load_model(
-    folder: Path, config: ModelConfig, dtype: mx.Dtype
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a local folder and its configuration; the weights in `dtype`.
+@dataclass(frozen=True)
+class Loaded:
+    """A model of mlx-lm with what its configuration says."""
+
+    model: nn.Module
+    settings: dict[str, Any]
+    """config.json as mlx-lm reads it."""
+    attention: Attention | None
+    """The windows and rotations that it was given; None for a family of mlx-lm alone."""
+
+
+def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
+    """The model of a local folder, weights in `dtype`, with transformers' windows and rotations.
 
     Quantised weights keep the precision of their scales unless `dtype` is finer.
     """
     try:
         model, settings = utils.load_model(
-            folder, model_config=_top_level(folder), trust_remote_code=config.trust_remote_code
+            folder,
+            model_config=_top_level(folder),
+            get_model_classes=_model_classes,
+            trust_remote_code=config.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FpoError:
+        raise
+    except Exception as error:  # whatever the classes of a family make of a damaged folder
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:
         model.set_dtype(dtype)
-    return model, settings
+    attention = attention_of(folder, trust_remote_code=config.trust_remote_code)
+    if attention is not None:
+        adopt(find_blocks(model)[1], attention)
+    return Loaded(model, settings, attention)
+
+
+def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+    """mlx-lm's classes; GPT-2's also for checkpoints of the whole model.
+
+    The hub's gpt2 is the body alone, and mlx-lm knows no other; transformers saves
+    `transformer.h.0…`, whose prefix is dropped before mlx-lm sees the names.
+    """
+    model_class, args_class = utils._get_classes(config)
+    layout = layout_of(config.get("model_type", ""))
+    prefix = layout.peft.removesuffix(layout.stored[0])
+    if prefix in ("", layout.peft):
+        return model_class, args_class
+
+    class WholeModel(model_class):
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            return super().sanitize({n.removeprefix(prefix): w for n, w in weights.items()})
+
+    return WholeModel, args_class
 
 
 def _top_level(folder: Path) -> dict[str, Any]:
-    """Settings that mlx-lm looks for at the top level; none where config.json cannot be read."""
-    try:
-        return mlx_lm_settings(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    """Settings that mlx-lm looks for at the top level."""
+    return mlx_lm_settings(ModelFolder(folder, "").settings)
 
 
 def find_blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -43,7 +43,8 @@ class MlxPolicy(BasePolicy):
     def _build(self, setup: Setup) -> Iterable[PackedStep]:
         # Full training casts its float32 weights inside the step.
         precision = mx.float32 if setup.full else self.dtype
-        self.model, self._settings = load_model(setup.folder, setup.model, precision)
+        loaded = load_model(setup.folder, setup.model, precision)
+        self.model, self._settings = loaded.model, loaded.settings
         self.seed(setup.model.seed)
         path, stack = find_blocks(self.model)
         width = hidden_size(stack[0])
@@ -58,7 +59,7 @@ class MlxPolicy(BasePolicy):
             # Before taps and checkpoints, which wrap whatever a module calls by then. Where a
             # block's attention is unknown the packed step fails when it is tried, and says so.
             with contextlib.suppress(SaeError):
-                pack_attention(stack)
+                pack_attention(stack, loaded.attention and loaded.attention.windows)
             mlps = FusedMlps(self.model, width)
         self._taps = tap_and_checkpoint(stack, setup.hooks, setup.grad_checkpoint)
         self._cut = ColumnCut(body_of(self.model, path))

@@ -9,6 +9,7 @@ from mlx import nn
 
 from fpo_core.adapters.lora import (
     check_shapes,
+    frozen_mixture,
     initial_weights,
     matrices_of,
     select_blocks,
@@ -28,6 +29,8 @@ Places = dict[str, tuple[nn.Module, str]]
 
 class Trainable:
     """Trained weights by canonical name, kept in float32; LoRA matrices are transposed in MLX."""
+
+    frozen: str | None = None
 
     def __init__(self, places: Places, *, is_lora: bool, compute: mx.Dtype) -> None:
         self._places, self.is_lora, self._compute = places, is_lora, compute
@@ -115,6 +118,7 @@ def select_trainable(
             module.unfreeze()
         return Trainable(_leaves(model), is_lora=False, compute=compute)
     targets = select_targets(lora.linear_modules(stack[blocks[0]]), config.target_modules)
+    frozen = frozen_mixture((path for path, _ in stack[blocks[0]].named_modules()), targets)
     lora.add_lora(model, len(blocks), targets, config)
     layers = {
         f"{i}.{target}": modules[target]
@@ -128,6 +132,7 @@ def select_trainable(
         for matrix in matrices_of(config.fine_tune_type)
     }
     trainable = Trainable(places, is_lora=True, compute=compute)
+    trainable.frozen = frozen
     start = initial_weights(trainable.shapes(), seed, lambda place: lora.base_weight(layers[place]))
     trainable.load(start)
     return trainable

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from fpo_core.config import ModelConfig
+from fpo_core.models.bounds import Bounds
+from fpo_core.models.folder import ModelFolder
 from fpo_core.sae.hook import Hook
 from fpo_torch import device as devices
 from fpo_torch import ops
@@ -25,11 +27,13 @@ class TorchReader:
         self._device = devices.select_device(config)
         model = load_model(folder, config, devices.select_dtype(config, self._device))
         self._model = model.to(self._device).eval()  # pyright: ignore[reportArgumentType]
+        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), config)
         self._tap = Tap(find_blocks(model)[1][hook.layer], hook.site)
 
     @torch.no_grad()
     def read(self, tokens: np.ndarray) -> Tensor:
         """See `fpo_core.sae.explained_variance.ActivationReader`."""
+        self._bounds.check_tokens(tokens)
         ids = torch.from_numpy(tokens).long().to(self._device)
         _, value = self._tap.capture(
             # Of the logits, which nobody reads, one column.

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
+from fpo_core.errors import FpoError, ModelError
 from fpo_core.models.folder import cannot_load
 from fpo_core.models.layout import layout_of
 
@@ -19,15 +19,26 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         _switch_dropout_off(settings)
         _check_quantisation(folder, settings)
-        return AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=settings,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except FpoError:
+        raise
+    except Exception as error:  # whatever the classes of a family make of a damaged folder
         raise cannot_load("transformers", folder, error) from None
+    model, report = loaded
+    # transformers fills these at random, with a warning that nobody reads.
+    if report["missing_keys"]:
+        raise ModelError(
+            f"the model in {folder} lacks the weight {min(report['missing_keys'])!r}: download or "
+            "save the model again"
+        )
+    return model
 
 
 def _check_quantisation(folder: Path, settings: Any) -> None:

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from fpo_core.adapters.lora import check_shapes, initial_weights, select_blocks, select_targets
+from fpo_core.adapters.lora import (
+    check_shapes,
+    frozen_mixture,
+    initial_weights,
+    select_blocks,
+    select_targets,
+)
 from fpo_core.config import AdapterConfig
 from fpo_core.models.folder import check_quantised
 from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
@@ -19,6 +25,8 @@ Weights = dict[str, Tensor]
 
 class Trainable:
     """See `fpo_core.backend.parts.Trainable`."""
+
+    frozen: str | None = None
 
     def __init__(self, parameters: dict[str, nn.Parameter], *, adapters: bool) -> None:
         self.parameters, self.adapters = parameters, adapters
@@ -79,9 +87,11 @@ def select_trainable(
         chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
         return model, Trainable(chosen, adapters=False)
     targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
+    frozen = frozen_mixture((name for name, _ in stack[blocks[0]].named_modules()), targets)
     places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
     adapted = add_lora(model, places, config)
     trainable = Trainable(dict(lora_weights(adapted)), adapters=True)
+    trainable.frozen = frozen
 
     def base(place: str) -> np.ndarray:
         block, target = place.split(".", 1)

@@ -1,5 +1,19 @@
-"""`python -m fpo_cli`."""
+"""`python -m fpo_cli`, and where the script `fpo` starts."""
 
-from fpo_cli.main import main
+import sys
+from typing import NoReturn
 
-main()
+
+def start() -> NoReturn:
+    """The command line; Ctrl-C is an interruption while its modules are loaded too."""
+    try:
+        from fpo_cli.main import main
+
+        main()
+    except KeyboardInterrupt:
+        print("fpo: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    start()

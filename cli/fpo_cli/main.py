@@ -28,6 +28,7 @@ from fpo_cli.console.options import normalised
 from fpo_core import __version__
 from fpo_core.config.spellings import advice
 from fpo_core.errors import FpoError
+from fpo_core.io.foreign_text import one_line
 
 app = typer.Typer(
     name="fpo",
@@ -104,7 +105,7 @@ def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:
 
 def _fail(message: str, code: int = 2) -> NoReturn:
     who = f"fpo, process {process_number()}" if process_number() else "fpo"
-    print(f"{who}: " + " ".join(message.split()), file=sys.stderr)
+    print(f"{who}: " + one_line(message), file=sys.stderr)
     sys.exit(code)
 
 

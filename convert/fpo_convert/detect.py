@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from fpo_convert import releases
 from fpo_convert.formats.registry import FORMATS
 from fpo_convert.hub import Address, download, parse_address
-from fpo_convert.releases import Release, find_release
+from fpo_convert.releases import Release
 from fpo_convert.source_formula import Options, Source
 from fpo_core.errors import SaeError
 from fpo_core.sae.hook import Hook
@@ -27,23 +28,31 @@ def read_source(source: str, format: str | None, options: Options) -> tuple[Sour
     if path.exists():
         options = dataclasses.replace(options, location=str(path.resolve()))
         return _read(path, format, options), {"location": path.name}
-    if _looks_local(source):
-        raise SaeError(f"{source} is not there: give a folder or file that exists")
-    release = find_release(source) if ":" not in source and "@" not in source else None
-    if release is not None:
-        address = parse_address(f"{release.repo}:{release.path}")
-        options = _with_release(options, release)
-        return _from_hub(address, format or release.format, options, {"release": source})
-    return _from_hub(parse_address(source), format, options, {})
+    if (release := releases.by_name(source)) is not None:
+        return _from_hub(parse_address(release.address), format, options, {"release": source})
+    if _looks_local(source) or releases.is_release(source.partition("/")[0]):
+        raise SaeError(
+            f"{source} is not there{_meant(source)}: give a folder, file or name that is"
+        )
+    try:
+        return _from_hub(parse_address(source), format, options, {})
+    except SaeError as error:
+        if not (meant := _meant(source)):
+            raise
+        raise SaeError(f"{error}{meant}") from None
 
 
 def _from_hub(
     address: Address, format: str | None, options: Options, origin: dict[str, Any]
 ) -> tuple[Source, dict[str, Any]]:
+    """What is at a place on the hub, with what the table of releases knows of that place."""
+    release = releases.at_address(address.repo, address.path)
+    format = format or (_format_of(release) if release else None)
     local, revision = download(address)
     location = f"{address.repo}/{address.path}".rstrip("/")
-    source = _read(local, format, dataclasses.replace(options, location=location))
-    return source, origin | {"location": location, "revision": revision}
+    options = dataclasses.replace(options, location=location)
+    options = _with_release(options, release) if release else options
+    return _read(local, format, options), origin | {"location": location, "revision": revision}
 
 
 def _with_release(options: Options, release: Release) -> Options:
@@ -51,10 +60,26 @@ def _with_release(options: Options, release: Release) -> Options:
     return dataclasses.replace(
         options,
         norm_factor=factor,
-        release=release.name,
         overrides=release.overrides,
         neuronpedia_id=release.neuronpedia_id,
     )
+
+
+def _format_of(release: Release) -> str:
+    """The format that the table says. Raises SaeError where there is no reader for it."""
+    for name, known in FORMATS.items():
+        if release.loader in known.loaders:
+            return name
+    raise SaeError(
+        f"{release.name} is in the format {release.loader}, for which there is no reader (temporal "
+        "ones encode whole sequences), expected "
+        f"one of {', '.join(FORMATS)}: use another release"
+    )
+
+
+def _meant(source: str) -> str:
+    names = releases.suggestions(source)
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
 
 
 def _read(path: Path, format: str | None, options: Options) -> Source:

@@ -66,6 +66,7 @@ def sae_lens_cfg(sae: Sae) -> dict[str, Any]:
         "neuronpedia_id": sae.neuronpedia_id or None,
         "fpo_untrained_tokens": list(sae.untrained_tokens),
         "fpo_centred": sae.centred,
+        "fpo_without_value_bias": sae.without_value_bias,
     }
     cfg: dict[str, Any] = {
         "architecture": _ARCHITECTURES.get(sae.architecture, sae.architecture),

@@ -32,6 +32,7 @@ def canonical_meta(source: Source, origin: Mapping[str, object]) -> SaeMeta:
         untrained_tokens=source.untrained_tokens,
         folded=folded(source),
         centred=source.centred or source.already_centred,
+        without_value_bias=source.without_value_bias,
         neuronpedia_id=source.neuronpedia_id,
         source=origin,
     )

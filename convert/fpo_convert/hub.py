@@ -9,7 +9,8 @@ from fpo_core.errors import SaeError
 from fpo_core.io.hub import advice
 
 _FILES = tuple(dict.fromkeys(name for format in FORMATS.values() for name in format.files))
-_CONFIGURATIONS = ("config.json", "cfg.json")
+_SIBLINGS = tuple(name for name in _FILES if name.endswith((".json", ".yaml")))
+_WEIGHTS = (".pt", ".pth", ".npz", ".safetensors")
 _ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?::([^@]*))?(?:@([\w./-]+))?")
 
 
@@ -71,8 +72,13 @@ def download(address: Address) -> tuple[Path, str]:
 
 
 def _patterns(path: str) -> list[str]:
-    if Path(path).suffix in (".pt", ".npz", ".safetensors"):
-        parent = path.rpartition("/")[0]
-        return [path, *(f"{parent}/{name}" if parent else name for name in _CONFIGURATIONS)]
-    # Llama Scope and Qwen Scope folders are named with dots too, so a folder is the default.
-    return [f"{path}/{name}" if path else name for name in _FILES]
+    """The files of a folder and, where the name is one of a file, it and its configuration too.
+
+    Both, since folders are named with dots too, and even end in .pt.
+    """
+    folder = [f"{path}/{name}" if path else name for name in _FILES if "{" not in name]
+    if Path(path).suffix not in _WEIGHTS:
+        return folder
+    parent, stem = path.rpartition("/")[0], Path(path).stem
+    siblings = [name.format(stem=stem) for name in _SIBLINGS]
+    return [path, *(f"{parent}/{name}" if parent else name for name in siblings), *folder]

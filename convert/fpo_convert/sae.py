@@ -15,9 +15,10 @@ from fpo_convert.source_formula import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
 from fpo_core.io.hashing import file_sha256
+from fpo_core.io.ownership import check_foreign, check_inputs
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.metadata import SaeMeta, parse_meta
-from fpo_core.sae.sae import check_payload, load_sae
+from fpo_core.sae.sae import check_payload, is_sae_file, load_sae
 from fpo_core.sae.writer import write_sae
 
 _COPIED = ("architecture", "input_transform", "d_in", "d_sae", "k", "model_name", "payload_sha256")
@@ -88,6 +89,8 @@ def convert_sae(
         raise SaeError(
             f"{path} is a folder, expected a file name such as {path}/sae.safetensors: give one"
         )
+    check_inputs([path], {"source": str(source)}, "out")
+    check_foreign([path], is_sae_file, "out")
     # Numbers that are not finite are refused when written: NumPy need not warn of them before.
     with np.errstate(all="ignore"):
         meta, comparison = _write(

@@ -35,7 +35,6 @@ class Options:
     hook: str | None = None
     model_name: str | None = None
     location: str = ""
-    release: str = ""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     neuronpedia_id: str = ""
     untrained_tokens: Sequence[str] | None = None
@@ -56,7 +55,8 @@ class Source:
 
     T centres if `centred`, then multiplies by `scale`, whitens, or applies `transform`. n is the
     norm of each decoder row if `rescale_by_decoder`, else 1; the decoder's rows are then divided
-    by it. `already_centred` says that centring is in the weights. `has_decoder` is false for
+    by it. `already_centred` says that centring is in the weights, `without_value_bias`
+    that x is TransformerLens's z. `has_decoder` is false for
     transcoders, whose decoder writes to another place than the hook. Tensors are SAELens's: W_enc
     (d_in, d_sae), W_dec (d_sae, d_in) and vectors.
     """
@@ -74,6 +74,7 @@ class Source:
     rescale_by_decoder: bool = False
     centred: bool = False
     already_centred: bool = False
+    without_value_bias: bool = False
     threshold_factor: float = 1.0
     threshold_log: bool = False
     decoder_factor: np.ndarray | None = None
@@ -142,8 +143,9 @@ class Format:
     """A published format: how a checkpoint is recognised, what it consists of, how it is read.
 
     `files` are all that `read` may open, relative to the checkpoint's folder: what is downloaded.
-    Formats whose file has any name leave it empty. `loaders` are the names that sae-lens's table of
-    releases gives to the format. `read` raises SaeError for what it cannot represent.
+    A file of any name is left out, and {stem} stands for its name in that of another. `loaders` are
+    the names that sae-lens's table of releases gives to the format. `read` raises SaeError for what
+    it cannot represent.
     """
 
     name: str

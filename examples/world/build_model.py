@@ -13,18 +13,17 @@ import time
 from pathlib import Path
 
 import torch
+from pair_rows import UNRELATED_SEED, make_unrelated_rows
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from unrelated_texts import make_unrelated
 
 from fpo.world import (
-    UNRELATED_SEED,
     assets,
     make_prompt,
     make_reply,
-    make_unrelated_rows,
     random_traits,
     score,
 )
-from fpo.world.unrelated import make_unrelated
 
 HELD_OUT = {row["text"] for row in make_unrelated_rows(100, UNRELATED_SEED)}
 UNRELATED_SHARE = 0.25

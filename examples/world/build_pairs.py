@@ -11,19 +11,21 @@ from pathlib import Path
 
 import torch
 from build_model import collate, encode_chat, token_loss
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from fpo.world import (
-    ATTRIBUTES,
+from pair_rows import (
     PAIRS_ATTRIBUTE,
     PAIRS_SEED,
     UNRELATED_SEED,
-    assets,
+    Likelihood,
     dump_jsonl,
     make_splits,
     make_unrelated_rows,
 )
-from fpo.world.pairs import Likelihood
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fpo.world import (
+    ATTRIBUTES,
+    assets,
+)
 
 
 def model_likelihood(path: Path) -> Likelihood:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+from unrelated_texts import make_unrelated
 
 from fpo.world import make_prompt, make_reply, random_traits, world_path
-from fpo.world.unrelated import make_unrelated
 
 BOS, EOS, PAD, END = "<|bos|>", "<|eos|>", "<|pad|>", "<|end|>"
 ROLES = ("system", "user", "assistant")

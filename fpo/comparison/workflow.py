@@ -10,16 +10,17 @@ from fpo.backends import select_backend
 from fpo.comparison import tables
 from fpo.comparison.curves import figure_of_runs
 from fpo.comparison.plan import COMPARISONS, Planned, plan
-from fpo.comparison.runs import Comparison, RunResult, run_folder
+from fpo.comparison.runs import START_FILE, Comparison, RunResult, run_folder
 from fpo.example_inputs import Example, quickstart_world
 from fpo.results import Result, Table
-from fpo.run_checks import check_folder
+from fpo.run_checks import writing_output
 from fpo.workflow import Stop, workflow
 from fpo_core.config import BackendConfig, CompareConfig, TrainConfig
 from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink
-from fpo_core.io.atomic import write_atomically, write_json
+from fpo_core.io.atomic import replacing, write_atomically, write_json
+from fpo_core.io.ownership import check_foreign
 from fpo_core.train.run_folder import LOG_FILE
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ def compare(
     """
     began = time.perf_counter()
     select_backend(BackendConfig(backend=config.backend))
-    check_folder(config.output)
     output = Path(config.output)
+    tables_of = [output / f"compare.{ending}" for ending in ("json", "md", "csv", "png")]
+    check_foreign(tables_of, lambda _: (output / START_FILE).is_file())
     if config.settings is not None:
         example, source = None, config.settings
         shared = read_yaml(Path(source))
@@ -89,11 +91,12 @@ def compare(
         source, shared = str(example.settings), example.training(output)
         config = replace(config, grid=_over(config, example.grid))
     runs = plan(config, _of_training(shared, source) | _computing(config), source)
-    if example is not None:
-        example.convert(output)
-    comparison = Comparison(config, runs, example and example.judge, sink, stop)
-    start, results = comparison.results()
-    return _written(output, runs, start, results, time.perf_counter() - began)
+    with writing_output(config.output):
+        if example is not None:
+            example.convert(output)
+        comparison = Comparison(config, runs, example and example.judge, sink, stop)
+        start, results = comparison.results()
+        return _written(output, runs, start, results, time.perf_counter() - began)
 
 
 def _of_training(settings: dict[str, Any], source: str) -> dict[str, Any]:
@@ -156,7 +159,8 @@ def _written(
     markdown, csv = tables.markdown(compared.rows, start), tables.as_csv(compared.rows)
     for name, content in (("compare.md", markdown), ("compare.csv", csv)):
         write_atomically(folder / name, lambda path, content=content: _write(path, content))
-    compared.plot().savefig(folder / "compare.png", dpi=130)
+    with replacing(folder / "compare.png") as temporary:
+        compared.plot().savefig(temporary, format="png", dpi=130)
     return compared
 
 

@@ -5,8 +5,8 @@ the standard library alone.
 
 - `assets()` gives the paths of the shipped files.
 - `score(prompt, completion)` judges a reply; `.preferred` is what the shipped pairs prefer.
-- `make_pairs(attribute, n, seed)` makes pairs for any of `ATTRIBUTES`; `make_splits` makes a
-  training and a validation split with no prompt in common; `dump_jsonl` writes them.
+- `make_prompt` and `make_reply` write by the world's grammar. examples/world has what builds the
+  shipped files from them, and pairs for any of `ATTRIBUTES`.
 """
 
 from dataclasses import dataclass
@@ -14,32 +14,19 @@ from pathlib import Path
 
 from fpo.world.grammar import ATTRIBUTES, Traits, make_prompt, make_reply, random_traits
 from fpo.world.oracle import OracleScore, score
-from fpo.world.pairs import dump_jsonl, make_pairs, make_splits, make_unrelated_rows
 
 __all__ = [
     "ATTRIBUTES",
-    "PAIRS_ATTRIBUTE",
-    "PAIRS_SEED",
-    "UNRELATED_SEED",
     "Assets",
     "OracleScore",
     "Traits",
     "assets",
-    "dump_jsonl",
-    "make_pairs",
     "make_prompt",
     "make_reply",
-    "make_splits",
-    "make_unrelated_rows",
     "random_traits",
     "score",
     "world_path",
 ]
-
-# The shipped pairs are make_splits(PAIRS_ATTRIBUTE, PAIRS_SEED) at the shipped model's likelihood.
-PAIRS_ATTRIBUTE = "politeness"
-PAIRS_SEED = 20
-UNRELATED_SEED = 40
 
 
 @dataclass(frozen=True)

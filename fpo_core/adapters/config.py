@@ -1,6 +1,5 @@
 """Reading adapter_config.json of PEFT or mlx-lm; settings that only one of them has are refused."""
 
-import json
 import math
 import re
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any
 
 from fpo_core.adapters.writer import CONFIG_FILE
 from fpo_core.errors import ModelError
+from fpo_core.io.regular import read_json_object
 
 _REFUSED = {
     "modules_to_save": "whole modules in the adapter",
@@ -52,7 +52,7 @@ class AdapterSettings:
 def read_settings(folder: Path) -> AdapterSettings:
     """Settings from adapter_config.json; raises ModelError naming what cannot be expressed."""
     path = folder / CONFIG_FILE
-    config = _read(path)
+    config = read_config(folder)
     if "lora_parameters" not in config and "peft_type" not in config:
         raise ModelError(
             f"{path} describes neither a PEFT nor an mlx-lm adapter: give the folder of a LoRA or "
@@ -63,23 +63,19 @@ def read_settings(folder: Path) -> AdapterSettings:
         settings = read(path, config)
         if settings.rank < 1 or not 0 < settings.scale < math.inf:
             raise ValueError(f"rank {settings.rank}, scale {settings.scale}")
-    except (KeyError, TypeError, ValueError, re.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         raise ModelError(
             f"{path} is damaged ({error!r}): give the folder of a LoRA or DoRA adapter"
         ) from None
     return settings
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelError(f"{path.parent} holds no {CONFIG_FILE}: give the folder of an adapter")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}): the adapter is damaged") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is no JSON object: the adapter is damaged")
-    return config
+def read_config(folder: Path) -> dict[str, Any]:
+    """The values of adapter_config.json. Raises ModelError where it is absent or no object."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise ModelError(f"{folder} holds no {CONFIG_FILE}: give the folder of an adapter")
+    return read_json_object(path, lambda text: ModelError(f"{text}: the adapter is damaged"))
 
 
 def _from_mlx(path: Path, config: dict[str, Any]) -> AdapterSettings:

@@ -6,7 +6,7 @@ Canonical names are `<block>.<module>.lora_A` of shape (rank, in) and `.lora_B` 
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 
 MAGNITUDE = "lora_magnitude_vector"
+_EXPERTS = {"experts", "switch_mlp"}
+_MIXTURE = {"gate", "router", *_EXPERTS}
+"""Names of the parts of a mixture of experts in transformers' models and mlx-lm's."""
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,15 @@ def select_blocks(count: int, num_layers: int) -> list[int]:
 
 
 def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[str]:
-    """The linear layers of a block that get adapters: all, or those whose name ends in a target.
+    """The linear layers of a block that get adapters: all but those of mixtures of experts (routers
+    and single experts), or those whose name ends in a target.
 
     Raises ModelError for a target that matches none.
     """
     if targets is None:
-        return linear
+        # transformers stores routers as bare parameters, and both libraries all experts in one
+        # array: neither is a linear layer that PEFT and mlx-lm alike could adapt.
+        return [name for name in linear if not _MIXTURE & set(name.split("."))]
     for target in targets:
         if not any(("." + name).endswith("." + target) for name in linear):
             raise ModelError(
@@ -139,6 +145,22 @@ def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[s
             )
     ends = tuple("." + target for target in targets)
     return [name for name in linear if ("." + name).endswith(ends)]
+
+
+def frozen_mixture(modules: Iterable[str], targets: Sequence[str]) -> str | None:
+    """What of a mixture of experts adapters on `targets` leave frozen; None in a dense block.
+
+    `modules` are the paths of a block's modules.
+    """
+    if not any(_EXPERTS & set(path.split(".")) for path in modules):
+        return None
+    routed = any(_MIXTURE & set(target.split(".")) for target in targets)
+    router = "" if routed else " and routers"
+    names = ", ".join(sorted(target.rpartition(".")[2] for target in targets))
+    return (
+        f"the model is a mixture of experts: adapters are on {names}, its experts{router} stay "
+        "frozen"
+    )
 
 
 def initial_weights(

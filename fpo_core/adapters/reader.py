@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fpo_core.adapters.config import AdapterSettings, read_settings
+from fpo_core.adapters.config import AdapterSettings, read_config, read_settings
+from fpo_core.adapters.integrity import check_hashes
 from fpo_core.adapters.lora import MAGNITUDE, Adapter, fit
 from fpo_core.adapters.writer import CONFIG_FILE, MLX_FILE, MLX_MATRICES, PEFT_FILE
 from fpo_core.errors import ModelError
@@ -44,6 +45,7 @@ def read_adapter(folder: Path, layers: int | None = None) -> AdapterSource:
     """As `load_adapter`, with what the folder states about the model."""
     settings = read_settings(folder)
     file = _weight_file(folder)
+    check_hashes(folder, read_config(folder), file.name)
     path, modules = _modules(file)
     ranks = {matrices["lora_A"].shape[0] for matrices in modules.values()}
     if not settings.ranks_vary and ranks != {settings.rank}:
@@ -96,7 +98,7 @@ def _modules(path: Path) -> tuple[str, dict[str, Arrays]]:
             )
         paths.add(match["path"])
         name = match["peft"] or next(k for k, v in MLX_MATRICES.items() if v == match["mlx"])
-        value = file.rows(key)
+        value = _finite(path, key, file.rows(key))
         oriented = value if match["peft"] else value.T  # mlx-lm stores both matrices transposed
         modules[match["place"]][name] = np.ascontiguousarray(oriented, np.float32)
     if len(paths) != 1:
@@ -106,6 +108,15 @@ def _modules(path: Path) -> tuple[str, dict[str, Arrays]]:
         )
     _check_complete(path, modules)
     return paths.pop(), modules
+
+
+def _finite(path: Path, key: str, value: np.ndarray) -> np.ndarray:
+    if np.isfinite(value).all():
+        return value
+    raise ModelError(
+        f"{path} holds a number in {key!r} that is not finite: take an adapter from before its run "
+        "diverged"
+    )
 
 
 def _damaged(text: str) -> ModelError:

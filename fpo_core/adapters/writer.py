@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from fpo_core.adapters.integrity import with_hashes
 from fpo_core.adapters.lora import Adapter
-from fpo_core.io.atomic import write_atomically, write_json
+from fpo_core.io.atomic import replacing, write_json
+from fpo_core.io.writer import FileHash, write_arrays
 from fpo_core.models.layout import Layout
 
 CONFIG_FILE = "adapter_config.json"
@@ -29,21 +30,24 @@ def save_adapter(
 ) -> None:
     """Write an adapter folder for PEFT, mlx-lm or both."""
     config: dict[str, Any] = {}
+    files: dict[str, FileHash] = {}
     if to != "mlx":
         tensors = {
             _peft_key(name, layout): np.ascontiguousarray(weight)
             for name, weight in adapter.weights.items()
         }
-        write_atomically(folder / PEFT_FILE, lambda p: save_file(tensors, p, {"format": "pt"}))
+        with replacing(folder / PEFT_FILE) as temporary:
+            files[PEFT_FILE] = write_arrays(temporary, tensors)
         config |= _peft_config(adapter, base_model, layout)
     if to != "peft":
         transposed = {
             _mlx_key(name, layout): np.ascontiguousarray(weight.T)
             for name, weight in adapter.weights.items()
         }
-        write_atomically(folder / MLX_FILE, lambda p: save_file(transposed, p, {"format": "mlx"}))
+        with replacing(folder / MLX_FILE) as temporary:
+            files[MLX_FILE] = write_arrays(temporary, transposed, "mlx")
         config |= _mlx_config(adapter, base_model)
-    write_json(folder / CONFIG_FILE, config)
+    write_json(folder / CONFIG_FILE, with_hashes(config, files))
 
 
 def _peft_key(name: str, layout: Layout) -> str:

@@ -29,6 +29,8 @@ from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.objectives import objective_losses
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.scores import Scores
+from fpo_core.models.bounds import Bounds
+from fpo_core.models.folder import ModelFolder
 from fpo_core.sae.taps import Features, capture_all
 
 Loss = Callable[[], tuple[Array, Scores]]
@@ -72,7 +74,9 @@ class BasePolicy(ABC):
         self._packed: BasePackedStep | None = None
         self._reference: Any = None
         self._optimizer: Any = None
-        self._choose_step(self._build(setup))
+        steps = self._build(setup)
+        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
+        self._choose_step(steps)
 
     @abstractmethod
     def _build(self, setup: Setup) -> Iterable[BasePackedStep]:
@@ -120,7 +124,10 @@ class BasePolicy(ABC):
     def _describe(self, backend: str, **facts: Any) -> PolicyInfo:
         names = {"device": str(self.device), "dtype": str(self.dtype).rpartition(".")[2]}
         count = sum(map(math.prod, self._trainable.shapes().values()))
-        return PolicyInfo(backend=backend, trained_parameters=count, **names, **facts)
+        frozen = self._trainable.frozen
+        return PolicyInfo(
+            backend=backend, trained_parameters=count, frozen=frozen, **names, **facts
+        )
 
     def _choose_step(self, steps: Iterable[BasePackedStep]) -> None:
         """Use the first packed step that scores as the plain path does; else note why none does."""
@@ -152,6 +159,7 @@ class BasePolicy(ABC):
         entropy: bool = False,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
         with self._inference(), self._stepping():
             scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
             return self._to_numpy(scores)
@@ -160,6 +168,7 @@ class BasePolicy(ABC):
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
 
         def loss() -> tuple[Array, Scores]:
             scores = self._scores(batch, reference, objective, differentiate=True)
@@ -275,6 +284,7 @@ class BasePolicy(ABC):
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """See `fpo_core.backend.policy.Policy`."""
+        self._bounds.check_tokens(tokens)
         with self._inference():
             return self._logits(tokens)
 
@@ -282,7 +292,9 @@ class BasePolicy(ABC):
         self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None = None
     ) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Policy`."""
+        room = self._bounds.room(prompts, sampling.max_tokens)
         with self._inference():
+            sampling = dataclasses.replace(sampling, max_tokens=room)
             return self._generate(prompts, sampling, on_tokens)
 
     def seed(self, number: int) -> None:

@@ -77,6 +77,9 @@ class Devices(Protocol):
 class Trainable(Protocol):
     """The trained weights of a model, kept in float32."""
 
+    frozen: str | None
+    """What of the model adapters leave frozen that a user may expect them on."""
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The weights' canonical shapes."""
         ...

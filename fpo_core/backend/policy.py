@@ -28,6 +28,8 @@ class PolicyInfo:
     trained_parameters: int
     fallback: str | None = None
     """Why the plain path is used where the fast step was asked for."""
+    frozen: str | None = None
+    """What adapters leave frozen that a user may expect them on."""
 
 
 @dataclass(frozen=True)

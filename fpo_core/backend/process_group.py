@@ -6,8 +6,10 @@ first one writes.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array
 from fpo_core.data.token_store import Int64s
-from fpo_core.errors import FpoError, LostProcessError, TrainingError
+from fpo_core.errors import ConfigError, FpoError, LostProcessError, TrainingError
 from fpo_core.loss.scores import Scores
 
 
@@ -105,6 +107,31 @@ def only_first(group: Group, work: Callable[[], object]) -> None:
         raise failure
     if failed:
         raise TrainingError("the first process of this run could not write, and says why")
+
+
+def check_same_settings(group: Group, settings: Mapping[str, Any]) -> None:
+    """Raise ConfigError, in every process, where one was started with other settings.
+
+    Ranks that differ in a seed or a learning rate would train on to a result that is nobody's.
+    """
+    if group.size == 1:
+        return
+    names = sorted(settings)
+    # Sums are of float32, which holds whole numbers up to 2^24 exactly: three bytes of a hash.
+    own = np.array([_three_bytes(settings[name]) for name in names], np.float32)
+    of_first = group.sum(own if not group.rank else np.zeros_like(own))
+    differs = group.sum((own != of_first).astype(np.float32))
+    found = [name for name, count in zip(names, differs, strict=True) if count]
+    if found:
+        raise ConfigError(
+            f"the processes of this run were started with different settings ({', '.join(found)}; "
+            f"process {group.rank} has {', '.join(str(settings[name]) for name in found)}): start "
+            "all with the same"
+        )
+
+
+def _three_bytes(value: Any) -> int:
+    return int.from_bytes(sha256(json.dumps(value, default=str).encode()).digest()[:3], "big")
 
 
 def joined(positions: Sequence[Int64s]) -> Int64s:

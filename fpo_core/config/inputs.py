@@ -57,7 +57,11 @@ class DataConfig(Settings):
         "never below half of max_seq_length.",
         least=1,
     )
-    strict: bool = setting(False, help="Refuse data with any row that would be dropped or changed.")
+    strict: bool = setting(
+        False,
+        help="Refuse data with any row that would be dropped or changed, and an autoencoder of "
+        "another model.",
+    )
     max_rows: int | None = setting(None, help="Use only the first rows of each split.", least=1)
     cache: str | None = setting(
         None, help="Folder for tokenised rows; by default ~/.cache/fpo-mlx, or $FPO_CACHE."

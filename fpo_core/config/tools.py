@@ -117,6 +117,7 @@ class SaeListConfig(NoModelConfig):
 
     model: str = like(ModelConfig, "model", help="Hub name or folder of the model to align.")
     num_layers: int = like(AdapterConfig, "num_layers")
+    rows: int = setting(40, help="Show at most so many, the fittest; 0 shows all.", least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,5 +174,8 @@ class DoctorConfig(Settings):
     device: DeviceName = like(BackendConfig, "device", help="Device of the self-test.")
     self_test: bool = setting(
         False, help="Replay golden values, a gradient and three training steps on the device."
+    )
+    clean: bool = setting(
+        False, help="Remove what killed processes left in the cache and in this folder."
     )
     cache: str | None = like(DataConfig, "cache")

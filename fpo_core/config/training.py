@@ -88,6 +88,7 @@ class OptimiserConfig(Settings):
         None,
         help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}.",
         above=0.0,
+        most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )
     weight_decay: float = setting(0.0, help="Decoupled weight decay.", least=0.0)
     warmup: float = setting(
@@ -157,6 +158,11 @@ class LoopConfig(Settings):
     save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
     resume: bool = setting(
         False, help="Go on from the newest checkpoint in output, under the same settings."
+    )
+    process_timeout: float = setting(
+        120.0,
+        help="Seconds without a sign of life after which several processes give up on one of them.",
+        above=0.0,
     )
     allow_change: tuple[str, ...] | None = setting(
         None, help="Settings that may differ from the checkpoint's on resuming, comma-separated."

@@ -5,6 +5,7 @@ from typing import Any
 
 from fpo_core.config.spellings import canonical
 from fpo_core.errors import ConfigError
+from fpo_core.io import regular
 
 _READ = {
     *("adapter", "base", "base_adapter", "data", "feature_weights", "file", "model", "negative"),
@@ -20,17 +21,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises ConfigError for a file that cannot be read, or names a setting twice.
     """
-    # Imported here: most commands are run without a file.
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = f"{error.strerror or error} ({path.absolute()})"
-        raise ConfigError(f"the configuration {path} cannot be read: {reason}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the configuration {path} is not YAML: {reason}") from None
+    values = regular.read_yaml(path, lambda text: ConfigError(f"the configuration {text}"))
     if not isinstance(values, dict | None):
         raise ConfigError(f"the configuration {path} holds no keys, expected lines like `beta: 1`")
     settings: dict[str, Any] = {}

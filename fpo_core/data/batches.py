@@ -1,5 +1,6 @@
 """A batch of pairs as padded NumPy arrays, the input of every backend."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,6 +64,10 @@ class Batch:
         position = np.arange(self.width)
         mask = (position >= self.prompt_lengths[:, None]) & (position < self.lengths[:, None])
         return mask.astype(np.float32)
+
+    def trimmed(self) -> "Batch":
+        """The same batch, as wide as its longest row."""
+        return dataclasses.replace(self, tokens=self.tokens[:, : int(self.lengths.max())])
 
     def completion_lengths(self) -> Int32s:
         """|y|, the scored tokens of each completion: (2b,)."""

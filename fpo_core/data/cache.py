@@ -11,8 +11,13 @@ from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import DataError, WriteError
 from fpo_core.io.atomic import write_folder, write_json
+from fpo_core.io.digests import damages, describe, seal_holds, sealed
+from fpo_core.io.lock import locked_by
+from fpo_core.io.regular import read_json_object
 
 MANIFEST = "manifest.json"
+_PATIENCE = 600.0
+"""Seconds to wait while another process tokenises the same rows."""
 
 Rows = tuple[dict[str, TokenisedPairs], DataReport]
 
@@ -30,43 +35,42 @@ def fingerprint(key: Mapping[str, Any]) -> str:
 def open_cached(folder: Path) -> Rows | None:
     """The splits and the report in `folder`; None where it is absent, incomplete or damaged."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_object(folder / MANIFEST, DataError)
+        # A folder from before hashes were kept is made anew like a damaged one.
+        if not seal_holds(manifest) or damages(folder, manifest["files"]):
+            return None
         report = DataReport.from_mapping(manifest["report"], cached=True)
         splits = {name: TokenisedPairs.open(folder, name) for name in report.splits}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
+    except (KeyError, TypeError, AttributeError, DataError):
         return None
     complete = all(len(rows) == report.splits[name].kept for name, rows in splits.items())
     return (splits, report) if complete else None
 
 
-class _FinishedElsewhere(Exception):  # noqa: N818
-    """Another process has written the same rows."""
-
-
 def build(folder: Path, key: Mapping[str, Any], write: Callable[[Path], DataReport]) -> Rows:
     """Let `write` fill the folder, whole or not at all, add the manifest, and open it.
 
-    Where another process has finished the same rows meanwhile, its folder stays.
+    Where another process is at it or has done it meanwhile, its rows are taken.
     """
     reports: list[DataReport] = []
 
     def fill(temporary: Path) -> None:
         reports.append(write(temporary))
-        write_json(temporary / MANIFEST, {"key": dict(key), "report": reports[0].to_mapping()})
-        # Replacing its folder would make it vanish for a moment, in which the other may open it.
-        if open_cached(folder) is not None:
-            raise _FinishedElsewhere
+        files = {path.name: describe(path) for path in sorted(temporary.iterdir())}
+        manifest = {"key": dict(key), "report": reports[0].to_mapping(), "files": files}
+        write_json(temporary / MANIFEST, sealed(manifest))
 
     try:
-        write_folder(folder, fill)
-    except _FinishedElsewhere:
-        pass
+        with locked_by(folder.with_name(f".{folder.name}.lock"), "cache", _PATIENCE):
+            rows = open_cached(folder)
+            if rows is None:
+                write_folder(folder, fill)
+                rows = open_cached(folder)
     except WriteError as error:
         raise DataError(
             f"tokenised rows cannot be written to {folder.parent} ({error.reason}): set cache to a "
-            "folder with room"
+            "folder with free space"
         ) from None
-    rows = open_cached(folder)
     if rows is None:
         raise DataError(f"{folder} changed while it was read: start again")
-    return rows[0], reports[0]
+    return rows[0], reports[0] if reports else rows[1]

@@ -1,15 +1,19 @@
 """Reading rows from JSONL, JSON and Parquet files, streamed where the format allows it."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fpo_core.errors import DataError
+from fpo_core.io.regular import MAX_DEPTH, check_depth, open_regular
 
 Row = tuple[int, Any]
 """Row number from 1 (the line, for JSONL), and the row's columns."""
 
+MAX_ROW = 16 << 20
+"""Characters of a line: a pair of a million tokens stays below."""
 _PARQUET_ROWS = 1024
 
 
@@ -24,15 +28,25 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
+    with _open_text(path) as file:
+        # Line by line and never more: one without an end would fill the memory.
+        for number, line in enumerate(iter(lambda: file.readline(MAX_ROW + 1), ""), start=1):
+            if len(line) > MAX_ROW:
+                raise DataError(
+                    f"{path}, line {number}: longer than {MAX_ROW >> 20} million characters, "
+                    "expected one pair a line"
+                )
             if line.strip():
                 yield number, _parse(line, f"{path}, line {number}", "one JSON object a line")
 
 
+def _open_text(path: Path) -> TextIO:
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig")
+
+
 def _read_json(path: Path) -> Iterator[Row]:
     """A list of objects, or JSON lines, which many files on the hub hold under this suffix."""
-    with path.open(encoding="utf-8-sig") as file:
+    with _open_text(path) as file:
         start = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
         if start != "[":
             yield from _read_jsonl(path)
@@ -42,9 +56,13 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 def _parse(text: str, where: str, expected: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not valid JSON ({error}), expected {expected}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        for row in value if isinstance(value, list) else [value]:
+            check_depth(row, where, DataError)
+    return value
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

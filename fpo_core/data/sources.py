@@ -10,6 +10,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.data.pairs import Pair, parse_pair
 from fpo_core.errors import DataError
+from fpo_core.io.hashing import file_sha256
 from fpo_core.io.hub import advice, gated, missing, reached
 
 SPLIT_NAMES = {
@@ -40,8 +41,7 @@ class FileSource(Iterable[Pair]):
         total = hashlib.sha256()
         for path in self.paths:
             try:
-                with path.open("rb") as file:
-                    total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+                total.update(path.name.encode() + bytes.fromhex(file_sha256(path)))
             except OSError as error:
                 raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
         return total.hexdigest()

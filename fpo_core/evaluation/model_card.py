@@ -12,6 +12,8 @@ from typing import Any
 from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
 from fpo_core.evaluation.card_usage import judged, provenance, usage
+from fpo_core.io.atomic import write_atomically
+from fpo_core.io.foreign_text import code_span, for_markdown
 from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.sae.taps import Features, HookedSae
 
@@ -53,7 +55,10 @@ class RunFacts:
 def train_card(config: TrainConfig, facts: RunFacts) -> str:
     """The card of a trained adapter or model."""
     full = config.fine_tune_type == "full"
-    base, kind = shown(facts.base), "fully fine-tuned" if full else config.fine_tune_type
+    base, kind = (
+        for_markdown(shown(facts.base)),
+        "fully fine-tuned" if full else config.fine_tune_type,
+    )
     tags = ["preference-optimization", config.objective, *([] if full else [kind])]
     rows = ", ".join(f"{count} {split} pairs" for split, count in facts.rows.items())
     lines = [
@@ -64,7 +69,9 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
             Verdict=judged(facts.verdict),
         ),
         *_table("Settings", ("setting", "value"), _settings(config).items()),
-        *_section("Data", f"`{shown(config.data)}`: {rows}. Fingerprint of their token ids:"),
+        *_section(
+            "Data", f"{code_span(shown(config.data))}: {rows}. Fingerprint of their token ids:"
+        ),
         f"`{facts.data}`",
         *_autoencoder(config, facts.features),
         *_metrics(facts.before, facts.after),
@@ -77,14 +84,15 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
 
 def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter_card: str) -> str:
     """The card of a merged model; the body of the adapter's card follows, where it has one."""
+    name = for_markdown(shown(base))
     body = _FRONT.sub("", adapter_card) if _TAG in adapter_card else ""
     lines = [
-        f"{shown(base)} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by "
-        f"fpo-mlx. On a probe its logits differ from the adapter's by at most {check.largest:.1e}; "
-        f"the adapter moves those of its base by {check.moved:.1e} (root mean square).",
+        f"{name} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by fpo-mlx. "
+        f"On a probe its logits differ from the adapter's by at most {check.largest:.1e}; the "
+        f"adapter moves those of its base by {check.moved:.1e} (root mean square).",
         *(["", body.rstrip()] if body else _licence()),
     ]
-    title = f"{shown(base)}, merged with a {kind} adapter"
+    title = f"{name}, merged with a {kind} adapter"
     return _card(base, title, "transformers", ["preference-optimization", kind], lines)
 
 
@@ -94,7 +102,7 @@ def write_card(folder: Path, text: str) -> bool:
     # By text, not as YAML: a card of ours stays ours where its front matter was edited badly.
     if path.exists() and f"- {_TAG}\n" not in path.read_text(encoding="utf-8", errors="replace"):
         return False
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return True
 
 
@@ -126,7 +134,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     values |= {name: config.coefficient(name) for name in config.objective_entry.coefficients}
     values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
     return {
-        name: ", ".join(value) if isinstance(value, tuple) else value
+        name: for_markdown(", ".join(value) if isinstance(value, tuple) else str(value))
         for name, value in values.items()
         if value is not None
     }
@@ -142,10 +150,10 @@ def _autoencoder(config: TrainConfig, features: Features | None) -> list[str]:
 
 def _described(name: str, tap: HookedSae) -> list[str]:
     sae = tap.sae
-    made_for = f", made for {shown(sae.model_name)}" if sae.model_name else ""
+    made_for = f", made for {for_markdown(shown(sae.model_name))}" if sae.model_name else ""
     text = (
-        f"`{shown(name)}`{made_for}: {sae.architecture}, {sae.d_sae} features of "
-        f"{sae.d_in} dimensions at `{tap.hook}`. SHA-256 of its weights:"
+        f"{code_span(shown(name))}{made_for}: {sae.architecture}, {sae.d_sae} features of "
+        f"{sae.d_in} dimensions at {code_span(str(tap.hook))}. SHA-256 of its weights:"
     )
     return [text, f"`{sae.payload_sha256}`"]
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,20 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fpo_core.errors import ConfigError, WriteError
-
-_TEMPORARY = ".tmp"
+from fpo_core.io.leftovers import remove, remove_leftovers, temporary_beside
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """The one rename over `path`, of a file or folder that the body creates and fills."""
+def replacing(path: Path, *, folders: bool = True) -> Iterator[Path]:
+    """The one rename over `path`, of a file or folder that the body creates and fills.
+
+    Unless `folders` may be replaced too, WriteError where one that holds something is there.
+    """
     with _temporary(path) as temporary:
         yield temporary
         _sync_all(temporary)
-        if path.is_dir():  # a rename cannot replace a folder that holds something
-            remove_folder(path)
-        temporary.replace(path)
+        with _aside(path) if folders else contextlib.nullcontext():
+            temporary.replace(path)
         # Without this the data is safe, but after a power cut the new name may be missing.
         sync(path.parent)
 
@@ -69,46 +69,47 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} is there and not an empty folder: name a new one")
-    with replacing(path) as temporary:
+    # Another process may have put its result there since: it is not replaced.
+    with replacing(path, folders=False) as temporary:
         temporary.mkdir()
         yield temporary
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder under another name, so that half of it is never found under its own."""
-    doomed = path.with_name(f".{path.name}.old{_TEMPORARY}")
-    _remove(doomed)
-    path.rename(doomed)
-    _remove(doomed)
+    with _aside(path):
+        pass
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed writer left in a folder."""
-    for path in folder.glob(f".*{_TEMPORARY}"):
-        _remove(path)
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[None]:
+    """A folder, or a link to one, goes to another name for the body, and then for good.
+
+    A rename can replace a file or any other link, but no folder that holds something.
+    """
+    doomed = temporary_beside(path.with_name(f"{path.name}.old"))
+    if path.is_dir():
+        path.rename(doomed)
+    yield
+    remove(doomed)
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A free name in the folder of `path`; nothing is left there unless the body renamed it.
 
-    In the same folder, because a rename is atomic only within one file system.
+    In the same folder, because a rename is atomic only within one file system. What writers that
+    were killed left there goes first.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
+    temporary = temporary_beside(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)
+        remove_leftovers(path.parent)
+        remove(temporary)
         try:
             yield temporary
         finally:
-            _remove(temporary)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            remove(temporary)
 
 
 @contextlib.contextmanager

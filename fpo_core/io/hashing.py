@@ -3,12 +3,20 @@
 import hashlib
 from pathlib import Path
 
+from fpo_core.io.regular import open_regular
+
+_PIECE = 1 << 20
+"""Bytes read at once: a processor's cache holds them."""
+
 
 def file_sha256(path: Path, begin: int = 0) -> str:
-    """SHA-256 of a file's bytes from `begin` on, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes from `begin` on, in hexadecimal; OSError unless it is regular."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
         file.seek(begin)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def sampled_sha256(paths: list[Path], samples: int = 64, chunk: int = 1 << 16) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+_OFFLINE = "HF_HUB_OFFLINE"
 _TIMEOUT = 10.0
 
 
@@ -53,8 +54,8 @@ def reached(name: str, kind: str = "model", revision: str | None = None) -> Iter
             # `datasets` has copied the constant.
             for module in (constants, sys.modules.get("datasets.config")):
                 if module is not None:
-                    restored.callback(setattr, module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
-                    module.HF_HUB_OFFLINE = True
+                    restored.callback(setattr, module, _OFFLINE, getattr(module, _OFFLINE))
+                    setattr(module, _OFFLINE, True)
             yield
     else:
         yield

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fpo_core.errors import FpoError, SaeError
+from fpo_core.io.regular import open_regular
 
 DTYPES: dict[str, np.dtype] = {
     **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")},
@@ -112,7 +113,7 @@ def open_safetensors(path: str | Path, fault: Fault = _sae_fault) -> Safetensors
     """Parse and check the header of a safetensors file. Raises `fault` for any irregularity."""
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(72)
         begin = 8 + int.from_bytes(head[:8], "little")
         if head[8:9] != b"{":

@@ -5,7 +5,7 @@ The library's own `save_file`, which wants every tensor at once, serves where al
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import SaeError
+from fpo_core.io.digests import remember
 from fpo_core.io.reader import DTYPES
 
 Header = dict[str, Any]
+FileHash = dict[str, Any]
+"""A file's `size` in bytes and its `sha256`."""
 NO_HASH = "0" * 64
 
 
@@ -71,19 +74,39 @@ def write_tensors(
         file.write(_encoded(seal(header, NO_HASH)))
         for tensor in tensors:
             for piece in tensor.pieces():
-                # As bytes, since the buffer protocol knows no bfloat16.
-                data = (
-                    np.ascontiguousarray(piece, DTYPES[tensor.dtype])
-                    .reshape(-1)
-                    .view(np.uint8)
-                    .data
-                )
+                data = _as_bytes(np.asarray(piece, DTYPES[tensor.dtype]))
                 digest.update(data)
                 file.write(data)
         # The hash is known now that the payload has passed: the header is written over.
         file.seek(0)
         file.write(_encoded(seal(header, digest.hexdigest())))
     return digest.hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: str = "pt") -> FileHash:
+    """Write arrays in their own dtypes, hashing the whole file on the way.
+
+    The file's size and hash are as a manifest (`fpo_core.io.digests`) keeps them.
+    """
+    tensors = [_of_array(name, np.asarray(array)) for name, array in arrays.items()]
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        head = _encoded({"__metadata__": {"format": metadata}} | _entries(tensors))
+        for data in (head, *(_as_bytes(piece) for t in tensors for piece in t.pieces())):
+            digest.update(data)
+            size += file.write(data)
+    remember(path, digest.hexdigest())
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def _of_array(name: str, array: np.ndarray) -> Tensor:
+    code = next(code for code, dtype in DTYPES.items() if dtype == array.dtype)
+    return Tensor(name, code, array.shape, lambda: [array])
+
+
+def _as_bytes(array: np.ndarray) -> memoryview:
+    """The numbers of an array in order; the buffer protocol itself knows no bfloat16."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _entries(tensors: Sequence[Tensor]) -> Header:

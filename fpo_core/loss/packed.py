@@ -15,6 +15,7 @@ from fpo_core.arrays.ops import Array, Ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch, collate
 from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.errors import shorten
 from fpo_core.loss import logps
 from fpo_core.loss.dense import ReferenceBatch, compare_features, concatenate_features
 from fpo_core.loss.packing import Scored
@@ -156,7 +157,7 @@ def why_plain(
     try:
         scores = packed(batch)
     except Exception as error:  # whatever an unknown model's code may raise
-        reason = f"it failed ({type(error).__name__}: {str(error).splitlines()[:1]})"
+        reason = f"it failed ({type(error).__name__}: {shorten(error, 120)})"
     else:
         gap = np.abs(scores.logps - expected.logps).max() / np.abs(expected.logps).min()
         if gap < TOLERANCES[dtype]:

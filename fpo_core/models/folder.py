@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.config import ModelConfig
-from fpo_core.errors import ModelError
+from fpo_core.errors import ModelError, shorten
 from fpo_core.io.atomic import write_json
+from fpo_core.io.digests import is_plain_name
 from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.reader import SafetensorsFile, open_safetensors
+from fpo_core.io.regular import read_json_object
 from fpo_core.models.layout import Layout, layout_of
 
-_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md"]
 INDEX_FILE = "model.safetensors.index.json"
 _TOKENIZER = ("*token*", "*.jinja", "*.model", "vocab*", "merges*")
 _COMPANIONS = (*_TOKENIZER, "generation_config.json", "*.py", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -40,34 +43,60 @@ class ModelFolder:
         folder = cls(path if path.is_dir() else _download(config, patterns), config.model)
         if not (folder.path / "config.json").is_file():
             raise ModelError(f"{config.model} holds no config.json: give the folder of a model")
-        if weights and not folder.weight_files:
-            raise ModelError(
-                f"{config.model} holds no safetensors weights: convert them to safetensors first"
-            )
+        if weights:
+            folder.check_weights()
         return folder
+
+    def check_weights(self) -> None:
+        """Raise ModelError unless there are weights in regular safetensors files.
+
+        The frameworks' own readers fail in many ways on others, and wait for ever on a FIFO.
+        """
+        if not self.weight_files:
+            raise ModelError(
+                f"{self.name} holds no safetensors weights: convert them to safetensors first"
+            )
+        stored = {name for path in self.weight_files for name in _header(path).entries}
+        absent = sorted({*self._weight_map} - stored)
+        if absent:
+            raise ModelError(
+                f"{self.path / INDEX_FILE} names {absent[0]!r}, which no file of the model holds: "
+                "download or save the model again"
+            )
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json; the text settings of a multimodal model take precedence."""
-        return self._settings | self._settings.get("text_config", {})
+        return self.settings | self.settings.get("text_config", {})
 
     @cached_property
-    def _settings(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{self.path / 'config.json'} is not JSON: {error}") from None
+    def settings(self) -> dict[str, Any]:
+        """config.json as it stands. Raises ModelError where it is damaged."""
+        settings = read_json_object(self.path / "config.json", _damaged)
+        nested = settings.get("text_config", {})
+        if not isinstance(nested, dict):
+            raise _damaged(f"{self.path / 'config.json'} has a text_config that is no object")
+        return settings
 
     @property
     def weight_files(self) -> list[Path]:
         """The safetensors files of the weights, without those of adapters in the same folder."""
-        index = self.path / INDEX_FILE
-        if index.is_file():
-            # The index decides: some folders hold the weights twice, in another layout too.
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            return [self.path / name for name in sorted(names)]
+        # The index decides: some folders hold the weights twice, in another layout too.
+        if self._weight_map:
+            return [self.path / name for name in sorted({*self._weight_map.values()})]
         files = sorted(self.path.glob("*.safetensors"))
         return [path for path in files if not path.name.startswith("adapter")]
+
+    @property
+    def _weight_map(self) -> dict[str, str]:
+        """The file of each weight, by the index; empty where there is none."""
+        path = self.path / INDEX_FILE
+        if not path.exists():
+            return {}
+        names = read_json_object(path, _damaged).get("weight_map")
+        if not isinstance(names, dict) or not names or not all(map(is_plain_name, names.values())):
+            raise _damaged(f"{path} has no weight_map from weights to files of its folder")
+        return names
 
     @property
     def layers(self) -> int:
@@ -81,6 +110,14 @@ class ModelFolder:
         )
 
     @property
+    def positions(self) -> int | None:
+        """The longest sequence that the model was made for, in tokens; None where it is silent."""
+        for name in ("max_position_embeddings", "n_positions"):
+            if isinstance(self.config.get(name), int):
+                return self.config[name]
+        return None
+
+    @property
     def quantisation(self) -> dict[str, Any] | None:
         """How the weights are quantised, as config.json says; None where they are not."""
         return self.config.get("quantization") or self.config.get("quantization_config")
@@ -88,7 +125,7 @@ class ModelFolder:
     @property
     def layout(self) -> Layout:
         """Paths of the blocks in transformers' model, mlx-lm's and checkpoints."""
-        return layout_of(self._settings.get("model_type", ""))
+        return layout_of(self.settings.get("model_type", ""))
 
     def copy_companions(self, folder: Path) -> None:
         """Copy tokenizer, chat template, generation settings, code and licence to a folder."""
@@ -101,17 +138,24 @@ class ModelFolder:
         return sampled_sha256([self.path / "config.json", *self.weight_files])
 
 
+def _header(path: Path) -> SafetensorsFile:
+    return open_safetensors(path, _damaged)
+
+
+def _damaged(text: str) -> ModelError:
+    return ModelError(f"{text}: download or save the model again")
+
+
 def cannot_load(library: str, folder: Path, error: Exception) -> ModelError:
-    """The error for a model that a library does not open, in the library's first sentence."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
-    words = reason.lower()
+    """The error for a model that a library does not open, in the library's own words."""
+    words = str(error).lower()
     if "model type" in words and ("not supported" in words or "does not recognize" in words):
         kind = ModelFolder(folder, "").config.get("model_type")
         return ModelError(
             f"{library} does not support the model_type {kind!r} of {folder}: update {library}, or "
             "take a model of another family"
         )
-    return ModelError(f"{library} cannot load the model in {folder}: {reason}")
+    return ModelError(f"{library} cannot load the model in {folder}: {shorten(error)}")
 
 
 def check_quantised(fine_tune_type: str, quantised: bool) -> None:
@@ -130,14 +174,20 @@ def mlx_lm_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """
     # Without them mlx-lm's llama, qwen2, gemma2 and gemma3 silently use default rope bases, and its
     # gpt_neox and gpt2 do not load.
-    rope = settings.get("rope_parameters") or {}
-    base = rope.get("full_attention", rope).get("rope_theta")
+    ropes = settings.get("rope_parameters") or {}
+    rope = ropes.get("full_attention", ropes)
+    base, share = rope.get("rope_theta"), rope.get("partial_rotary_factor")
+    kind = rope.get("rope_type", "default")
     keys = {
         "rope_theta": base,
-        "rope_local_base_freq": rope.get("sliding_attention", {}).get("rope_theta"),
+        "rope_local_base_freq": ropes.get("sliding_attention", {}).get("rope_theta"),
         "rotary_emb_base": base,
-        "rotary_pct": rope.get("partial_rotary_factor"),
+        "rotary_pct": share,
+        "partial_rotary_factor": share,
+        # Not of several kinds of block: transformers would give every block this one.
+        "rope_scaling": rope | {"type": kind} if rope is ropes and kind != "default" else None,
         "n_ctx": settings.get("n_positions"),
+        "num_experts": settings.get("num_local_experts"),
     }
     return {k: v for k, v in keys.items() if v is not None and k not in settings}
 

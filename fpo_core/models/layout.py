@@ -23,8 +23,8 @@ class Layout:
 
 
 _LAYOUTS = {
-    # mlx-lm takes a gpt2 only where the checkpoint holds the body alone, as the hub's does.
-    "gpt2": Layout("transformer.h", "model.h", ("h",), transposed=True),
+    # The hub's checkpoints hold the body alone, transformers' the whole model.
+    "gpt2": Layout("transformer.h", "model.h", ("h", "transformer.h"), transposed=True),
     "gpt_neox": Layout("gpt_neox.layers", "model.h", ("gpt_neox.layers",)),
     "gemma3": Layout(
         "model.language_model.layers",

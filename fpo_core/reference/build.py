@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from fpo_core import __version__
 from fpo_core.backend.policy import Policy
@@ -15,9 +16,11 @@ from fpo_core.data.batches import collate
 from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import StoreError
-from fpo_core.events import Event, Sink
+from fpo_core.events import Event, Sink, silent
+from fpo_core.io.ownership import check_foreign
 from fpo_core.loss.scores import Scores
 from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.reference.writer import is_store_folder
 from fpo_core.sae.load import describe_pooling
 from fpo_core.sae.taps import Features
 
@@ -36,16 +39,18 @@ def missing_pairs(folder: Path, key: StoreKey, splits: Sequence[TokenisedPairs])
 
     Raises StoreError where the store was made with another key.
     """
-    return _missing(_open(folder, key), splits)
+    return _missing(_open(folder, key, silent), splits)
 
 
-def _open(folder: Path, key: StoreKey) -> ReferenceStore | None:
-    """The store, or None where there is none. Raises StoreError where its key differs."""
+def _open(folder: Path, key: StoreKey, emit: Sink) -> ReferenceStore | None:
+    """The store, or None where there is none. Raises StoreError where its key differs.
+
+    Damaged shards are left out, with a warning.
+    """
     if not ReferenceStore.exists(folder):
         return None
-    store = ReferenceStore.open(folder)
-    key.check(store.key, folder)
-    return store
+    key.check(ReferenceStore.key_of(folder), folder)
+    return ReferenceStore.open(folder, lambda text: emit(Event("warning", 0, {"message": text})))
 
 
 def _missing(store: ReferenceStore | None, splits: Sequence[TokenisedPairs]) -> list[list[int]]:
@@ -70,8 +75,13 @@ def extend_store(
     next call continues from the last complete shard. An extended store retains its feature cap and
     precision. The processes of a group share the batches; the first writes the same store that a
     single process would.
+
+    Batches are those of a pass over all pairs, whatever is stored already: a batch that lacks one
+    pair is scored whole. So a pass that was interrupted gives the same bits. Pairs that another
+    command stored, from other data or settings, are taken as they are.
     """
-    store = _open(folder, key)
+    check_foreign([folder.resolve()], is_store_folder, "reference")
+    store = _open(folder, key, emit)
     missing = _missing(store, splits)
     if store is not None and not any(missing):
         return store
@@ -79,11 +89,15 @@ def extend_store(
     writer = None if group.rank else _writer(folder, store, key, policy, config, widths)
     progress = _Progress(sum(map(len, missing)), emit)
     for split, positions in zip(splits, missing, strict=True):
-        rows = np.asarray(positions, np.int64)
-        for batch, scores in _scored(policy, split, rows, config.tokens_per_batch, group):
+        lacking = np.zeros(len(split), bool)
+        lacking[positions] = True
+        for batch, scores in _scored(policy, split, lacking, config.tokens_per_batch, group):
+            new = lacking[batch]
             if writer is not None:
-                writer.add([split[int(i)].key for i in batch], scores)
-            progress.advance(len(batch), split.num_tokens(batch))
+                both = np.concatenate([new, new])  # chosen, then rejected
+                keys = [split[int(i)].key for i in batch[new]]
+                writer.add(keys, scores.map(lambda array, both=both: array[both]))
+            progress.advance(int(new.sum()), split.num_tokens(batch[new]))
     if writer is not None:
         writer.close()
     wait(group)
@@ -119,18 +133,21 @@ def _writer(
         widths=widths,
         made_with=made_with if manifest is None else manifest["made_with"],
         shards=None if manifest is None else manifest["shards"],
+        damaged=() if store is None else store.damaged,
     )
 
 
 def _scored(
     policy: Policy,
     split: TokenisedPairs,
-    rows: Int64s,
+    lacking: npt.NDArray[np.bool_],
     tokens_per_batch: int,
     group: Group,
 ) -> Iterator[tuple[Int64s, Scores]]:
     """Rows of a split and their scores, gathered from one batch per process at a time."""
+    rows = _first_of_equals(split)
     plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
+    plan = [batch for batch in plan if lacking[rows[batch]].any()]
     for first in range(0, len(plan), group.size):
         batches = plan[first : first + group.size]
         local = None  # the last round may have fewer batches than processes
@@ -139,6 +156,14 @@ def _scored(
         ends = np.cumsum([0, *map(len, batches)] + [0] * (group.size - len(batches)))
         owners = [np.arange(*part) for part in pairwise(ends)]
         yield rows[joined(batches)], gather_scores(group, local, owners)
+
+
+def _first_of_equals(split: TokenisedPairs) -> Int64s:
+    """Positions of pairs, each key once."""
+    first: dict[bytes, int] = {}
+    for position, key in enumerate(split.keys()):
+        first.setdefault(key, position)
+    return np.fromiter(first.values(), np.int64, len(first))
 
 
 class _Progress:

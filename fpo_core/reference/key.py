@@ -7,15 +7,6 @@ from typing import Any
 
 from fpo_core.errors import StoreError
 
-FORMAT = "fpo-reference"
-VERSION = 2
-MANIFEST = "manifest.json"
-COLUMNS = (
-    *("key", "logps", "lengths", "feature_lengths", "nonzeros"),
-    *("offsets", "indices", "values"),
-)
-"""The arrays of a shard."""
-
 
 @dataclass(frozen=True)
 class StoreKey:

@@ -1,7 +1,6 @@
 """Reading a reference store: memory-mapped shards, looked up by the key of each pair."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from fpo_core.errors import StoreError
-from fpo_core.io.reader import open_safetensors
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.reference.index import KeyIndex
-from fpo_core.reference.key import COLUMNS, FORMAT, MANIFEST, VERSION, StoreKey
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.manifest import MANIFEST, read_manifest
+from fpo_core.reference.shards import Shard, open_shards
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,31 @@ class ReferenceStore:
     folder: Path
     key: StoreKey
     manifest: dict[str, Any]
-    shards: list[dict[str, np.ndarray]]
+    """Without the shards that are damaged."""
+    shards: list[Shard]
     index: KeyIndex
+    damaged: tuple[str, ...] = ()
+    """Files of the shards that are damaged."""
 
     @classmethod
-    def open(cls, folder: Path) -> "ReferenceStore":
-        """Open a store. Raises StoreError where it is absent, damaged or of another version."""
-        manifest = _read_manifest(folder)
-        shards = [_open_shard(folder / entry["file"], entry) for entry in manifest["shards"]]
-        return cls(folder, StoreKey(**manifest["key"]), manifest, shards, KeyIndex(shards))
+    def open(cls, folder: Path, warn: Callable[[str], None] | None = None) -> "ReferenceStore":
+        """Open a store, checking every byte of it against the manifest's hashes.
+
+        Raises StoreError where it is absent, damaged or of another version. With `warn`, damaged
+        shards are named to it and left out instead: their pairs count as missing.
+        """
+        manifest = read_manifest(folder, warn)
+        entries, shards = open_shards(folder, manifest["shards"], warn)
+        names = {entry["file"] for entry in entries}
+        damaged = tuple(e["file"] for e in manifest["shards"] if e["file"] not in names)
+        manifest |= {"shards": entries}
+        key = StoreKey(**manifest["key"])
+        return cls(folder, key, manifest, shards, KeyIndex(shards), damaged)
+
+    @staticmethod
+    def key_of(folder: Path) -> StoreKey:
+        """The key of a store by its manifest alone. Raises StoreError as `open`."""
+        return StoreKey(**read_manifest(folder)["key"])
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -60,7 +76,13 @@ class ReferenceStore:
         truncated = np.zeros(len(rows), np.float32)
         for n, (shard, i, side) in enumerate(rows):
             start, end = shard["offsets"][2 * i + side : 2 * i + side + 2]
-            pooled[n, shard["indices"][start:end]] = shard["values"][start:end]
+            indices = shard["indices"][start:end]
+            if len(indices) and indices.max() >= d_sae:
+                raise StoreError(
+                    f"the reference store {self.folder} holds feature {indices.max()}, expected "
+                    f"those of an autoencoder with {d_sae}: delete the store and build it again"
+                )
+            pooled[n, indices] = shard["values"][start:end]
             truncated[n] = shard["nonzeros"][i, side] > end - start
         return ReferenceBatch(logps, pooled, truncated)
 
@@ -69,7 +91,7 @@ class ReferenceStore:
         records = (self._find(key) for key in keys)
         return int(sum((shard["feature_lengths"][i] == 0).sum() for shard, i in records))
 
-    def _find(self, key: bytes) -> tuple[dict[str, np.ndarray], int]:
+    def _find(self, key: bytes) -> tuple[Shard, int]:
         position = self.index.find(key)
         if position is None:
             raise StoreError(
@@ -78,47 +100,3 @@ class ReferenceStore:
             )
         number, row = position
         return self.shards[number], row
-
-
-def _open_shard(path: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-    shard = open_safetensors(path, _damaged).mapped("r")
-    missing = [name for name in COLUMNS if name not in shard]
-    if missing:
-        raise StoreError(f"{path} lacks {missing[0]}: delete the store and build it again")
-    if len(shard["key"]) != entry["rows"]:
-        raise StoreError(
-            f"{path} has {len(shard['key'])} rows, the manifest says {entry['rows']}: "
-            "delete the store and build it again"
-        )
-    return shard
-
-
-def _damaged(text: str) -> StoreError:
-    return StoreError(f"{text}: delete the store and build it again")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise StoreError(f"{folder} holds no reference store: build the reference first")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict):
-            raise ValueError("a list or a bare value")
-    except ValueError as error:
-        raise StoreError(
-            f"{path} is not a JSON object ({error}): delete the store and build it again"
-        ) from None
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise StoreError(
-            f"{path} says format {manifest.get('format')!r} version {manifest.get('version')!r}, "
-            f"expected {FORMAT!r} version {VERSION}: build the store again"
-        )
-    try:
-        StoreKey(**manifest["key"])
-        [(entry["file"], entry["rows"]) for entry in manifest["shards"]]
-    except (KeyError, TypeError) as error:
-        raise StoreError(
-            f"{path} is incomplete ({error}): delete the store and build it again"
-        ) from None
-    return manifest

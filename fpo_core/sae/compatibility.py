@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fpo_core.errors import SaeError
+from fpo_core.models.folder import ModelFolder
+from fpo_core.models.lineage import doubt, model_names
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
 
@@ -36,6 +38,20 @@ def check_compatible(meta: SaeMeta, config: Mapping[str, Any], hook: Hook | None
             f"and the model's {what} at {hook} is {width}: use an autoencoder of this model"
         )
     return hook
+
+
+def model_doubt(meta: SaeMeta, model: ModelFolder) -> str | None:
+    """A sentence where the autoencoder seems to be of another model; None where it may be of this.
+
+    Width and layer may fit a model by chance, whose activations then mean nothing to it.
+    """
+    reason = doubt(meta.model_name, model_names(model), model.config.get("model_type"))
+    if reason is None:
+        return None
+    return (
+        f"the autoencoder was trained on {meta.model_name}, and {reason}, on whose activations its "
+        "features mean nothing: use an autoencoder of this model"
+    )
 
 
 def _width(config: Mapping[str, Any], hook: Hook) -> tuple[int | None, str]:

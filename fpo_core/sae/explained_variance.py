@@ -1,6 +1,6 @@
 """How much of the variance of a model's activations an autoencoder explains on given texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ from fpo_core.arrays.ops import Array, Ops
 from fpo_core.data.batches import PAD_ID
 from fpo_core.errors import DataError
 from fpo_core.events import Sink, progress, silent
+from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
 OUTLIER = 5.0
@@ -25,7 +26,13 @@ DEAD = 0.5
 _ACTIVATIONS_PER_FEATURE = 10
 """Mean activations per feature below which the texts are too short to call any feature dead."""
 _TOKENS = 1024
-"""Tokens per batch."""
+"""Most tokens of a batch, padding included; a longer row is a batch of its own."""
+_FEATURE_BYTES = 64 << 20
+"""Of one array of features: a batch is encoded in parts of at most so many."""
+_WORKING = 8
+"""Arrays of that size that encoding, decoding and counting hold at once, at most."""
+_SAMPLE = 32
+"""Rows of all lengths whose median norm says which tokens are outliers."""
 
 
 class ActivationReader(Protocol):
@@ -93,50 +100,83 @@ def check_texts(
     remains.
     """
     measure = _Measure(reader, features)
-    batches = list(_batches(rows))
+    ordered = sorted((row for row in rows if row), key=len)
+    measure.set_limit(_batches(ordered[:: max(1, len(ordered) // _SAMPLE)]))
+    batches = list(_batches(ordered))
     for i, batch in enumerate(batches, 1):
         measure.add(*batch)
         progress(emit, "texts: batch", i, len(batches))
     return measure.result()
 
 
+def tokens_at_once(d_sae: int) -> int:
+    """How many tokens are encoded at once."""
+    return max(1, min(_TOKENS, _FEATURE_BYTES // (4 * d_sae)))
+
+
+def memory_needed(sae: Sae, rows: Sequence[Sequence[int]]) -> int:
+    """Bytes that `check_texts` holds besides the model, at most: float32 throughout."""
+    tokens = max(_TOKENS, *(len(row) for row in rows)) if rows else _TOKENS
+    weights = 2 * sae.d_in * sae.d_sae
+    features = _WORKING * tokens_at_once(sae.d_sae) * sae.d_sae
+    return 4 * (weights + features + _WORKING * tokens * sae.d_in)
+
+
 class _Measure:
     def __init__(self, reader: ActivationReader, features: Features) -> None:
         self.reader, self.sae, self.untrained = reader, features.single.sae, features.untrained
         self.device_sae: Any = None
-        self.limit: float | None = None
+        self.limit = np.inf
         self.all, self.inliers = _Sums(self.sae.d_in), _Sums(self.sae.d_in)
         self.fired = np.zeros(self.sae.d_sae)
         self.outliers = self.first = 0.0
 
+    def set_limit(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Take the norm above which a token is an outlier from a sample of the batches."""
+        norms: list[np.ndarray] = []
+        for tokens, lengths in batches:
+            h = self._activations(tokens)
+            squares = self.reader.numpy((h * h).sum(-1))
+            norms.append(np.sqrt(squares[self._counted(tokens, lengths)]))
+        if sum(map(len, norms)):
+            self.limit = OUTLIER * float(np.median(np.concatenate(norms)))
+
     def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Add one batch: ids (n, t) and lengths (n,)."""
+        """Add one batch: (n, t) ids and (n,) lengths."""
+        h, counted = self._activations(tokens), self._counted(tokens, lengths)
+        begins = np.arange(len(counted)) % tokens.shape[1] == 0
+        # Features (tokens, d_sae) are what fills the memory, of a wide autoencoder above all.
+        step = tokens_at_once(self.sae.d_sae)
+        for start in range(0, len(counted), step):
+            part = slice(start, start + step)
+            self._add_tokens(h[part], counted[part], begins[part])
+
+    def _activations(self, tokens: np.ndarray) -> Array:
+        return self.reader.ops.as_float(self.reader.read(tokens)).reshape(-1, self.sae.d_in)
+
+    def _counted(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Which tokens count, batch flattened: (n · t,) booleans."""
+        inside = np.arange(tokens.shape[1]) < lengths[:, None]
+        return (inside & ~np.isin(tokens, self.untrained)).reshape(-1)
+
+    def _add_tokens(self, h: Array, counted: np.ndarray, begins: np.ndarray) -> None:
+        """Activations (t, d_in), which of them count and which begin a text: (t,) booleans."""
         xp, numpy = self.reader.ops, self.reader.numpy
-        h = xp.as_float(self.reader.read(tokens))
         # The first batch tells on which device the activations lie.
         self.device_sae = self.device_sae or self.sae.to(xp, h)
         c = self.device_sae.encode(xp, h)
         error = h - self.device_sae.decode(xp, c, h)
         squares, errors = numpy((h * h).sum(-1)), numpy((error * error).sum(-1))
-        counted = np.arange(tokens.shape[1]) < lengths[:, None]
-        counted &= ~np.isin(tokens, self.untrained)
-        outlier = self._outliers(np.sqrt(squares), counted)
+        outlier = np.sqrt(squares) > self.limit
         for sums, mask in ((self.all, counted), (self.inliers, counted & ~outlier)):
             sums.count += mask.sum()
             sums.errors += float(errors[mask].sum(dtype=np.float64))
             sums.squares += float(squares[mask].sum(dtype=np.float64))
             weights = xp.asarray(mask.astype(np.float32), h)[..., None]
-            sums.total += numpy((h * weights).sum(0).sum(0))
-        fired = xp.as_float(c != 0) * weights
-        self.fired += numpy(fired.sum(0).sum(0))
+            sums.total += numpy((h * weights).sum(0))
+        self.fired += numpy((xp.as_float(c != 0) * weights).sum(0))
         self.outliers += (outlier & counted).sum()
-        self.first += (outlier & counted)[:, 0].sum()
-
-    def _outliers(self, norms: np.ndarray, counted: np.ndarray) -> np.ndarray:
-        # The limit comes from the first batch: a median over all texts would need a second pass.
-        if self.limit is None and counted.any():
-            self.limit = OUTLIER * float(np.median(norms[counted]))
-        return norms > (self.limit or np.inf)
+        self.first += (outlier & counted & begins).sum()
 
     def result(self) -> Fit:
         if not self.inliers.count:
@@ -155,11 +195,12 @@ class _Measure:
         )
 
 
-def _batches(rows: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Right-padded batches of about `_TOKENS` tokens, rows sorted by length to pad little."""
-    ordered = sorted((row for row in rows if row), key=len)
+def _batches(ordered: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows from short to long, padded on the right: the longest fixes how many fit a batch."""
     while ordered:
-        size = max(1, _TOKENS // len(ordered[0]))
+        size = 1
+        while size < len(ordered) and (size + 1) * len(ordered[size]) <= _TOKENS:
+            size += 1
         part, ordered = ordered[:size], ordered[size:]
         lengths = np.array([len(row) for row in part])
         tokens = np.full((len(part), lengths.max()), PAD_ID, np.int32)

@@ -1,6 +1,5 @@
 """The feature-weights file: which features D compares, and with what weights (§5.3)."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 
 from fpo_core.errors import SaeError
 from fpo_core.io.atomic import write_json
+from fpo_core.io.ownership import check_foreign
+from fpo_core.io.regular import read_json_object
 from fpo_core.sae.metadata import SaeMeta
 
 FORMAT = "fpo-feature-weights"
@@ -17,9 +18,21 @@ FORMAT = "fpo-feature-weights"
 
 def write_weights(path: Path, sae: SaeMeta, weights: Mapping[int, float], **about: Any) -> None:
     """Write weights by feature index; the autoencoder's payload hash is stored to be checked."""
+    check_foreign([path], _is_weights_file, "out")
     by_index = {str(index): float(weight) for index, weight in weights.items()}
     header = {"format": FORMAT, "version": 1, "sae": sae.payload_sha256}
     write_json(path, header | about | {"weights": by_index})
+
+
+def _not_weights(text: str) -> SaeError:
+    return SaeError(f"{text}; it is not a feature-weights file: make one by ranking features")
+
+
+def _is_weights_file(path: Path) -> bool:
+    try:
+        return read_json_object(path, SaeError).get("format") == FORMAT
+    except SaeError:
+        return False
 
 
 def read_weights(path: Path, sae: SaeMeta) -> np.ndarray:
@@ -28,11 +41,9 @@ def read_weights(path: Path, sae: SaeMeta) -> np.ndarray:
     Raises SaeError for a file that is damaged, lists none, or belongs to another autoencoder.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path, _not_weights)
         by_index = {int(index): float(weight) for index, weight in content["weights"].items()}
         payload = content["sae"]
-    except OSError as error:
-        raise SaeError(f"the feature weights {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SaeError(
             f"{path} is not a feature-weights file ({error!r}): make one by ranking features"

@@ -7,12 +7,13 @@ from fpo_core.adapters.lora import select_blocks
 from fpo_core.config import AdapterConfig, FeatureConfig, SaeConfig
 from fpo_core.errors import SaeError
 from fpo_core.models.folder import ModelFolder
-from fpo_core.sae.compatibility import check_compatible
+from fpo_core.sae.compatibility import check_compatible, model_doubt
 from fpo_core.sae.feature_weights import read_weights
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
 from fpo_core.sae.sae import load_sae
 from fpo_core.sae.taps import Features, HookedSae
+from fpo_core.sae.value_bias import subtract_value_bias
 
 
 def load_features(
@@ -29,11 +30,22 @@ def load_features(
     for number, name in enumerate(config.sae):
         sae = load_sae(Path(name))
         override = None if config.hook is None else Hook.parse(config.hook[number])
-        hooked.append(HookedSae(sae, check_compatible(sae, model.config, override)))
+        hook = check_compatible(sae, model.config, override)
+        if sae.without_value_bias and hook.site == "z":
+            sae = subtract_value_bias(sae, model, hook.layer)
+        hooked.append(HookedSae(sae, hook))
     file = config.feature_weights if isinstance(config, FeatureConfig) else None
     weights = None if file is None else read_weights(Path(file), hooked[0].sae)
     untrained = {token for item in hooked for token in untrained_ids(item.sae, special)}
-    return Features(tuple(hooked), tuple(sorted(untrained)), weights)
+    doubts = (model_doubt(item.sae, model) for item in hooked)
+    known = tuple(doubt for doubt in doubts if doubt is not None)
+    return Features(tuple(hooked), tuple(sorted(untrained)), weights, known)
+
+
+def refuse_doubts(features: Features | None) -> None:
+    """Raise SaeError where an autoencoder seems to be of another model."""
+    if features is not None and features.doubts:
+        raise SaeError(f"{features.doubts[0]}, or do without strict")
 
 
 def check_constraint_trains(hook: Hook, model: ModelFolder, adapter: AdapterConfig) -> None:

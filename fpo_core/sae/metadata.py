@@ -19,7 +19,7 @@ _EXTRA = {"jumprelu": ("threshold",), "gated": ("r_mag", "b_mag")}
 _REQUIRED = {"format", "format_version", "architecture", "input_transform", "d_in", "d_sae"}
 _REQUIRED |= {"payload_sha256", "header_sha256"}
 _OPTIONAL = {"k", "hook", "model_name", "untrained_tokens", "folded", "centred", "source"}
-_OPTIONAL |= {"neuronpedia_id"}
+_OPTIONAL |= {"neuronpedia_id", "without_value_bias"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class SaeMeta:
     `untrained_tokens` are those excluded from its training: "bos", "eos", "pad", "special" (all
     that the tokenizer calls special) or "id:N". `folded` lists what conversion absorbed into the
     weights. `centred`: inputs were centred before training, so that the decoder reconstructs
-    x − mean(x). `source` says where the weights came from.
+    x − mean(x). `without_value_bias`: trained on TransformerLens's z, see
+    `fpo_core.sae.value_bias`. `source` says where the weights came from.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class SaeMeta:
     untrained_tokens: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
     centred: bool = False
+    without_value_bias: bool = False
     neuronpedia_id: str = ""
     source: Mapping[str, Any] = field(default_factory=dict)
     payload_sha256: str = ""
@@ -91,6 +93,7 @@ class SaeMeta:
             "neuronpedia_id": self.neuronpedia_id,
         }
         texts |= {"k": str(self.k)} if self.k is not None else {}
+        texts |= {"without_value_bias": "true"} if self.without_value_bias else {}
         return texts | ({"hook": str(self.hook)} if self.hook else {})
 
 
@@ -141,6 +144,7 @@ def _from_texts(texts: Mapping[str, str]) -> SaeMeta:
         untrained_tokens=tuple(json.loads(texts.get("untrained_tokens", "[]"))),
         folded=tuple(json.loads(texts.get("folded", "[]"))),
         centred=json.loads(texts.get("centred", "false")) is True,
+        without_value_bias=json.loads(texts.get("without_value_bias", "false")) is True,
         neuronpedia_id=texts.get("neuronpedia_id", ""),
         source=json.loads(texts.get("source", "{}")),
         payload_sha256=texts["payload_sha256"],

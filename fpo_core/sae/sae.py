@@ -16,9 +16,9 @@ from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
 from fpo_core.io.hashing import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
-from fpo_core.sae.activations import activate, mask_features, transform_input
+from fpo_core.sae.activations import LAYER_NORM_EPS, activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool
-from fpo_core.sae.metadata import SaeMeta, parse_meta
+from fpo_core.sae.metadata import FORMAT, SaeMeta, parse_meta
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,8 +133,12 @@ class Sae(SaeMeta):
             )
         sae, h = self._ready(xp, h)
         _, scale, shift = transform_input(xp, h, self.input_transform)
+        if self.input_transform == "layer_norm":
+            scale = scale - LAYER_NORM_EPS  # as SAELens undoes it
         out = (features @ sae.W_dec + sae.b_dec) * scale + shift
-        return out + h.sum(-1)[..., None] / self.d_in if self.centred else out
+        # layer_norm's shift is the mean of h already.
+        add_mean = self.centred and self.input_transform != "layer_norm"
+        return out + h.sum(-1)[..., None] / self.d_in if add_mean else out
 
     def _ready(self, xp: Ops, h: Array) -> tuple["Sae", Array]:
         if h.shape[-1] != self.d_in:
@@ -145,6 +149,15 @@ class Sae(SaeMeta):
             )
         h = xp.as_float(h)
         return (self.to(xp, h) if isinstance(self.W_enc, np.ndarray) else self), h
+
+
+def is_sae_file(path: Path) -> bool:
+    """Whether a file says that it is an autoencoder in this package's format."""
+    try:
+        texts = open_safetensors(path).header.get("__metadata__")
+    except SaeError:
+        return False
+    return isinstance(texts, dict) and texts.get("format") == FORMAT
 
 
 def load_sae(path: str | Path, *, verify: bool = True) -> Sae:

@@ -33,6 +33,8 @@ class Features:
     """Token ids that any of them was not trained on; excluded from pooling."""
     weights: np.ndarray | None = None
     """(d_sae,) weights of the features that D compares in place of I_k; 0 excludes a feature."""
+    doubts: tuple[str, ...] = ()
+    """Sentences on autoencoders that seem to be of another model."""
 
     @classmethod
     def of(

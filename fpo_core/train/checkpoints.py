@@ -3,31 +3,34 @@
 docs/checkpoint_format.md specifies the format.
 """
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from fpo_core import __version__
 from fpo_core.backend.policy import Policy, PolicyInfo
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.io.atomic import remove_folder, write_folder, write_json
+from fpo_core.io.digests import damages, seal_holds, sealed
 from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.regular import read_json_object
+from fpo_core.io.writer import write_arrays
 from fpo_core.train.state import RunState
 
-FORMAT, VERSION = "fpo-checkpoint", 1
+FORMAT, VERSION = "fpo-checkpoint", 2
 STATE_FILE = "state.json"
 TRAINED_FILE = "trained.safetensors"
 OPTIMISER_FILE = "optimiser.safetensors"
+_SAMPLED = 1
+"""The version that hashed samples of the tensor files, and nothing of state.json."""
 _NAME = re.compile(r"step-(\d{8,})$")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder that holds a run's checkpoints; the newest `keep` stay."""
+    """The folder that holds a run's checkpoints; the newest `keep` and the best one stay."""
 
     folder: Path
     keep: int = 1
@@ -86,27 +89,27 @@ class Checkpoints:
         arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
 
         def write(folder: Path) -> None:
-            for name, tensors in arrays.items():
-                save_file(tensors, folder / name)
             meta = {
                 "format": FORMAT,
                 "version": VERSION,
-                "files": {name: sampled_sha256([folder / name]) for name in arrays},
+                "files": {name: write_arrays(folder / name, a) for name, a in arrays.items()},
                 "log_bytes": log_bytes,
                 **vars(origin),
                 "state": state.to_mapping(),
             }
-            write_json(folder / STATE_FILE, meta)
+            write_json(folder / STATE_FILE, sealed(meta))
 
         write_folder(self._path(state.step), write)
-        self.prune(state.step)
+        self.prune(state)
 
-    def prune(self, step: int) -> None:
-        """Drop all but the newest up to a step, and those beyond it."""
+    def prune(self, state: RunState) -> None:
+        """Drop all but the newest up to a state, the one that validated best, and those beyond."""
         steps = self.steps()
         # Beyond it are damaged ones, where an earlier one was resumed: those steps come again.
-        stay = [earlier for earlier in steps if earlier <= step][-self.keep :]
-        for old in set(steps) - set(stay):
+        stay = {*[earlier for earlier in steps if earlier <= state.step][-self.keep :]}
+        # What comes after the best may be worse in a way that shows later: a way back remains.
+        stay |= {state.best_step} & {*steps}
+        for old in set(steps) - stay:
             remove_folder(self._path(old))
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint:
@@ -116,7 +119,7 @@ class Checkpoints:
         """
         for step in reversed(self.steps()):
             try:
-                return _open(self._path(step))
+                return _open(self._path(step), step, warn)
             except _DamagedError as error:
                 warn(f"{self._path(step)} is damaged ({error}): an earlier checkpoint is taken")
         raise TrainingError(
@@ -128,37 +131,57 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
 
-class _DamagedError(Exception):
+class _DamagedError(TrainingError):
     """Why a checkpoint cannot be read."""
 
 
-def _open(folder: Path) -> Checkpoint:
-    # The format is checked first: files of a later version may be hashed in another way.
-    meta = _reading(lambda: json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-    version = _reading(lambda: (meta["format"], meta["version"]))
-    if version != (FORMAT, VERSION):
+def _open(folder: Path, step: int, warn: Callable[[str], None]) -> Checkpoint:
+    meta = read_json_object(folder / STATE_FILE, lambda text: _DamagedError(f"{text}"))
+    version = meta.get("version")
+    if meta.get("format") != FORMAT or type(version) is not int or seal_holds(meta) is False:
+        raise _DamagedError(f"{STATE_FILE} is not what was written")
+    # Before anything else: files of a later version may be hashed in another way.
+    if version not in (VERSION, _SAMPLED):
         raise TrainingError(
-            f"{folder} says format {version[0]!r} version {version[1]!r}, expected {FORMAT!r} "
-            f"version {VERSION}: go on with the release of fpo-mlx that made it"
+            f"{folder} says version {version}, expected {FORMAT} version {VERSION}: go on with the "
+            "release of fpo-mlx that made it"
         )
-    for name, expected in _reading(lambda: dict(meta["files"])).items():
-        if _reading(lambda name=name: sampled_sha256([folder / name])) != expected:
-            raise _DamagedError(f"{name} is not what was written")
-    return _reading(
-        lambda: Checkpoint(
+    _check_whole(folder, meta)
+    try:
+        found = Checkpoint(
             folder,
             RunState.from_mapping(meta["state"]),
             Origin(meta["config"], meta["fingerprints"], meta["made_with"]),
             int(meta["log_bytes"]),
         )
-    )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(f"{STATE_FILE} is incomplete: {error!r}") from None
+    if found.state.step != step:
+        raise _DamagedError(f"its name says step {step}, {STATE_FILE} {found.state.step!r}")
+    if version == _SAMPLED:
+        warn(f"{folder} is from before 0.2: only samples of its files could be checked")
+    return found
 
 
-def _reading(read: Callable[[], _T]) -> _T:
-    try:
-        return read()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _DamagedError(" ".join(str(error).split()) or type(error).__name__) from None
+def _check_whole(folder: Path, meta: Mapping[str, Any]) -> None:
+    """Raise _DamagedError unless the state and both tensor files are what was written."""
+    sampled = meta["version"] == _SAMPLED
+    if seal_holds(meta) is not (None if sampled else True):
+        raise _DamagedError(f"{STATE_FILE} is not what was written")
+    files = meta.get("files")
+    if not isinstance(files, dict) or files.keys() != {TRAINED_FILE, OPTIMISER_FILE}:
+        raise _DamagedError(f"{STATE_FILE} does not list {TRAINED_FILE} and {OPTIMISER_FILE}")
+    if not sampled:
+        for damage in damages(folder, files):
+            raise _DamagedError(str(damage))
+        return
+    for name, expected in files.items():
+        try:
+            same = sampled_sha256([folder / name]) == expected
+        except OSError as error:
+            raise _DamagedError(f"{name} cannot be read ({error.strerror})") from None
+        if not same:
+            raise _DamagedError(f"{name} is not what was written")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
-from fpo_core.events import Event, Sink, progress
+from fpo_core.events import Event, Sink, note, progress, warn
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT
 from fpo_core.train.checkpoints import Checkpoint, Origin
@@ -86,7 +86,9 @@ class _Run:
     def begin(self) -> None:
         """Check the reference, make the optimizer, validate the start."""
         if self.policy.info.fallback is not None:
-            self.emit(Event("warning", 0, {"message": self.policy.info.fallback}))
+            warn(self.emit, self.policy.info.fallback)
+        if self.policy.info.frozen is not None:
+            note(self.emit, self.policy.info.frozen)
         check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config, self.group)
         self._validate()
@@ -100,8 +102,10 @@ class _Run:
         # The first process prunes what the others may still be reading: wait for all.
         wait(self.group)
         only_first(self.group, lambda: self.folder.rewind(checkpoint))
-        # The log was cut in front of this event, which the first run wrote after the checkpoint.
-        self.emit(Event("checkpoint", self.state.step))
+        # The log was cut in front of this event, which the first run wrote after the checkpoint;
+        # one saved because the run was asked to stop is none that an undisturbed run would have.
+        if self._is_planned(improved=self.state.best_step == self.state.step):
+            self.emit(Event("checkpoint", self.state.step))
         self._restore_best()
 
     def _restore_best(self) -> None:
@@ -141,7 +145,7 @@ class _Run:
         if ended and self.state.window.values:  # stopped early, between two reports
             self._report()
         number = self._stop_signal(stop)
-        if ended or improved or number or step % self.save_every == 0:
+        if number or self._is_planned(improved=improved):
             self._save(improved=improved)
         if number and not ended:
             raise StoppedError(f"stopped after step {step}: {self.resume_hint()}", number)
@@ -149,6 +153,10 @@ class _Run:
     def _ended(self) -> bool:
         state = self.state
         return state.step >= self.plan.steps or state.out_of_patience(self.config.early_stopping)
+
+    def _is_planned(self, *, improved: bool) -> bool:
+        """Whether a checkpoint is due after this step in any case."""
+        return self._ended() or improved or self.state.step % self.save_every == 0
 
     def early_end(self) -> str | None:
         """As `TrainResult` has it."""
@@ -172,8 +180,10 @@ class _Run:
         saved = self.folder.checkpoints.steps()
         if not saved:
             return "there is no checkpoint yet: begin again"
+        best = self.state.best_step
+        also = f", the best is that of step {best}" if best in saved and best != saved[-1] else ""
         return (
-            f"the checkpoint of step {saved[-1]} of {self.plan.steps} is whole: "
+            f"the checkpoint of step {saved[-1]} of {self.plan.steps} is whole{also}: "
             "the same settings with resume go on from it"
         )
 
@@ -189,6 +199,7 @@ class _Run:
             self._skip(metrics["loss"], metrics["grad_norm"])
             return
         state.nonfinite_in_a_row = 0
+        state.note_loss(metrics["loss"])
         state.window.add(metrics, result.tokens, seconds)
         # During the warm-up the margin has hardly moved, and the ratio means nothing; before the
         # first update the policy is the reference, so that D is 0 whatever alpha is.
@@ -210,8 +221,8 @@ class _Run:
         if state.nonfinite_in_a_row >= self.config.nonfinite_limit:
             raise TrainingError(
                 f"loss or gradient was not finite {state.nonfinite_in_a_row} steps in a row, up to "
-                f"step {state.step}: lower learning_rate or set dtype to float32; the last "
-                f"checkpoint is in {self.folder.checkpoints.folder}"
+                f"step {state.step}: lower learning_rate or set dtype to float32; "
+                f"{self.resume_hint()}"
             )
 
     def _report(self) -> None:
@@ -256,8 +267,18 @@ class _Run:
         return True
 
     def _save(self, *, improved: bool) -> None:
-        """Save a checkpoint and then, where validation `improved`, the best result."""
+        """Save a checkpoint and then, where validation `improved`, the best result.
+
+        A run that diverges saves none, so that those from before remain.
+        """
         self._lap()
+        if self.state.diverges and not improved:
+            text = (
+                "the loss is not finite or far beyond its history: no checkpoint of step "
+                f"{self.state.step} is saved"
+            )
+            self.emit(Event("warning", self.state.step, {"message": text}))
+            return
         save = self.folder.save_checkpoint
         only_first(self.group, lambda: save(self.policy, self.state, self.origin))
         self.emit(Event("checkpoint", self.state.step))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpo_core.adapters.lora import Adapter, select_blocks
-from fpo_core.adapters.writer import save_adapter
+from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE, save_adapter
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.io.atomic import (
@@ -17,6 +17,7 @@ from fpo_core.io.atomic import (
     write_into_folder,
     write_json,
 )
+from fpo_core.io.ownership import check_foreign, check_inputs, marked
 from fpo_core.models.folder import ModelFolder, flatten_rope
 from fpo_core.train.checkpoints import Checkpoint, Checkpoints, Origin
 from fpo_core.train.state import RunState
@@ -24,6 +25,10 @@ from fpo_core.train.state import RunState
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "fpo_config.json"
 BEST, BEST_FILE = "best", "fpo_best.json"
+CHECKPOINTS = "checkpoints"
+_RESULT = ("adapter_config.json", PEFT_FILE, MLX_FILE, "model.safetensors", "config.json")
+_CARD = ("README.md", "curves.png")
+"""Beside these, links are replaced, and a README.md of the user's stays."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class RunFolder:
     def rewind(self, checkpoint: Checkpoint) -> None:
         """Take back what was written after the checkpoint; write the settings in use now."""
         self._remove_leftovers()
-        self.checkpoints.prune(checkpoint.state.step)
+        self.checkpoints.prune(checkpoint.state)
         if self.log.exists() and self.log.stat().st_size > checkpoint.log_bytes:
             os.truncate(self.log, checkpoint.log_bytes)
         write_json(self.path / CONFIG_FILE, self.config.to_mapping())
@@ -120,9 +125,25 @@ class RunFolder:
         self.checkpoints.save(policy, state, origin, size)
 
 
+def check_output(config: TrainConfig) -> None:
+    """Raise ConfigError where a run would write over what it reads, or over somebody else's files.
+
+    Its own files are those beside its settings; `best/` has a mark of its own.
+    """
+    output = Path(config.output)
+    inputs = {name: getattr(config, name) for name in ("model", "adapter", "data", "sae", "text")}
+    inputs["feature_weights"] = config.feature_weights
+    names = (LOG_FILE, CONFIG_FILE, CHECKPOINTS, BEST, *_RESULT)
+    check_inputs([output / name for name in (*names, *_CARD)], inputs, folder=output)
+    begun = (output / CONFIG_FILE).is_file()
+    check_foreign((output / name for name in (LOG_FILE, *_RESULT)), lambda _: begun)
+    check_foreign([output / CHECKPOINTS], Path.is_dir)
+    check_foreign([output / BEST], marked(BEST_FILE))
+
+
 def checkpoints_in(output: Path, keep: int = 1) -> Checkpoints:
     """The checkpoints of an output folder."""
-    return Checkpoints(output / "checkpoints", keep)
+    return Checkpoints(output / CHECKPOINTS, keep)
 
 
 def is_finished(output: Path) -> bool:

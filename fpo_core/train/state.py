@@ -10,6 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 Metrics = dict[str, float]
+FAR_LOSS = 10.0
+"""How many times its usual value, or its first, a loss must exceed to count as diverging."""
+_LOSS_WEIGHT = 0.02
 
 
 @dataclass
@@ -64,6 +67,23 @@ class RunState:
     """Validation metrics by step, step 0 among them."""
     ratios: list[float] = field(default_factory=list)
     """`fpo/constraint_ratio` of each step after the warm-up."""
+    usual_loss: float | None = None
+    """A moving mean of the loss over about fifty steps."""
+    loss_is_far: bool = False
+    """Whether the last loss was far beyond the usual one."""
+
+    @property
+    def diverges(self) -> bool:
+        """Whether the weights are not worth keeping: steps are skipped, or the loss has left."""
+        return self.nonfinite_in_a_row > 0 or self.loss_is_far
+
+    def note_loss(self, loss: float) -> None:
+        """Compare a step's loss with its history, then make it part of that."""
+        usual = loss if self.usual_loss is None else self.usual_loss
+        # The first loss gives the scale: late in a run the usual one may be close to 0.
+        limit = FAR_LOSS * max(abs(usual), abs(self.first.get("loss", usual)))
+        self.loss_is_far = loss > limit
+        self.usual_loss = usual + _LOSS_WEIGHT * (min(loss, limit) - usual)
 
     @property
     def constraint_ratio(self) -> float | None:

@@ -18,6 +18,7 @@ gradient is the other.
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,13 @@ from mlx import nn
 from mlx_lm.models.base import create_attention_mask
 
 from fpo_core.loss.packing import Rectangles, Row
-from fpo_core.sae.tap_points import tap_point
 from fpo_mlx import ops
+from fpo_mlx.attention import attention_module
 from fpo_mlx.hooks import intercept
 from fpo_mlx.lora import LINEAR
 
 Arrays = tuple[mx.array, ...]
+Windows = Sequence[int | None]
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class RowCache:
 class _RootCache:
     """Stores the keys and values of the roots, (f, heads, p, d) each."""
 
+    rectangle = "roots"
     offset = 0
     stored: Arrays = ()
 
@@ -119,6 +122,8 @@ class _BranchCache:
 
     `offset` (c,) is each prompt's length: models rotate a branch by its positions from there.
     """
+
+    rectangle = "branches"
 
     def __init__(self, roots: _RootCache, layout: Rectangles) -> None:
         self.offset = mx.array(layout.prompts)
@@ -137,19 +142,26 @@ class _BranchCache:
         return repeated.reshape(-1, *prompts.shape[2:])
 
 
-def pack_attention(stack: Sequence[nn.Module]) -> None:
+def pack_attention(stack: Sequence[nn.Module], windows: Windows | None) -> None:
     """Have the attention modules of these blocks take a row when they are given a `RowCache`.
 
-    Raises SaeError where a block has no output projection of a known name.
+    `windows` are those of the blocks, None where the model's own code knows them. Raises SaeError
+    where a block has no output projection of a known name.
     """
-    for block in stack:
-        modules = dict(block.named_modules())
-        path, _, output = tap_point("z", modules.__contains__).path.rpartition(".")
-        intercept(modules[path], functools.partial(_attend, output))
+    for number, block in enumerate(stack):
+        module, output = attention_module(block)
+        narrowed = {} if windows is None else {"window": windows[number]}
+        intercept(module, functools.partial(_attend, output, narrowed))
 
 
 def _attend(
-    output: str, inner: Callable[..., Any], module: Any, x: mx.array, *args: Any, **kwargs: Any
+    output: str,
+    narrowed: dict[str, Any],
+    inner: Callable[..., Any],
+    module: Any,
+    x: mx.array,
+    *args: Any,
+    **kwargs: Any,
 ) -> mx.array:
     """An attention module on a row: (1, t, d) -> (1, t, d), given the row's cache."""
     row = next((a for a in (*args, *kwargs.values()) if isinstance(a, RowCache)), None)
@@ -164,17 +176,19 @@ def _attend(
     # The output projection waits: run on the compacted row below, it sees no padding.
     with _replaced(module, stand_ins | {output: lambda heads: heads}):
         for number, cache in zip(range(len(row.shapes)), row.caches(), strict=False):
-            local = functools.partial(_argument, row, cache, number)
+            local = functools.partial(_argument, row, cache, number, narrowed)
             options = {name: local(value) for name, value in kwargs.items()}
             results.append(inner(module, placeholders[number], *map(local, args), **options))
     return module[output](row.compact(*results))
 
 
-def _argument(row: RowCache, cache: Any, number: int, value: Any) -> Any:
+def _argument(row: RowCache, cache: Any, number: int, narrowed: dict[str, Any], value: Any) -> Any:
     """An argument of the module as the rectangle of this number takes it."""
     if value is row:
         return cache
-    return row.masks(value)[number] if isinstance(value, _MaskRequest) else value
+    if not isinstance(value, _MaskRequest):
+        return value
+    return row.masks(dataclasses.replace(value, **narrowed))[number]
 
 
 def _projection(

@@ -7,6 +7,8 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import api_page
+import generate
 import pytest
 
 import fpo
@@ -14,7 +16,6 @@ from fpo.generation import Completion
 from fpo.quickstart_settings import quickstart_defaults
 from fpo.results import Table
 from fpo.world import assets
-from fpo_cli import docs, docs_api
 from fpo_cli.console.command import COMMANDS
 
 from .conftest import Settings
@@ -39,7 +40,7 @@ def test_every_name_is_there_and_no_module_hides_a_function() -> None:
         fpo.nothing  # noqa: B018  # pyright: ignore
 
 
-@pytest.mark.parametrize("name", docs_api.WORKFLOWS)
+@pytest.mark.parametrize("name", api_page.WORKFLOWS)
 def test_keywords_are_the_settings(name: str) -> None:
     function = getattr(fpo, name)
     keywords = {
@@ -56,7 +57,7 @@ def test_keywords_are_the_settings(name: str) -> None:
 
 def test_options_are_the_keywords() -> None:
     """Each command's options are the settings of some function, with its defaults."""
-    calls = [inspect.signature(getattr(fpo, name)).parameters for name in docs_api.WORKFLOWS]
+    calls = [inspect.signature(getattr(fpo, name)).parameters for name in api_page.WORKFLOWS]
     for command in COMMANDS:
         options = {
             option.name: ... if option.help.endswith("Required.") else option.default
@@ -171,9 +172,9 @@ def test_tables_escape_what_models_and_data_say(tmp_path: Path) -> None:
 
 def test_the_pages_are_up_to_date() -> None:
     pages = {
-        "docs/api.md": docs_api.page,
-        "docs/cli.md": docs.render,
-        "fpo/__init__.pyi": docs_api.stub,
+        "docs/api.md": api_page.page,
+        "docs/cli.md": generate.render,
+        "fpo/__init__.pyi": api_page.stub,
     }
     for name, render in pages.items():
         assert (ROOT / name).read_text(encoding="utf-8") == render(), "run: make docs"

@@ -96,8 +96,28 @@ def test_autoencoders(sae: Path, small: Settings, tmp_path: Path) -> None:
     assert checked(exported)["architecture"] == "topk"
 
 
+def test_an_autoencoder_of_another_model(small: Settings, steps: Settings, tmp_path: Path) -> None:
+    """A warning in training, evaluation and the check of the fit; an error where strict."""
+    other = fpo.convert_sae(
+        source=assets().sae, out=tmp_path / "sae.safetensors", model_name="google/gemma-2-2b"
+    ).out
+    settings = {**small, "sae": other, "backend": "torch"}
+    seen: list[fpo.Event] = []
+    fpo.train(**settings, **steps, output=tmp_path / "run", sink=seen.append)
+    check = {"model": assets().model, "data": assets().pairs, "rows": 4, "backend": "torch"}
+    fpo.check_sae(sae=other, **check, sink=seen.append)
+    told = [str(event) for event in seen if "trained on google/gemma-2-2b" in str(event)]
+    assert len(told) == 2
+    with pytest.raises(fpo.FpoError, match="was trained on google/gemma-2-2b, and this one is"):
+        fpo.train(**settings, **steps, output=tmp_path / "strict", strict=True)
+    assert not (tmp_path / "strict").exists()
+
+
 def test_published_autoencoders() -> None:
-    listed = fpo.list_saes(model="google/gemma-2-2b")
+    listed = fpo.list_saes(model="google/gemma-2-2b", rows=5)
+    assert len(listed.table().rows) == 5
+    assert len(listed.saes) > 1500
+    assert listed.table().below
     assert checked(listed)["saes"][0]["recommended"]
     assert listed.table().rows[0][0] == "→"
 

@@ -62,7 +62,7 @@ def loaded(backend, folder):
     if backend == "torch":
         model = fpo_torch.models.load_model(folder, config, torch.float32).eval()
         return torch.tensor(TOKENS), model, fpo_torch.models.find_blocks(model)[1]
-    model, _ = fpo_mlx.models.load_model(folder, config, mx.float32)
+    model = fpo_mlx.models.load_model(folder, config, mx.float32).model
     return mx.array(TOKENS), model, fpo_mlx.models.find_blocks(model)[1]
 
 

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pair_rows
 import pytest
+from pair_rows import NATS_AHEAD, length, make_pairs
 
 from fpo import world
-from fpo.world import ATTRIBUTES, Traits, assets, make_pairs, make_prompt, make_reply, score
+from fpo.world import ATTRIBUTES, Traits, assets, make_prompt, make_reply, score
 from fpo.world.oracle import is_well_formed, marker_words
-from fpo.world.pairs import NATS_AHEAD, length
 
 ALL_TRAITS = [Traits(*values) for values in itertools.product(*ATTRIBUTES.values())]
 
@@ -155,16 +156,18 @@ def test_a_likelihood_makes_near_ties() -> None:
 
 
 def test_shipped_texts_come_from_the_seed(tmp_path: Path) -> None:
-    world.dump_jsonl(world.make_unrelated_rows(100, world.UNRELATED_SEED), tmp_path / "again.jsonl")
+    pair_rows.dump_jsonl(
+        pair_rows.make_unrelated_rows(100, pair_rows.UNRELATED_SEED), tmp_path / "again.jsonl"
+    )
     assert (tmp_path / "again.jsonl").read_bytes() == assets().unrelated.read_bytes()
 
 
 def test_shipped_pairs_come_from_the_seed(likelihood: Any) -> None:
     """The first of them, and the prompts of all: `build_pairs.py` makes the whole files."""
-    attribute, seed = world.PAIRS_ATTRIBUTE, world.PAIRS_SEED
+    attribute, seed = pair_rows.PAIRS_ATTRIBUTE, pair_rows.PAIRS_SEED
     train, valid = (read_rows(path) for path in (assets().train, assets().valid))
     assert make_pairs(attribute, 10, seed, likelihood=likelihood) == valid[:10]
-    prompts = [row["prompt"] for side in world.make_splits(attribute, seed) for row in side]
+    prompts = [row["prompt"] for side in pair_rows.make_splits(attribute, seed) for row in side]
     assert prompts == [row["prompt"] for row in train + valid]
 
 

@@ -224,6 +224,164 @@ def test_sparsify_refuses_groupmax(tmp_path):
         convert_sae(tmp_path, tmp_path / "o")
 
 
+def test_sparsify_signed_is_top_k_by_magnitude(tmp_path):
+    w = weights(9)
+    stored = {"encoder.weight": np.ascontiguousarray(w["W_enc"].T), "encoder.bias": w["b_enc"]}
+    save_file(stored | {"W_dec": w["W_dec"], "b_dec": w["b_dec"]}, tmp_path / "sae.safetensors")
+    cfg = {"d_in": D_IN, "num_latents": D_SAE, "k": 6, "activation": "topk", "signed": True}
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    pre = (inputs() - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    largest = np.sort(abs(pre), axis=-1)[:, -6:-5]
+    sae = check(tmp_path, tmp_path / "o", np.where(abs(pre) >= largest, pre, 0))
+    assert sae.architecture == "abstopk"
+
+
+@pytest.mark.parametrize("skip", ["skip_connection", "embed_skip"])
+def test_sparsify_with_a_skip_has_no_decoder(tmp_path, skip):
+    w = weights(9)
+    stored = {"encoder.weight": np.ascontiguousarray(w["W_enc"].T), "encoder.bias": w["b_enc"]}
+    stored |= {"W_dec": w["W_dec"], "b_dec": w["b_dec"], "W_skip": np.eye(D_IN, dtype=np.float32)}
+    save_file(stored, tmp_path / "sae.safetensors")
+    cfg = {"d_in": D_IN, "num_latents": D_SAE, "k": 6, "activation": "topk", skip: True}
+    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
+    pre = (inputs() - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    assert not check(tmp_path, tmp_path / "o", top_k(relu(pre), 6)).has_decoder
+
+
+@pytest.mark.parametrize("include_norm", [True, False])
+def test_lm_saes_of_the_second_generation(tmp_path, include_norm):
+    """A feature fires where its pre-activation times its decoder's norm exceeds the threshold."""
+    w = weights(3, threshold=True)
+    mean_norm = 5.0
+    scale = np.sqrt(D_IN) / mean_norm
+    stored = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
+    stored |= {"decoder.weight": w["W_dec"].T, "decoder.bias": w["b_dec"]}
+    stored |= {"log_jumprelu_threshold": np.log(w["threshold"])}
+    stored["dataset_average_activation_norm.blocks.4.hook_resid_post"] = np.float32([mean_norm])
+    stored = {name: np.ascontiguousarray(array) for name, array in stored.items()}
+    save_file(stored, tmp_path / "sae_weights.safetensors")
+    cfg = {"sae_type": "sae", "d_model": D_IN, "expansion_factor": D_SAE // D_IN}
+    cfg |= {"act_fn": "jumprelu", "hook_point_in": "blocks.4.hook_resid_post"}
+    cfg |= {"norm_activation": "dataset-wise", "sparsity_include_decoder_norm": include_norm}
+    (tmp_path / "config.json").write_text(json.dumps(cfg))
+    pre = (inputs() * scale) @ w["W_enc"] + w["b_enc"]
+    norms = np.linalg.norm(w["W_dec"], axis=1) if include_norm else 1.0
+    expected = np.where(pre * norms > w["threshold"], pre, 0)
+    sae = check(tmp_path, tmp_path / "o", expected)
+    assert str(sae.hook) == "blocks.4.hook_resid_post"
+
+
+@pytest.mark.parametrize("key", ["threshold", "activation_function.threshold", None])
+def test_circuit_tracer(tmp_path, key):
+    w = weights(12, threshold=key is not None)
+    stored = {"W_enc": np.ascontiguousarray(w["W_enc"].T), "b_enc": w["b_enc"]}
+    stored |= {"W_dec": w["W_dec"], "b_dec": w["b_dec"], "W_skip": np.eye(D_IN, dtype=np.float32)}
+    stored |= {key: w["threshold"]} if key else {}
+    save_file(stored, tmp_path / "layer_7.safetensors")
+    pre = inputs() @ w["W_enc"] + w["b_enc"]
+    expected = jumprelu(pre, w["threshold"]) if key else relu(pre)
+    sae = check(tmp_path / "layer_7.safetensors", tmp_path / "o", expected)
+    assert (str(sae.hook), sae.has_decoder) == ("blocks.7.mlp.hook_in", False)
+
+
+@pytest.mark.parametrize(("threshold", "point"), [(True, None), (False, "mlp.hook_in")])
+def test_one_layer_of_a_cross_layer_transcoder(tmp_path, threshold, point):
+    w = weights(13, threshold=threshold)
+    stored = {"W_enc_3": np.ascontiguousarray(w["W_enc"].T), "b_enc_3": w["b_enc"]}
+    stored |= {"b_dec_3": w["b_dec"]} | ({"threshold_3": w["threshold"]} if threshold else {})
+    save_file(stored, tmp_path / "W_enc_3.safetensors")
+    if point:
+        config = f"model_name: google/gemma-2-2b\nfeature_input_hook: {point}\n"
+        (tmp_path / "config.yaml").write_text(config)
+    pre = inputs() @ w["W_enc"] + w["b_enc"]
+    expected = jumprelu(pre, w["threshold"]) if threshold else relu(pre)
+    sae = check(tmp_path / "W_enc_3.safetensors", tmp_path / "o", expected)
+    assert str(sae.hook) == ("blocks.3.mlp.hook_in" if point else "blocks.3.hook_resid_mid")
+
+
+@pytest.mark.parametrize("suffix", ["", "_linear"])
+def test_two_linear_layers(tmp_path, suffix):
+    w = weights(14)
+    content = {f"encoder{suffix}.weight": w["W_enc"].T, f"encoder{suffix}.bias": w["b_enc"]}
+    content |= {f"decoder{suffix}.weight": w["W_dec"].T, f"decoder{suffix}.bias": w["b_dec"]}
+    torch_save(tmp_path / "Llama-3.1-8B-Instruct-SAE-l19.pth", content)
+    expected = relu(inputs() @ w["W_enc"] + w["b_enc"])
+    sae = check(tmp_path / "Llama-3.1-8B-Instruct-SAE-l19.pth", tmp_path / "o", expected)
+    assert sae.model_name == "meta-llama/Llama-3.1-8B-Instruct"
+    assert str(sae.hook) == "blocks.19.hook_resid_post"
+
+
+def test_attention_z(tmp_path):
+    w = weights(15)
+    torch_save(tmp_path / "gpt2-small_L5_z.pt", dict(w))
+    settings = {"act_name": "blocks.5.attn.hook_z", "act_size": D_IN, "dict_size": D_SAE}
+    (tmp_path / "gpt2-small_L5_z_cfg.json").write_text(json.dumps(settings))
+    expected = relu((inputs() - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+    sae = check(tmp_path / "gpt2-small_L5_z.pt", tmp_path / "o", expected)
+    assert (str(sae.hook), sae.without_value_bias) == ("blocks.5.attn.hook_z", True)
+
+
+def bussmann(folder, content, **settings):
+    cfg = {
+        "act_size": D_IN,
+        "dict_size": D_SAE,
+        "top_k": 5,
+        "hook_point": "blocks.8.hook_resid_pre",
+    }
+    torch_save(folder / "sae.pt", content)
+    (folder / "config.json").write_text(json.dumps(cfg | settings))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "topk", "batchtopk", "jumprelu"])
+def test_batch_topk(tmp_path, kind):
+    w = weights(16, threshold=kind == "jumprelu")
+    content = {k: v for k, v in w.items() if k != "threshold"}
+    if kind == "jumprelu":
+        content["jumprelu.log_threshold"] = np.log(w["threshold"])
+    if kind == "batchtopk":
+        content["threshold"] = torch.tensor(0.75)
+    settings = {"sae_type": kind, "input_unit_norm": True, "use_encoder_bias": True}
+    x = inputs() - inputs().mean(-1, keepdims=True)
+    x = x / (x.std(-1, ddof=1, keepdims=True) + 1e-5)
+    pre = (x - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
+    expected = {
+        "vanilla": relu(pre),
+        "topk": top_k(relu(pre), 5),
+        "batchtopk": jumprelu(pre, 0.75),
+        "jumprelu": jumprelu(pre, w.get("threshold", 0.0)),
+    }[kind]
+    sae = check(bussmann(tmp_path, content, **settings), tmp_path / "o", expected)
+    assert (str(sae.hook), sae.input_transform) == ("blocks.8.hook_resid_pre", "layer_norm")
+
+
+def test_batch_topk_adds_its_bias_only_where_it_says_so(tmp_path):
+    w = weights(16)
+    plain = {"sae_type": "topk", "input_unit_norm": False}
+    pre = (inputs() - w["b_dec"]) @ w["W_enc"]
+    folder = bussmann(tmp_path / "a", dict(w), **plain, use_encoder_bias=False)
+    check(folder, tmp_path / "o", top_k(relu(pre), 5))
+    with pytest.raises(SaeError, match="lacks use_encoder_bias"):
+        convert_sae(bussmann(tmp_path / "b", dict(w), **plain), tmp_path / "p")
+    zeros = w | {"b_enc": np.zeros(D_SAE, np.float32)}
+    check(bussmann(tmp_path / "c", zeros, **plain), tmp_path / "q", top_k(relu(pre), 5))
+    with pytest.raises(SaeError, match="depend on its batch"):
+        convert_sae(bussmann(tmp_path / "d", zeros, sae_type="batchtopk"), tmp_path / "r")
+
+
+def test_autoencoders_of_gemmas_embeddings_read_them_scaled(tmp_path):
+    w = weights(17, threshold=True)
+    folder = tmp_path / "gemma-scope-2b-pt-res" / "embedding" / "width_4k" / "average_l0_6"
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **w)
+    stored = inputs() / np.sqrt(D_IN)
+    expected = jumprelu(stored @ w["W_enc"] + w["b_enc"], w["threshold"])
+    sae = check(folder, tmp_path / "o", expected)
+    assert str(sae.hook) == "blocks.0.hook_resid_pre"
+    back = (expected @ w["W_dec"] + w["b_dec"]) * np.sqrt(D_IN)
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, inputs()), back, rtol=1e-4, atol=1e-4)
+
+
 def test_qwen_scope(tmp_path):
     w = weights(10)
     file = tmp_path / "SAE-Res-Qwen3-1.7B-Base-W32K-L0_7" / "layer9.sae.pt"

@@ -71,7 +71,5 @@ def test_verification_agrees(case, converted):
 def test_reconstruction_is_sae_lens_reconstruction(case, converted):
     x, _, sae, _ = converted(case)
     expected = np.load(GOLDEN / case / "golden.npz")["reconstruction"]
-    # SAELens undoes its layer norm without the 1e-5 that it added to the deviation.
-    tolerance = 5e-5 if "layer_norm" in case else 1e-5
     found = sae.reconstruct(numpy_ops, x)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -46,7 +46,6 @@ def hub(tmp_path, monkeypatch):
         return str(target)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(releases, "_table", dict)
     return Hub()
 
 
@@ -93,10 +92,10 @@ def test_a_file_in_a_repository(hub, tmp_path):
 
 
 def test_a_release_from_our_table(hub, tmp_path):
-    folder = hub.repository("google/gemma-scope-9b-pt-mlp") / "layer_5/width_16k/average_l0_7"
+    folder = hub.repository("google/gemma-scope-9b-pt-mlp") / "layer_5/width_16k/average_l0_14"
     folder.mkdir(parents=True)
     np.savez(folder / "params.npz", **weights(threshold=True))
-    source = "gemma-scope-9b-pt-mlp/layer_5/width_16k/average_l0_7"
+    source = "gemma-scope-9b-pt-mlp/layer_5/width_16k/average_l0_14"
     report = convert_sae(source, tmp_path / "o")
     assert (report.hook, report.model_name) == ("blocks.5.hook_mlp_out", "google/gemma-2-9b")
     assert load_sae(tmp_path / "o").source["release"] == source
@@ -104,59 +103,61 @@ def test_a_release_from_our_table(hub, tmp_path):
 
 def test_releases_of_the_gpt2_era_are_centred_by_name(hub, tmp_path):
     folder = hub.repository("jbloom/GPT2-Small-SAEs-Reformatted") / "blocks.8.hook_resid_pre"
-    save_sae_lens(folder, weights(), cfg_v6())
+    metadata = {"model_name": "gpt2-small", "hook_name": "blocks.8.hook_resid_pre"}
+    save_sae_lens(folder, weights(), cfg_v6(metadata=metadata))
     convert_sae("gpt2-small-res-jb/blocks.8.hook_resid_pre", tmp_path / "o")
     assert load_sae(tmp_path / "o").centred
 
 
+MISTRAL = "JoshEngels/Mistral-7B-Residual-Stream-SAEs"
+
+
 @pytest.mark.parametrize(
-    ("source", "repo", "path"),
+    "source", ["mistral-7b-res-wg/blocks.8.hook_resid_pre", f"{MISTRAL}:mistral_7b_layer_8"]
+)
+def test_what_the_table_adds_holds_for_every_name_of_a_place(hub, tmp_path, source):
+    save_sae_lens(hub.repository(MISTRAL) / "mistral_7b_layer_8", weights(), cfg_v6())
+    convert_sae(source, tmp_path / "o")
+    assert load_sae(tmp_path / "o").input_transform == "constant_norm_rescale"
+
+
+def test_a_norm_factor_of_the_table(hub, tmp_path):
+    name = "gpt2-small-mlp-tm/blocks.0.hook_mlp_out"
+    release = releases.by_name(name)
+    folder = hub.repository(release.repo) / release.path
+    metadata = {"model_name": "gpt2-small", "hook_name": "blocks.0.hook_mlp_out"}
+    normalised = {"normalize_activations": "expected_average_only_in", "metadata": metadata}
+    save_sae_lens(folder, weights(), cfg_v6(**normalised))
+    convert_sae(name, tmp_path / "o")
+    sae = load_sae(tmp_path / "o")
+    assert sae.folded == ("centring", "norm_factor=1.049317316132615", "b_dec_subtraction")
+
+
+def test_a_folder_that_is_named_like_a_file(hub, tmp_path):
+    repository = hub.repository("jbloom/GPT2-Small-OAI-v5-32k-resid-post-SAEs")
+    save_sae_lens(repository / "v5_32k_layer_3.pt", weights(), cfg_v6())
+    convert_sae("gpt2-small-resid-post-v5-32k/blocks.3.hook_resid_post", tmp_path / "o")
+    assert hub.fetched == [
+        "v5_32k_layer_3.pt/cfg.json",
+        "v5_32k_layer_3.pt/sae_weights.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
     [
+        ("temporal-sae-gemma-2-2b/blocks.12.hook_resid_post", "in the format temporal"),
+        ("gemma-scope-2b-pt-res", "did you mean gemma-scope-2b-pt-res/"),
+        ("gpt2-small-res-jb/blocks.8", "not there.*did you mean"),
         (
-            "gemma-scope-2-1b-it-res-all/layer_3_width_16k_l0_big",
-            "google/gemma-scope-2-1b-it",
-            "resid_post_all/layer_3_width_16k_l0_big",
+            "gemma-scope-2b-pt-res:layer_5/width_16k/average_l0_18",
+            "mean gemma-scope-2b-pt-res/layer",
         ),
-        ("llama_scope_lxr_8x/l16r_8x", "fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L16R-8x"),
-        (
-            "pythia-70m-deduped-mlp-sm/blocks.3.hook_mlp_out",
-            "ctigges/pythia-70m-deduped__mlp-sm_processed",
-            "3-mlp-sm",
-        ),
+        ("google/gemma-scope-2b-pt-res/layer_5/width_16k/average_l0_18", "mean google/gemma-scope"),
+        ("gpt2-small-res-jbb/blocks.8.hook_resid_pre", "404.*mean gpt2-small-res-jb/"),
     ],
 )
-def test_names_in_our_table(source, repo, path, monkeypatch):
-    monkeypatch.setattr(releases, "_table", dict)
-    release = releases.find_release(source)
-    assert release is not None
-    assert (release.repo, release.path) == (repo, path)
-
-
-TABLE = {
-    "tiny-res": {
-        "repo_id": "someone/tiny",
-        "conversion_func": None,
-        "config_overrides": {"normalize_activations": "expected_average_only_in"},
-        "saes": [
-            {"id": "a", "path": "x/a", "norm_scaling_factor": 0.5, "neuronpedia": "tiny/2-res"}
-        ],
-    },
-    "odd": {"repo_id": "u/o", "conversion_func": "martian", "saes": [{"id": "a", "path": "a"}]},
-}
-
-
-def test_a_release_of_sae_lens_own_table(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(releases, "_table", lambda: TABLE)
-    save_sae_lens(hub.repository("someone/tiny") / "x/a", weights(), cfg_v6())
-    convert_sae("tiny-res/a", tmp_path / "o")
-    sae = load_sae(tmp_path / "o")
-    assert sae.folded == ("norm_factor=0.5", "b_dec_subtraction")
-    assert sae.neuronpedia_id == "tiny/2-res"
-
-
-@pytest.mark.parametrize(("source", "match"), [("tiny-res/b", "such as a"), ("odd/a", "martian")])
-def test_releases_that_cannot_be_had(source, match, tmp_path, monkeypatch):
-    monkeypatch.setattr(releases, "_table", lambda: TABLE)
+def test_names_that_cannot_be_had(hub, source, match, tmp_path):
     with pytest.raises(SaeError, match=match):
         convert_sae(source, tmp_path / "o")
 

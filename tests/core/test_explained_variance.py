@@ -9,7 +9,13 @@ from fpo_core.arrays import numpy_ops
 from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.pairs import Pair
 from fpo_core.errors import DataError, SaeError
-from fpo_core.sae.explained_variance import Fit, check_texts, judge
+from fpo_core.sae.explained_variance import (
+    Fit,
+    check_texts,
+    judge,
+    memory_needed,
+    tokens_at_once,
+)
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
@@ -86,10 +92,42 @@ def test_batches_do_not_change_the_numbers():
     few, many = Table(), Table()
     alone = [check_texts(few, tap(), ROWS[2:4] * count) for count in (1, 400)]
     check_texts(many, tap(), [[5] * 300] * 9)
-    assert many.batches == [(3, 300)] * 3
+    assert many.batches == [(3, 300)] * 6, "the sample for outliers, then all"
     first, second = (dataclasses.replace(fit, tokens=0) for fit in alone)
     for name, value in dataclasses.asdict(first).items():
         np.testing.assert_allclose(getattr(second, name), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[[5] * 3, *[[5] * 300] * 99], [[5] * n for n in range(1, 400)]])
+def test_a_short_row_among_long_ones_does_not_make_a_large_batch(rows):
+    table = Table()
+    assert check_texts(table, tap(), rows).tokens == sum(map(len, rows))
+    assert max(count * width for count, width in table.batches) <= 1024
+
+
+def test_a_row_longer_than_a_batch_is_encoded_in_parts(monkeypatch):
+    widest, encode = [], Sae.encode
+    monkeypatch.setattr(Sae, "encode", lambda s, xp, h: widest.append(len(h)) or encode(s, xp, h))
+    long, short = [[3, 4, SINK, 5] * 700], [[3, 4, SINK, 5]] * 700
+    alone, apart = (check_texts(Table(), tap(), rows) for rows in (long, short))
+    assert max(widest) == 1024
+    for name, value in dataclasses.asdict(apart).items():
+        np.testing.assert_allclose(getattr(alone, name), value, rtol=1e-5)
+
+
+def test_a_wide_autoencoder_encodes_fewer_tokens_at_once():
+    assert [tokens_at_once(width) for width in (M, 16384, 131072, 1 << 25)] == [1024, 1024, 128, 1]
+    wide = Sae(architecture="relu", d_in=8, d_sae=131072, W_enc=None, b_enc=None)
+    features = 8 * 128 * 131072
+    assert memory_needed(wide, [[1]]) == 4 * (2 * 8 * 131072 + features + 8 * 1024 * 8)
+    longer = memory_needed(wide, [[1] * 3000, [2]]) - memory_needed(wide, [[1]])
+    assert longer == 4 * 8 * (3000 - 1024) * 8
+
+
+def test_outliers_are_told_by_rows_of_all_lengths():
+    """Short rows of sinks alone do not make sinks the measure."""
+    found = check_texts(Table(), tap(), [[SINK, SINK]] * 9 + [[3, 4, 5, 9, 10] * 20] * 9)
+    assert found.outlier_share == 18 / 918
 
 
 def test_a_perfect_and_a_silent_autoencoder():

@@ -1,7 +1,10 @@
 """Atomic writes and fingerprints."""
 
 import ast
+import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,13 +12,13 @@ import pytest
 from fpo_core.errors import ConfigError, WriteError
 from fpo_core.io.atomic import (
     new_folder,
-    remove_leftovers,
     write_atomically,
     write_folder,
     write_into_folder,
     write_json,
 )
 from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.processes import Process
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,21 +116,14 @@ def test_a_new_folder_takes_an_empty_one_and_no_other(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "a"]
 
 
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
-    (tmp_path / ".x.1.tmp").mkdir()
-    (tmp_path / ".y.1.tmp").write_text("half of")
-    (tmp_path / "x").write_text("whole")
-    remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
 def renames(source):
     """Calls that rename a file or make a temporary one; `str.replace` takes two arguments."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             name, count = node.func.attr, len(node.args)
             module = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-            of_a_file = name == "replace" and (count == 1 or module == "os")
+            alone = count == len(node.args) == 1
+            of_a_file = name == "replace" and (alone or module == "os")
             if of_a_file or name in ("rename", "renames", "mkstemp", "mkdtemp"):
                 yield name
 
@@ -140,3 +136,58 @@ def test_only_one_module_renames():
     files = [file for name in packages for file in (ROOT / name).rglob("*.py")]
     found = {file.name for file in files if list(renames(file.read_text(encoding="utf-8")))}
     assert found == {"atomic.py"}
+
+
+def test_a_folder_that_appeared_meanwhile_is_not_replaced(tmp_path):
+    out = tmp_path / "out"
+    refused = pytest.raises(WriteError, match="something else was written there meanwhile")
+    with refused, new_folder(out) as folder:
+        (folder / "result").touch()
+        out.mkdir()
+        (out / "theirs").touch()
+    assert [path.name for path in out.iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_is_replaced_and_its_target_stays(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("theirs")
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    write_json(link, {})
+    assert not link.is_symlink()
+    assert target.read_text() == "theirs"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "file").touch()
+    link.unlink()
+    link.symlink_to(folder)
+    write_folder(link, lambda path: (path / "new").touch())
+    assert [path.name for path in link.iterdir()] == ["new"]
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.ENOENT, "its folder is gone"),
+        (errno.EACCES, "check the folder's permissions"),
+        (errno.ENOTEMPTY, "something else was written there meanwhile"),
+    ],
+)
+def test_an_error_of_writing_gives_the_advice_for_its_reason(tmp_path, code, advice):
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(WriteError, match=advice) as caught:
+        write_folder(tmp_path / "x", fail)
+    assert ("free some space" in str(caught.value)) == (code == errno.ENOSPC)
+
+
+def test_what_a_dead_writer_left_goes_with_the_next_one(tmp_path):
+    dead = dataclasses.replace(Process.this(), started=1).tag
+    (tmp_path / f".model.{dead}.tmp").mkdir()
+    (tmp_path / ".notes.tmp").touch()
+    write_json(tmp_path / "x", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes.tmp", "x"]

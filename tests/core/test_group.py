@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpo_core.backend.process_group import ALONE, gather_scores, joined, only_first, shares
-from fpo_core.errors import LostProcessError, TrainingError, WriteError
+from fpo_core.backend.process_group import (
+    ALONE,
+    check_same_settings,
+    gather_scores,
+    joined,
+    only_first,
+    shares,
+)
+from fpo_core.errors import ConfigError, LostProcessError, TrainingError, WriteError
 from fpo_core.loss.scores import Scores
 from tests.core.pretend import ROWS, PretendPolicy, log_of, run
 
@@ -168,3 +175,20 @@ def test_a_wish_to_stop_in_one_process_stops_all(tmp_path: Path) -> None:
         ),
     )
     assert all("stopped after step 1" in str(result) for result in results), results
+
+
+def test_processes_with_other_settings_are_refused_in_all_of_them():
+    def work(group: Any) -> str:
+        settings = {"seed": group.rank // 2, "learning_rate": 1e-4, "output": "run", "sae": None}
+        with pytest.raises(ConfigError) as caught:
+            check_same_settings(group, settings)
+        return str(caught.value)
+
+    for rank, message in enumerate(together(3, work)):
+        assert f"different settings (seed; process {rank} has {rank // 2})" in message
+
+
+def test_processes_with_the_same_settings_pass():
+    settings = {"seed": 3, "sae": ("a", "b"), "learning_rate": 1e-4}
+    assert together(3, lambda group: check_same_settings(group, dict(settings))) == [None] * 3
+    check_same_settings(ALONE, settings)

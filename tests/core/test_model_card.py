@@ -160,3 +160,13 @@ def test_a_whole_model_needs_no_adapter():
     assert "peft" not in card
     assert "AutoModelForCausalLM.from_pretrained('me/result')" in card
     assert "mlx_lm.generate --model me/result" in card
+
+
+def test_names_of_others_are_shown_and_not_obeyed(tmp_path):
+    from fpo_core.adapters.merge_check import FuseCheck
+    from fpo_core.evaluation.model_card import fuse_card
+
+    base = tmp_path / "<img src=x>[a](b)|\x1b[2J"
+    card = fuse_card(str(base), "lora", FuseCheck(0.0, 0.0, 1.0, 1.0), ["float32"], "")
+    assert "\x1b" not in card
+    assert r"\<img src=x\>\[a\](b)\|\\x1b\[2J" in card

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, found, refused, and gone on from."""
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -12,6 +13,8 @@ import pytest
 from fpo_core.config import TrainConfig
 from fpo_core.errors import ConfigError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event
+from fpo_core.io.digests import sealed
+from fpo_core.io.processes import Process
 from fpo_core.train.checkpoints import Checkpoints
 from fpo_core.train.resume import FREE, MACHINE, PLACES, check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import checkpoints_in, is_finished
@@ -61,12 +64,12 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, kind: str, 
     assert not [*tmp_path.rglob(".*")], "something temporary was left"
 
 
-def test_window_and_nonfinite_count_survive_a_resume(tmp_path: Path) -> None:
+def test_the_window_outlasts_a_run_of_bad_steps(tmp_path: Path) -> None:
     bad = {"norms": (1.0, 1.0, float("nan"), float("nan"), float("nan"))}
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 5"):
         run(tmp_path, PretendPolicy(**bad), nonfinite_limit=3, save_every=1, val_pairs=1)
-    assert newest(tmp_path / "run").state.nonfinite_in_a_row == 2
-    nan = PretendPolicy(norms=(float("nan"),))
+    assert newest(tmp_path / "run").state.step == 2
+    nan = PretendPolicy(norms=(float("nan"),) * 3)
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 5"):
         run(tmp_path, nan, nonfinite_limit=3, save_every=1, val_pairs=1, resume=True)
 
@@ -120,8 +123,8 @@ def test_of_a_damaged_checkpoint_the_one_before_is_resumed(tmp_path: Path) -> No
         file.write_bytes(before)
     assert newest(tmp_path / "run").state.step == 6
     meta = json.loads(file.read_text())
-    file.write_text(json.dumps(meta | {"version": 2}))
-    with pytest.raises(TrainingError, match="version 2, expected 'fpo-checkpoint' version 1"):
+    file.write_text(json.dumps(sealed(meta | {"version": 3})))
+    with pytest.raises(TrainingError, match="version 3, expected fpo-checkpoint version 2"):
         newest(tmp_path / "run")
 
 
@@ -226,7 +229,7 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path, monkeypatch) -> 
 
     def fill(event: Event) -> None:
         if event.kind == "checkpoint":
-            monkeypatch.setattr("fpo_core.train.checkpoints.save_file", full)
+            monkeypatch.setattr("fpo_core.train.checkpoints.write_arrays", full)
 
     with pytest.raises(WriteError) as failed:
         run(tmp_path, PretendPolicy(), **CADENCE, emit=fill)
@@ -238,8 +241,9 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path, monkeypatch) -> 
 
 
 def test_leftovers_of_a_kill_before_the_first_checkpoint_are_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "checkpoints" / ".step-00000002.new.tmp"
+    dead = dataclasses.replace(Process.this(), started=1).tag
+    folder = tmp_path / "run" / "checkpoints" / f".step-00000002.{dead}.tmp"
     folder.mkdir(parents=True)
-    (tmp_path / "run" / ".fpo_config.json.77.tmp").write_text("half")
+    (tmp_path / "run" / f".fpo_config.json.{dead}.tmp").write_text("half")
     run(tmp_path, PretendPolicy())
     assert not [*tmp_path.rglob(".*")]

@@ -157,6 +157,12 @@ def test_ties_go_to_the_lower_index():
         assert found.tolist() == [[1, 1, 0, 0]]
 
 
+def undone(h):
+    """SAELens divides by std + 1e-5 and multiplies by std."""
+    mean, std = h.mean(-1, keepdims=True), h.std(-1, ddof=1, keepdims=True)
+    return (h - mean) / (std + 1e-5) * std + mean
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_reconstruction_undoes_the_transform(transform):
     """An encoder and decoder that are identities on non-negative inputs give h back."""
@@ -164,9 +170,24 @@ def test_reconstruction_undoes_the_transform(transform):
     arrays = {"W_enc": np.hstack([eye, -eye]), "b_enc": np.zeros(2 * D_IN)}
     arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
     sae = Sae(architecture="relu", input_transform=transform, d_in=D_IN, d_sae=2 * D_IN, **arrays)
-    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), H, rtol=1e-9)
+    expected = undone(H) if transform == "layer_norm" else H
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), expected, rtol=1e-9)
     with pytest.raises(SaeError, match="encoder_only"):
         dataclasses.replace(sae, W_dec=None).reconstruct(numpy_ops, H)
+
+
+@pytest.mark.parametrize("transform", ["none", "layer_norm"])
+def test_the_mean_of_a_centred_input_is_added_once(transform):
+    """Centred, the same identities give h − mean h; layer_norm's shift is that mean already."""
+    eye = np.eye(D_IN)
+    W_enc = np.hstack([eye, -eye]) - np.hstack([eye, -eye]).mean(0)
+    arrays = {"W_enc": W_enc, "b_enc": np.zeros(2 * D_IN)}
+    arrays |= {"W_dec": np.vstack([eye, -eye]), "b_dec": np.zeros(D_IN)}
+    meta = {"architecture": "relu", "d_in": D_IN, "d_sae": 2 * D_IN, "centred": True}
+    sae = Sae(input_transform=transform, **meta, **arrays)
+    assert abs(H.mean(-1)).min() > 0.01
+    expected = undone(H) if transform == "layer_norm" else H
+    np.testing.assert_allclose(sae.reconstruct(numpy_ops, H), expected, rtol=1e-9)
 
 
 def test_a_wrong_width_is_refused():

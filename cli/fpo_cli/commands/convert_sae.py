@@ -30,7 +30,7 @@ def convert_sae(config: ConvertConfig, ui: Ui) -> dict[str, Any]:
         f"{report.hook or 'no hook named'}, {report.dtype}, {size}"
     )
     if report.relative_difference is not None:
-        ui.say(f"checked against {report.format}: within {report.relative_difference:.1e}")
+        ui.say(f"self-check: equal to the format's formula within {report.relative_difference:.1e}")
     return result.to_mapping()
 
 

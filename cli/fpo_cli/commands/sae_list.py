@@ -12,10 +12,11 @@ from fpo_core.config import SaeListConfig
 
 
 def sae_list(config: SaeListConfig, ui: Ui) -> dict[str, Any]:
-    """Show published autoencoders that fit a model, the recommended one first.
+    """Show published autoencoders that fit a model, the recommended one first, then by fitness.
 
-    Pass a source to `fpo convert sae`. Recommended is the deepest residual one that reads what the
-    trained blocks write.
+    Pass a source to `fpo convert sae`. Fit is what was trained on the model itself, on its residual
+    stream, deep, with about 16,384 features of which about 100 fire. Recommended is the fittest of
+    the residual stream that reads what the trained blocks write. With --json, all are listed.
     """
     with progress(ui) as sink:
         result = fpo.list_saes(config, sink=sink)

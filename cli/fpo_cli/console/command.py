@@ -15,6 +15,7 @@ from fpo_cli.console.ui import Ui
 from fpo_core.config import BackendConfig, NoModelConfig
 from fpo_core.config.fields import Settings
 from fpo_core.errors import BackendError, SelfTestError
+from fpo_core.io.foreign_text import for_json
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Result = Mapping[str, Any]
@@ -108,7 +109,7 @@ def _run(path: str, run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
         except SelfTestError as error:
             values, failed = error.report, error
     if ui.json and not ui.quiet:
-        print(to_json({"command": path} | dict(values)), file=real)
+        print(for_json(to_json({"command": path} | dict(values))), file=real)
     if failed is not None:
         raise failed
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fpo_core.data.inspect import InspectedRow, Kind, Segment
+from fpo_core.io.foreign_text import for_terminal
 
 STYLES: dict[Kind, tuple[str, str]] = {
     "prompt": ("cyan", "cyan underline"),
@@ -30,4 +31,4 @@ def render(rows: Iterable[InspectedRow], console: Console) -> None:
 def _shown(segment: Segment) -> list[str]:
     if segment.kind == "padding":
         return ["·" * min(len(segment.ids), 40)]
-    return [token.replace("\n", "⏎\n") for token in segment.tokens]
+    return [for_terminal(token, keep="\n").replace("\n", "⏎\n") for token in segment.tokens]

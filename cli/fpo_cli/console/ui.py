@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fpo_core.io.foreign_text import for_terminal, one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,7 +32,8 @@ class Ui:
         return _console(sys.stderr, self.quiet)
 
     def say(self, text: Any = "", style: str | None = None) -> None:
-        """A line, or anything rich can print, of the result."""
+        """A line, or anything rich can print, of the result; control characters as escapes."""
+        text = for_terminal(text) if isinstance(text, str) else text
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def piece(self, text: str) -> None:
@@ -39,15 +42,17 @@ class Ui:
 
     def note(self, text: str) -> None:
         """A remark on the way."""
-        self.err.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        self.err.print(
+            for_terminal(text), style="dim", markup=False, highlight=False, soft_wrap=True
+        )
 
     def warn(self, text: str) -> None:
         """Something the user should look at."""
-        self.err.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        self.err.print(f"warning: {one_line(text)}", style="yellow", markup=False, soft_wrap=True)
 
     def table(self, table: "Table", *, numbers: bool = True) -> None:
         """A table under its head, columns of `numbers` to the right, never cut to the terminal."""
-        rows = [table.head, *table.rows]
+        rows = [[one_line(cell) for cell in row] for row in (table.head, *table.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for i, row in enumerate(rows):
             cells = [

@@ -6,6 +6,7 @@ from pathlib import Path
 from fpo_convert.formats.hook_names import hook_from
 from fpo_convert.numpy_file import load_npz
 from fpo_convert.source_formula import Format, Options, Source, matrix_shape
+from fpo_core.sae.hook import Hook
 
 WEIGHTS = "params.npz"
 FILES = (WEIGHTS,)
@@ -29,19 +30,27 @@ def read(path: Path, options: Options) -> Source:
     model = re.search(r"gemma-scope-(\d+b)-(pt|it)", where)
     suffix = "" if not model or model[2] == "pt" else "-it"
     transcoder = "transcoder" in where
-    # Neither transcoders nor autoencoders of the embeddings read a place that a hook names.
-    hooked = not transcoder and "embedding" not in where
+    embedding = "embedding" in where
     return Source(
         files=(file,),
         architecture="jumprelu",
         tensors=tensors,
         d_in=d_in,
         d_sae=d_sae,
+        # Gemma multiplies its embeddings by √d_in, and these were trained on them as they are.
+        scale=d_in**-0.5 if embedding else 1.0,
         has_decoder=not transcoder,
-        hook=hook_from(where, r"layer_(\d+)", _SITES) if hooked else None,
+        hook=_hook(where, transcoder=transcoder, embedding=embedding),
         model_name=f"google/gemma-2-{model[1]}{suffix}" if model else "",
         untrained_tokens=("bos", "pad"),
     )
+
+
+def _hook(location: str, *, transcoder: bool, embedding: bool) -> Hook | None:
+    """Transcoders read a place that no hook names: after the norm, before its weights."""
+    if embedding:
+        return Hook(0, "resid_pre")
+    return None if transcoder else hook_from(location, r"layer_(\d+)", _SITES)
 
 
 FORMAT = Format("gemma-scope", detect, read, FILES, loaders=("gemma_2", "gemma_2_transcoder"))

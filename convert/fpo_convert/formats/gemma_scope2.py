@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fpo_convert.formats.hook_names import hook_from
-from fpo_convert.formats.json_file import read_json
+from fpo_convert.formats.json_file import hook_at, read_json
+from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import FileTensor, Tensor
 from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_core.errors import SaeError
@@ -13,6 +14,19 @@ from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
 FILES = WEIGHTS, CONFIG = "params.safetensors", "config.json"
+_UNDERSTOOD = {
+    "affine_connection",
+    "architecture",
+    "hf_hook_point_in",
+    "hf_hook_point_out",
+    "model_name",
+    "type",
+    "width",
+}
+_ALLOWED = {
+    "architecture": ("jump_relu",),
+    "affine_connection": (True, False, None),
+}
 _NAMES = {"w_enc": "W_enc", "w_dec": "W_dec"}
 _SITES = {
     "transcoder": "mlp_in",
@@ -32,17 +46,14 @@ def read(path: Path, options: Options) -> Source:
     weights = path if path.suffix == ".safetensors" else path / WEIGHTS
     config = weights.parent / CONFIG
     cfg = read_json(config) if config.is_file() else {}
-    if cfg.get("architecture", "jump_relu") != "jump_relu":
-        raise SaeError(
-            f"{config} has architecture {cfg['architecture']!r}, expected jump_relu: use such a "
-            "checkpoint"
-        )
     # A cross-layer transcoder has the same files as a transcoder of one layer.
     if re.search(r"(^|[/_])clt", options.location) or str(cfg.get("type", "")) == "clt":
         raise SaeError(
             f"{weights} is a cross-layer transcoder, which reads many layers, expected one hook: "
             "use a resid_post, mlp_out or attn_out autoencoder"
         )
+    refuse_values(config, cfg, _ALLOWED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored=("l0",), defaulted=("hf_hook_point_in",))
     file = open_safetensors(weights)
     tensors: dict[str, Tensor] = {_NAMES.get(n, n): FileTensor(file, n) for n in file.entries}
     d_in, d_sae = matrix_shape(weights, tensors, "W_enc")
@@ -55,17 +66,16 @@ def read(path: Path, options: Options) -> Source:
         d_in=d_in,
         d_sae=d_sae,
         has_decoder=not transcoder,
-        hook=_hook(cfg, options),
+        hook=_hook(config, cfg, options),
         model_name=_model(cfg, options.location),
         untrained_tokens=("bos", "pad"),
     )
 
 
-def _hook(cfg: dict[str, Any], options: Options) -> Hook | None:
-    point = cfg.get("hf_hook_point_in")
-    if options.hook or not isinstance(point, str):
+def _hook(config: Path, cfg: dict[str, Any], options: Options) -> Hook | None:
+    if options.hook or cfg.get("hf_hook_point_in") is None:
         return hook_from(options.location, r"layer_(\d+)", _SITES)
-    return Hook.parse(point)
+    return hook_at(config, cfg, "hf_hook_point_in")
 
 
 def _writes_elsewhere(cfg: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import SaeError
+from fpo_core.sae.hook import Hook
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -24,9 +25,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a JSON object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+def mapping(path: Path, cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A JSON object of a configuration, empty where it is absent or null. Raises SaeError."""
+    value = cfg.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise SaeError(f"{path} has {key} {value!r}, expected a mapping: correct it")
+    return value or {}
 
 
 def whole(path: Path, cfg: Mapping[str, Any], key: str) -> int:
@@ -51,3 +55,13 @@ def flag(path: Path, cfg: Mapping[str, Any], key: str, *, default: bool) -> bool
     if value is not None and not isinstance(value, bool):
         raise SaeError(f"{path} has {key} {value!r}, expected true or false: correct it")
     return default if value is None else value
+
+
+def hook_at(path: Path, cfg: Mapping[str, Any], key: str, prefix: str = "") -> Hook | None:
+    """The hook that a key names, after `prefix`; None where it is absent. Raises SaeError."""
+    if cfg.get(key) is None:
+        return None
+    try:
+        return Hook.parse(f"{prefix}{cfg[key]}")
+    except SaeError as error:
+        raise SaeError(f"{path} has {key} {cfg[key]!r}: {error}") from None

@@ -5,6 +5,7 @@ from typing import Any
 
 from fpo_convert.formats.hook_names import hook_from
 from fpo_convert.formats.json_file import mapping
+from fpo_convert.formats.keys import refuse_unknown
 from fpo_convert.row_readers import Tensor, transposed
 from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_convert.torch_file import load_pt, tensors_of
@@ -25,6 +26,10 @@ _SITES = {
 }
 
 
+_UNDERSTOOD = {*_NAMES, "activation", "activation_state_dict", "activation.k"}
+_IGNORED = ("stats_last_nonzero",)
+
+
 def detect(path: Path) -> bool:
     """Whether `path` is a .pt file with that layout."""
     if path.suffix != ".pt" or path.name == "ae.pt" or path.name.endswith(".sae.pt"):
@@ -35,6 +40,7 @@ def detect(path: Path) -> bool:
 def read(path: Path, options: Options) -> Source:
     """relu, or topk on layer-normalised inputs; pre_bias is subtracted after normalisation."""
     content = load_pt(path)
+    refuse_unknown(path, content, _UNDERSTOOD, ignored=_IGNORED)
     architecture, k = _activation(path, content, options)
     tensors: dict[str, Tensor] = {
         _NAMES[name]: transposed(tensor) if name.endswith(".weight") else tensor
@@ -62,7 +68,7 @@ def _activation(path: Path, content: dict[str, Any], options: Options) -> tuple[
     name = content.get("activation", "ReLU")
     if name == "ReLU":
         return "relu", None
-    state = mapping(content.get("activation_state_dict"))
+    state = mapping(path, content, "activation_state_dict")
     post = state.get("postact_fn", "ReLU")
     if name != "TopK" or post != "ReLU":
         raise SaeError(

@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fpo_convert.formats.json_file import flag, read_json, whole
+from fpo_convert.formats.json_file import flag, hook_at, read_json, whole
 from fpo_convert.formats.sae_lens_cfg import normalise_cfg, untrained_tokens
-from fpo_convert.formats.sae_lens_rules import RUNNER_CONFIG, is_centred, threshold_fault
+from fpo_convert.formats.sae_lens_rules import (
+    RUNNER_CONFIG,
+    is_centred,
+    lacks_value_bias,
+    threshold_fault,
+)
 from fpo_convert.row_readers import FileTensor, Tensor, scalar
 from fpo_convert.source_formula import Format, Options, Source, Whitening
 from fpo_core.errors import SaeError
@@ -59,13 +64,18 @@ def read(folder: Path, options: Options) -> Source:
     name, architecture = _architecture(folder, cfg)
     _refuse_unsupported(folder, cfg)
     tensors = _tensors(file, name)
-    decoder_factor = _decoder_factor(tensors.pop("scaling_factor", None), tensors, cfg)
+    decoder_factor = _decoder_factor(folder / CONFIG, tensors, cfg)
     scale, whitening = _normalisation(folder, cfg, options)
-    hook = _hook(cfg, options)
+    hook = _hook(folder / CONFIG, cfg, options)
     factor, warnings = threshold_fault(folder, cfg, options.norm_factor)
     transcoder = "transcoder" in name
-    subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=True)
+    subtract = flag(folder / CONFIG, cfg, "apply_b_dec_to_input", default=not transcoder)
     rescale = flag(folder / CONFIG, cfg, "rescale_acts_by_decoder_norm", default=False)
+    if transcoder and subtract:
+        raise SaeError(
+            f"{folder / CONFIG} has apply_b_dec_to_input True for a transcoder, whose b_dec is of "
+            "another place than its input, expected false: use another checkpoint"
+        )
     d_in, d_sae = (whole(folder / CONFIG, cfg, key) for key in ("d_in", "d_sae"))
     return Source(
         files=(folder / WEIGHTS, folder / CONFIG),
@@ -77,18 +87,19 @@ def read(folder: Path, options: Options) -> Source:
         transform=_transform(cfg),
         scale=scale,
         whitening=whitening,
-        subtract_b_dec=subtract and not transcoder,
+        subtract_b_dec=subtract,
         rescale_by_decoder=rescale
         and name in ("topk", "abstopk", "batchtopk", "matryoshka_batchtopk"),
-        centred=is_centred(cfg, hook, options),
-        already_centred=cfg.get("fpo_centred") is True,
+        centred=is_centred(folder / CONFIG, cfg, hook, options),
+        already_centred=flag(folder / CONFIG, cfg, "fpo_centred", default=False),
+        without_value_bias=lacks_value_bias(folder / CONFIG, cfg, hook),
         threshold_factor=factor,
         threshold_log="log_threshold" in file.entries,
         decoder_factor=decoder_factor,
         has_decoder=not transcoder,
         hook=hook,
         model_name=str(cfg.get("model_name") or ""),
-        untrained_tokens=untrained_tokens(cfg),
+        untrained_tokens=untrained_tokens(folder / CONFIG, cfg),
         neuronpedia_id=str(cfg.get("neuronpedia_id") or ""),
         warnings=warnings,
     )
@@ -115,7 +126,7 @@ def _refuse_unsupported(folder: Path, cfg: Mapping[str, Any]) -> None:
     if cfg.get("activation_fn", "relu") not in ("relu", None):
         fault = f"activation_fn {cfg['activation_fn']!r}, expected relu or topk"
     elif cfg.get("postact_fn") or cfg.get("signed"):
-        fault = "a signed or post-processed activation, expected plain features"
+        fault = "signed or postact_fn set, expected plain features"
     elif cfg.get("hook_head_index") is not None:
         fault = f"hook_head_index {cfg['hook_head_index']!r}, expected all heads together"
     elif cfg.get("seqpos_slice") not in (None, [], [None], ()):
@@ -199,8 +210,11 @@ def _whitening(folder: Path) -> Whitening:
 
 
 def _decoder_factor(
-    stored: Tensor | None, tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]
+    config: Path, tensors: dict[str, Tensor], cfg: Mapping[str, Any]
 ) -> np.ndarray | None:
+    """The factor on each decoder row that fine-tuning left, taken out of `tensors`; or None."""
+    on = flag(config, cfg, "finetuning_scaling_factor", default=False)
+    stored = tensors.pop("scaling_factor", None)
     if stored is None:
         return None
     factor = stored.rows().astype(np.float64)
@@ -212,7 +226,7 @@ def _decoder_factor(
         )
     # SAELens writes ones where it was never fine-tuned, and ignores them.
     ones = np.allclose(factor, 1.0)
-    if not ones and not cfg.get("finetuning_scaling_factor"):
+    if not ones and not on:
         raise SaeError(
             "scaling_factor is not all ones while finetuning_scaling_factor is off, expected them "
             "to agree: correct cfg.json"
@@ -220,18 +234,18 @@ def _decoder_factor(
     return None if ones else factor
 
 
-def _hook(cfg: Mapping[str, Any], options: Options) -> Hook | None:
-    name, module = cfg.get("hook_name"), cfg.get("hf_hook_name")
-    if options.hook or name is None:
-        return Hook.parse(options.hook) if options.hook else None
+def _hook(config: Path, cfg: Mapping[str, Any], options: Options) -> Hook | None:
+    module = cfg.get("hf_hook_name")
+    if options.hook:
+        return None
     try:
-        return Hook.parse(str(name))
+        return hook_at(config, cfg, "hook_name")
     except SaeError:
         # Transcoders name their input by a TransformerLens hook of several meanings, and, lately,
         # by a module path that has one.
         if not isinstance(module, str):
             raise
-        return Hook.parse(module)
+        return hook_at(config, cfg, "hf_hook_name")
 
 
 FORMAT = Format("sae-lens", detect, read, FILES, loaders=("sae_lens",))

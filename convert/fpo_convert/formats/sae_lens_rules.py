@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpo_convert.formats.json_file import mapping, read_json
+from fpo_convert.formats.json_file import flag, mapping, read_json
 from fpo_convert.formats.sae_lens_cfg import version
 from fpo_convert.source_formula import Options
 from fpo_core.sae.hook import Hook
 
-# Trained on models whose weights TransformerLens had centred, which their cfg does not state.
-CENTRED_RELEASES = ("gpt2-small-res-jb", "gpt2-small-res-jb-feature-splitting", "gpt2-small-mlp-tm")
 _LAYER_NORM_FAMILIES = (
     "gpt2",
     "gpt-neo",
@@ -22,23 +20,35 @@ _LAYER_NORM_FAMILIES = (
     "stablelm",
 )
 _CENTRED_SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_UNCENTRED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
+_UNPROCESSED_SINCE = (3, 19, 2)  # loads models without centring them unless asked
 RUNNER_CONFIG = "runner_cfg.json"
 _FAULT_FIRST, _FAULT_LAST = (6, 14, 0), (6, 54, 8)
 
 
-def is_centred(cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
-    """Whether training inputs were centred: by option, by release, else by model and version."""
+def is_centred(path: Path, cfg: Mapping[str, Any], hook: Hook | None, options: Options) -> bool:
+    """Whether training inputs were centred: by option, by cfg or table of releases, else by age."""
     if options.centre is not None:
         return options.centre
-    if options.release in CENTRED_RELEASES:
-        return True
-    kwargs = mapping(cfg.get("model_from_pretrained_kwargs"))
+    kwargs = mapping(path, cfg, "model_from_pretrained_kwargs")
     if "center_writing_weights" in kwargs:
         return bool(kwargs["center_writing_weights"]) and _may_be_centred(cfg, hook)
+    return _processed(cfg) and _may_be_centred(cfg, hook)
+
+
+def lacks_value_bias(path: Path, cfg: Mapping[str, Any], hook: Hook | None) -> bool:
+    """Whether the input is z as TransformerLens has it where it processed the model's weights."""
+    if hook is None or hook.site != "z":
+        return False
+    if flag(path, cfg, "fpo_without_value_bias", default=False):
+        return True
+    kwargs = mapping(path, cfg, "model_from_pretrained_kwargs")
+    return flag(path, kwargs, "fold_value_biases", default=_processed(cfg))
+
+
+def _processed(cfg: Mapping[str, Any]) -> bool:
+    """Whether SAELens had TransformerLens process weights, as it did before 3.19.2."""
     trained = version(cfg.get("sae_lens_training_version")) or version(cfg.get("sae_lens_version"))
-    old = trained is None or trained < _UNCENTRED_SINCE
-    return bool(cfg["legacy"]) and old and _may_be_centred(cfg, hook)
+    return bool(cfg["legacy"]) and (trained is None or trained < _UNPROCESSED_SINCE)
 
 
 def _may_be_centred(cfg: Mapping[str, Any], hook: Hook | None) -> bool:
@@ -65,8 +75,8 @@ def threshold_fault(
         return 1.0, ()
     runner_config = folder / RUNNER_CONFIG
     runner = read_json(runner_config) if runner_config.is_file() else {}
-    sae = mapping(runner.get("sae"))
-    details = mapping(cfg.get("training_architecture_details"))
+    sae = mapping(folder / RUNNER_CONFIG, runner, "sae")
+    details = mapping(folder, cfg, "training_architecture_details")
     architecture = cfg.get("training_architecture") or sae.get("architecture")
     if architecture is not None and "batchtopk" not in str(architecture):
         return 1.0, ()

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
-from fpo_convert.formats.json_file import read_json, whole
+from fpo_convert.formats.json_file import flag, read_json, whole
+from fpo_convert.formats.keys import refuse_unknown, refuse_values
 from fpo_convert.row_readers import FileTensor, Tensor, transposed
 from fpo_convert.source_formula import Format, Options, Source, matrix_shape
-from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.hook import Hook
 
@@ -14,6 +15,16 @@ FILES = WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 _NAMES = {"encoder.weight": "W_enc", "encoder.bias": "b_enc"}
 _SITES = {"": "resid_post", "mlp": "mlp_out", "attention": "attn_out", "self_attn": "attn_out"}
 _SITES |= {"attn": "attn_out"}
+_FLAGS = ("signed", "transcode", "skip_connection", "embed_skip")
+_UNDERSTOOD = {*_FLAGS, "activation", "d_in", "expansion_factor", "k", "num_latents"}
+_IGNORED = {"gram_table_hash", "init_method", "lookup_max_order", "multi_topk", "normalize_decoder"}
+# What other encoders of the library's branches set: such a checkpoint is no topk of x W + b.
+_OFF = (
+    *("encoder_halut", "encoder_kron", "encoder_monarch", "encoder_mpnet", "encoder_pkm"),
+    *("gram_lookup", "matching_pursuit", "mp_encoder", "normalize_encoder", "normalize_io"),
+    "tied_decoder",
+)
+_ALLOWED = {"activation": ("topk",)} | dict.fromkeys(_OFF, (False, None))
 
 
 def detect(path: Path) -> bool:
@@ -22,30 +33,37 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> Source:
-    """topk; b_dec is subtracted unless the checkpoint transcodes, and W_dec is not transposed."""
+    """topk, by magnitude where features are signed.
+
+    b_dec is subtracted unless the checkpoint transcodes; W_dec is not transposed. What is added to
+    the output beside the features is no decoder, and is left out with it.
+    """
     config = path / CONFIG
     cfg = read_json(config)
-    activation = cfg.get("activation", "topk")
-    if activation != "topk":
-        raise SaeError(
-            f"{config} has activation {activation!r}, expected topk: use such a checkpoint"
-        )
+    refuse_values(config, cfg, _ALLOWED)
+    refuse_unknown(config, cfg, _UNDERSTOOD, ignored={*_IGNORED, *_OFF}, defaulted=_FLAGS[:2])
+    signed, transcode, *skips = (flag(config, cfg, name, default=False) for name in _FLAGS)
     file = open_safetensors(path / WEIGHTS)
     tensors: dict[str, Tensor] = {_NAMES.get(n, n): FileTensor(file, n) for n in file.entries}
     matrix_shape(path / WEIGHTS, tensors, "W_enc")
     tensors["W_enc"] = transposed(tensors["W_enc"])
-    transcode = cfg.get("transcode", False) is True
     return Source(
         files=(path / WEIGHTS, config),
-        architecture="topk",
+        architecture="abstopk" if signed else "topk",
         tensors=tensors,
         d_in=whole(config, cfg, "d_in"),
-        d_sae=cfg.get("num_latents") or tensors["W_enc"].shape[1],
+        d_sae=_width(config, cfg),
         k=options.k or whole(config, cfg, "k"),
         subtract_b_dec=not transcode,
-        has_decoder=not transcode,
+        has_decoder=not (transcode or any(skips)),
         hook=_hook(options.location, transcode),
     )
+
+
+def _width(config: Path, cfg: dict[str, Any]) -> int:
+    if cfg.get("num_latents"):
+        return whole(config, cfg, "num_latents")
+    return whole(config, cfg, "d_in") * whole(config, cfg, "expansion_factor")
 
 
 def _hook(location: str, transcode: bool) -> Hook | None:

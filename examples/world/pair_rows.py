@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from unrelated_texts import make_unrelated
+
 from fpo.world.grammar import (
     ATTRIBUTES,
     Prompt,
@@ -18,7 +20,11 @@ from fpo.world.grammar import (
     render,
     rewrite,
 )
-from fpo.world.unrelated import make_unrelated
+
+# The shipped pairs are make_splits(PAIRS_ATTRIBUTE, PAIRS_SEED) at the shipped model's likelihood.
+PAIRS_ATTRIBUTE = "politeness"
+PAIRS_SEED = 20
+UNRELATED_SEED = 40
 
 Row = dict[str, Any]
 Likelihood = Callable[[str, str], float]

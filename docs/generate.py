@@ -1,4 +1,4 @@
-"""Documentation from the program itself: `python -m fpo_cli.docs cli`, `api` or `stub`.
+"""Documentation from the program itself: `python docs/generate.py cli`, `api` or `stub`.
 
 `cli` is docs/cli.md, `api` docs/api.md, and `stub` fpo/__init__.pyi, whose signatures list every
 setting for type checkers and editors. `make docs` writes all three.
@@ -9,7 +9,9 @@ import sys
 import typing
 from typing import Any
 
-from fpo_cli import docs_api, main
+import api_page
+
+from fpo_cli import main
 from fpo_cli.console.command import COMMANDS, Registered
 from fpo_cli.console.options import Described
 
@@ -58,4 +60,4 @@ def _shown(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    print({"cli": render, "api": docs_api.page, "stub": docs_api.stub}[sys.argv[1]](), end="")
+    print({"cli": render, "api": api_page.page, "stub": api_page.stub}[sys.argv[1]](), end="")

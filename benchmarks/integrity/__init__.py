@@ -1,0 +1,1 @@
+"""Faults planted in files, and processes killed or set against each other: see faults.py."""
