@@ -33,7 +33,10 @@ def compare(name: str, options: list[str], folder: Path) -> dict[str, Any]:
     peak = max(event.get("peak_memory", 0) for event in map(json.loads, log))
     pairs = {
         "peak_memory": (foretold["peak_memory"], peak),
-        "train_seconds": (foretold["train_seconds"], measured["train_seconds"]),
+        "train_seconds": (
+            foretold["train_seconds"] + foretold["validation_seconds"],
+            measured["train_seconds"],
+        ),
     }
     errors = {
         key: {"foretold": estimate, "found": value, "off": estimate / value - 1}

@@ -24,6 +24,7 @@ _NAMES = {
     "fpo.generation": ("generate", "Generation", "Completion"),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
     "fpo.reference_pass": ("reference", "StoredReference"),
+    "fpo.gguf": ("convert_gguf", "GgufResult"),
     "fpo.conversion": (
         "convert_sae",
         "convert_adapter",

@@ -11,6 +11,8 @@ from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
 from fpo.reference_pass import StoredReference as StoredReference
+from fpo.gguf import convert_gguf as convert_gguf
+from fpo.gguf import GgufResult as GgufResult
 from fpo.conversion import ConvertedSae as ConvertedSae
 from fpo.conversion import ConvertedAdapter as ConvertedAdapter
 from fpo.conversion import PublishedSaes as PublishedSaes
@@ -276,6 +278,7 @@ def preflight(
     config: TrainConfig | None = None,
     *,
     sink: Sink | None = None,
+    push_to_hub: _Text | None = None,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -360,6 +363,7 @@ def train(
     *,
     sink: Sink | None = None,
     stop: _Stop | None = None,
+    push_to_hub: _Text | None = None,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -527,7 +531,8 @@ def generate(
 ) -> Generation:
     """Let a model answer a prompt, with or without an adapter.
 
-    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
+    hears each completion as it comes, in events of the kind `text`.
     """
 
 def compare(
@@ -562,6 +567,7 @@ def fuse(
     config: FuseConfig | None = None,
     *,
     sink: Sink | None = None,
+    push_to_hub: _Text | None = None,
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
@@ -571,7 +577,7 @@ def fuse(
     revision: _Text | None = None,
     trust_remote_code: bool = False,
     out: _Text = ...,
-    save_dtype: Literal['base', 'float32', 'float16', 'bfloat16'] = 'base',
+    save_dtype: Literal['auto', 'base', 'float32', 'float16', 'bfloat16'] = 'auto',
 ) -> FusedModel:
     """Merge an adapter into its model, for transformers and mlx-lm alike.
 

@@ -18,7 +18,7 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import AdapterConfig, EvalConfig
-from fpo_core.evaluation.texts import read_texts
+from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
 from fpo_core.sae.load import refuse_doubts
@@ -86,7 +86,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     setup = compared.reference
     if config.strict:
         refuse_doubts(setup.features)
-    texts = [] if config.text is None else read_texts(Path(config.text))
+    texts = texts_of(config.text)
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid
     check_positions(setup.model, [split], config, sink)
@@ -112,6 +112,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         texts=texts,
         text_width=config.max_seq_length,
         samples=config.samples,
+        sink=sink,
         sampling=Sampling(
             config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
         ),

@@ -1,5 +1,8 @@
 """A prompt to tokens, completions, and back to text."""
 
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +15,7 @@ from fpo_core.backend.policy import Sampling
 from fpo_core.config import GenerateConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
+from fpo_core.events import Event, Sink, note, progress
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Generation(Result):
     """As the model read it, with its chat template."""
     prompt_tokens: int
     completions: list[Completion]
+    tokens_per_second: float = math.nan
+    """All completions together, the reading of the prompt included."""
 
     @property
     def texts(self) -> list[str]:
@@ -47,14 +53,44 @@ class Generation(Result):
 
     def to_mapping(self) -> dict[str, Any]:
         """The generation as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        del values["tokens_per_second"]  # the only value that a seed does not decide
+        return values
+
+
+class _Stream:
+    """Turns tokens into pieces of text as they come, an event each."""
+
+    def __init__(self, tokenizer: Any, samples: int, total: int, sink: Sink) -> None:
+        self._tokenizer, self._sink, self._total = tokenizer, sink, total
+        self._ids: list[list[int]] = [[] for _ in range(samples)]
+        self._emitted = [""] * samples
+        self.count = 0
+
+    def __call__(self, tokens: Mapping[int, int]) -> None:
+        """Take one token of each completion that goes on."""
+        for i, token in tokens.items():
+            self._ids[i].append(token)
+            text = self._tokenizer.decode(self._ids[i], skip_special_tokens=True)
+            # Half a character, as of an emoji, waits for the tokens that complete it.
+            if not text.endswith("\ufffd"):
+                self.emit(i, text)
+        self.count += len(tokens)
+        progress(self._sink, "sampling tokens", self.count, self._total)
+
+    def emit(self, i: int, text: str) -> None:
+        """Emit what a completion's text adds to what it was before."""
+        before, self._emitted[i] = self._emitted[i], text
+        if piece := text[len(before) :]:
+            self._sink(Event("text", 0, {"sample": i, "text": piece}))
 
 
 @workflow(GenerateConfig)
-def generate(config: GenerateConfig) -> Generation:
+def generate(config: GenerateConfig, sink: Sink) -> Generation:
     """Let a model answer a prompt, with or without an adapter.
 
-    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
+    hears each completion as it comes, in events of the kind `text`.
     """
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
@@ -66,14 +102,22 @@ def generate(config: GenerateConfig) -> Generation:
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
     )
-    completions = policy.generate([ids] * config.samples, sampling)
+    note(sink, f"reading {len(ids)} tokens")
+    stream = _Stream(setup.tokenizer, config.samples, config.samples * config.max_tokens, sink)
+    start = time.perf_counter()
+    sampled = policy.generate([ids] * config.samples, sampling, stream)
+    seconds = time.perf_counter() - start
+    completions = [_completion(setup, tokens) for tokens in sampled]
+    for i, completion in enumerate(completions):
+        stream.emit(i, completion.text)
     return Generation(
         backend=setup.backend,
         model=config.model,
         adapter=config.adapter,
         prompt=text,
         prompt_tokens=len(ids),
-        completions=[_completion(setup, tokens) for tokens in completions],
+        completions=completions,
+        tokens_per_second=stream.count / seconds,
     )
 
 

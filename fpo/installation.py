@@ -3,12 +3,12 @@
 import os
 import platform
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fpo.backends import backend_module, missing_packages, select_backend
 from fpo.device_selftest import SelfTest, self_test
+from fpo.provenance import library_version
 from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo_core import __version__
@@ -88,7 +88,7 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
             "memory": physical_memory(),
-            "versions": {name: _version(name) for name in LIBRARIES},
+            "versions": {name: library_version(name) for name in LIBRARIES},
             "backends": backends,
             "auto": _auto(),
             "cache": {"folder": str(cache), "bytes": _size(cache) if cache.is_dir() else 0},
@@ -128,7 +128,7 @@ def _backend(name: str) -> dict[str, Any]:
     missing = missing_packages(name)
     facts: dict[str, Any] = {
         "installed": not missing,
-        "versions": {library: _version(library) for library in backend.libraries},
+        "versions": {library: library_version(library) for library in backend.libraries},
     }
     if missing:
         return facts | {"missing": missing, "install": backend.install}
@@ -137,13 +137,6 @@ def _backend(name: str) -> dict[str, Any]:
     except (ImportError, OSError) as error:  # installed, but its native library does not load
         reason = " ".join(str(error).split())
         return facts | {"installed": False, "broken": reason, "install": backend.install}
-
-
-def _version(library: str) -> str | None:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return None
 
 
 def _size(folder: Path) -> int:

@@ -13,6 +13,7 @@ from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
+from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.train.paired_data import RunData, spread
 
@@ -108,6 +109,8 @@ class Measurer:
     sampling: Sampling = field(default_factory=Sampling)
     sample_batch: int = 8
     judge: Judge | None = None
+    sink: Sink = silent
+    """Hears of every batch."""
 
     def measure(self, policy: Policy, *, kl: bool = False) -> Measurements:
         """Everything at once; `kl` needs the policy's `set_reference` before."""
@@ -119,6 +122,7 @@ class Measurer:
             pairs=self.pairs,
             tokens_per_batch=self.tokens_per_batch,
             kl=kl,
+            emit=self.sink,
         )
         value = self._perplexity(policy) if self.texts else None
         rows = spread(len(self.split), self.pairs)
@@ -146,7 +150,9 @@ class Measurer:
         for start in starts:
             # A seed per batch: under one seed every batch would repeat the same draws.
             sampling = replace(self.sampling, seed=self.sampling.seed + start)
-            parts.append(sample(policy, prompts[start : start + self.sample_batch], sampling))
+            batch = prompts[start : start + self.sample_batch]
+            parts.append(sample(policy, batch, sampling))
+            progress(self.sink, "samples", start + len(batch), len(prompts))
         completions = [ids for part in parts for ids in part.completions]
         texts = [self._text(ids) for ids in completions]
         sizes = [part.length * len(part.completions) for part in parts]

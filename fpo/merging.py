@@ -2,6 +2,7 @@
 
 import importlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 
 from fpo.backends import build_policy
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.publishing import check_account, push
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import Adapter
-from fpo_core.adapters.merge import write_fused
-from fpo_core.adapters.merge_check import FuseCheck, check_fused, probe_tokens
+from fpo_core.adapters.merge import Fused, write_fused
+from fpo_core.adapters.merge_check import MUCH_LOST, FuseCheck, check_fused, probe_tokens
 from fpo_core.config import FuseConfig
 from fpo_core.errors import ConfigError, ModelError
 from fpo_core.evaluation.model_card import CARD_FILE, PICTURE, fuse_card, write_card
-from fpo_core.events import Sink, note
+from fpo_core.events import Sink, note, warn
 from fpo_core.io.atomic import new_folder
 from fpo_core.models.weights import Dequantiser
 
@@ -62,21 +64,27 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
     adapter = setup.start_adapter
     if adapter is None:
         raise ConfigError("adapter is not set: give the folder of what to merge")
-    dtype = None if config.save_dtype == "base" else config.save_dtype
     out = Path(config.out).expanduser()
+    check_account(config.push_to_hub)
     with new_folder(out) as folder:
         note(sink, f"{setup.backend}, {setup.model.name}: logits with the adapter")
         probe = probe_tokens(int(setup.model.config["vocab_size"]))
         # Logits first, merge second: the two models are never in memory together.
         unfused = _unfused(setup, adapter, probe)
-        note(sink, "merging")
         dequantiser = _dequantiser(setup)
-        fused = write_fused(setup.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
-        note(sink, "logits of the merged model")
-        logits = build_policy(setup.backend, folder, config, FROZEN, None).logits(probe)
-        # Raises inside `new_folder`, so a wrong merge is removed and never seen.
-        check = check_fused(unfused.base, unfused.adapted, logits, [*fused.dtypes, unfused.dtype])
+
+        def merged(dtype: str | None) -> tuple[Fused, FuseCheck]:
+            note(sink, "merging")
+            fused = write_fused(setup.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
+            note(sink, "logits of the merged model")
+            logits = build_policy(setup.backend, folder, config, FROZEN, None).logits(probe)
+            dtypes = [*fused.dtypes, unfused.dtype]
+            # Raises inside `new_folder`, so a wrong merge is removed and never seen.
+            return fused, check_fused(unfused.base, unfused.adapted, logits, dtypes)
+
+        fused, check = precise_enough(merged, config.save_dtype, sink)
         _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
+    push(out, config.push_to_hub, sink)
     return FusedModel(
         out=out,
         backend=setup.backend,
@@ -86,6 +94,30 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
         bytes=fused.bytes,
         check=check,
     )
+
+
+def precise_enough(
+    merged: Callable[[str | None], tuple[Fused, FuseCheck]], save_dtype: str, sink: Sink
+) -> tuple[Fused, FuseCheck]:
+    """The merge in the precision that is asked for; under auto, in one that keeps the adapter."""
+    if save_dtype != "auto":
+        fused, check = merged(None if save_dtype == "base" else save_dtype)
+    else:
+        try:
+            fused, check = merged(None)
+            why = f"{check.lost:.0%} of the adapter's effect" if check.lost > MUCH_LOST else ""
+        except ModelError:  # the check refused it: in float32 it passes, or fails for good
+            fused, check, why = None, None, "too much of the adapter's effect"
+        if fused is None or check is None or (why and fused.dtypes != ["float32"]):
+            note(sink, f"rounding to the base's precision loses {why}: writing float32 instead")
+            fused, check = merged("float32")
+    if check.lost > MUCH_LOST and fused.dtypes != ["float32"]:
+        warn(
+            sink,
+            f"rounding to {', '.join(fused.dtypes)} lost {check.lost:.0%} of the adapter's effect: "
+            "set save_dtype to float32 to keep it",
+        )
+    return fused, check
 
 
 def _describe(

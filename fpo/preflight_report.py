@@ -17,6 +17,8 @@ from fpo_core.reference import StoreKey
 from fpo_core.reference.build import missing_pairs
 from fpo_core.train.preflight import Preflight, preflight, relief
 
+_FEW_STEPS = 20
+"""Steps below which a rate that warms up and falls has no time to train anything."""
 _SLEEP = re.compile(r"^\s*sleep\s+(\d+)", re.MULTILINE)
 
 
@@ -42,7 +44,8 @@ class PreflightReport(Result):
             f"largest batch {it.pairs} pairs × {it.width} tokens: peak memory "
             f"{_gib(it.peak_memory)}{limit}",
             f"{it.steps} steps of about {it.seconds_per_step:.2g} s: training "
-            f"{_duration(it.train_seconds)}, reference {_duration(it.reference_seconds)}",
+            f"{_duration(it.train_seconds)}, validation {_duration(it.validation_seconds)}, "
+            f"reference {_duration(it.reference_seconds)}",
             f"disk: at most {_gib(it.disk_bytes)}, {_gib(it.disk_free)} free",
         ]
 
@@ -58,14 +61,21 @@ def run_preflight(
     """Try the largest batches and report what follows from them."""
     note(sink, "trying the largest batches")
     missing = sum(map(len, missing_pairs(store, key, splits_of(data))))
-    report = PreflightReport(preflight(policy, data.train, data.valid, config, missing=missing))
+    estimate = preflight(policy, data.train, data.valid, config, missing=missing, emit=sink)
+    report = PreflightReport(estimate)
     for line in report.lines():
         note(sink, line)
-    estimate = report.estimate
     if not estimate.fits:
         warn(sink, f"that is nearly all memory of the device: {relief(config)}")
+    if config.iters is None and estimate.steps < _FEW_STEPS:
+        pairs = config.batch_size * config.grad_accumulation_steps
+        warn(
+            sink,
+            f"{len(data.train)} pairs are only {estimate.steps} steps of {pairs} pairs: lower "
+            "grad_accumulation_steps or batch_size, or raise epochs",
+        )
     sleep = sleep_minutes()
-    if sleep is not None and estimate.train_seconds + estimate.reference_seconds > 60 * sleep:
+    if sleep is not None and estimate.seconds > 60 * sleep:
         warn(
             sink,
             f"this Mac sleeps after {sleep} idle minutes, which would stop the run: start its "

@@ -31,7 +31,7 @@ from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError, DataError
-from fpo_core.evaluation.texts import read_texts
+from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.lock import locked
 from fpo_core.models.folder import ModelFolder, check_quantised
@@ -93,7 +93,7 @@ def _validated(
     if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
             check_constraint_trains(hook, setup.model, config)
-    texts = [] if config.text is None else read_texts(Path(config.text))
+    texts = texts_of(config.text)
     data = setup.load_data(config)
     check_positions(setup.model, splits_of(data), config, sink)
     check_judged(config, data.valid)

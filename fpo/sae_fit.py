@@ -83,8 +83,9 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     needed = memory_needed(tap.sae, [*raw_texts, *(chat_texts or ())])
     note(sink, f"the check takes up to {needed / 2**30:.1f} GiB besides the model")
     reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
-    raw = check_texts(reader, features, raw_texts)
-    chat = None if chat_texts is None else check_texts(reader, features, chat_texts)
+    note(sink, f"{setup.backend}, {setup.model.name}: reading {len(pairs)} pairs at {tap.hook}")
+    raw = check_texts(reader, features, raw_texts, sink)
+    chat = None if chat_texts is None else check_texts(reader, features, chat_texts, sink)
     if chat is None:
         note(sink, "the tokenizer has no chat template: only raw text was read")
     verdict = judge(raw, chat, tap.sae.d_sae)

@@ -10,6 +10,7 @@ from fpo_core.loss.metric_catalogue import METRICS
 
 _FOLLOWED = (
     "loss",
+    "fpo/raw_accuracy",
     "rewards/accuracies",
     "rewards/margins",
     "fpo/d_rejected",
@@ -34,9 +35,9 @@ def _callers_level() -> int:
 
 
 def print_progress(event: Event) -> None:
-    """A sink that writes one plain line per event to stderr."""
+    """A sink that writes one plain line per event to stderr, less those of every batch."""
     text = event_text(event)
-    if text is not None:
+    if text is not None and event.kind != "progress":
         print(text, file=sys.stderr, flush=True)
 
 
@@ -46,15 +47,16 @@ def event_text(event: Event) -> str | None:
     return None if line is None else line(event.step, event.values)
 
 
-def train_text(values: dict[str, Any]) -> str:
-    """The metrics of a training step that a person follows, and its memory."""
-    return f"{metrics_text(values)}, {METRICS['peak_memory'].text(values['peak_memory'])} MiB"
+def train_parts(values: dict[str, Any]) -> list[str]:
+    """The metrics of a training step that a person follows, by importance, and its memory."""
+    memory = METRICS["peak_memory"]
+    return [*_metrics(values), f"{memory.text(values['peak_memory'])} {memory.unit}"]
 
 
-def metrics_text(values: dict[str, Any], prefix: str = "") -> str:
+def _metrics(values: dict[str, Any], prefix: str = "") -> list[str]:
     """The metrics that a person follows, those that are there."""
     present = [name for name in _FOLLOWED if values.get(prefix + name) is not None]
-    return ", ".join(f"{METRICS[n].short} {METRICS[n].text(values[prefix + n])}" for n in present)
+    return [f"{METRICS[n].short} {METRICS[n].text(values[prefix + n])}" for n in present]
 
 
 def _reference_text(_: int, values: dict[str, Any]) -> str:
@@ -73,11 +75,14 @@ def _step0_text(_: int, values: dict[str, Any]) -> str:
 
 _LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
     "note": lambda _, values: values["message"],
+    "progress": lambda _, values: f"{values['label']} {values['done']}/{values['total']}",
     "warning": lambda _, values: values["message"],
     "reference": _reference_text,
     "step0": _step0_text,
-    "train": lambda step, values: f"training: step {step}/{values['steps']}, {train_text(values)}",
-    "eval": lambda step, values: f"step {step}: validation {metrics_text(values, 'eval_')}",
+    "train": lambda step, values: (
+        f"training: step {step}/{values['steps']}, {', '.join(train_parts(values))}"
+    ),
+    "eval": lambda step, values: f"step {step}: validation {', '.join(_metrics(values, 'eval_'))}",
     "skipped": lambda step, values: f"step {step} skipped: loss {values['loss']}",
     "stopped_early": lambda _, values: f"stopped early {values['message']}",
 }

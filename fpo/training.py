@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpo.curves import draw_curves, figure_of_run, read_log
+from fpo.launch import process_number
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
+from fpo.provenance import command_of, versions_of
+from fpo.publishing import check_account, push
 from fpo.results import Result, Table
 from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
 from fpo.trackers import open_trackers
@@ -107,9 +110,13 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
         raise ConfigError(
             "dry_run is set, which trains nothing: call preflight, or leave dry_run out"
         )
+    check_account(config.push_to_hub)
     setup = ModelSetup(config)
     with writing_output(config.output, setup.group, config.process_timeout):
-        return train_validated(check_run(config, sink, setup), sink, stop)
+        run = train_validated(check_run(config, sink, setup), sink, stop)
+    if not process_number():
+        push(run.output, config.push_to_hub, sink)
+    return run
 
 
 @workflow(TrainConfig)
@@ -155,7 +162,7 @@ def train_validated(
     if run.checkpoint is None:
         only_first(group, folder.begin)
     run_data = RunData.of(data, store, setup.features, group)
-    measurer = make_measurer(run, run_data, measuring)
+    measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     start = policy.trained()
     before = None
     if measure_start:
@@ -230,6 +237,10 @@ def _describe(
         features=setup.features,
         before=before,
         after=trained.after.to_mapping(),
+        verdict=trained.verdict,
+        command=command_of(config),
+        versions=versions_of(setup.backend),
+        chat=bool(setup.tokenizer.chat_template),
     )
     if not write_card(folder, train_card(config, facts)):
         note(sink, f"{folder / CARD_FILE} is not of this program and was left as it is")

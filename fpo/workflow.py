@@ -9,13 +9,12 @@ from typing import Any, TypeVar, get_type_hints
 
 from fpo.sinks import warnings_only
 from fpo_core.config.fields import Settings, SettingsT
+from fpo_core.config.spellings import canonical
 from fpo_core.events import Sink
 
 ResultT = TypeVar("ResultT")
 Stop = Callable[[], int | None]
 """Asked between two steps: None to go on, or the number of the signal that asks for an end."""
-ALIASES = {"pairs": "data", "max_length": "max_seq_length", "temp": "temperature"}
-"""Second names of keyword settings."""
 
 
 def workflow(
@@ -68,7 +67,9 @@ def configured(
 
 
 def _name(kind: type[Settings], name: str) -> str:
-    return ALIASES.get(name, name) if name not in kind.names() else name
+    if name in kind.names():
+        return name
+    return "data" if name == "pairs" else canonical(name)
 
 
 def _text(value: Any) -> Any:

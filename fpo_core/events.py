@@ -10,6 +10,8 @@ from fpo_core.io.atomic import writing
 
 Kind = Literal[
     "note",
+    "progress",
+    "text",
     "begin",
     "reference",
     "step0",
@@ -22,8 +24,10 @@ Kind = Literal[
     "done",
     "end",
 ]
-"""`begin` and `end` enclose the steps of a run in every process; the first process alone reports
-what happens between them."""
+"""`progress` tells how much of something long is done, and no log keeps it; `text` is a piece of a
+completion as it is sampled. `begin` and `end`
+enclose the steps of a run in every process; the first process alone reports what happens between
+them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ def warn(sink: Sink, text: str) -> None:
     sink(Event("warning", 0, {"message": text}))
 
 
+def progress(sink: Sink, label: str, done: int, total: int, step: int = 0) -> None:
+    """Emit how much of something that takes a while is done."""
+    sink(Event("progress", step, {"label": label, "done": done, "total": total}))
+
+
 class JsonlLog:
     """Appends events to a file, one JSON object a line, flushed at once."""
 
@@ -72,6 +81,8 @@ class JsonlLog:
 
     def __call__(self, event: Event) -> None:
         """Write one line."""
+        if event.kind == "progress":
+            return
         line = {"kind": event.kind, "step": event.step} | event.values
         # Opened for each line: a killed run loses none, and a resumed one may cut the file.
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:

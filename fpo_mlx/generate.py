@@ -6,10 +6,15 @@ from mlx import nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_sampler
 
-from fpo_core.backend.policy import Sampling
+from fpo_core.backend.policy import OnTokens, Sampling
 
 
-def generate(model: nn.Module, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+def generate(
+    model: nn.Module,
+    prompts: list[np.ndarray],
+    sampling: Sampling,
+    on_tokens: OnTokens | None = None,
+) -> list[np.ndarray]:
     """Completions of token-id prompts, the stop token included; see `Policy.generate`."""
     mx.random.seed(sampling.seed)
     # Continuous batching: a prompt takes the place of a completion that ended.
@@ -25,5 +30,7 @@ def generate(model: nn.Module, prompts: list[np.ndarray], sampling: Sampling) ->
     while responses := generator.next_generated():
         for response in responses:
             completions[response.uid].append(response.token)
+        if on_tokens is not None:
+            on_tokens({rows.index(response.uid): response.token for response in responses})
     generator.close()
     return [np.array(completions[row], np.int32) for row in rows]

@@ -15,7 +15,7 @@ from mlx_lm import utils
 
 from fpo_core.backend.base_policy import BasePolicy, Loss
 from fpo_core.backend.parts import Setup
-from fpo_core.backend.policy import Sampling
+from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
@@ -110,8 +110,10 @@ class MlxPolicy(BasePolicy):
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         return np.array(self.model(mx.array(tokens)).astype(mx.float32))
 
-    def _generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
-        return generate(self.model, prompts, sampling)
+    def _generate(
+        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
+    ) -> list[np.ndarray]:
+        return generate(self.model, prompts, sampling, on_tokens)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

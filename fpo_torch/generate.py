@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers.generation.streamers import BaseStreamer
 
-from fpo_core.backend.policy import Sampling
+from fpo_core.backend.policy import OnTokens, Sampling
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -21,8 +22,31 @@ _NEUTRAL = {
 """Resets sampling overrides from generation_config.json: the policy itself is sampled."""
 
 
+class _Streamer(BaseStreamer):
+    """Passes tokens on as transformers samples them, a row until its completion ends."""
+
+    def __init__(self, rows: int, stop: tuple[int, ...], on_tokens: OnTokens) -> None:
+        self._open, self._stop, self._on_tokens = set(range(rows)), stop, on_tokens
+        self._begun = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """One token of each row, (n,), at every call but the first, which brings the prompts."""
+        if self._begun:
+            tokens = {row: int(value[row]) for row in sorted(self._open)}
+            self._open -= {row for row, token in tokens.items() if token in self._stop}
+            self._on_tokens(tokens)
+        self._begun = True
+
+    def end(self) -> None:
+        """Nothing is left to pass on."""
+
+
 def generate(
-    model: nn.Module, prompts: list[np.ndarray], sampling: Sampling, device: torch.device
+    model: nn.Module,
+    prompts: list[np.ndarray],
+    sampling: Sampling,
+    device: torch.device,
+    on_tokens: OnTokens | None = None,
 ) -> list[np.ndarray]:
     """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`."""
     # On the left, so that every prompt ends where its completion begins.
@@ -39,6 +63,8 @@ def generate(
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
+    if on_tokens is not None:
+        options["streamer"] = _Streamer(len(prompts), sampling.stop, on_tokens)
     # The random state of training, which dropout draws from, stays as it was.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(sampling.seed)

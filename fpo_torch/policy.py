@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fpo_core.backend.base_policy import BasePolicy, Loss
 from fpo_core.backend.parts import Setup
-from fpo_core.backend.policy import Sampling
+from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
@@ -105,8 +105,10 @@ class TorchPolicy(BasePolicy):
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         return to_numpy(self.model(input_ids=self._tokens(tokens), use_cache=False).logits)
 
-    def _generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
-        return generate(self.model, prompts, sampling, self.device)
+    def _generate(
+        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
+    ) -> list[np.ndarray]:
+        return generate(self.model, prompts, sampling, self.device, on_tokens)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

@@ -1,7 +1,7 @@
 """The command line `fpo`: its commands, and the one place where errors become a line of text."""
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -9,6 +9,7 @@ from fpo.launch import process_number
 from fpo_cli.commands import (
     compare,
     convert_adapter,
+    convert_gguf,
     convert_sae,
     data_inspect,
     doctor,
@@ -23,6 +24,9 @@ from fpo_cli.commands import (
     sae_list,
     train,
 )
+from fpo_cli.console.options import normalised
+from fpo_core import __version__
+from fpo_core.config.spellings import advice
 from fpo_core.errors import FpoError
 from fpo_core.io.foreign_text import one_line
 
@@ -32,8 +36,25 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": normalised,
+    },
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fpo-mlx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
 
 
 def _group(name: str, help: str) -> typer.Typer:
@@ -44,7 +65,10 @@ def _group(name: str, help: str) -> typer.Typer:
 
 COMMANDS = (
     (app, (quickstart,)),
-    (_group("convert", "Convert what others published."), (convert_sae, convert_adapter)),
+    (
+        _group("convert", "Convert what others published."),
+        (convert_sae, convert_adapter, convert_gguf),
+    ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
     (app, (reference, train, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),
@@ -88,7 +112,10 @@ def _fail(message: str, code: int = 2) -> NoReturn:
 def _of_usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     where = f" (see {context.command_path} --help)" if context else ""
-    return error.format_message() + where  # pyright: ignore[reportAttributeAccessIssue]
+    option = str(getattr(error, "option_name", "")).lstrip("-")
+    instead = f": {advice(option)}" if advice(option) else ""
+    message = error.format_message()  # pyright: ignore[reportAttributeAccessIssue]
+    return message.rstrip(".") + instead + where
 
 
 def _of_system(error: OSError) -> str:

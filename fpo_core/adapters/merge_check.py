@@ -15,6 +15,10 @@ MOST_OF_MOVE = 0.2
 """Largest share of the adapter's own effect that the difference may reach (root mean squares)."""
 
 
+MUCH_LOST = 0.05
+"""Share of the adapter's effect from which its loss is reported, or avoided."""
+
+
 @dataclass(frozen=True)
 class FuseCheck:
     """Differences of logits on the probe."""
@@ -28,9 +32,14 @@ class FuseCheck:
     tolerance: float
     """The largest that passes."""
 
+    @property
+    def lost(self) -> float:
+        """Share of the adapter's own effect that rounding took (root mean squares)."""
+        return self.rms / self.moved if self.moved else 0.0
+
     def to_mapping(self) -> dict[str, float]:
         """The check as JSON values."""
-        values = asdict(self)
+        values = asdict(self) | {"lost": self.lost}
         return values | {"apart": values.pop("rms")}
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
-from fpo_core.backend.policy import PolicyInfo, Sampling
+from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch
@@ -116,7 +116,9 @@ class BasePolicy(ABC):
         """(n, t) -> (n, t, v), within `_inference`."""
 
     @abstractmethod
-    def _generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+    def _generate(
+        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
+    ) -> list[np.ndarray]:
         """A completion of each prompt, within `_inference`."""
 
     def _describe(self, backend: str, **facts: Any) -> PolicyInfo:
@@ -286,11 +288,14 @@ class BasePolicy(ABC):
         with self._inference():
             return self._logits(tokens)
 
-    def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+    def generate(
+        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Policy`."""
         room = self._bounds.room(prompts, sampling.max_tokens)
         with self._inference():
-            return self._generate(prompts, dataclasses.replace(sampling, max_tokens=room))
+            sampling = dataclasses.replace(sampling, max_tokens=room)
+            return self._generate(prompts, sampling, on_tokens)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.backend.policy.Policy`."""

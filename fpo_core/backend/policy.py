@@ -1,5 +1,6 @@
 """What a framework must be able to do with a model: the `Policy` protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +42,10 @@ class Sampling:
     seed: int = 0
     stop: tuple[int, ...] = ()
     """Tokens that end a completion."""
+
+
+OnTokens = Callable[[dict[int, int]], None]
+"""Hears of new tokens as they are sampled, by the completion's place among the prompts."""
 
 
 class Policy(Protocol):
@@ -121,7 +126,9 @@ class Policy(Protocol):
         """Predictions in float32 for sequences of equal length: (n, t) -> (n, t, v)."""
         ...
 
-    def generate(self, prompts: list[np.ndarray], sampling: Sampling) -> list[np.ndarray]:
+    def generate(
+        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None = None
+    ) -> list[np.ndarray]:
         """Sample a completion of each prompt; the end-of-turn token, where reached, is included."""
         ...
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass
 from typing import Any, Literal, Self, Union
 
+from fpo_core.config.spellings import advice
 from fpo_core.errors import ConfigError
 
 
@@ -104,6 +105,8 @@ SettingsT = typing.TypeVar("SettingsT", bound=Settings)
 
 
 def _suggest(name: str, known: list[str]) -> str:
+    if other := advice(name):
+        return other
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"the known keys are {', '.join(known)}"
 

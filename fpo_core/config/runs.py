@@ -22,6 +22,7 @@ from fpo_core.config.training import (
     LoopConfig,
     MeasureConfig,
     OptimiserConfig,
+    PublishConfig,
     ReferenceConfig,
     SamplingConfig,
     StepConfig,
@@ -47,6 +48,7 @@ class TrainConfig(
     OptimiserConfig,
     LoopConfig,
     MeasureConfig,
+    PublishConfig,
 ):
     """Settings of `train`."""
 
@@ -155,7 +157,9 @@ class EvalConfig(
 class GenerateConfig(ModelConfig, SamplingConfig):
     """Settings of `generate`."""
 
-    prompt: str = setting(help="What to answer or to continue; - reads standard input.")
+    prompt: str = setting(
+        help="What to answer or to continue; - reads standard input, less one newline at its end."
+    )
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
         False, help="Continue the prompt as plain text, even where there is a chat template."
@@ -171,12 +175,13 @@ class GenerateConfig(ModelConfig, SamplingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FuseConfig(ModelConfig):
+class FuseConfig(ModelConfig, PublishConfig):
     """Settings of `fuse`."""
 
     adapter: str | None = like(ModelConfig, "adapter", help="Adapter folder to merge.")
     out: str = setting(help="The folder to write.")
-    save_dtype: Literal["base", "float32", "float16", "bfloat16"] = setting(
-        "base",
-        help="Precision of the written weights; that of a quantised base is that of its scales.",
+    save_dtype: Literal["auto", "base", "float32", "float16", "bfloat16"] = setting(
+        "auto",
+        help="Precision of the written weights: base is the base's, of a quantised one that of its "
+        "scales; auto is that too, but float32 where rounding would lose over 5% of the adapter.",
     )

@@ -94,6 +94,16 @@ class ConvertAdapterConfig(NoModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvertGgufConfig(NoModelConfig):
+    """Settings of `convert_gguf`."""
+
+    source: str = setting(help="Folder of a model, such as a merged one.")
+    out: str = setting(help="The file to write.")
+    outtype: Literal["f32", "f16", "bf16", "q8_0"] = setting("f16", help="Precision of the file.")
+    llama_cpp: str | None = setting(None, help="Folder of a clone of llama.cpp.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SaeInfoConfig(NoModelConfig):
     """Settings of `sae_info`."""
 

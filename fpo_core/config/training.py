@@ -128,7 +128,10 @@ class LoopConfig(Settings):
     grad_checkpoint: bool = setting(False, help="Recompute activations in backward to save memory.")
     steps_per_report: int = setting(10, help="Steps between lines of the log.", least=1)
     steps_per_eval: int | None = setting(
-        None, help="Steps between validations; by default ten times in a run.", least=1
+        None,
+        help="Steps between validations; by default ten times in a run, or less often and on fewer "
+        "pairs, to take about a tenth of its work.",
+        least=1,
     )
     best_metric: Literal["loss", "rewards/accuracies", "rewards/margins", "fpo/raw_accuracy"] = (
         setting(
@@ -194,12 +197,23 @@ class LoopConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishConfig(Settings):
+    """Where the result goes besides this disk."""
+
+    push_to_hub: str | None = setting(
+        None, help="Hub name, such as user/model, to upload the result to; private where new."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig(Settings):
     """What is measured on held-out data."""
 
     val_pairs: int = setting(256, help="Validation pairs scored each time.", least=1)
     text: str | None = setting(
-        None, help="Texts to take perplexity on: .jsonl with `text`, or one text a line."
+        None,
+        help="Texts to take perplexity on: .jsonl with `text`, or one text a line; by default "
+        "some lines of ordinary English.",
     )
 
 

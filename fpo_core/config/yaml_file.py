@@ -3,18 +3,46 @@
 from pathlib import Path
 from typing import Any
 
+from fpo_core.config.spellings import canonical
 from fpo_core.errors import ConfigError
 from fpo_core.io import regular
 
-ALIASES = {"max_seq_length": "max_length", "temperature": "temp"}
-"""Second names of settings, as TRL and mlx-lm spell them."""
+_READ = {
+    *("adapter", "base", "base_adapter", "data", "feature_weights", "file", "model", "negative"),
+    *("positive", "sae", "settings", "source", "text"),
+}
+"""Settings that name what is there already: a path, or something on the hub."""
+_WRITTEN = {"cache", "out", "output", "reference"}
+"""Settings that name a path which may not exist yet."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys of a YAML file, in snake case. ConfigError for one that cannot be read."""
+    """The keys of a YAML file, in snake case; relative paths are relative to the file.
+
+    Raises ConfigError for a file that cannot be read, or names a setting twice.
+    """
     values = regular.read_yaml(path, lambda text: ConfigError(f"the configuration {text}"))
     if not isinstance(values, dict | None):
         raise ConfigError(f"the configuration {path} holds no keys, expected lines like `beta: 1`")
-    renamed = {alias: name for name, alias in ALIASES.items()}
-    names = {key: str(key).replace("-", "_") for key in values or {}}
-    return {renamed.get(names[key], names[key]): value for key, value in (values or {}).items()}
+    settings: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        name = canonical(str(key))
+        if name in settings:
+            raise ConfigError(f"the configuration {path} sets {name} twice: remove {key!r}")
+        settings[name] = _located(name, value, path.parent)
+    return settings
+
+
+def _located(name: str, value: Any, folder: Path) -> Any:
+    """A path as seen from where the program runs; anything else as it is."""
+    if isinstance(value, list):
+        return [_located(name, item, folder) for item in value]
+    if not isinstance(value, str) or name not in _READ | _WRITTEN:
+        return value
+    if "," in value and name == "sae":
+        return ",".join(_located(name, item, folder) for item in value.split(","))
+    if Path(value).expanduser().is_absolute():
+        return value
+    # What is read may be a hub's name, or a path from where the program runs, as it always was.
+    of_file = name in _WRITTEN or value.startswith(".") or (folder / value).exists()
+    return str(folder / value) if of_file else value

@@ -11,7 +11,7 @@ from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.errors import DataError
 from fpo_core.io.hashing import file_sha256
-from fpo_core.io.hub import advice, gated, missing
+from fpo_core.io.hub import advice, gated, missing, reached
 from fpo_core.pairs.pair import Pair, parse_pair
 
 SPLIT_NAMES = {
@@ -91,7 +91,9 @@ def open_sources(config: DataConfig) -> dict[str, Source]:
     if path.is_dir():
         return _open_folder(path, mapping)
     if path.suffix.lower() in READERS or looks_local(config.data):
-        raise DataError(f"data is {config.data!r}, but there is no such file or folder")
+        raise DataError(
+            f"data is {config.data!r}, but there is no file or folder {path.absolute()}"
+        )
     return _open_hub(config.data, mapping)
 
 
@@ -158,7 +160,10 @@ def _open_hub(text: str, mapping: Mapping[str, str]) -> dict[str, Source]:
     address, _, revision = text.partition("@")
     name, _, configuration = address.partition(":")
     try:
-        loaded: Any = datasets.load_dataset(name, configuration or None, revision=revision or None)
+        with reached(name, "dataset", revision or None):
+            loaded: Any = datasets.load_dataset(
+                name, configuration or None, revision=revision or None
+            )
     except Exception as error:  # `datasets` raises whatever the network or a loader raised
         raise DataError(_why_not(name, error)) from None
     splits: dict[str, Source] = {}

@@ -1,5 +1,6 @@
 """A model's tokenizer: loading, special tokens, chat template, and fingerprint."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +12,7 @@ from typing import Any
 
 from fpo_core.data.sources import looks_local
 from fpo_core.errors import DataError, ModelError
-from fpo_core.io.hub import advice
+from fpo_core.io.hub import advice, reached
 from fpo_core.pairs.messages import Message
 
 Tokenizer = Any
@@ -32,14 +33,16 @@ def load_tokenizer(
     if folder.exists() and not folder.is_dir():
         raise ModelError(f"model is {model!r}, a file; expected a folder or a hub name")
     if not folder.exists() and looks_local(model):
-        raise ModelError(f"model is {model!r}, but there is no such folder")
+        raise ModelError(f"model is {model!r}, but there is no folder {folder.absolute()}")
     from transformers import AutoTokenizer
 
     name = str(folder) if folder.is_dir() else model
+    reach = contextlib.nullcontext() if folder.is_dir() else reached(model, revision=revision)
     try:
-        return AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=trust_remote_code
-        )
+        with reach:
+            return AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=trust_remote_code
+            )
     except Exception as error:  # transformers, the hub or custom code: no common class
         known = None if folder.is_dir() else advice(model, error)
         raise ModelError(known or _why_not(model, folder.is_dir(), error)) from None

@@ -10,6 +10,7 @@ from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.evaluation.texts import sequences
+from fpo_core.events import Sink, silent
 from fpo_core.loss.metrics import preference_metrics, reference_accuracy, wilson_interval
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.validate import score_pairs
@@ -62,10 +63,18 @@ def evaluate(
     pairs: int,
     tokens_per_batch: int,
     kl: bool = True,
+    emit: Sink = silent,
 ) -> Evaluation:
     """Evaluate on pairs spread over a split; KL needs `policy.set_reference` before."""
     scores, logps = score_pairs(
-        policy, data, split, objective, pairs=pairs, tokens_per_batch=tokens_per_batch, kl=kl
+        policy,
+        data,
+        split,
+        objective,
+        pairs=pairs,
+        tokens_per_batch=tokens_per_batch,
+        kl=kl,
+        emit=emit,
     )
     metrics = preference_metrics(scores, logps, objective)
     count = len(scores.logps) // 2

@@ -4,13 +4,14 @@ It names inputs by hub name or the last part of a path: a card is published, and
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
+from fpo_core.evaluation.card_usage import judged, provenance, usage
 from fpo_core.io.atomic import write_atomically
 from fpo_core.io.foreign_text import code_span, for_markdown
 from fpo_core.loss.metric_catalogue import METRICS
@@ -19,6 +20,8 @@ from fpo_core.sae.taps import Features, HookedSae
 CARD_FILE = "README.md"
 PICTURE = "curves.png"
 _TAG = "fpo-mlx"
+_HERE = "FOLDER"
+"""Stands for where the result lies, in code that a reader copies."""
 _LOOP = ("batch_size", "grad_accumulation_steps", "max_seq_length", "seed")
 _UNMEASURED = ("pairs", "completions", "sample_length")
 _FRONT = re.compile(r"^---\n.*?\n---\n+# [^\n]*\n+", re.DOTALL)
@@ -40,6 +43,13 @@ class RunFacts:
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     """Measurements by name; shares are mappings with value, low and high."""
+    verdict: Sequence[str] = ()
+    command: str = ""
+    """What made the result, without private paths."""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    """Of this program and the libraries, by name."""
+    chat: bool = False
+    """Whether the tokenizer has a chat template."""
 
 
 def train_card(config: TrainConfig, facts: RunFacts) -> str:
@@ -54,6 +64,10 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
     lines = [
         f"{base}, {kind} on preference pairs with the objective `{config.objective}` for "
         f"{facts.steps} steps, by fpo-mlx on {facts.backend}.",
+        *_sections(
+            Use=usage(base, config.push_to_hub or _HERE, adapter=not full, chat=facts.chat),
+            Verdict=judged(facts.verdict),
+        ),
         *_table("Settings", ("setting", "value"), _settings(config).items()),
         *_section(
             "Data", f"{code_span(shown(config.data))}: {rows}. Fingerprint of their token ids:"
@@ -62,6 +76,7 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
         *_autoencoder(config, facts.features),
         *_metrics(facts.before, facts.after),
         *_section("Curves", f"![Loss, accuracy and drift over the run]({PICTURE})"),
+        *_sections(Provenance=provenance(facts.command, facts.versions) if facts.command else ()),
         *_licence(),
     ]
     return _card(facts.base, f"{base}, {kind}", "transformers" if full else "peft", tags, lines)
@@ -165,6 +180,13 @@ def _shown_value(name: str, value: Any) -> str:
 def _table(title: str, heads: tuple[str, ...], rows: Iterable[tuple[str, Any]]) -> list[str]:
     head = f"| {' | '.join(heads)} |"
     return [*_section(title, head), "|---" * len(heads) + "|", *(f"| {a} | {b} |" for a, b in rows)]
+
+
+def _sections(**texts: Sequence[str]) -> list[str]:
+    """Sections by title, those that have any text."""
+    return [
+        line for title, text in texts.items() if text for line in ["", f"## {title}", "", *text]
+    ]
 
 
 def _licence() -> list[str]:

@@ -12,6 +12,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.data.batches import PAD_ID, Batch, bucket_width
 from fpo_core.data.batching import scoring_batches
 from fpo_core.errors import DataError
+from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
 from fpo_core.loss.scores import Scores
 
 
@@ -21,13 +22,18 @@ def read_texts(path: Path) -> list[str]:
     Raises DataError where the file is absent, empty or has a line without `text`.
     """
     if not path.is_file():
-        raise DataError(f"there is no text file {path}: check the path")
+        raise DataError(f"there is no text file {path.absolute()}: check the path")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise DataError(f"{path} is empty, expected one text a line")
     if path.suffix != ".jsonl":
         return lines
     return [_text(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def texts_of(path: str | None) -> list[str]:
+    """The texts of a file; without one, ordinary text that no preference is about."""
+    return list(ORDINARY_TEXTS) if path is None else read_texts(Path(path))
 
 
 def _text(path: Path, number: int, line: str) -> str:

@@ -54,11 +54,13 @@ class Findings:
 
     @property
     def drifted_far(self) -> bool:
-        """Whether texts got harder to predict, or completions are no longer the reference's."""
-        rise, per_token = self.text_rise, self.kl_per_token
-        return (rise is not None and rise > WORSE_TEXT) or (
-            per_token is not None and per_token > FAR
-        )
+        """Whether texts got harder to predict; where none were read, whether KL is large.
+
+        KL on chosen replies is what training is for, so that texts decide where there are any.
+        """
+        if self.text_rise is not None:
+            return self.text_rise > WORSE_TEXT
+        return self.kl_per_token is not None and self.kl_per_token > FAR
 
     @property
     def both_fall(self) -> bool:

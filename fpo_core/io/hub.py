@@ -1,6 +1,11 @@
 """Advice for errors of the Hugging Face hub, one sentence each."""
 
+import contextlib
+import sys
 from collections.abc import Iterator
+
+_OFFLINE = "HF_HUB_OFFLINE"
+_TIMEOUT = 10.0
 
 
 def advice(name: str, error: BaseException) -> str | None:
@@ -26,6 +31,34 @@ def advice(name: str, error: BaseException) -> str | None:
                 "name and the network"
             )
     return None
+
+
+@contextlib.contextmanager
+def reached(name: str, kind: str = "model", revision: str | None = None) -> Iterator[None]:
+    """Ask the hub once for a repository; where it cannot be reached, caches alone are read inside.
+
+    The libraries would repeat every request for about half a minute each. Raises the hub library's
+    errors for a repository that is missing, gated or refused.
+    """
+    from huggingface_hub import HfApi, constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        yield
+        return
+    try:
+        HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=_TIMEOUT)
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        raise
+    except Exception:  # whatever its HTTP library raises where there is no network
+        with contextlib.ExitStack() as restored:
+            # `datasets` has copied the constant.
+            for module in (constants, sys.modules.get("datasets.config")):
+                if module is not None:
+                    restored.callback(setattr, module, _OFFLINE, getattr(module, _OFFLINE))
+                    setattr(module, _OFFLINE, True)
+            yield
+    else:
+        yield
 
 
 def gated(name: str) -> str:

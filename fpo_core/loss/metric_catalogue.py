@@ -53,7 +53,9 @@ _ROWS = (
     Metric("rewards/chosen", "reward, chosen", "reward chosen", ".3g", "higher"),
     Metric("rewards/rejected", "reward, rejected", "reward rejected", ".3g"),
     Metric("rewards/margins", "reward margin", "margin", ".3g", "higher"),
-    Metric("rewards/accuracies", "reward accuracy", "acc", ".3f", "higher", "share of pairs"),
+    Metric(
+        "rewards/accuracies", "reward accuracy", "reward acc", ".3f", "higher", "share of pairs"
+    ),
     Metric("reward_accuracy", "reward accuracy", "reward acc", ".3f", "higher", "share of pairs"),
     Metric("fpo/raw_accuracy", "raw accuracy", "raw acc", ".3f", "higher", "share of pairs"),
     Metric("raw_accuracy", "raw accuracy", "raw acc", ".3f", "higher", "share of pairs"),

@@ -206,7 +206,8 @@ def _download(config: ModelConfig, patterns: list[str]) -> Path:
 
     name = config.model
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise ModelError(f"there is no folder {name}: check the path")
+        tried = Path(name).expanduser().absolute()
+        raise ModelError(f"model is {name!r}, but there is no folder {tried}: check the path")
     try:
         return Path(snapshot_download(name, revision=config.revision, allow_patterns=patterns))
     except errors.HFValidationError:

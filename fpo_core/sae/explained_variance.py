@@ -9,6 +9,7 @@ import numpy as np
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.data.batches import PAD_ID
 from fpo_core.errors import DataError
+from fpo_core.events import Sink, progress, silent
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
@@ -87,16 +88,24 @@ class _Sums:
         return self.errors / variance if variance > 0 else float("nan")
 
 
-def check_texts(reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]]) -> Fit:
+def check_texts(
+    reader: ActivationReader,
+    features: Features,
+    rows: Sequence[Sequence[int]],
+    emit: Sink = silent,
+) -> Fit:
     """Measure an autoencoder on rows of token ids, excluding tokens it was not trained on.
 
-    Raises SaeError where it has no decoder, DataError where no token remains.
+    `emit` hears of each batch. Raises SaeError where there is no decoder, DataError where no token
+    remains.
     """
     measure = _Measure(reader, features)
     ordered = sorted((row for row in rows if row), key=len)
     measure.set_limit(_batches(ordered[:: max(1, len(ordered) // _SAMPLE)]))
-    for batch in _batches(ordered):
+    batches = list(_batches(ordered))
+    for i, batch in enumerate(batches, 1):
         measure.add(*batch)
+        progress(emit, "texts: batch", i, len(batches))
     return measure.result()
 
 

@@ -9,7 +9,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
-from fpo_core.events import Event, Sink, note, warn
+from fpo_core.events import Event, Sink, note, progress, warn
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_CONSTRAINT
 from fpo_core.train.checkpoints import Checkpoint, Origin
@@ -20,7 +20,7 @@ from fpo_core.train.run_folder import RunFolder
 from fpo_core.train.schedule import RowPlan, warmup_steps
 from fpo_core.train.state import RunState, Stopwatch, Window
 from fpo_core.train.step0 import check_step0
-from fpo_core.train.validate import validate
+from fpo_core.train.validate import ValidationPlan, validate
 
 StopSignal = Callable[[], int | None]
 """The number of the signal that asks the run to stop, once there is one."""
@@ -73,8 +73,11 @@ class _Run:
         self.folder, self.emit, self.group = folder, emit, data.group
         self.plan = RowPlan.of(data.train.lengths(), config)
         self.stepper = Stepper(policy, data, config, self.plan)
-        self.eval_every = config.steps_per_eval or max(1, self.plan.steps // 10)
-        self.save_every = config.save_every or self.eval_every
+        held_out = 0 if data.valid is None else len(data.valid)
+        self.validation = ValidationPlan.of(held_out, self.plan.steps, config)
+        # Checkpoints cost no forward pass: they stay ten in a run, however seldom it validates.
+        tenth = config.steps_per_eval or max(1, self.plan.steps // 10)
+        self.save_every = config.save_every or tenth
         self.made_with = Origin.made_by(policy.info, data.group.size)
         self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
@@ -133,10 +136,11 @@ class _Run:
     def _step_and_save(self, stop: StopSignal) -> None:
         step = self.state.step + 1
         self._step(step)
+        progress(self.emit, "training", step, self.plan.steps, step)
         last = step == self.plan.steps
         if last or step % self.config.steps_per_report == 0 or step == 1:
             self._report()
-        improved = (last or step % self.eval_every == 0) and self._validate()
+        improved = (last or step % self.validation.every == 0) and self._validate()
         ended = self._ended()
         if ended and self.state.window.values:  # stopped early, between two reports
             self._report()
@@ -197,8 +201,10 @@ class _Run:
         state.nonfinite_in_a_row = 0
         state.note_loss(metrics["loss"])
         state.window.add(metrics, result.tokens, seconds)
-        # During the warm-up the margin has hardly moved, and the ratio means nothing.
-        if step > warmup_steps(self.plan.steps, self.config) and "fpo/constraint_ratio" in metrics:
+        # During the warm-up the margin has hardly moved, and the ratio means nothing; before the
+        # first update the policy is the reference, so that D is 0 whatever alpha is.
+        moved = step - state.skipped > 1 and step > warmup_steps(self.plan.steps, self.config)
+        if moved and "fpo/constraint_ratio" in metrics:
             state.ratios.append(metrics["fpo/constraint_ratio"])
 
     def _lap(self) -> float:
@@ -241,8 +247,9 @@ class _Run:
             self.policy,
             self.data,
             self.config,
-            pairs=self.config.val_pairs,
+            pairs=self.validation.pairs,
             tokens_per_batch=self.config.tokens_per_batch,
+            emit=self.emit,
         )
         if not values:
             return False

@@ -15,13 +15,16 @@ from fpo_core.data.batches import Batch, bucket_width, collate
 from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import TrainingError
+from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.scores import Scores
 from fpo_core.train.paired_data import spread
 from fpo_core.train.schedule import RowPlan
+from fpo_core.train.validate import ValidationPlan
 
 _PLANNED = 2000
 """Most steps whose batch shapes are planned; of a longer run, that many spread over it."""
+_TRIAL = "trying the largest batches:"
 _FULL = 0.95
 """Share of a device's memory above which a run risks running out of it."""
 ResultT = TypeVar("ResultT")
@@ -41,6 +44,9 @@ class Preflight:
     """Mean over the run's steps."""
     steps: int
     train_seconds: float
+    """All steps, without validation."""
+    validation_seconds: float
+    """The check before step 1 and every validation."""
     reference_seconds: float
     """The pass over the pairs whose reference is not stored yet."""
     peak_memory: int
@@ -49,6 +55,11 @@ class Preflight:
     disk_bytes: int
     """At most, in the output folder and the reference store."""
     disk_free: int
+
+    @property
+    def seconds(self) -> float:
+        """The whole run, without measurements of its start and end."""
+        return self.train_seconds + self.validation_seconds + self.reference_seconds
 
     @property
     def fits(self) -> bool:
@@ -67,20 +78,26 @@ def preflight(
     config: TrainConfig,
     *,
     missing: int,
+    emit: Sink = silent,
 ) -> Preflight:
     """Run the largest batches forward and backward, and estimate the run from them.
 
-    `missing` is how many pairs still lack a stored reference. Nothing is trained: the optimizer
-    steps at rate 0, and training begins with a new one. Raises TrainingError where memory runs out,
-    naming the setting to change, and where the disk is too small.
+    `missing` is how many pairs still lack a stored reference; `emit` hears of each trial. Nothing
+    is trained: the optimizer steps at rate 0, and training begins with a new one. Raises
+    TrainingError where memory runs out, naming the setting to change, and where the disk is too
+    small.
     """
     plan = RowPlan.of(train.lengths(), config)
     shapes = _Shapes(train.lengths(), plan)
+    progress(emit, _TRIAL, 0, 3)
     try:
         scored, score_rate, compare_rate = _try_scoring(policy, train, config)
+        progress(emit, _TRIAL, 1, 3)
         largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
+        progress(emit, _TRIAL, 2, 3)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
         step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
+        progress(emit, _TRIAL, 3, 3)
     except (MemoryError, RuntimeError) as error:
         raise _out_of_memory(error, shapes, config) from None
     policy.drop_gradients()
@@ -91,8 +108,8 @@ def preflight(
         seconds_largest=seconds_largest,
         seconds_per_step=seconds,
         steps=plan.steps,
-        train_seconds=seconds * plan.steps
-        + _scored_tokens(train, valid, plan, config) * compare_rate,
+        train_seconds=seconds * plan.steps,
+        validation_seconds=_scored_tokens(train, valid, plan, config) * compare_rate,
         reference_seconds=score_rate * missing * _tokens(train),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
@@ -175,9 +192,8 @@ def _scored_tokens(
     checked = min(len(train), config.step0_pairs) * _tokens(train)
     if valid is None:
         return checked
-    every = config.steps_per_eval or max(1, plan.steps // 10)
-    validation = min(len(valid), config.val_pairs) * _tokens(valid)
-    return checked + validation * (1 + -(-plan.steps // every))
+    planned = ValidationPlan.of(len(valid), plan.steps, config)
+    return checked + planned.times * planned.pairs * _tokens(valid)
 
 
 def _tokens(split: TokenisedPairs) -> float:

@@ -94,6 +94,8 @@ def test_wrong_settings_are_config_errors(
 
 
 def test_the_sink_hears_of_everything(run: fpo.TrainingRun, events: list[fpo.Event]) -> None:
+    assert [e.step for e in events if e.kind == "progress" and e.step] == [1, 2]
+    events = [event for event in events if event.kind != "progress"]
     kinds = [event.kind for event in events]
     assert kinds[0] == "note"
     assert kinds.index("reference") < kinds.index("begin") < kinds.index("train")

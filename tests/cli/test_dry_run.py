@@ -28,6 +28,7 @@ def test_a_dry_run_measures_and_writes_nothing(
     assert found["reference_seconds"] > 0
     assert not run.exists()
     assert "largest batch 4 pairs × 64 tokens" in ran.err
+    assert "12 pairs are only 3 steps of 4 pairs: lower grad_accumulation_steps" in ran.err
 
 
 @pytest.mark.parametrize("backend", ["torch", "mlx"])

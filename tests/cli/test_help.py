@@ -69,6 +69,7 @@ def test_there_are_all_commands() -> None:
         "fpo quickstart",
         "fpo convert sae",
         "fpo convert adapter",
+        "fpo convert gguf",
         "fpo sae info",
         "fpo sae check",
         "fpo sae list",

@@ -1,5 +1,7 @@
 """The model card: front matter for the hub, settings in force, and no word of the machine."""
 
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,35 @@ def test_a_readme_that_the_user_wrote_is_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("# Mine\n")
     assert not write_card(tmp_path, card)
     assert (tmp_path / "README.md").read_text() == "# Mine\n"
+
+
+def test_a_card_shows_how_to_run_it_what_came_of_it_and_what_made_it():
+    told = {
+        "verdict": ["Learned? yes.", "Next: nothing."],
+        "command": "fpo train --model user/base",
+        "versions": {"fpo-mlx": "1.2", "absent": None},
+        "chat": True,
+    }
+    card = train_card(CONFIG, dataclasses.replace(facts(), **told))
+    assert front_matter(card)["base_model"] == "user/base"
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == 1
+    compile(blocks[0], "card", "exec")
+    assert "PeftModel.from_pretrained(model, 'FOLDER')" in blocks[0]
+    assert "AutoTokenizer.from_pretrained('user/base')" in blocks[0]
+    assert "apply_chat_template" in blocks[0]
+    assert "mlx_lm.generate --model user/base --adapter-path FOLDER" in card
+    for line in ("- Learned? yes.", "fpo train --model user/base", "With fpo-mlx 1.2."):
+        assert f"\n{line}\n" in card
+    assert "somebody" not in card
+
+
+def test_a_whole_model_needs_no_adapter():
+    config = dataclasses.replace(CONFIG, fine_tune_type="full", push_to_hub="me/result")
+    card = train_card(config, facts())
+    assert "peft" not in card
+    assert "AutoModelForCausalLM.from_pretrained('me/result')" in card
+    assert "mlx_lm.generate --model me/result" in card
 
 
 def test_names_of_others_are_shown_and_not_obeyed(tmp_path):

@@ -64,7 +64,9 @@ def test_checks_and_validations_count_in_the_estimate(tmp_path, monkeypatch):
     batch = 8 * 14  # all pairs fit one scoring batch
     assert found.reference_seconds == pytest.approx(10 * 14 / batch)
     judged = 4 * 14 + 6 * 14 * len(["step 0", "step 5", "step 10", "step 12"])
-    assert found.train_seconds == pytest.approx(12 * found.seconds_per_step + judged / batch)
+    assert found.train_seconds == pytest.approx(12 * found.seconds_per_step)
+    assert found.validation_seconds == pytest.approx(judged / batch)
+    assert found.seconds == found.train_seconds + (10 * 14 + judged) / batch
 
 
 def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):

@@ -67,11 +67,11 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, kind: str, 
 def test_the_window_outlasts_a_run_of_bad_steps(tmp_path: Path) -> None:
     bad = {"norms": (1.0, 1.0, float("nan"), float("nan"), float("nan"))}
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 5"):
-        run(tmp_path, PretendPolicy(**bad), nonfinite_limit=3, save_every=1, val_pairs=1)
+        run(tmp_path, PretendPolicy(**bad), nonfinite_limit=3, save_every=1, steps_per_eval=1)
     assert newest(tmp_path / "run").state.step == 2
     nan = PretendPolicy(norms=(float("nan"),) * 3)
     with pytest.raises(TrainingError, match="3 steps in a row, up to step 5"):
-        run(tmp_path, nan, nonfinite_limit=3, save_every=1, val_pairs=1, resume=True)
+        run(tmp_path, nan, nonfinite_limit=3, save_every=1, steps_per_eval=1, resume=True)
 
 
 def test_only_the_newest_checkpoints_stay(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.core.pretend import ROWS, PretendPolicy, config, run
 
 
 def test_a_run_learns_saves_and_reports(tmp_path: Path) -> None:
-    result, events, _ = run(tmp_path, PretendPolicy())
+    result, events, _ = run(tmp_path, PretendPolicy(), steps_per_eval=1)
     assert result.state.first["loss"] == pytest.approx(math.log(2))
     # After 6 steps the chosen side is 0.6 nats a token up: u = β · 0.6.
     assert result.state.evals[-1][1]["eval_loss"] == pytest.approx(

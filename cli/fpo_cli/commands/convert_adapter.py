@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import ConvertAdapterConfig
 
@@ -15,7 +16,8 @@ def convert_adapter(config: ConvertAdapterConfig, ui: Ui) -> dict[str, Any]:
 
     LoRA, DoRA, rsLoRA and ranks or strengths per module; what only one library has is refused.
     """
-    result = fpo.convert_adapter(config)
+    with progress(ui) as sink:
+        result = fpo.convert_adapter(config, sink=sink)
     report = result.report
     ui.say(
         f"{report.out}: {report.fine_tune_type}, rank {report.rank}, scale {report.scale:g}, "

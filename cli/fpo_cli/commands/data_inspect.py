@@ -6,6 +6,7 @@ import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import InspectConfig
 
@@ -17,7 +18,8 @@ def data_inspect(config: InspectConfig, ui: Ui) -> dict[str, Any]:
     """
     from fpo_cli.console.token_rows import render
 
-    result = fpo.inspect_data(config)
+    with progress(ui) as sink:
+        result = fpo.inspect_data(config, sink=sink)
     render(result.rows, ui.out)
     for line in result.report.lines():
         ui.say(line)

@@ -2,28 +2,48 @@
 
 import dataclasses
 import sys
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import GenerateConfig
+
+if TYPE_CHECKING:
+    from fpo_core.events import Event
 
 
 def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
     """Let a model answer a prompt, with or without an adapter.
 
-    The prompt is a user message in the tokenizer's own chat template, where it has one.
+    The prompt is a user message in the tokenizer's own chat template, where it has one. A single
+    answer is shown as it is sampled.
     """
     if config.prompt == "-":
-        config = dataclasses.replace(config, prompt=sys.stdin.read())
-    result = fpo.generate(config)
-    for i, text in enumerate(result.texts):
-        if i:
-            ui.say("", None)
-        ui.say(text)
+        # The newline that echo and editors end a text with is not part of the question.
+        config = dataclasses.replace(config, prompt=sys.stdin.read().removesuffix("\n"))
+    streams = config.samples == 1 and not ui.json
+    with ExitStack() as stack:
+        display = stack.enter_context(progress(ui))
+
+        def show(event: "Event") -> None:
+            if event.kind == "text" and streams:
+                stack.close()  # from here on the answer is the progress
+                ui.piece(event.values["text"])
+            elif event.kind != "progress" or not streams:
+                display(event)
+
+        result = fpo.generate(config, sink=show)
+    if streams:
+        ui.say()
+    else:
+        ui.say("\n\n".join(result.texts))
+    count = sum(completion.tokens for completion in result.completions)
+    ui.note(f"{count} tokens, {result.tokens_per_second:.3g} tokens/s")
     return result.to_mapping()
 
 

@@ -1,5 +1,6 @@
 """Options of a command from its settings class, and settings from command line and YAML."""
 
+import functools
 import inspect
 import re
 import types
@@ -12,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from fpo_core.config.fields import Settings, SettingsT
-from fpo_core.config.yaml_file import ALIASES, read_yaml
+from fpo_core.config.spellings import ALIASES, SPELLINGS
+from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
 
 _SHORT = {"prompt": "-p"}
@@ -78,6 +80,12 @@ def _described(
         panel=_panel(_group(kind, field.name)),
         positional=positional,
     )
+
+
+def normalised(option: str) -> str:
+    """An option without its dashes, as this program spells it: `lr`, `learning_rate`."""
+    name = option.replace("-", "_")
+    return SPELLINGS.get(name, option if name not in _known_anywhere() else name).replace("_", "-")
 
 
 def signature(described: Iterable[Described]) -> inspect.Signature:
@@ -175,6 +183,7 @@ def _check_required(
             raise ConfigError(f"{field.name} is not set: give {option} or put it in {source}")
 
 
+@functools.cache
 def _known_anywhere() -> set[str]:
     kinds = [Settings]
     for kind in kinds:

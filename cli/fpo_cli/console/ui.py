@@ -36,6 +36,10 @@ class Ui:
         text = for_terminal(text) if isinstance(text, str) else text
         self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
+    def piece(self, text: str) -> None:
+        """A part of the result that more will follow on its line."""
+        self.out.out(text, end="", highlight=False)
+
     def note(self, text: str) -> None:
         """A remark on the way."""
         self.err.print(

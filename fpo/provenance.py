@@ -1,0 +1,44 @@
+"""How a result came to be: its command line without private paths, and versions of libraries."""
+
+import shlex
+from dataclasses import MISSING, fields
+from importlib.metadata import PackageNotFoundError, version
+
+from fpo_core import __version__
+from fpo_core.config import TrainConfig
+from fpo_core.config.backends import BACKENDS
+from fpo_core.evaluation.model_card import shown
+
+_PLACES = ("model", "adapter", "data", "sae", "feature_weights", "text", "output", "reference")
+_LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to")
+
+
+def command_of(config: TrainConfig) -> str:
+    """`fpo train` with every setting that is not at its default; of a path, the last part alone."""
+    words = ["fpo train"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in _LEFT_OUT or (value == field.default and field.default is not MISSING):
+            continue
+        option = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+            continue
+        items = value if isinstance(value, tuple) else (value,)
+        text = ",".join(shown(item) if field.name in _PLACES else str(item) for item in items)
+        words.append(f"--{option} {shlex.quote(text)}")
+    return " \\\n  ".join(words)
+
+
+def versions_of(backend: str) -> dict[str, str | None]:
+    """Versions of this program and of what a backend computes with, None where absent."""
+    names = (*BACKENDS[backend].libraries, "transformers", "peft", "safetensors")
+    return {"fpo-mlx": __version__} | {name: library_version(name) for name in dict.fromkeys(names)}
+
+
+def library_version(library: str) -> str | None:
+    """The installed version of a library; None where there is none."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,57 @@
+"""Results on the Hugging Face hub: an adapter, or a whole model, with its card."""
+
+from pathlib import Path
+
+from fpo_core.errors import ConfigError
+from fpo_core.events import Sink, note
+from fpo_core.io.hub import advice
+
+PRIVATE = (
+    *("checkpoints/*", "reference/*", "best/*", "tensorboard/*", "wandb/*"),
+    *("fpo_config.json", "log.jsonl"),
+)
+"""What stays here: the state of the run, and files that name paths of this machine."""
+
+
+def check_account(repo: str | None) -> None:
+    """Raise ConfigError where nothing could be pushed to `repo`: asked before hours of training."""
+    if repo is None:
+        return
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+        HfApi().whoami()
+    except Exception as error:  # no token, a refused one, no network, or no such name
+        reason = advice(repo, error) or str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"push_to_hub is {repo!r}, and the hub would refuse it ({reason}): run `hf auth login` "
+            "with a token that may write, or leave push_to_hub out"
+        ) from None
+
+
+def push(folder: Path, repo: str | None, sink: Sink) -> str | None:
+    """Upload a result to `repo`, private where it is new; its address. None for no `repo`."""
+    if repo is None:
+        return None
+    from huggingface_hub import HfApi
+
+    note(sink, f"uploading {folder} to {repo}")
+    api = HfApi()
+    try:
+        created = api.create_repo(repo, private=True, exist_ok=True)
+        api.upload_folder(
+            repo_id=created.repo_id,
+            folder_path=folder,
+            ignore_patterns=list(PRIVATE),
+            commit_message="Upload by fpo-mlx",
+        )
+    except Exception as error:  # the result is whole here, whatever went wrong there
+        reason = advice(repo, error) or str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"{folder} is complete, but could not be uploaded to {repo} ({reason}): try again with "
+            f"`hf upload {repo} {folder} --exclude {' '.join(PRIVATE)}`"
+        ) from None
+    note(sink, f"uploaded to {created}")
+    return str(created)

@@ -1,0 +1,56 @@
+"""The part of a model card that shows how to run the result, and how it came to be."""
+
+from collections.abc import Mapping, Sequence
+
+_QUESTION = '[{"role": "user", "content": "Hello"}]'
+_ANSWER = f"""ids = tokenizer.apply_chat_template(
+    {_QUESTION}, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))"""
+_PLAIN = """ids = tokenizer("Hello", return_tensors="pt")
+print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))"""
+
+
+def usage(base: str, result: str, *, adapter: bool, chat: bool = True) -> list[str]:
+    """Code that runs a result with PEFT or transformers, and with mlx-lm.
+
+    `base` and `result` are hub names, or what stands for a folder.
+    """
+    answer = _ANSWER if chat else _PLAIN
+    model = base if adapter else result
+    load = [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({model!r})",
+        f"model = AutoModelForCausalLM.from_pretrained({model!r})",
+    ]
+    if adapter:
+        load[0] = f"from peft import PeftModel\n{load[0]}"
+        load.append(f"model = PeftModel.from_pretrained(model, {result!r})")
+    options = f"--model {base} --adapter-path {result}" if adapter else f"--model {result}"
+    return [
+        f"With {'PEFT' if adapter else 'transformers'}:",
+        "",
+        "```python",
+        *load,
+        answer,
+        "```",
+        "",
+        "With mlx-lm"
+        + (", whose adapter must be a folder on disk (`hf download`):" if adapter else ":"),
+        "",
+        "```sh",
+        f'mlx_lm.generate {options} --prompt "Hello"',
+        "```",
+    ]
+
+
+def provenance(command: str, versions: Mapping[str, str | None]) -> list[str]:
+    """The command that made a result, without its private paths, and what it ran with."""
+    installed = ", ".join(f"{name} {value}" for name, value in versions.items() if value)
+    return ["```sh", command, "```", "", f"With {installed}."]
+
+
+def judged(verdict: Sequence[str]) -> list[str]:
+    """The verdict of a run as a list."""
+    return [f"- {line}" for line in verdict]

@@ -1,0 +1,77 @@
+"""Results on a stand-in for the hub: what goes up, what stays here, and what is refused when."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import huggingface_hub
+import pytest
+
+from fpo.world import assets
+
+from .conftest import Fpo
+from .test_errors import refused
+
+REPO = "someone/aligned"
+RUN = ["--backend", "torch", "--iters", 1, "--batch-size", 2, "--val-pairs", 2, "--no-preflight"]
+
+
+class StandIn:
+    """The part of `HfApi` that uploads; keeps the names of what it was given."""
+
+    files: ClassVar[set[str]] = set()
+    created: ClassVar[dict[str, Any]] = {}
+    token = True
+
+    def whoami(self) -> dict[str, str]:
+        if not self.token:
+            raise OSError("Token is required, but no token found")
+        return {"name": "someone"}
+
+    def create_repo(self, repo: str, **options: Any) -> huggingface_hub.RepoUrl:
+        type(self).created = {"repo": repo, **options}
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo}")
+
+    def upload_folder(self, *, folder_path: Path, ignore_patterns: list[str], **_: Any) -> None:
+        paths = (p.relative_to(folder_path) for p in folder_path.rglob("*") if p.is_file())
+        names = map(str, paths)
+        chosen = huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=ignore_patterns)
+        type(self).files = set(chosen)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    monkeypatch.setattr(huggingface_hub, "HfApi", StandIn)
+    monkeypatch.setattr(StandIn, "files", set())
+    monkeypatch.setattr(StandIn, "token", True)
+    return StandIn
+
+
+def test_an_adapter_and_a_merged_model_go_up_with_their_cards(
+    fpo: Fpo, world: list[object], tmp_path: Path, hub: type[StandIn]
+) -> None:
+    push = ["--push-to-hub", REPO]
+    ran = fpo("train", *world, *RUN, "--learning-rate", 0.01, "--output", tmp_path / "run", *push)
+    assert ran.code == 0, ran.err
+    assert f"uploaded to https://huggingface.co/{REPO}" in ran.err
+    assert hub.created == {"repo": REPO, "private": True, "exist_ok": True}
+    adapter = {"adapter_config.json", "adapter_model.safetensors", "adapters.safetensors"}
+    assert hub.files == {*adapter, "README.md", "curves.png"}
+    card = (tmp_path / "run/README.md").read_text()
+    assert "fpo train \\\n" in card
+    assert "  --model model" in card
+    assert str(tmp_path) not in card
+
+    merged = ["--adapter", tmp_path / "run", "--out", tmp_path / "merged", "--backend", "torch"]
+    ran = fpo("fuse", "--model", assets().model, *merged, *push)
+    assert ran.code == 0, ran.err
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= hub.files
+
+
+def test_who_may_not_push_hears_it_before_the_run(
+    fpo: Fpo, world: list[object], tmp_path: Path, hub: type[StandIn]
+) -> None:
+    options = [*world, *RUN, "--output", tmp_path / "run"]
+    refused(fpo("train", *options, "--push-to-hub", "no such name"), "push_to_hub", "no such name")
+    hub.token = False
+    refused(fpo("train", *options, "--push-to-hub", REPO), REPO, "hf auth login")
+    assert not (tmp_path / "run").exists()
