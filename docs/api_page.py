@@ -26,6 +26,7 @@ WORKFLOWS = (
     "compare",
     "fuse",
     "convert_adapter",
+    "convert_gguf",
     "doctor",
     "self_test",
 )

@@ -11,7 +11,6 @@ from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
 from fpo.reference_pass import StoredReference as StoredReference
-from fpo.gguf import convert_gguf as convert_gguf
 from fpo.gguf import GgufResult as GgufResult
 from fpo.conversion import ConvertedSae as ConvertedSae
 from fpo.conversion import ConvertedAdapter as ConvertedAdapter
@@ -599,6 +598,22 @@ def convert_adapter(
 
     LoRA, DoRA, rsLoRA and ranks or strengths per module; what only one library has raises
     ModelError.
+    """
+
+def convert_gguf(
+    config: ConvertGgufConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    source: _Text = ...,
+    out: _Text = ...,
+    outtype: Literal['f32', 'f16', 'bf16', 'q8_0'] = 'f16',
+    llama_cpp: _Text | None = None,
+) -> GgufResult:
+    """Hand a model folder, such as a merged one, to llama.cpp's converter, if it is installed.
+
+    It is looked for in `llama_cpp`, in $LLAMA_CPP and on the PATH. Raises ModelError for an
+    adapter, which must be merged first, and where the converter fails.
     """
 
 def doctor(

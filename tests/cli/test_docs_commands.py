@@ -175,6 +175,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
 FOREIGN = {"--nproc-per-node": "torchrun", "--hostfile": "mlx.launch", "--adapter-path": "mlx-lm"}
 FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py")
 FOREIGN["--smollm2"] = "benchmarks.evidence"
+FOREIGN |= {"--lr": "mlx-lm", "--output_dir": "TRL", "--write": "compare_families.py"}
 """Options of other programs that the documents name."""
 
 

@@ -40,7 +40,7 @@ PICTURES = {
 @pytest.mark.parametrize("width", PICTURES)
 def test_step_and_time_left_survive_at_any_width(width: int) -> None:
     terminal = Terminal(PROGRAM, width)
-    assert terminal.until("120/1000")[1:] == [PICTURES[width]]
+    assert terminal.until(PICTURES[width])[1:] == [PICTURES[width]]
     terminal.type("\4")
     assert terminal.end() == ["measuring the start", PICTURES[width]]
 

@@ -110,7 +110,7 @@ def test_hub_failure_is_one_sentence(monkeypatch, error, said):
 
 def test_missing_file_and_folder_without_train(tmp_path):
     for name in ("nowhere.jsonl", "./nowhere", str(tmp_path / "nowhere"), "tests/nowhere"):
-        with pytest.raises(DataError, match=r"nowhere.*no such file"):
+        with pytest.raises(DataError, match=r"nowhere.*no file or folder"):
             read_pairs(DataConfig(data=name))
     write_jsonl(tmp_path / "pairs.jsonl", [ROW])
     with pytest.raises(DataError, match=r"holds pairs\.jsonl, expected train\.jsonl"):
