@@ -11,6 +11,7 @@ import typer
 import fpo
 from fpo_cli.commands.compare import show_comparison
 from fpo_cli.console.command import command
+from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import CompareConfig, DataConfig
@@ -48,7 +49,7 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     from example import smollm2_example
 
     example = smollm2_example(config.cache)
-    with ui.stoppable_progress() as (sink, stop):
+    with stoppable_progress(ui) as (sink, stop):
         result = fpo.compare(config, sink=sink, stop=stop, example=example)
     show_comparison(ui, result)
     return result.to_mapping()

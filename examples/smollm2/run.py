@@ -12,6 +12,7 @@ from fetch import HERE
 import fpo
 from fpo_cli.commands.quickstart import show_first_run
 from fpo_cli.console.command import command
+from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
@@ -46,7 +47,7 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
 
     ui.note("getting the model and the pairs")
     example = smollm2_example(config.cache)
-    with ui.stoppable_progress() as (sink, stop):
+    with stoppable_progress(ui) as (sink, stop):
         result = fpo.quickstart(config, sink=sink, stop=stop, example=example)
     show_first_run(ui, result)
     return result.to_mapping()
