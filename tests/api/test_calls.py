@@ -113,7 +113,10 @@ def test_without_a_sink_warnings_are_pythons(tmp_path: Path) -> None:
     shape = {"model_type": "gemma3_text", "num_hidden_layers": 18, "hidden_size": 640}
     (model / "config.json").write_text(json.dumps(config | shape))
     (model / "model.safetensors").touch()
-    with pytest.warns(UserWarning, match=r"activations of google/gemma-3-270m-it, of whose family or shape .*renamed is"):
+    with pytest.warns(
+        UserWarning,
+        match=r"activations of google/gemma-3-270m-it, of whose family or shape .*renamed is",
+    ):
         fpo.list_saes(model=model)
     heard: list[fpo.Event] = []
     fpo.list_saes(model=model, sink=heard.append)

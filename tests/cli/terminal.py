@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Sequence
 
 _CODES = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
@@ -76,7 +77,10 @@ class Terminal:
         self.screen = Screen(width)
         self.resize(width)
         command = [sys.executable, "-c", code, *arguments]
-        environment = os.environ | {"TERM": "xterm-256color", "PYTHONUNBUFFERED": "1"}
+        # COLUMNS, which other tests or a user's shell may set, would win over the terminal's width.
+        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        environment |= {"TERM": "xterm-256color", "PYTHONUNBUFFERED": "1"}
+        self._deadline = time.monotonic() + 120
         self._process = subprocess.Popen(
             command, stdin=follower, stdout=follower, stderr=follower, env=environment
         )
@@ -112,6 +116,7 @@ class Terminal:
 
     def read(self) -> None:
         """Wait for more output; EOFError at its end."""
+        assert time.monotonic() < self._deadline, self.screen.rows()
         assert select.select([self._leader], [], [], 60)[0], self.screen.rows()
         try:
             read = os.read(self._leader, 65536)
