@@ -8,7 +8,7 @@ from fpo_core.io.hub import advice
 
 PRIVATE = (
     *("checkpoints/*", "reference/*", "best/*", "tensorboard/*", "wandb/*"),
-    *("fpo_config.json", "log.jsonl"),
+    *("fpo_config.json", "fpo_base.json", "log.jsonl"),
 )
 """What stays here: the state of the run, and files that name paths of this machine."""
 

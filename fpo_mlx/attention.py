@@ -145,7 +145,7 @@ def _agrees(rope: Any, rotary: Rotary, *, traditional: bool) -> bool:
     second = first + (1 if traditional else dims // 2)
     x = np.zeros((1, 1, 2, dims), np.float32)
     x[..., first] = 1
-    turned = np.array(rope(mx.array(x)))[0, 0, 1].astype(np.float64)
+    turned = np.array(rope(mx.array(x)))[0, 0, 1]
     angles = np.arctan2(turned[second], turned[first])
     scales = np.hypot(turned[second], turned[first])
     return np.allclose(angles, rotary.inverse_frequencies, rtol=_TOLERANCE, atol=0) and np.allclose(

@@ -29,7 +29,7 @@ def test_a_round_trip_of_save_pretrained(family, tmp_path):
     again = fpo_torch.models.load_model(tmp_path, config, torch.float32).eval()
     with torch.no_grad():
         assert np.array_equal(again(torch.from_numpy(tokens)).logits.numpy(), expected)
-    on_mlx, _ = fpo_mlx.models.load_model(tmp_path, config, mx.float32)
+    on_mlx = fpo_mlx.models.load_model(tmp_path, config, mx.float32).model
     found = np.array(on_mlx(mx.array(tokens)))
     tolerance = APART.get(family, 1e-5)
     np.testing.assert_allclose(found, expected, atol=tolerance * abs(expected).max())

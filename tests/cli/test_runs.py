@@ -184,7 +184,8 @@ def test_text_for_people(fpo: Fpo, world: list[object], tmp_path: Path) -> None:
     assert "training: step 2/2, loss" in ran.err
     assert "step-0 check" in ran.err
     ran = fpo("generate", "--model", assets().model, "-p", "Hello", "--max-tokens", 4)
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
+    assert "tokens/s" in ran.err
     assert ran.out.strip()
 
 

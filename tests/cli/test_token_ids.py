@@ -30,7 +30,7 @@ def grown(tmp_path: Path) -> Path:
 
 
 def rows(path: Path, *words: str) -> Path:
-    lines = [{"prompt": "hello", "chosen": word, "rejected": "no"} for word in words]
+    lines = [{"prompt": "hello", "chosen": f" {word}", "rejected": " no"} for word in words]
     path.write_text("\n".join(map(json.dumps, lines)))
     return path
 
