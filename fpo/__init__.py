@@ -51,6 +51,7 @@ _NAMES = {
         "CompareConfig",
         "ConvertAdapterConfig",
         "ConvertConfig",
+        "ConvertGgufConfig",
         "DoctorConfig",
         "EvalConfig",
         "FuseConfig",

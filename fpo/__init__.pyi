@@ -36,6 +36,7 @@ from fpo_core.events import fan_out as fan_out
 from fpo_core.config import CompareConfig as CompareConfig
 from fpo_core.config import ConvertAdapterConfig as ConvertAdapterConfig
 from fpo_core.config import ConvertConfig as ConvertConfig
+from fpo_core.config import ConvertGgufConfig as ConvertGgufConfig
 from fpo_core.config import DoctorConfig as DoctorConfig
 from fpo_core.config import EvalConfig as EvalConfig
 from fpo_core.config import FuseConfig as FuseConfig

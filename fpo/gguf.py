@@ -11,7 +11,7 @@ from typing import Any
 
 from fpo.results import Result
 from fpo.workflow import workflow
-from fpo_core.config.tools import ConvertGgufConfig
+from fpo_core.config import ConvertGgufConfig
 from fpo_core.errors import ModelError
 from fpo_core.events import Sink, note
 

@@ -20,6 +20,7 @@ from fpo_core.config.runs import (
 from fpo_core.config.tools import (
     ConvertAdapterConfig,
     ConvertConfig,
+    ConvertGgufConfig,
     DoctorConfig,
     InspectConfig,
     NoModelConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "CompareConfig",
     "ConvertAdapterConfig",
     "ConvertConfig",
+    "ConvertGgufConfig",
     "DataConfig",
     "DoctorConfig",
     "EvalConfig",

@@ -55,7 +55,7 @@ NOT_RUN = {
     "pip install 'fpo-mlx[torch]'": "needs a package registry",
     "fpo doctor --self-test": "in test_json.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
-    "python benchmarks/compare_families.py": "in tests/backends/test_family_layouts.py",
+    "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
     "python examples/smollm2/build_sae.py": "trains for a quarter of an hour, with SAELens",
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
     "sh examples/world/build.sh": "trains for minutes, with SAELens",

@@ -8,7 +8,7 @@ import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
-from fpo_core.config.tools import ConvertGgufConfig
+from fpo_core.config import ConvertGgufConfig
 
 
 def convert_gguf(config: ConvertGgufConfig, ui: Ui) -> dict[str, Any]:
