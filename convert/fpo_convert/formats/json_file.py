@@ -1,28 +1,24 @@
 """Configuration files of checkpoints."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import SaeError
+from fpo_core.io.regular import read_json_object
 from fpo_core.sae.hook import Hook
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises SaeError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SaeError(
-            f"{path} cannot be read ({error.strerror}), expected the checkpoint's configuration: "
-            "give the folder that holds it"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise SaeError(f"{path} is not JSON ({error}): download or save it again") from None
-    if not isinstance(value, dict):
-        raise SaeError(f"{path} is not a JSON object: download or save it again")
-    return value
+    """A JSON object from a file, bounded in size and depth. Raises SaeError."""
+    return read_json_object(path, _unreadable)
+
+
+def _unreadable(text: str) -> SaeError:
+    return SaeError(
+        f"{text}, expected the checkpoint's configuration: download or save it again, or give the "
+        "folder that holds it"
+    )
 
 
 def mapping(path: Path, cfg: Mapping[str, Any], key: str) -> Mapping[str, Any]:
