@@ -1,12 +1,10 @@
 """Where the reference store of a run is looked for, and where it goes when it is built."""
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from fpo.model_setup import ModelSetup
-from fpo_core.data.cache import cache_root
+from fpo_core.data.cache import cache_root, fingerprint
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import StoreError
 from fpo_core.reference import ReferenceStore
@@ -21,8 +19,7 @@ def shared_store(setup: ModelSetup, cache: str | None) -> Path:
         "device": setup.config.device,
         "dtype": setup.config.dtype,
     }
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_root(cache).parent / FOLDER / name
+    return cache_root(cache).parent / FOLDER / fingerprint(key)
 
 
 def training_store(setup: ModelSetup, folder: str | None, output: str, cache: str | None) -> Path:

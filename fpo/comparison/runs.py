@@ -10,6 +10,7 @@ from typing import Any
 from fpo.comparison.plan import Planned
 from fpo.comparison.shared_setup import SharedSetups
 from fpo.comparison.tables import RunResult
+from fpo.curves import read_log
 from fpo.measurements import Judge
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.run_checks import ValidatedRun, check_run
@@ -142,8 +143,7 @@ def run_folder(folder: Path, planned: Planned) -> Path:
 
 def costs(log: Path) -> dict[str, float]:
     """Seconds of all steps, their mean, and the largest memory, from a run's log."""
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    reports = [e for e in events if e["kind"] == "train" and "seconds_per_step" in e]
+    reports = [e for e in read_log(log) if e["kind"] == "train" and "seconds_per_step" in e]
     steps = [
         after["step"] - before for after, before in zip(reports, _before(reports), strict=True)
     ]

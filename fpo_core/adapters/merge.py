@@ -3,7 +3,6 @@
 Weights stay under their names in their files, so whatever opens the base opens the result.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,7 +138,7 @@ def _write_index(path: Path, plans: Mapping[str, list[Tensor]]) -> None:
 
 def _write_config(model: ModelFolder, folder: Path, dtype: str | None) -> None:
     """config.json for both libraries, without quantisation, with the precision as written."""
-    settings = json.loads((model.path / "config.json").read_text(encoding="utf-8"))
+    settings = dict(model.settings)
     for key in ("quantization", "quantization_config"):
         settings.pop(key, None)
     for key in ("dtype", "torch_dtype"):

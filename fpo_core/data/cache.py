@@ -28,7 +28,7 @@ def cache_root(setting: str | None) -> Path:
 
 
 def fingerprint(key: Mapping[str, Any]) -> str:
-    """A folder name for `key`, the JSON values that the tokenised pairs depend on."""
+    """A folder name for `key`, the JSON values that what is cached in it depends on."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
 
 
