@@ -18,8 +18,9 @@ from fpo_core.config import ReferenceConfig
 from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.loss.scores import Scores
-from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
 
 D_SAE = 16384
 SIZES = (200_000, 50), (60_000, 1000)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.record import write_result
 from fpo_core.config import DataConfig
-from fpo_core.data import load_data
+from fpo_core.data.load import load_data
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -12,7 +12,7 @@ from typing import Any
 import api_page
 
 from fpo_cli import main
-from fpo_cli.console.command import COMMANDS, Registered
+from fpo_cli.console.command import COMMANDS, Command
 from fpo_cli.console.options import Described
 
 _HEAD = """# Command line
@@ -36,7 +36,7 @@ def render() -> str:
     return "\n\n".join([_HEAD.strip(), *map(_section, COMMANDS)]) + "\n"
 
 
-def _section(command: Registered) -> str:
+def _section(command: Command[Any]) -> str:
     arguments = [option for option in command.options if option.positional]
     usage = " ".join([command.path, *(a.name.upper() for a in arguments), "[OPTIONS]"])
     parts = [f"## {command.path}", command.help, f"```\n{usage}\n```"]

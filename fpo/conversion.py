@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from fpo_convert.published import Published
     from fpo_convert.sae import ConversionReport
 
-_OPTIONS = (
-    "format",
-    "dtype",
-    "encoder_only",
-    "verify",
-    "norm_factor",
-    "centre",
-    "k",
-    "hook",
-    "model_name",
-    "untrained_tokens",
-)
-
 
 @dataclass(frozen=True)
 class ConvertedSae(Result):
@@ -123,8 +110,10 @@ def convert_sae(config: ConvertConfig, sink: Sink) -> ConvertedSae:
         return ConvertedSae(Path(exported.out), exported)
     import fpo_convert.sae as converter
 
-    options = {name: getattr(config, name) for name in _OPTIONS}
-    report = converter.convert_sae(config.source, config.out, **options)
+    options = config.to_mapping()
+    for name in ("to", "backend"):
+        del options[name]
+    report = converter.convert_sae(**options)
     for text in report.warnings:
         warn(sink, text)
     return ConvertedSae(Path(report.out), report)

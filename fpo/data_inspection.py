@@ -2,7 +2,6 @@
 
 import html
 from dataclasses import dataclass
-from typing import Any
 
 from fpo.results import Result, Table
 from fpo.workflow import workflow
@@ -27,11 +26,6 @@ class DataInspection(Result):
     def table(self) -> Table:
         """The counts of all rows, in sentences."""
         return Table((), (), self.report.lines())
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The inspection as JSON values."""
-        rows = [row.to_mapping() for row in self.rows]
-        return {"report": self.report.to_mapping(), "split": self.split, "rows": rows}
 
     def _repr_html_(self) -> str:
         sides = "".join(

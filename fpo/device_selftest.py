@@ -25,8 +25,9 @@ from fpo_core.config import (
     ObjectiveConfig,
     OptimiserConfig,
 )
-from fpo_core.data import load_data, load_tokenizer
 from fpo_core.data.batches import collate
+from fpo_core.data.load import load_data
+from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.metrics import preference_metrics
 from fpo_core.sae.sae import load_sae

@@ -22,7 +22,7 @@ from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
 from fpo_core.sae.load import refuse_doubts
-from fpo_core.train import RunData
+from fpo_core.train.paired_data import RunData
 
 Weights = dict[str, np.ndarray]
 
@@ -48,16 +48,6 @@ class EvaluationResult(Result):
     def table(self) -> Table:
         """Both models' measurements, and the verdict."""
         return measurements_table(self.before, self.after, self.verdict)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The evaluation as JSON values."""
-        return {
-            "backend": self.backend,
-            "reference": str(self.reference),
-            "before": self.before and self.before.to_mapping(),
-            "after": self.after.to_mapping(),
-            "verdict": self.verdict,
-        }
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fpo.results import Result
 from fpo.workflow import workflow
@@ -25,10 +24,6 @@ class GgufResult(Result):
     out: Path
     command: str
     converted: bool
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        return vars(self) | {"out": str(self.out)}
 
 
 @workflow(ConvertGgufConfig)

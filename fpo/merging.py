@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -47,10 +46,6 @@ class FusedModel(Result):
     bytes: int
     check: FuseCheck
     """How far the logits of the merged model are from those of model and adapter."""
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The merge as JSON values."""
-        return vars(self) | {"out": str(self.out), "check": self.check.to_mapping()}
 
 
 @workflow(FuseConfig)

@@ -23,11 +23,12 @@ from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink
-from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.digests import sampled_sha256
 from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
-from fpo_core.reference import ReferenceStore, StoreKey
 from fpo_core.reference.build import extend_store, store_key
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.load import load_features, special_roles
 from fpo_core.sae.taps import Features
 

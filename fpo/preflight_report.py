@@ -13,8 +13,8 @@ from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.load import PreferenceData
 from fpo_core.events import Sink, note, warn
-from fpo_core.reference import StoreKey
 from fpo_core.reference.build import missing_pairs
+from fpo_core.reference.key import StoreKey
 from fpo_core.train.preflight import Preflight, preflight, relief
 
 _FEW_STEPS = 20

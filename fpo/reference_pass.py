@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fpo.model_setup import FROZEN, ModelSetup, splits_of
 from fpo.results import Result, Table
@@ -14,8 +13,8 @@ from fpo_core.backend.process_group import first_before_others
 from fpo_core.config import ReferenceRunConfig
 from fpo_core.data.report import DataReport
 from fpo_core.events import Sink, silent
-from fpo_core.reference import StoreKey
 from fpo_core.reference.build import missing_pairs
+from fpo_core.reference.key import StoreKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +40,6 @@ class StoredReference(Result):
         size = f"{self.bytes / 2**20:.1f} MiB"
         row = (str(self.reference), str(self.pairs), str(self.new_pairs), size)
         return Table(("reference", "pairs", "new", "size"), [row], self.data.lines())
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The pass as JSON values."""
-        return vars(self) | {
-            "reference": str(self.reference),
-            "key": self.key.to_mapping(),
-            "data": self.data.to_mapping(),
-        }
 
 
 @workflow(ReferenceRunConfig)

@@ -4,7 +4,7 @@ import html
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 
@@ -31,8 +31,8 @@ class Result:
     """What a workflow came to. In a notebook, the last value of a cell shows as its `table`."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """The result as JSON values."""
-        raise NotImplementedError
+        """The result as JSON values: by default of all its fields."""
+        return _plain(vars(self))
 
     def table(self) -> Table:
         """What a person looks at; by default every value that is not itself a collection."""
@@ -68,9 +68,11 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, bool | int | str | None):
-        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, bool | int | str | None):
+        return value
+    if hasattr(value, "to_mapping") or is_dataclass(value):
+        return _plain(value.to_mapping() if hasattr(value, "to_mapping") else vars(value))
     # NumPy scalars have `item`; whatever else there is, such as a path, becomes text.
     return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -1,7 +1,6 @@
 """How well an autoencoder explains a model on a user's own pairs, raw and as chat."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from fpo.backends import build_reader
 from fpo.model_setup import ModelSetup
@@ -49,11 +48,6 @@ class SaeFit(Result):
             for name, (label, form) in _ROWS.items()
         ]
         return Table(("", *fits), rows, (f"{self.verdict}: {'; '.join(self.reasons)}",))
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The measurements as JSON values."""
-        chat = None if self.chat is None else asdict(self.chat)
-        return vars(self) | {"raw": asdict(self.raw), "chat": chat}
 
 
 @workflow(SaeCheckConfig)

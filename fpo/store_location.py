@@ -7,7 +7,7 @@ from fpo.model_setup import ModelSetup
 from fpo_core.data.cache import cache_root, fingerprint
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import StoreError
-from fpo_core.reference import ReferenceStore
+from fpo_core.reference.reader import ReferenceStore
 
 FOLDER = "reference"
 

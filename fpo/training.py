@@ -30,8 +30,10 @@ from fpo_core.evaluation.model_card import (
 )
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Event, JsonlLog, Sink, fan_out, note, silent
-from fpo_core.train import RunData, TrainResult, hold_reference
-from fpo_core.train import train as train_loop
+from fpo_core.train.kl_reference import hold_reference
+from fpo_core.train.loop import TrainResult
+from fpo_core.train.loop import train as train_loop
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -206,7 +206,7 @@ CHECKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "text of others is not escaped on a terminal",
-        "cli/fpo_cli/console/ui.py",
+        "cli/fpo_cli/console/output.py",
         "text = for_terminal(text) if isinstance(text, str) else text",
         "text = text",
         COMMANDS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.integrity.children import start, wait
 from fpo.world import assets
-from fpo_core.reference import ReferenceStore
+from fpo_core.reference.reader import ReferenceStore
 from tests.backends.runs import files_of, log_of
 
 ROWS = 40

@@ -28,8 +28,8 @@ from fpo_core.events import Event
 from fpo_core.loss.scores import Scores
 from fpo_core.models.folder import ModelFolder
 from fpo_core.models.layout import Layout
-from fpo_core.reference import StoreKey
 from fpo_core.reference.build import extend_store
+from fpo_core.reference.key import StoreKey
 from fpo_core.sae.sae import load_sae
 from fpo_core.train.checkpoints import Checkpoints, Origin
 from fpo_core.train.state import RunState

@@ -6,24 +6,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from fpo.launch import process_number
-from fpo_cli.commands import (
-    compare,
-    convert_adapter,
-    convert_gguf,
-    convert_sae,
-    data_inspect,
-    doctor,
-    evaluate,
-    fuse,
-    generate,
-    quickstart,
-    reference,
-    sae_check,
-    sae_features,
-    sae_info,
-    sae_list,
-    train,
-)
+from fpo_cli.commands.compare import compare
+from fpo_cli.commands.convert_adapter import convert_adapter
+from fpo_cli.commands.convert_gguf import convert_gguf
+from fpo_cli.commands.convert_sae import convert_sae
+from fpo_cli.commands.data_inspect import data_inspect
+from fpo_cli.commands.doctor import doctor
+from fpo_cli.commands.evaluate import evaluate
+from fpo_cli.commands.fuse import fuse
+from fpo_cli.commands.generate import generate
+from fpo_cli.commands.quickstart import quickstart
+from fpo_cli.commands.reference import reference
+from fpo_cli.commands.sae_check import sae_check
+from fpo_cli.commands.sae_features import sae_features
+from fpo_cli.commands.sae_info import sae_info
+from fpo_cli.commands.sae_list import sae_list
+from fpo_cli.commands.train import train
 from fpo_cli.console.options import normalised
 from fpo_core import __version__
 from fpo_core.config.spellings import advice
@@ -74,11 +72,11 @@ COMMANDS = (
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )
-"""Every command, in the order of the documentation. A new one is a file and its name here."""
+"""Every command, in the order of the documentation. A new one is a file and its function here."""
 
-for group, modules in COMMANDS:
-    for module in modules:
-        module.add_to(group)
+for group, commands in COMMANDS:
+    for command in commands:
+        command.add_to(group)
 
 
 def main(app: typer.Typer = app, name: str = "fpo") -> NoReturn:

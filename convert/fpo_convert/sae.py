@@ -14,7 +14,7 @@ from fpo_convert.fold import canonical_meta, canonical_tensors
 from fpo_convert.source_formula import Options, Source
 from fpo_convert.verify import Comparison, compare, refuse_if_wrong
 from fpo_core.errors import SaeError
-from fpo_core.io.hashing import file_sha256
+from fpo_core.io.digests import file_sha256
 from fpo_core.io.ownership import check_foreign, check_inputs
 from fpo_core.io.reader import open_safetensors
 from fpo_core.sae.metadata import SaeMeta, parse_meta

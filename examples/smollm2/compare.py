@@ -4,14 +4,12 @@ Run: python examples/smollm2/compare.py [--cache FOLDER] [--objectives fpo,dpo] 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import typer
 
 import fpo
 from fpo_cli.commands.compare import show_comparison
 from fpo_cli.console.command import command
-from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import CompareConfig, DataConfig
@@ -41,7 +39,8 @@ class SmolCompareConfig(CompareConfig):
             raise ConfigError("settings is set, but this example has its own: use `fpo compare`")
 
 
-def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
+@command("compare")
+def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> fpo.ComparisonResult:
     """Train objectives on pairs of moods from one stored reference, and compare them.
 
     Every run has the same seeds and batches. Stopped at any point, the same command goes on.
@@ -49,14 +48,13 @@ def compare_smollm2(config: SmolCompareConfig, ui: Ui) -> dict[str, Any]:
     from example import smollm2_example
 
     example = smollm2_example(config.cache)
-    with stoppable_progress(ui) as (sink, stop):
-        result = fpo.compare(config, sink=sink, stop=stop, example=example)
+    result = ui.run(fpo.compare, config, stoppable=True, example=example)
     show_comparison(ui, result)
-    return result.to_mapping()
+    return result
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-command(app, "compare", SmolCompareConfig)(compare_smollm2)
+compare_smollm2.add_to(app)
 
 if __name__ == "__main__":
     main(app, "compare.py")

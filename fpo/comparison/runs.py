@@ -22,7 +22,7 @@ from fpo_core.config import CompareConfig, ObjectiveConfig, TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note
 from fpo_core.io.atomic import write_json
-from fpo_core.train import RunData
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import FREE
 from fpo_core.train.run_folder import LOG_FILE, checkpoints_in
 

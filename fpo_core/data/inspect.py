@@ -1,10 +1,9 @@
 """The tokens that the model sees of a pair, and which of them are scored."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from fpo_core.data.batches import Batch, collate
 from fpo_core.data.token_store import TokenisedPairs
@@ -47,10 +46,6 @@ class InspectedRow:
     """Row (line, for JSONL) of the data file, from 1."""
     key: str
     sides: list[InspectedSide]
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        return dataclasses.asdict(self)
 
 
 def inspect_rows(

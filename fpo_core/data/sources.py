@@ -10,7 +10,7 @@ from typing import Any
 from fpo_core.config import DataConfig
 from fpo_core.data.files import READERS, read_rows, without_nulls
 from fpo_core.errors import DataError
-from fpo_core.io.hashing import file_sha256
+from fpo_core.io.digests import file_sha256
 from fpo_core.io.hub import advice, gated, missing, reached
 from fpo_core.pairs.pair import Pair, parse_pair
 

@@ -1,4 +1,4 @@
-"""SHA-256 of whole files, and manifests of what a folder should hold."""
+"""SHA-256 of files, whole or by samples, and manifests of what a folder should hold."""
 
 import hashlib
 import json
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo_core.io.hashing import file_sha256
+from fpo_core.io.regular import open_regular
 
+_PIECE = 1 << 20
+"""Bytes read at once: a processor's cache holds them."""
 SEAL = "sha256"
 """The key under which a JSON object holds the hash of its other keys."""
 _Identity = tuple[int, int, int, int]
@@ -26,6 +28,16 @@ class Damage:
 
     def __str__(self) -> str:
         return f"{self.name} {self.reason}"
+
+
+def file_sha256(path: Path, begin: int = 0) -> str:
+    """SHA-256 of a file's bytes from `begin` on, in hexadecimal; OSError unless it is regular."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        file.seek(begin)
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def known_sha256(path: Path) -> str:
@@ -48,6 +60,25 @@ def remember(path: Path, sha256: str) -> None:
 def _identity(path: Path) -> _Identity:
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def sampled_sha256(paths: list[Path], samples: int = 64, chunk: int = 1 << 16) -> str:
+    """SHA-256 over names, sizes and evenly spaced pieces of files: fast on gigabytes of weights.
+
+    Small files enter whole. Training moves every piece of a weight file, so a changed model shows.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with path.open("rb") as file:
+            if size <= samples * chunk:
+                digest.update(file.read())
+                continue
+            for i in range(samples):
+                file.seek(i * (size - chunk) // (samples - 1))
+                digest.update(file.read(chunk))
+    return digest.hexdigest()
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError, shorten
 from fpo_core.io.atomic import write_json
-from fpo_core.io.digests import is_plain_name
-from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.digests import is_plain_name, sampled_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.io.regular import read_json_object
 from fpo_core.models.layout import Layout, layout_of

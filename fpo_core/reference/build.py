@@ -19,8 +19,9 @@ from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink, silent
 from fpo_core.io.ownership import check_foreign
 from fpo_core.loss.scores import Scores
-from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
-from fpo_core.reference.writer import is_store_folder
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
+from fpo_core.reference.writer import StoreWriter, is_store_folder
 from fpo_core.sae.load import describe_pooling
 from fpo_core.sae.taps import Features
 

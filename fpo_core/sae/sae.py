@@ -14,7 +14,7 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
-from fpo_core.io.hashing import file_sha256
+from fpo_core.io.digests import file_sha256
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.sae.activations import LAYER_NORM_EPS, activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool

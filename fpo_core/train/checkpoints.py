@@ -18,8 +18,7 @@ from fpo_core.backend.policy import Policy, PolicyInfo
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.io.atomic import remove_folder, write_folder, write_json
-from fpo_core.io.digests import damages, seal_holds, sealed
-from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.digests import damages, sampled_sha256, seal_holds, sealed
 from fpo_core.io.regular import read_json_object
 from fpo_core.io.writer import write_arrays
 from fpo_core.train.state import RunState

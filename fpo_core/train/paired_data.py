@@ -13,7 +13,8 @@ from fpo_core.data.batching import scoring_batches
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.loss.dense import ReferenceBatch
-from fpo_core.reference import ReferenceStore, StoreKey
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.taps import Features
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from fpo_convert.sae import convert_sae
 from fpo_core.config import AdapterConfig, DataConfig, ModelConfig
-from fpo_core.data import load_data, load_tokenizer
+from fpo_core.data.load import load_data
+from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.sae import load_sae
 from fpo_core.sae.taps import Features

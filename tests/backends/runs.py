@@ -10,11 +10,12 @@ from fpo_core.config import TrainConfig
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
 from fpo_core.models.folder import ModelFolder
-from fpo_core.reference import ReferenceStore
 from fpo_core.reference.build import extend_store, store_key
+from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
-from fpo_core.train import RunData, train
+from fpo_core.train.loop import train
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import RunFolder
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy

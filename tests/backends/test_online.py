@@ -5,7 +5,7 @@ import pytest
 
 from fpo_core.config import ObjectiveConfig, OptimiserConfig, TrainConfig
 from fpo_core.loss.metrics import pair_losses
-from fpo_core.train import hold_reference
+from fpo_core.train.kl_reference import hold_reference
 from tests.backends.support import difference, gradients, reference_of, shaken
 from tests.helpers import BACKENDS, random_batch
 

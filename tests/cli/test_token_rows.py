@@ -5,8 +5,8 @@ import io
 from rich.console import Console
 
 from fpo_cli.console.token_rows import render
-from fpo_core.data import TokenisedPairs
 from fpo_core.data.inspect import inspect_rows
+from fpo_core.data.token_store import TokenisedPairs
 from tests.core.data_fixtures import END, A, B, C, D, E, word_tokenizer
 
 DATA = TokenisedPairs.from_lists([([A, B], [C, END], [D, E, END])])

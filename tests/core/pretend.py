@@ -14,8 +14,11 @@ from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
 from fpo_core.loss.scores import Scores
 from fpo_core.models.folder import ModelFolder
-from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
-from fpo_core.train import RunData, train
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
+from fpo_core.reference.writer import StoreWriter
+from fpo_core.train.loop import train
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.run_folder import RunFolder
 
 ROWS = 12

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fpo_core.errors import StoppedError, TrainingError
-from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.digests import sampled_sha256
 from fpo_core.train.checkpoints import Checkpoints, Origin
 from fpo_core.train.run_folder import checkpoints_in
 from fpo_core.train.state import FAR_LOSS, RunState

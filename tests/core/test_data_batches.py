@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpo_core.data import BatchPlan, TokenisedPairs, collate, epoch_batches, scoring_batches
-from fpo_core.data.batches import bucket_width
+from fpo_core.data.batches import bucket_width, collate
+from fpo_core.data.batching import BatchPlan, epoch_batches, scoring_batches
+from fpo_core.data.token_store import TokenisedPairs
 
 DATA = TokenisedPairs.from_lists([([1, 2], [3], [4, 5]), ([7], [8, 9, 10], [11])])
 

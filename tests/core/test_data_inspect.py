@@ -1,7 +1,8 @@
+import dataclasses
 import json
 
-from fpo_core.data import TokenisedPairs
 from fpo_core.data.inspect import inspect_rows, token_texts
+from fpo_core.data.token_store import TokenisedPairs
 from tests.core import data_fixtures as fx
 from tests.core.data_fixtures import END, A, B, C, D, E
 
@@ -39,7 +40,7 @@ def test_rows_end_with_the_data():
 
 
 def test_json():
-    mapping = inspect_rows(DATA, fx.word_tokenizer())[0].to_mapping()
+    mapping = dataclasses.asdict(inspect_rows(DATA, fx.word_tokenizer())[0])
     assert json.loads(json.dumps(mapping)) == mapping
     assert mapping["sides"][1]["segments"][1]["tokens"] == ["d", "e", "<|im_end|>"]
 

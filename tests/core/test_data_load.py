@@ -5,10 +5,11 @@ import sys
 import pytest
 
 from fpo_core.config import DataConfig
-from fpo_core.data import TokenisedPairs, load_data, load_tokenizer, special_ids
 from fpo_core.data.cache import cache_root
+from fpo_core.data.load import load_data
 from fpo_core.data.report import DataReport
-from fpo_core.data.tokenizer import tokenizer_digest
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.data.tokenizer import load_tokenizer, special_ids, tokenizer_digest
 from fpo_core.errors import DataError, ModelError
 from tests.core import data_fixtures as fx
 from tests.core.data_fixtures import assistant, user, write_jsonl

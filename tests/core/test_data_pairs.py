@@ -5,7 +5,7 @@ import pytest
 from pyarrow import parquet
 
 from fpo_core.config import DataConfig
-from fpo_core.data import read_pairs
+from fpo_core.data.sources import read_pairs
 from fpo_core.data.splits import Part, in_holdout
 from fpo_core.errors import DataError
 from fpo_core.pairs.pair import parse_pair

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fpo_core.config import DataConfig
-from fpo_core.data import load_data, read_pairs
+from fpo_core.data.load import load_data
+from fpo_core.data.sources import read_pairs
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenise import PairTokeniser
 from fpo_core.errors import ConfigError, DataError

@@ -17,7 +17,7 @@ from fpo_core.io.atomic import (
     write_into_folder,
     write_json,
 )
-from fpo_core.io.hashing import sampled_sha256
+from fpo_core.io.digests import sampled_sha256
 from fpo_core.io.processes import Process
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 from fpo_core.errors import StoreError
 from fpo_core.io.reader import open_safetensors
 from fpo_core.loss.scores import Scores
-from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
+from fpo_core.reference.writer import StoreWriter
 
 D_SAE = 12
 KEY = StoreKey(model="m" * 64, sae="s" * 64, hook="blocks.1.hook_resid_post", pooling="id:0")

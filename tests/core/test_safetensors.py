@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fpo_core.errors import SaeError
-from fpo_core.io.hashing import file_sha256
+from fpo_core.io.digests import file_sha256
 from fpo_core.io.reader import DTYPES, open_safetensors
 from fpo_core.io.writer import NO_HASH, Tensor, finite, float_tensor, write_tensors
 

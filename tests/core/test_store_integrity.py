@@ -12,8 +12,11 @@ from fpo_core.errors import LockedError, StoreError
 from fpo_core.io import digests
 from fpo_core.io.lock import locked
 from fpo_core.loss.scores import Scores
-from fpo_core.reference import ReferenceStore, StoreKey, StoreWriter, writer
+from fpo_core.reference import writer
 from fpo_core.reference.build import extend_store, missing_pairs
+from fpo_core.reference.key import StoreKey
+from fpo_core.reference.reader import ReferenceStore
+from fpo_core.reference.writer import StoreWriter
 from tests.core.pretend import PretendPolicy
 from tests.core.test_reference_store import KEY, assert_holds, fill, pair_key
 from tests.core.test_reference_store import writer as store_writer

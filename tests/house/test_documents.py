@@ -8,7 +8,10 @@ import pytest
 
 from fpo.world import assets
 from fpo_core.config import DataConfig
-from fpo_core.data import TokenisedPairs, collate, load_data, load_tokenizer
+from fpo_core.data.batches import collate
+from fpo_core.data.load import load_data
+from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.loss.packing import Row
 from tests.core.floors import Tree
 

@@ -1,27 +1,22 @@
 """`fpo compare`: objectives, or any settings, side by side."""
 
-from typing import Any
-
-import typer
-
 import fpo
 from fpo_cli.console.command import command
-from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import CompareConfig
 
 
-def compare(config: CompareConfig, ui: Ui) -> dict[str, Any]:
+@command("compare")
+def compare(config: CompareConfig, ui: Ui) -> "fpo.ComparisonResult":
     """Train objectives, or any grid over settings, from one stored reference, and compare them.
 
     Every run has the same seeds and batches. Writes compare.md, .csv, .json and .png: accuracy,
     diversity, drift, time and memory, with their spread over seeds. Stopped at any point, the same
     command goes on: finished runs are read, a begun one resumes.
     """
-    with stoppable_progress(ui) as (sink, stop):
-        result = fpo.compare(config, sink=sink, stop=stop)
+    result = ui.run(fpo.compare, config, stoppable=True)
     show_comparison(ui, result)
-    return result.to_mapping()
+    return result
 
 
 def show_comparison(ui: Ui, result: "fpo.ComparisonResult") -> None:
@@ -32,8 +27,3 @@ def show_comparison(ui: Ui, result: "fpo.ComparisonResult") -> None:
         f"{result.cost['seconds']:.0f} s, of them {result.cost['step_seconds']:.0f} s in steps of "
         f"all runs; tables and curves in {text}, .csv, .json and .png"
     )
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    command(app, "compare", CompareConfig)(compare)

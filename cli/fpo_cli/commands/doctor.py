@@ -1,25 +1,20 @@
 """`fpo doctor`: what is installed, what it can use, and whether it computes what it should."""
 
-from typing import Any
-
-import typer
-
 import fpo
 from fpo_cli.console.command import command
-from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import DoctorConfig
 from fpo_core.errors import SelfTestError
 
 
-def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
+@command("doctor")
+def doctor(config: DoctorConfig, ui: Ui) -> "fpo.Installation":
     """Say which backends, devices and versions are here, and how to get what is missing.
 
     With --self-test, each installed backend computes golden values, a gradient and three training
     steps on its device; what is printed can be pasted into a bug report.
     """
-    with progress(ui) as sink:
-        result = fpo.doctor(config, sink=sink)
+    result = ui.run(fpo.doctor, config)
     for line in result.lines():
         ui.say(line)
     failed = [name for name, test in result.self_tests.items() if not test.passed]
@@ -29,9 +24,4 @@ def doctor(config: DoctorConfig, ui: Ui) -> dict[str, Any]:
             "report the lines above",
             result.to_mapping(),
         )
-    return result.to_mapping()
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    command(app, "doctor", DoctorConfig)(doctor)
+    return result

@@ -3,13 +3,10 @@
 import dataclasses
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 import fpo
 from fpo_cli.console.command import command
-from fpo_cli.console.display import progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import GenerateConfig
 
@@ -17,7 +14,8 @@ if TYPE_CHECKING:
     from fpo_core.events import Event
 
 
-def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
+@command("generate")
+def generate(config: GenerateConfig, ui: Ui) -> "fpo.Generation":
     """Let a model answer a prompt, with or without an adapter.
 
     The prompt is a user message in the tokenizer's own chat template, where it has one. A single
@@ -28,7 +26,7 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
         config = dataclasses.replace(config, prompt=sys.stdin.read().removesuffix("\n"))
     streams = config.samples == 1 and not ui.json
     with ExitStack() as stack:
-        display = stack.enter_context(progress(ui))
+        display = stack.enter_context(ui.progress())
 
         def show(event: "Event") -> None:
             if event.kind == "text" and streams:
@@ -44,9 +42,4 @@ def generate(config: GenerateConfig, ui: Ui) -> dict[str, Any]:
         ui.say("\n\n".join(result.texts))
     count = sum(completion.tokens for completion in result.completions)
     ui.note(f"{count} tokens, {result.tokens_per_second:.3g} tokens/s")
-    return result.to_mapping()
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    command(app, "generate", GenerateConfig, arguments=())(generate)
+    return result

@@ -1,27 +1,23 @@
 """`fpo quickstart`: the whole road on the world that ships with the package."""
 
-from typing import Any
-
-import typer
-
 import fpo
 from fpo.quickstart_settings import quickstart_defaults
 from fpo_cli.console.command import command
-from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
+from fpo_core.io.foreign_text import one_line
 
 
-def quickstart(config: QuickstartConfig, ui: Ui) -> dict[str, Any]:
+@command("quickstart", defaults=quickstart_defaults())
+def quickstart(config: QuickstartConfig, ui: Ui) -> "fpo.QuickstartRun":
     """Align the embedded tiny model with FPO, end to end, in about a minute.
 
     Converts the world's autoencoder, builds the reference store, trains, and shows the model
     before and after. Needs no network. Its settings are those of `fpo train`, in quickstart.yaml.
     """
-    with stoppable_progress(ui) as (sink, stop):
-        result = fpo.quickstart(config, sink=sink, stop=stop)
+    result = ui.run(fpo.quickstart, config, stoppable=True)
     show_first_run(ui, result)
-    return result.to_mapping()
+    return result
 
 
 def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
@@ -30,9 +26,9 @@ def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
     ui.table(result.table())
     for prompt, before, after in result.samples[:3]:
         ui.say()
-        ui.say(f"prompt  {_one_line(prompt)}", "bold")
-        ui.say(f"before  {_one_line(before)}")
-        ui.say(f"after   {_one_line(after)}", "green")
+        ui.say(f"prompt  {one_line(prompt)}", "bold")
+        ui.say(f"before  {one_line(before)}")
+        ui.say(f"after   {one_line(after)}", "green")
     ui.say()
     for line in result.run.verdict:
         ui.say(line)
@@ -41,12 +37,3 @@ def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
         f"{result.seconds:.0f} s on {result.backend} (a 1024² matrix product takes "
         f"{result.calibration * 1000:.0f} ms here); curves in {result.picture}"
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    command(app, "quickstart", QuickstartConfig, defaults=quickstart_defaults())(quickstart)

@@ -1,17 +1,13 @@
 """`fpo train`: phase 2 of FPO, with the reference store found, extended or built first."""
 
-from typing import Any
-
-import typer
-
 import fpo
 from fpo_cli.console.command import command
-from fpo_cli.console.display import stoppable_progress
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
 
-def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
+@command("train", shared=True)
+def train(config: TrainConfig, ui: Ui) -> "fpo.Result":
     """Align a model with FPO on preference pairs.
 
     Finds, checks, extends or builds the stored reference, trains, and measures start and end on
@@ -23,15 +19,9 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
     Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
     on torch, `mlx.launch -n N python -m fpo_cli train …` on MLX. They need one disk.
     """
-    with stoppable_progress(ui) as (sink, stop):
-        if config.dry_run:
-            return fpo.preflight(config, sink=sink).to_mapping()
-        result = fpo.train(config, sink=sink, stop=stop)
+    if config.dry_run:
+        return ui.run(fpo.preflight, config)
+    result = ui.run(fpo.train, config, stoppable=True)
     for line in result.verdict:
         ui.say(line)
-    return result.to_mapping()
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    command(app, "train", TrainConfig, shared=True)(train)
+    return result

@@ -4,8 +4,8 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import typer
 
@@ -17,101 +17,106 @@ from fpo_core.config.fields import Settings
 from fpo_core.errors import BackendError, SelfTestError
 from fpo_core.io.foreign_text import for_json
 
+if TYPE_CHECKING:
+    from fpo.results import Result
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
-Result = Mapping[str, Any]
-Run = Callable[[SettingsT, Ui], Result]
-"""A command: shows a result of the settings, and returns it as JSON values."""
+Run = Callable[[SettingsT, Ui], "Result"]
+"""Shows the result of settings, and returns it. The docstring is the help."""
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A command as docs/cli.md tells of it."""
+class Command(Generic[SettingsT]):
+    """A function of settings under the words that follow `fpo`."""
 
-    path: str
-    help: str
-    options: list[options.Described]
+    name: str
+    run: Run[SettingsT]
+    arguments: tuple[str, ...] = ()
+    """Settings written by position."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What stands in for those of the settings."""
+    shared: bool = False
+    """Whether several processes may do its work."""
 
+    @property
+    def path(self) -> str:
+        """What is typed to run it."""
+        return f"fpo {self.name}"
 
-COMMANDS: list[Registered] = []
-"""Every command, in the order in which they were added."""
+    @property
+    def settings(self) -> type[SettingsT]:
+        """The kind of settings that it takes."""
+        return self.run.__annotations__["config"]
 
+    @property
+    def help(self) -> str:
+        """The function's docstring with each paragraph on one line: the terminal wraps it."""
+        paragraphs = inspect.cleandoc(self.run.__doc__ or "").split("\n\n")
+        return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
-def command(
-    app: typer.Typer,
-    name: str,
-    settings: type[SettingsT],
-    *,
-    arguments: tuple[str, ...] = (),
-    defaults: Mapping[str, Any] | None = None,
-    shared: bool = False,
-) -> Callable[[Run[SettingsT]], Run[SettingsT]]:
-    """Add a function to `app` under `name`. What it returns is what --json prints, after `command`.
+    @property
+    def options(self) -> list[options.Described]:
+        """Its options as help and docs/cli.md tell of them."""
+        return options.describe(self.settings, self.arguments, self.defaults)
 
-    The function's docstring is the help; `arguments` are settings written by position; `shared`
-    work may be done by several processes.
-    """
-
-    def decorate(run: Run[SettingsT]) -> Run[SettingsT]:
-        group = app.info.name if isinstance(app.info.name, str) else "fpo"
-        path = name if group == "fpo" else f"{group} {name}"
+    def add_to(self, app: typer.Typer) -> None:
+        """Register it under the last word of its name."""
 
         def invoke(**values: Any) -> None:
             context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
             typed = {name: values[name] for name in values if _was_typed(context, name)}
             config, ignored = options.read_settings(
-                settings, typed, file, defaults or {}, arguments
+                self.settings, typed, file, self.defaults, self.arguments
             )
             ui = Ui(as_json, quiet=process_number() > 0)
-            if launched_for() and not shared:
+            if launched_for() and not self.shared:
                 raise BackendError(
-                    f"fpo {name} runs in one process, and was started as one of several: start it "
-                    "without torchrun or mlx.launch"
+                    f"{self.path} runs in one process, and was started as one of several: "
+                    "start it without torchrun or mlx.launch"
                 )
             if ignored:
                 ui.note(f"{file}: ignored (not options of this command): {', '.join(ignored)}")
-            _run(path, run, config, ui)
+            self._show(config, ui)
 
-        described = options.describe(settings, arguments, defaults)
-        parameters = options.signature(described)
+        parameters = options.signature(self.options)
         # Typer reads options off the signature, and hints off the annotations.
         invoke.__signature__ = parameters
         invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
-        invoke.__doc__ = _unwrapped(run.__doc__ or "")
-        COMMANDS.append(Registered(f"fpo {path}", invoke.__doc__, described))
-        app.command(name)(invoke)
-        return run
+        invoke.__doc__ = self.help
+        app.command(self.name.split()[-1])(invoke)
+        COMMANDS.append(self)
 
-    return decorate
+    def _show(self, config: SettingsT, ui: Ui) -> None:
+        from fpo.results import to_json
+        from fpo_cli.console.library_noise import quiet
+
+        _check_installed(config)
+        quiet()
+        real = sys.stdout
+        # A library that prints would otherwise break the promise of one JSON object.
+        with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
+            try:
+                values, failed = self.run(config, ui).to_mapping(), None
+            except SelfTestError as error:
+                values, failed = error.report, error
+        if ui.json and not ui.quiet:
+            print(for_json(to_json({"command": self.name} | dict(values))), file=real)
+        if failed is not None:
+            raise failed
 
 
-def _unwrapped(docstring: str) -> str:
-    """A docstring with each paragraph on one line: the help wraps it to the terminal."""
-    paragraphs = inspect.cleandoc(docstring).split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+COMMANDS: list[Command[Any]] = []
+"""Every command, in the order in which they were added."""
+
+
+def command(name: str, **options: Any) -> Callable[[Run[SettingsT]], Command[SettingsT]]:
+    """Make a function of `config` and a `Ui` a `Command`, whose other fields are `options`."""
+    return lambda run: Command(name, run, **options)
 
 
 def _was_typed(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _run(path: str, run: Run[SettingsT], config: SettingsT, ui: Ui) -> None:
-    from fpo.results import to_json
-    from fpo_cli.console.library_noise import quiet
-
-    _check_installed(config)
-    quiet()
-    real = sys.stdout
-    # A library that prints would otherwise break the promise of one JSON object.
-    with contextlib.redirect_stdout(sys.stderr) if ui.json else contextlib.nullcontext():
-        try:
-            values, failed = run(config, ui), None
-        except SelfTestError as error:
-            values, failed = error.report, error
-    if ui.json and not ui.quiet:
-        print(for_json(to_json({"command": path} | dict(values))), file=real)
-    if failed is not None:
-        raise failed
 
 
 def _check_installed(config: Settings) -> None:

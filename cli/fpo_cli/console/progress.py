@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from fpo.sinks import event_text, train_parts
-from fpo_cli.console.ui import Ui
+from fpo_cli.console.output import Output
 from fpo_core.events import Event
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ def _clock(seconds: float) -> str:
 class ProgressDisplay:
     """A sink of events for people; a context, so that the terminal is left in order."""
 
-    def __init__(self, ui: Ui) -> None:
-        self._ui = ui
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._live: LiveLine | None = None
         self._tasks: dict[str, Task] = {}
         self._note = "loading"
         self._since = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
-        console = self._ui.err
+        console = self._output.err
         if console.is_terminal and not console.is_dumb_terminal and not console.quiet:
             from fpo_cli.console.live_line import LiveLine
 
@@ -109,14 +109,14 @@ class ProgressDisplay:
         """Show one event."""
         self._since = time.monotonic()
         if event.kind in ("warning", "skipped"):
-            self._ui.warn(str(event_text(event)))
+            self._output.warn(str(event_text(event)))
         elif event.kind in ("reference", "train", "progress"):
             self._advance(event)
         elif event.kind == "end":
             self._end()
         elif (text := event_text(event)) is not None:
             self._note = text
-            self._ui.note(text)
+            self._output.note(text)
 
     def _advance(self, event: Event) -> None:
         values = event.values
@@ -137,7 +137,7 @@ class ProgressDisplay:
         is_last = event.kind == "reference" and event.values["pairs"] >= total
         if event.kind == "train" or is_last or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._ui.note(str(event_text(event)))
+            self._output.note(str(event_text(event)))
 
     def _update(
         self, label: str, done: int, total: int, metrics: Sequence[str] | None = None
@@ -153,7 +153,7 @@ class ProgressDisplay:
         """End a task; those that took long enough to be watched stay as a line."""
         task = self._tasks.pop(label)
         if label in ("training", "reference"):
-            self._ui.err.print(task_line(task, self._ui.err.width - 1, time.monotonic()))
+            self._output.err.print(task_line(task, self._output.err.width - 1, time.monotonic()))
         self._note = f"after {label}"
 
     def _end(self) -> None:

@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 from typing import Any, Self
 
-from fpo_cli.console.ui import Ui
+from fpo_cli.console.output import Output
 from fpo_core.events import Event
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -18,8 +18,8 @@ class StopSignals:
     at any other time signals do what they do by default.
     """
 
-    def __init__(self, ui: Ui) -> None:
-        self._ui = ui
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._asked: int | None = None
         self._patient = False
         self._before: dict[signal.Signals, Any] = {}
@@ -48,7 +48,9 @@ class StopSignals:
     def _hear(self, number: int, _: FrameType | None) -> None:
         if self._asked is None:
             self._asked = number
-            self._ui.note("stopping after this step, with a checkpoint; once more stops at once")
+            self._output.note(
+                "stopping after this step, with a checkpoint; once more stops at once"
+            )
         elif not self._patient:
             raise KeyboardInterrupt
 

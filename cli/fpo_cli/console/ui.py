@@ -1,68 +1,42 @@
-"""Where a command speaks: results on stdout, everything on the way on stderr."""
+"""What a command works with: its output, and a way to run a workflow that shows what happens."""
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fpo_core.io.foreign_text import for_terminal, one_line
+from fpo_cli.console.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from fpo_cli.console.progress import ProgressDisplay
 
-    from fpo.results import Table
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
-class Ui:
-    """The voice of a command. Under --json, stdout belongs to the one JSON object."""
+class Ui(Output):
+    """Output that runs workflows too."""
 
-    json: bool = False
-    quiet: bool = False
-    """Whether another process speaks for this one."""
+    def progress(self) -> "ProgressDisplay":
+        """A sink that shows events as they happen, within a `with`."""
+        from fpo_cli.console.progress import ProgressDisplay
 
-    @cached_property
-    def out(self) -> "Console":
-        """For results that people read."""
-        return self.err if self.json else _console(sys.stdout, self.quiet)
+        return ProgressDisplay(self)
 
-    @cached_property
-    def err(self) -> "Console":
-        """For progress and remarks."""
-        return _console(sys.stderr, self.quiet)
+    def run(
+        self,
+        workflow: Callable[..., ResultT],
+        config: Any,
+        *,
+        stoppable: bool = False,
+        **options: Any,
+    ) -> ResultT:
+        """What a workflow returns, its progress shown; Ctrl-C and SIGTERM stop a `stoppable` one
+        between two steps.
+        """
+        from fpo_cli.console.signals import StopSignals
+        from fpo_core.events import fan_out
 
-    def say(self, text: Any = "", style: str | None = None) -> None:
-        """A line, or anything rich can print, of the result; control characters as escapes."""
-        text = for_terminal(text) if isinstance(text, str) else text
-        self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    def piece(self, text: str) -> None:
-        """A part of the result that more will follow on its line."""
-        self.out.out(text, end="", highlight=False)
-
-    def note(self, text: str) -> None:
-        """A remark on the way."""
-        self.err.print(
-            for_terminal(text), style="dim", markup=False, highlight=False, soft_wrap=True
-        )
-
-    def warn(self, text: str) -> None:
-        """Something the user should look at."""
-        self.err.print(f"warning: {one_line(text)}", style="yellow", markup=False, soft_wrap=True)
-
-    def table(self, table: "Table", *, numbers: bool = True) -> None:
-        """A table under its head, columns of `numbers` to the right, never cut to the terminal."""
-        rows = [[one_line(cell) for cell in row] for row in (table.head, *table.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for i, row in enumerate(rows):
-            cells = [
-                cell.rjust(width) if numbers and column else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            self.say("  ".join(cells).rstrip(), None if i else "bold")
-
-
-def _console(file: Any, quiet: bool) -> "Console":
-    from rich.console import Console
-
-    return Console(file=file, quiet=quiet)
+        with self.progress() as display, StopSignals(self) as signals:
+            if stoppable:
+                options |= {"sink": fan_out(display, signals), "stop": signals.asked}
+            return workflow(config, **{"sink": display} | options)

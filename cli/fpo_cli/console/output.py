@@ -1,0 +1,68 @@
+"""Where a command speaks: results on stdout, everything on the way on stderr."""
+
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fpo_core.io.foreign_text import for_terminal, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fpo.results import Table
+
+
+@dataclass(frozen=True)
+class Output:
+    """The voice of a command. Under --json, stdout belongs to the one JSON object."""
+
+    json: bool = False
+    quiet: bool = False
+    """Whether another process speaks for this one."""
+
+    @cached_property
+    def out(self) -> "Console":
+        """For results that people read."""
+        return self.err if self.json else _console(sys.stdout, self.quiet)
+
+    @cached_property
+    def err(self) -> "Console":
+        """For progress and remarks."""
+        return _console(sys.stderr, self.quiet)
+
+    def say(self, text: Any = "", style: str | None = None) -> None:
+        """A line, or anything rich can print, of the result; control characters as escapes."""
+        text = for_terminal(text) if isinstance(text, str) else text
+        self.out.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def piece(self, text: str) -> None:
+        """A part of the result that more will follow on its line."""
+        self.out.out(text, end="", highlight=False)
+
+    def note(self, text: str) -> None:
+        """A remark on the way."""
+        self.err.print(
+            for_terminal(text), style="dim", markup=False, highlight=False, soft_wrap=True
+        )
+
+    def warn(self, text: str) -> None:
+        """Something the user should look at."""
+        self.err.print(f"warning: {one_line(text)}", style="yellow", markup=False, soft_wrap=True)
+
+    def table(self, table: "Table", *, numbers: bool = True) -> None:
+        """A table under its head, columns of `numbers` to the right, never cut to the terminal."""
+        rows = [[one_line(cell) for cell in row] for row in (table.head, *table.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for i, row in enumerate(rows):
+            cells = [
+                cell.rjust(width) if numbers and column else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.say("  ".join(cells).rstrip(), None if i else "bold")
+
+
+def _console(file: Any, quiet: bool) -> "Console":
+    from rich.console import Console
+
+    return Console(file=file, quiet=quiet)
