@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, bool | int | str | None):
         return value
-    if hasattr(value, "to_mapping") or is_dataclass(value):
-        return _plain(value.to_mapping() if hasattr(value, "to_mapping") else vars(value))
+    if is_dataclass(value):
+        return _plain(getattr(value, "to_mapping", lambda: vars(value))())
     # NumPy scalars have `item`; whatever else there is, such as a path, becomes text.
     return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -6,6 +6,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from fpo_core.errors import ModelError
+
 
 class Dequantiser:
     """`fpo_core.models.weights.Dequantiser` of safetensors files."""
@@ -23,7 +25,12 @@ class Dequantiser:
 
     def weight(self, name: str) -> np.ndarray:
         """See `fpo_core.models.weights.Dequantiser`."""
-        return np.array(self._dequantised(name).astype(mx.float32))
+        try:
+            return np.array(self._dequantised(name).astype(mx.float32))
+        except RuntimeError as error:  # MLX's, of a file that was cut short meanwhile
+            raise ModelError(
+                f"{name} cannot be read: {error}: leave the model alone while it is merged"
+            ) from None
 
     def _dequantised(self, name: str) -> mx.array:
         module = name.removesuffix(".weight")

@@ -13,7 +13,7 @@ from fpo_core.sae.hook import Hook
 from fpo_torch import device as devices
 from fpo_torch import ops
 from fpo_torch.hooks import Tap
-from fpo_torch.models import find_blocks, load_model
+from fpo_torch.models import find_blocks, load_model, placed
 from fpo_torch.trainable import to_numpy
 
 
@@ -26,7 +26,7 @@ class TorchReader:
     def __init__(self, folder: Path, config: ModelConfig, hook: Hook) -> None:
         self._device = devices.select_device(config)
         model = load_model(folder, config, devices.select_dtype(config, self._device))
-        self._model = model.to(self._device).eval()  # pyright: ignore[reportArgumentType]
+        self._model = placed(model, self._device).eval()
         self._bounds = Bounds.of(ModelFolder(folder, str(folder)), config)
         self._tap = Tap(find_blocks(model)[1][hook.layer], hook.site)
 

@@ -41,6 +41,19 @@ def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrai
     return model
 
 
+def placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on a device, in memory of its own.
+
+    On the CPU its weights are views of the mapped file otherwise: were that cut short under a run,
+    the system would end the process.
+    """
+    model.to(device)  # pyright: ignore[reportArgumentType]
+    if device.type == "cpu":
+        for weight in (*model.parameters(), *model.buffers()):
+            weight.data = weight.data.clone()
+    return model
+
+
 def _check_quantisation(folder: Path, settings: Any) -> None:
     if getattr(settings, "quantization", None):
         raise ModelError(

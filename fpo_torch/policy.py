@@ -19,7 +19,7 @@ from fpo_core.loss.scores import Scores
 from fpo_torch import device, ops
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
-from fpo_torch.models import find_blocks, load_model, quantisation_of, save_model
+from fpo_torch.models import find_blocks, load_model, placed, quantisation_of, save_model
 from fpo_torch.optimizer import Optimizer
 from fpo_torch.packed_step import PackedStep
 from fpo_torch.trainable import Trainable, select_trainable, to_numpy
@@ -37,8 +37,7 @@ class TorchPolicy(BasePolicy):
         # Full training in bfloat16 computes by autocast on its float32 weights.
         self._autocast = setup.full and self.dtype != torch.float32
         precision = torch.float32 if setup.full else self.dtype
-        self.base = load_model(setup.folder, setup.model, precision)
-        self.base.to(self.device)  # pyright: ignore[reportArgumentType]
+        self.base = placed(load_model(setup.folder, setup.model, precision), self.device)
         self.seed(setup.model.seed)
         path, stack = find_blocks(self.base)
         self._taps = [Tap(stack[hook.layer], hook.site) for hook in setup.hooks]

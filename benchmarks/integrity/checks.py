@@ -221,8 +221,8 @@ CHECKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "JSON is not escaped",
         "cli/fpo_cli/console/command.py",
-        'for_json(to_json({"command": path} | dict(values)))',
-        'to_json({"command": path} | dict(values))',
+        'for_json(to_json({"command": self.name} | dict(values)))',
+        'to_json({"command": self.name} | dict(values))',
         COMMANDS,
     ),
     (

@@ -1,11 +1,11 @@
-"""Tokenised pairs in memory-mapped files: token ids in one, an index record per pair in another.
+"""Tokenised pairs in two files: token ids in one, an index record per pair in another.
 
 `<split>.tokens` holds little-endian int32 ids: prompt, chosen completion and rejected completion of
 each pair in turn. `<split>.index` holds one `INDEX` record per pair.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpo_core.errors import DataError
+from fpo_core.io.file_array import FileArray
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -31,6 +32,8 @@ INDEX = np.dtype(
     ]
 )
 """Offset of a pair's first id, its row in the data file, the lengths of its parts, and its key."""
+_AT_ONCE = 1 << 20
+"""Ids that are looked through at once."""
 
 
 def row_key(ids: Int32s, prompt: int, chosen: int) -> bytes:
@@ -132,18 +135,18 @@ class RowWriter:
 
 
 class TokenisedPairs(Sequence[TokenisedPair]):
-    """Tokenised pairs of one split, in memory or memory-mapped; reading a pair copies no ids."""
+    """Tokenised pairs of one split, their ids in memory or in a file."""
 
-    def __init__(self, tokens: Int32s, index: npt.NDArray[Any]) -> None:
+    def __init__(self, tokens: Int32s | FileArray, index: npt.NDArray[Any]) -> None:
         self._tokens = tokens
         self._index = index
 
     @classmethod
     def open(cls, folder: Path, split: str) -> Self:
-        """Memory-map the files of a `RowWriter`. Raises DataError where they are damaged."""
+        """Open the files of a `RowWriter`. Raises DataError where they are damaged."""
         try:
-            tokens = np.memmap(folder / f"{split}.tokens", TOKEN, "r")
-            index = np.memmap(folder / f"{split}.index", INDEX, "r")
+            tokens = _file_array(folder / f"{split}.tokens", TOKEN)
+            index = _file_array(folder / f"{split}.index", INDEX)[:]
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{folder}: tokenised rows of {split} cannot be read: {error}"
@@ -205,11 +208,17 @@ class TokenisedPairs(Sequence[TokenisedPair]):
     def token_outside(self, size: int) -> tuple[int, int] | None:
         """Row of the data file and id of the first token that is not in 0 … size − 1."""
         # A split of a sliced store has gaps between its pairs, so hits are looked up by pair.
-        for place in np.flatnonzero((self._tokens >= size) | (self._tokens < 0)):
+        for place in self._outside(size):
             pair = int(np.searchsorted(self._index["start"], place, side="right")) - 1
             if pair >= 0 and place < self._end(pair):
-                return int(self._index["row"][pair]), int(self._tokens[place])
+                return int(self._index["row"][pair]), int(self._tokens[place : place + 1][0])
         return None
+
+    def _outside(self, size: int) -> Iterator[int]:
+        """Places of ids that are not in 0 … size − 1."""
+        for start in range(0, len(self._tokens), _AT_ONCE):
+            ids = self._tokens[start : start + _AT_ONCE]
+            yield from (start + np.flatnonzero((ids >= size) | (ids < 0))).tolist()
 
     def _end(self, pair: int) -> int:
         record = self._index[pair]
@@ -224,3 +233,14 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         sizes = sum(self._index[name].astype(np.int64) for name in ("prompt", "chosen", "rejected"))
         ends = np.cumsum(sizes)
         return np.array_equal(self._index["start"], ends - sizes) and ends[-1] == len(self._tokens)
+
+
+def _file_array(path: Path, dtype: np.dtype) -> FileArray:
+    count, rest = divmod(path.stat().st_size, dtype.itemsize)
+    if rest or not count:
+        raise ValueError(f"{path.name} does not hold whole records")
+    return FileArray(path, dtype, (count,), 0, _changed)
+
+
+def _changed(text: str) -> DataError:
+    return DataError(f"{text}: leave the cache alone while a run reads it, and start again")

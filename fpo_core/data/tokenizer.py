@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.data.sources import looks_local
+from fpo_core.data.time_limit import time_limit
 from fpo_core.errors import DataError, ModelError
 from fpo_core.io.hub import advice, reached
 from fpo_core.pairs.messages import Message
@@ -19,6 +20,8 @@ Tokenizer = Any
 """A transformers `PreTrainedTokenizerBase`; importing that library for a type takes seconds."""
 
 _PROBE = "probe"
+_SECONDS, _CHARACTERS = 10.0, 1 << 26
+"""What a chat template may take for a conversation, which usually takes it half a millisecond."""
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
@@ -97,9 +100,17 @@ def render(
         template = tokenizer.get_chat_template(tools=settings["tools"])
         settings["chat_template"] = _dated(template, calendar_date.fromisoformat(date))
     try:
-        return tokenizer.apply_chat_template(list(messages), **settings)
+        with time_limit(_SECONDS):
+            text = tokenizer.apply_chat_template(list(messages), **settings)
+    except TimeoutError:
+        reason = f"did not end within {_SECONDS:g} s"
     except Exception as error:  # a template is a program: it may raise anything
-        raise DataError(f"{prefix}the chat template refuses the conversation: {error}") from None
+        reason = f"refuses the conversation: {error}"
+    else:
+        if len(text) <= _CHARACTERS:
+            return text
+        reason = f"writes {len(text)} characters, expected at most {_CHARACTERS}"
+    raise DataError(f"{prefix}the chat template {reason}")
 
 
 def writes_date(tokenizer: Tokenizer) -> bool:

@@ -1,24 +1,27 @@
 """Reading safetensors files strictly, whole or by rows.
 
     file = open_safetensors("sae.safetensors")
-    file.entries["W_enc"].shape, file.rows("W_enc", 0, 16)
+    file.entries["W_enc"].shape, file.rows("W_enc", 0, 16), file.floats("W_enc")
 
 The safetensors library checks sizes, offsets and coverage. It accepts keys that occur twice and
 fields other than dtype, shape and data_offsets, which readers may interpret differently; such a
 file is refused here.
 """
 
+import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fpo_core.errors import FpoError, SaeError
+from fpo_core.io.file_array import FileArray, Version, version_of
 from fpo_core.io.regular import open_regular
 
 DTYPES: dict[str, np.dtype] = {
@@ -57,52 +60,37 @@ class SafetensorsFile:
     entries: dict[str, Entry]
     payload_begin: int
     fault: Fault
+    version: Version
+
+    def array(self, name: str) -> FileArray:
+        """A tensor in its own dtype, read where it is used."""
+        entry = self.entries[name]
+        dtype = self._dtype(name)
+        return FileArray(
+            self.path, dtype, entry.shape, entry.begin, self.fault, version=self.version
+        )
+
+    def floats(self, name: str) -> FileArray:
+        """A tensor of floats, read where it is used: float64 where stored so, else float32."""
+        code = self.entries[name].dtype
+        if code not in ("F64", *FLOAT_CODES.values()):
+            raise self.fault(f"{self.path} holds {name!r} as {code}, expected floating point")
+        wide = np.dtype(np.float64 if code == "F64" else np.float32)
+        return dataclasses.replace(self.array(name), dtype=wide)
 
     def stored(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop) of a tensor in its own dtype; of a scalar, the scalar."""
-        entry = self.entries[name]
-        length = entry.shape[0] if entry.shape else 1
-        count = max(0, min(length, length if stop is None else stop) - start)
-        row = (entry.end - entry.begin) // max(length, 1)
-        dtype = self._dtype(name)
-        # Read, not mapped: were the file cut short meanwhile, a map would kill the process.
-        flat = np.fromfile(
-            self.path, dtype, count * row // dtype.itemsize, offset=entry.begin + start * row
-        )
-        if flat.nbytes != count * row:
-            raise self.fault(f"{self.path} became shorter while it was read")
-        return flat.reshape((count, *entry.shape[1:]) if entry.shape else ())
+        return self.array(name)[start:stop]
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows [start, stop) of a tensor of floats: float64 where stored so, else float32."""
-        return self._widened(name, self.stored(name, start, stop))
-
-    def mapped(self, mode: Literal["r", "c"] = "c") -> dict[str, np.ndarray]:
-        """All tensors in their own dtypes, over one map of the file.
-
-        With mode "c" they count as writable, and writing never changes the file.
-        """
-        pages = np.asarray(np.memmap(self.path, np.uint8, mode))
-        return {
-            name: pages[entry.begin : entry.end].view(self._dtype(name)).reshape(entry.shape)
-            for name, entry in self.entries.items()
-        }
-
-    def mapped_floats(self) -> dict[str, np.ndarray]:
-        """As `mapped`, narrower floats widened to float32 copies."""
-        return {name: self._widened(name, array) for name, array in self.mapped().items()}
+        """Rows [start, stop) of a tensor of floats, as `floats`."""
+        return self.floats(name)[start:stop]
 
     def _dtype(self, name: str) -> np.dtype:
         code = self.entries[name].dtype
         if code not in DTYPES:
             raise self.fault(f"{self.path} holds {name!r} as {code}, which NumPy cannot")
         return DTYPES[code]
-
-    def _widened(self, name: str, array: np.ndarray) -> np.ndarray:
-        code = self.entries[name].dtype
-        if code not in ("F64", *FLOAT_CODES.values()):
-            raise self.fault(f"{self.path} holds {name!r} as {code}, expected floating point")
-        return array if code in ("F64", "F32") else array.astype(np.float32)
 
 
 def _sae_fault(text: str) -> SaeError:
@@ -120,6 +108,7 @@ def open_safetensors(path: str | Path, fault: Fault = _sae_fault) -> Safetensors
             raise fault(f"{path} {_other_kind(head)}")
         with safe_open(path, "np"), path.open("rb") as file:
             header = _parse(file.read(begin)[8:])
+            version = version_of(os.fstat(file.fileno()))
     except SafetensorError as error:
         raise fault(f"{path} is damaged or truncated ({_reason(error)})") from None
     except (ValueError, RecursionError) as error:
@@ -127,7 +116,7 @@ def open_safetensors(path: str | Path, fault: Fault = _sae_fault) -> Safetensors
     except OSError as error:
         raise fault(f"{path} cannot be read ({error.strerror}), expected a file") from None
     entries = {k: _entry(v, begin) for k, v in header.items() if k != "__metadata__"}
-    return SafetensorsFile(path, header, entries, begin, fault)
+    return SafetensorsFile(path, header, entries, begin, fault, version)
 
 
 def _other_kind(head: bytes) -> str:

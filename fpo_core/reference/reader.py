@@ -1,4 +1,4 @@
-"""Reading a reference store: memory-mapped shards, looked up by the key of each pair."""
+"""Reading a reference store: shards, looked up by the key of each pair."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -10,10 +10,10 @@ from fpo_core.errors import StoreError
 from fpo_core.io.digests import damages
 from fpo_core.io.reader import open_safetensors
 
-Shard = dict[str, np.ndarray]
+Shard = dict[str, Any]
 """The columns of a shard of n pairs: `key` (n, 16); `logps`, `lengths`, `feature_lengths` and
 `nonzeros` (n, 2), chosen then rejected; and the non-zeros of all 2n sides in the flat `indices` and
-`values`, those of side s at `offsets[s]` to `offsets[s + 1]`.
+`values`, those of side s at `offsets[s]` to `offsets[s + 1]`. These two stay in their file.
 """
 _PER_SIDE = {"logps": "f", "lengths": "i", "feature_lengths": "i", "nonzeros": "i"}
 _FLAT = {"offsets": "i", "indices": "iu", "values": "f"}
@@ -22,7 +22,7 @@ _FLAT = {"offsets": "i", "indices": "iu", "values": "f"}
 def open_shards(
     folder: Path, entries: Sequence[dict[str, Any]], warn: Callable[[str], None] | None
 ) -> tuple[list[dict[str, Any]], list[Shard]]:
-    """The manifest's entries whose shards are sound, and these, mapped.
+    """The manifest's entries whose shards are sound, and these.
 
     Damaged ones are named to `warn`; without it, the first raises StoreError.
     """
@@ -44,11 +44,12 @@ def open_shards(
 def _open(path: Path, entry: Mapping[str, Any], reason: str | None) -> Shard:
     if reason is not None:
         raise StoreError(f"the reference store's {path} {reason}")
-    shard = open_safetensors(path, StoreError).mapped("r")
+    file = open_safetensors(path, StoreError)
+    shard: Shard = {name: file.stored(name) for name in file.entries}
     fault = _fault(shard, entry["rows"])
     if fault is not None:
         raise StoreError(f"{path} {fault}")
-    return shard
+    return shard | {name: file.array(name) for name in ("indices", "values")}
 
 
 def _fault(shard: Shard, rows: Any) -> str | None:

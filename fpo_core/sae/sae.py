@@ -15,6 +15,7 @@ import numpy as np
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.errors import SaeError
 from fpo_core.io.digests import file_sha256
+from fpo_core.io.file_array import FileArray
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.sae.activations import LAYER_NORM_EPS, activate, mask_features, transform_input
 from fpo_core.sae.discrepancy import pool
@@ -56,17 +57,21 @@ class Sae(SaeMeta):
         # `xp` has no dtypes in common with NumPy: the name is what all frameworks share.
         wide = str(like.dtype).endswith("float64")
         arrays = {
-            name: None if value is None else xp.asarray(_as(value, wide), like)
-            for name, value in self.arrays().items()
-            if decoder or name not in ("W_dec", "b_dec")
+            name: xp.asarray(_as(value, wide), like)
+            for name, value in self.arrays(decoder=decoder).items()
         }
         return dataclasses.replace(self, **(dict.fromkeys(("W_dec", "b_dec")) | arrays))
 
-    def arrays(self) -> dict[str, Array]:
-        """The arrays by name, without absent ones."""
-        names = (field.name for field in dataclasses.fields(Sae))
-        arrays = (name for name in names if name not in SaeMeta.__dataclass_fields__)
-        return {name: value for name in arrays if (value := getattr(self, name)) is not None}
+    def arrays(self, *, decoder: bool = True) -> dict[str, Array]:
+        """The arrays by name, without absent ones; those in a file are read."""
+        own = {field.name for field in dataclasses.fields(Sae)} - {*SaeMeta.__dataclass_fields__}
+        names = own if decoder else own - {"W_dec", "b_dec"}
+        arrays = {name: getattr(self, name) for name in sorted(names)}
+        return {
+            name: np.asarray(value) if isinstance(value, FileArray) else value
+            for name, value in arrays.items()
+            if value is not None
+        }
 
     def columns(self, indices: Array) -> "Sae":
         """The encoder restricted to features, (c,) indices in the framework of its arrays.
@@ -76,8 +81,7 @@ class Sae(SaeMeta):
         arrays = {
             # Transposed first, since gathering rows is faster than gathering columns.
             name: value.T[indices].T if name == "W_enc" else value[indices]
-            for name, value in self.arrays().items()
-            if name not in ("W_dec", "b_dec")
+            for name, value in self.arrays(decoder=False).items()
         }
         return dataclasses.replace(self, **(dict.fromkeys(("W_dec", "b_dec")) | arrays))
 
@@ -148,7 +152,7 @@ class Sae(SaeMeta):
                 f"{self.hook or 'no hook'})"
             )
         h = xp.as_float(h)
-        return (self.to(xp, h) if isinstance(self.W_enc, np.ndarray) else self), h
+        return (self.to(xp, h) if isinstance(self.W_enc, np.ndarray | FileArray) else self), h
 
 
 def is_sae_file(path: Path) -> bool:
@@ -161,7 +165,7 @@ def is_sae_file(path: Path) -> bool:
 
 
 def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
-    """Load a canonical file (docs/sae_format.md), float32 weights memory-mapped.
+    """Load a canonical file (docs/sae_format.md), whose matrices are read where they are used.
 
     `verify` reads the whole payload once and compares its hash: a changed weight would otherwise go
     unnoticed. Raises SaeError for anything irregular.
@@ -173,7 +177,10 @@ def load_sae(path: str | Path, *, verify: bool = True) -> Sae:
     _check_tensors(file, meta)
     if verify:
         check_payload(file, meta)
-    arrays: dict[str, Any] = file.mapped_floats()
+    arrays: dict[str, Any] = {
+        name: file.floats(name) if name in ("W_enc", "W_dec") else file.rows(name)
+        for name in file.entries
+    }
     fields: dict[str, Any] = {
         field.name: getattr(meta, field.name) for field in dataclasses.fields(meta)
     }

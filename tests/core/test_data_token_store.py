@@ -1,4 +1,5 @@
 import hashlib
+import os
 import struct
 
 import numpy as np
@@ -50,11 +51,16 @@ def test_files_are_plain_little_endian_and_do_not_depend_on_the_chunks(tmp_path)
         assert (tmp_path / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
 
 
-def test_reading_maps_the_file(tmp_path):
+def test_a_file_that_is_cut_short_under_a_run_is_an_error(tmp_path):
+    """A memory map would end the process."""
     write(tmp_path, PAIRS)
-    pair = TokenisedPairs.open(tmp_path, "train")[0]
-    assert not pair.prompt.flags.owndata
-    assert not pair.prompt.flags.writeable
+    pairs = TokenisedPairs.open(tmp_path, "train")
+    os.truncate(tmp_path / "train.tokens", 8)
+    with pytest.raises(DataError, match=r"train\.tokens was changed or cut short while it was in"):
+        pairs[0]
+    (tmp_path / "train.tokens").unlink()
+    with pytest.raises(DataError, match=r"train\.tokens cannot be read \(No such file"):
+        pairs.token_outside(9)
 
 
 def test_key_is_a_hash_of_lengths_and_ids():
