@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from fpo.backends import select_backend
 from fpo.comparison import tables
 from fpo.comparison.curves import figure_of_runs
+from fpo.comparison.layout import START_FILE, run_folder
 from fpo.comparison.plan import COMPARISONS, Planned, plan
-from fpo.comparison.runs import START_FILE, Comparison, RunResult, run_folder
+from fpo.comparison.runs import Comparison, RunResult
 from fpo.example_inputs import Example, quickstart_world
 from fpo.results import Result, Table
 from fpo.run_checks import writing_output
