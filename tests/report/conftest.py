@@ -13,8 +13,16 @@ import fpo
 from fpo.world import assets
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run
---disable-background-networking --disable-component-update --disable-sync""".split()
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session")
@@ -89,15 +97,15 @@ def show(browser: Any) -> Iterator[Callable[..., Seen]]:
     contexts = []
 
     def show(file: Path, width: int = 1280, scheme: str = "light") -> Seen:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
-        )
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         seen = Seen(context.new_page())
         seen.page.on("console", lambda message: seen.messages.append(message.text))
         seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
         seen.page.on("request", lambda request: seen.requests.append(request.url))
-        seen.page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
+        seen.page.on(
+            "dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss())
+        )
         seen.page.goto(f"file://{file}")
         return seen
 
