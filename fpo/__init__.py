@@ -22,7 +22,7 @@ _NAMES = {
     "fpo.preflight_report": ("PreflightReport",),
     "fpo.evaluation": ("evaluate", "EvaluationResult"),
     "fpo.generation": ("generate", "Generation", "Completion"),
-    "fpo.report.workflow": ("report", "Report"),
+    "fpo.reporting.workflow": ("report", "Report"),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
     "fpo.reference_pass": ("reference", "StoredReference"),
     "fpo.gguf": ("convert_gguf", "GgufResult"),

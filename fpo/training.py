@@ -12,8 +12,8 @@ from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
 from fpo.provenance import command_of, versions_of
 from fpo.publishing import check_account, push
-from fpo.report.of_training import TrainingReport
-from fpo.report.page_file import REPORT_FILE
+from fpo.reporting.of_training import TrainingReport
+from fpo.reporting.page_file import REPORT_FILE
 from fpo.results import Result, Table
 from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
 from fpo.trackers import open_trackers

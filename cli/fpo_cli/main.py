@@ -18,6 +18,7 @@ from fpo_cli.commands import (
     generate,
     quickstart,
     reference,
+    report,
     sae_check,
     sae_features,
     sae_info,
@@ -70,7 +71,7 @@ COMMANDS = (
         (convert_sae, convert_adapter, convert_gguf),
     ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
-    (app, (reference, train, compare, evaluate, fuse, generate)),
+    (app, (reference, train, report, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fpo.report.record import PER_NAT
-from fpo.report.reread import inspect_again
+from fpo.reporting.record import PER_NAT
+from fpo.reporting.reread import inspect_again
 from fpo.world import assets
 from fpo_core.config import DataConfig, ReportConfig
 from fpo_core.data import load_data, load_tokenizer

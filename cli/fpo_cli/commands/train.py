@@ -29,6 +29,8 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
         result = fpo.train(config, sink=sink, stop=stop)
     for line in result.verdict:
         ui.say(line)
+    if result.report is not None:
+        ui.say(f"report: {result.report}")
     return result.to_mapping()
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from fpo.curves import read_log
-from fpo.report.page import run_page
-from fpo.report.page_file import REPORT_FILE, write_page
-from fpo.report.record import Record, read_record
-from fpo.report.reread import inspect_again, record_of_log
-from fpo.report.several import is_comparison, page_of_comparison, page_of_runs
+from fpo.reporting.page import run_page
+from fpo.reporting.page_file import REPORT_FILE, write_page
+from fpo.reporting.record import Record, read_record
+from fpo.reporting.reread import inspect_again, record_of_log
+from fpo.reporting.several import is_comparison, page_of_comparison, page_of_runs
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.config import ReportConfig

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fpo.model_setup import ModelSetup
-from fpo.report.record import Record, inspected
-from fpo.report.run_record import about_run, settings_rows
+from fpo.reporting.record import Record, inspected
+from fpo.reporting.run_record import about_run, settings_rows
 from fpo.store_location import evaluation_store
 from fpo_core.adapters.reader import load_adapter
 from fpo_core.backend.policy import Policy

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from fpo.report.charts import Chart, charts_of_run
-from fpo.report.feature_table import feature_table
-from fpo.report.record import Record
+from fpo.reporting.charts import Chart, charts_of_run
+from fpo.reporting.feature_table import feature_table
+from fpo.reporting.record import Record
 from fpo_core import __version__
 from fpo_core.io.foreign_text import for_page
 
@@ -140,7 +140,7 @@ def _verdict_line(line: str) -> dict[str, str]:
 
 
 def _part(name: str) -> str:
-    return (resources.files("fpo.report") / "templates" / name).read_text(encoding="utf-8")
+    return (resources.files("fpo.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

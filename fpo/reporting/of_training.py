@@ -8,11 +8,11 @@ from fpo.curves import read_log
 from fpo.measurements import Measurements, Measurer
 from fpo.model_setup import ModelSetup
 from fpo.provenance import command_of, versions_of
-from fpo.report.page import run_page
-from fpo.report.page_file import REPORT_FILE, write_page
-from fpo.report.record import write_record
-from fpo.report.reread import inspected_with_lens
-from fpo.report.run_record import about_run, measured, samples_of, settings_rows
+from fpo.reporting.page import run_page
+from fpo.reporting.page_file import REPORT_FILE, write_page
+from fpo.reporting.record import write_record
+from fpo.reporting.reread import inspected_with_lens
+from fpo.reporting.run_record import about_run, measured, samples_of, settings_rows
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.report import DataReport

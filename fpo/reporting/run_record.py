@@ -6,7 +6,7 @@ from typing import Any
 
 from fpo.measurements import table_of
 from fpo.provenance import LEFT_OUT, PLACES
-from fpo.report.record import Record
+from fpo.reporting.record import Record
 from fpo_core.config import TrainConfig
 from fpo_core.evaluation.model_card import shown
 

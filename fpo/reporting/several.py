@@ -6,9 +6,9 @@ from typing import Any
 
 from fpo.comparison.layout import RESULT_FILE, START_FILE, costs
 from fpo.curves import read_log
-from fpo.report.charts import Chart, Curve, Point, charts_of_runs
-from fpo.report.page import filled, safe
-from fpo.report.record import Record, read_record
+from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs
+from fpo.reporting.page import filled, safe
+from fpo.reporting.record import Record, read_record
 from fpo_core.errors import ConfigError
 from fpo_core.io.regular import read_json_object
 from fpo_core.loss.metric_catalogue import METRICS
@@ -41,9 +41,10 @@ def is_comparison(folder: Path) -> bool:
     return (folder / START_FILE).is_file() and (folder / RUNS).is_dir()
 
 
-def page_of_comparison(folder: Path) -> str:
-    """The page of a comparison's finished runs, the starting model among them."""
-    places = sorted(path.parent for path in (folder / RUNS).glob(f"*/{RESULT_FILE}"))
+def page_of_comparison(folder: Path, places: Sequence[Path] | None = None) -> str:
+    """The page of a comparison's runs, by default all finished ones, and of its starting model."""
+    if places is None:
+        places = sorted(path.parent for path in (folder / RUNS).glob(f"*/{RESULT_FILE}"))
     if not places:
         raise ConfigError(f"{folder} holds no finished run yet: let the comparison go on")
     start = read_json_object(folder / START_FILE, ConfigError)
