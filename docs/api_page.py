@@ -21,6 +21,7 @@ WORKFLOWS = (
     "reference",
     "preflight",
     "train",
+    "report",
     "evaluate",
     "generate",
     "compare",

@@ -9,6 +9,7 @@ from fpo.preflight_report import PreflightReport as PreflightReport
 from fpo.evaluation import EvaluationResult as EvaluationResult
 from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
+from fpo.reporting.workflow import Report as Report
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
 from fpo.reference_pass import StoredReference as StoredReference
 from fpo.gguf import GgufResult as GgufResult
@@ -44,6 +45,7 @@ from fpo_core.config import GenerateConfig as GenerateConfig
 from fpo_core.config import InspectConfig as InspectConfig
 from fpo_core.config import QuickstartConfig as QuickstartConfig
 from fpo_core.config import ReferenceRunConfig as ReferenceRunConfig
+from fpo_core.config import ReportConfig as ReportConfig
 from fpo_core.config import SaeCheckConfig as SaeCheckConfig
 from fpo_core.config import SaeFeaturesConfig as SaeFeaturesConfig
 from fpo_core.config import SaeInfoConfig as SaeInfoConfig
@@ -279,6 +281,9 @@ def preflight(
     *,
     sink: Sink | None = None,
     push_to_hub: _Text | None = None,
+    report: bool = True,
+    shown_pairs: int = 64,
+    shown_features: int = 100,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -364,6 +369,9 @@ def train(
     sink: Sink | None = None,
     stop: _Stop | None = None,
     push_to_hub: _Text | None = None,
+    report: bool = True,
+    shown_pairs: int = 64,
+    shown_features: int = 100,
     val_pairs: int = 256,
     text: _Text | None = None,
     output: _Text = ...,
@@ -448,6 +456,27 @@ def train(
 
     `stop` is asked between two steps: a number in place of None saves a checkpoint and raises
     StoppedError. Raises other FpoErrors for whatever is wrong with the settings, data or files.
+    """
+
+def report(
+    config: ReportConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    runs: Sequence[_Text] | _Text = ...,
+    output: _Text | None = None,
+    shown_pairs: int | None = None,
+    shown_features: int | None = None,
+) -> Report:
+    """Make the page of a run, or of several side by side, as one HTML file that loads nothing.
+
+    Of a run it shows verdict, measurements, curves, held-out pairs token by token, samples and the
+    features that moved; of several, accuracy against KL, a table and the settings that differ. What
+    a run left is enough; where it left nothing, or more is asked for, the model is read again.
+    Raises ConfigError for a folder that no run made.
     """
 
 def evaluate(
@@ -549,6 +578,7 @@ def compare(
     eval_pairs: int = 100,
     samples: int = 64,
     max_tokens: int = 64,
+    report: bool = True,
     backend: Literal['auto', 'mlx', 'torch'] = 'auto',
     device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
     dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',

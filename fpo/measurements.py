@@ -59,6 +59,8 @@ class Measurements:
     """Mean of the samples' `preferred` score by the judge."""
     oracle_scores: dict[str, float] = field(default_factory=dict)
     """Means of all its scores."""
+    sample_scores: list[float] = field(default_factory=list)
+    """The `preferred` score of each sample."""
     completions: list[str] = field(default_factory=list)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -72,8 +74,15 @@ class Measurements:
 def measurements_table(
     before: Measurements | None, after: Measurements, below: Sequence[str] = ()
 ) -> Table:
-    """Measurements side by side; the reward accuracy says nothing of one model alone."""
-    sides = [side.to_mapping() for side in (before, after) if side is not None]
+    """Measurements side by side."""
+    return table_of(None if before is None else before.to_mapping(), after.to_mapping(), below)
+
+
+def table_of(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any], below: Sequence[str] = ()
+) -> Table:
+    """The same of mappings; the reward accuracy says nothing of one model alone."""
+    sides = [side for side in (before, after) if side is not None]
     names = [
         name
         for name in TABLE
@@ -83,7 +92,7 @@ def measurements_table(
         (METRICS[name].label, *(_cell(name, side.get(name)) for side in sides)) for name in names
     ]
     head = ("", "before", "after") if before is not None else ("", "value")
-    return Table(head, rows, (f"{after.evaluation.pairs} pairs", *below))
+    return Table(head, rows, (f"{after['pairs']} pairs", *below))
 
 
 def _cell(name: str, value: Any) -> str:
@@ -168,6 +177,7 @@ class Measurer:
             scores = [self.judge(self._text(prompt), text) for prompt, text in pairs]
             means = {name: float(np.mean([s[name] for s in scores])) for name in scores[0]}
             result |= {"oracle": means["preferred"], "oracle_scores": means}
+            result["sample_scores"] = [round(float(s["preferred"]), 4) for s in scores]
         return result
 
     def _text(self, ids: np.ndarray) -> str:

@@ -9,8 +9,8 @@ from fpo_core.config import TrainConfig
 from fpo_core.config.backends import BACKENDS
 from fpo_core.evaluation.model_card import shown
 
-_PLACES = ("model", "adapter", "data", "sae", "feature_weights", "text", "output", "reference")
-_LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to")
+PLACES = ("model", "adapter", "data", "sae", "feature_weights", "text", "output", "reference")
+LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to")
 
 
 def command_of(config: TrainConfig) -> str:
@@ -18,14 +18,14 @@ def command_of(config: TrainConfig) -> str:
     words = ["fpo train"]
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name in _LEFT_OUT or (value == field.default and field.default is not MISSING):
+        if field.name in LEFT_OUT or (value == field.default and field.default is not MISSING):
             continue
         option = field.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
             continue
         items = value if isinstance(value, tuple) else (value,)
-        text = ",".join(shown(item) if field.name in _PLACES else str(item) for item in items)
+        text = ",".join(shown(item) if field.name in PLACES else str(item) for item in items)
         words.append(f"--{option} {shlex.quote(text)}")
     return " \\\n  ".join(words)
 

@@ -1,7 +1,7 @@
 """A whole run: checks, phase 1 where the reference is not stored yet, phase 2, measurements."""
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
 from fpo.provenance import command_of, versions_of
 from fpo.publishing import check_account, push
+from fpo.reporting.of_training import TrainingReport
+from fpo.reporting.page_file import REPORT_FILE
 from fpo.results import Result, Table
 from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
 from fpo.trackers import open_trackers
@@ -55,6 +57,8 @@ class TrainingRun(Result):
     after: Measurements
     verdict: list[str]
     """What the measurements say, in sentences."""
+    report: Path | None = None
+    """The page with everything to look at; None where none was asked for."""
     title: str = field(default="", repr=False)
 
     @property
@@ -94,6 +98,7 @@ class TrainingRun(Result):
             "before": self.before and self.before.to_mapping(),
             "after": self.after.to_mapping(),
             "verdict": self.verdict,
+            "report": self.report and str(self.report),
         }
 
 
@@ -166,10 +171,13 @@ def train_validated(
     run_data = RunData.of(data, store, setup.features, group)
     measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     start = policy.trained()
-    before = None
+    before, report = None, None
     if measure_start:
         note(sink, "measuring the start")
         before = _at_the_reference(measurer.measure(policy))
+        if config.report and not group.rank:
+            report = TrainingReport(config, setup, measurer, data.report)
+            report.begin(policy)
     result = _loop(run, policy, run_data, folder, sink, stop)
     note(sink, "measuring the end" + _kl_cost(config, start))
     # KL is against the start, which for a run from an adapter is not the bare model.
@@ -194,8 +202,12 @@ def train_validated(
         title=f"{shown(config.output)}, {setup.backend}",
     )
     if before is not None:
-        described = before.to_mapping()  # the card's table holds what the start came to
-        only_first(group, lambda: _describe(run, trained, described, run_data, sink))
+        start_values = before
+        only_first(
+            group, lambda: _describe(run, trained, policy, start_values, run_data, report, sink)
+        )
+        if config.report:
+            trained = replace(trained, report=folder.path / REPORT_FILE)
     return trained
 
 
@@ -225,9 +237,15 @@ def _loop(
 
 
 def _describe(
-    run: ValidatedRun, trained: TrainingRun, before: dict[str, Any], run_data: RunData, sink: Sink
+    run: ValidatedRun,
+    trained: TrainingRun,
+    policy: Policy,
+    before: Measurements,
+    run_data: RunData,
+    report: TrainingReport | None,
+    sink: Sink,
 ) -> None:
-    """Leave the curves and the model card beside the result."""
+    """Leave the curves, the model card and the report beside the result."""
     config, setup, folder = run.config, run.setup, trained.output
     draw_curves(trained.log, folder / PICTURE, trained.title)
     facts = RunFacts(
@@ -237,7 +255,7 @@ def _describe(
         rows={name: split.kept for name, split in run.data.report.splits.items()},
         data=run_data.fingerprints()["data"] or "",
         features=setup.features,
-        before=before,
+        before=before.to_mapping(),
         after=trained.after.to_mapping(),
         verdict=trained.verdict,
         command=command_of(config),
@@ -246,6 +264,9 @@ def _describe(
     )
     if not write_card(folder, train_card(config, facts)):
         note(sink, f"{folder / CARD_FILE} is not of this program and was left as it is")
+    if report is not None:
+        result = trained.loop
+        report.write(policy, result, trained.log, before, trained.after, trained.verdict)
 
 
 def _at_the_reference(measured: Measurements) -> Measurements:

@@ -105,6 +105,13 @@ def body_of(model: nn.Module, stack_path: str) -> nn.Module:
     return dict(model.named_modules())[parent]
 
 
+def final_norm(body: nn.Module) -> Any:
+    """The norm behind the blocks of a body; None where it has none."""
+    modules: list[Any] = [child for child in body.values() if isinstance(child, nn.Module)]
+    norms = [child for child in modules if "weight" in child and child.weight.ndim == 1]
+    return norms[-1] if norms else None
+
+
 def hidden_size(block: nn.Module) -> int:
     """Width of the residual stream, from the block's first norm."""
     for name in ("input_layernorm", "ln_1", "post_attention_layernorm"):  # olmo2 has no first

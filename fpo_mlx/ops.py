@@ -73,6 +73,11 @@ def top_indices(x: mx.array, k: int) -> mx.array:
     return mx.argpartition(mx.stop_gradient(x), size - k, axis=-1)[..., size - k :]
 
 
+def largest(x: mx.array, axis: int) -> mx.array:
+    """The largest value along `axis`."""
+    return x.max(axis=axis)
+
+
 def stop_gradient(x: mx.array) -> mx.array:
     """`x`, through which no gradient flows."""
     return mx.stop_gradient(x)

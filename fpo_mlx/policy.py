@@ -13,7 +13,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
-from fpo_core.backend.base_policy import BasePolicy, Loss
+from fpo_core.backend.base_policy import BasePolicy, Loss, ScoresT
 from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
@@ -21,12 +21,14 @@ from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.errors import SaeError
 from fpo_core.loss.scores import Scores
+from fpo_core.loss.token_scores import TokenScores
 from fpo_mlx import device, ops
 from fpo_mlx.generate import generate
 from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
+from fpo_mlx.kernels.head import find_head
 from fpo_mlx.kernels.mlp import FusedMlps
 from fpo_mlx.kernels.packed_attention import pack_attention
-from fpo_mlx.models import body_of, find_blocks, hidden_size, load_model
+from fpo_mlx.models import body_of, final_norm, find_blocks, hidden_size, load_model
 from fpo_mlx.optimizer import Optimizer
 from fpo_mlx.packed_step import PackedStep
 from fpo_mlx.trainable import Trainable, Weights, select_trainable
@@ -62,7 +64,8 @@ class MlxPolicy(BasePolicy):
                 pack_attention(stack, loaded.attention and loaded.attention.windows)
             mlps = FusedMlps(self.model, width)
         self._taps = tap_and_checkpoint(stack, setup.hooks, setup.grad_checkpoint)
-        self._cut = ColumnCut(body_of(self.model, path))
+        body = body_of(self.model, path)
+        self._cut, self._norm = ColumnCut(body), final_norm(body)
         quantization = self._settings.get("quantization")
         self.info = self._describe(
             "mlx",
@@ -88,7 +91,7 @@ class MlxPolicy(BasePolicy):
     def _set_training(self, on: bool) -> None:
         self.model.train(on)
 
-    def _to_numpy(self, scores: Scores) -> Scores:
+    def _to_numpy(self, scores: ScoresT) -> ScoresT:
         mx.eval(_fields(scores))
         return scores.map(lambda array: np.array(array.astype(mx.float32)))
 
@@ -110,6 +113,11 @@ class MlxPolicy(BasePolicy):
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         return np.array(self.model(mx.array(tokens)).astype(mx.float32))
 
+    def _unembed(self, states: np.ndarray) -> mx.array:
+        module, method = find_head(self.model)
+        h = mx.array(states).astype(self.dtype)
+        return getattr(module, method)(h if self._norm is None else self._norm(h))
+
     def _generate(
         self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
     ) -> list[np.ndarray]:
@@ -122,7 +130,7 @@ class MlxPolicy(BasePolicy):
         utils.save_config(dict(self._settings), folder / "config.json")
 
 
-def _fields(scores: Scores) -> Weights:
+def _fields(scores: Scores | TokenScores) -> Weights:
     """The fields that are set, by name."""
     values = {f.name: getattr(scores, f.name) for f in dataclasses.fields(scores)}
     return {name: value for name, value in values.items() if value is not None}

@@ -94,3 +94,15 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
         f"no stack of {count} blocks was found in this {type(model).__name__}: "
         "expected a model with a standard list of transformer blocks"
     )
+
+
+def final_norm(model: nn.Module, stack_path: str) -> nn.Module | None:
+    """The norm behind the blocks at `stack_path`; None where the model has none."""
+    body = model.get_submodule(stack_path.rpartition(".")[0])
+    norms = [child for child in body.children() if _is_norm(child)]
+    return norms[-1] if norms else None
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, torch.Tensor) and weight.ndim == 1

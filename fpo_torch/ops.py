@@ -68,6 +68,11 @@ def top_indices(x: Tensor, k: int) -> Tensor:
     return torch.topk(x.detach(), k, dim=-1, sorted=False).indices
 
 
+def largest(x: Tensor, axis: int) -> Tensor:
+    """The largest value along `axis`."""
+    return x.amax(dim=axis)
+
+
 def stop_gradient(x: Tensor) -> Tensor:
     """`x`, through which no gradient flows."""
     return x.detach()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpo_core.backend.base_policy import BasePolicy, Loss
+from fpo_core.backend.base_policy import BasePolicy, Loss, ScoresT
 from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
@@ -19,7 +19,14 @@ from fpo_core.loss.scores import Scores
 from fpo_torch import device, ops
 from fpo_torch.generate import generate
 from fpo_torch.hooks import Tap
-from fpo_torch.models import find_blocks, load_model, placed, quantisation_of, save_model
+from fpo_torch.models import (
+    final_norm,
+    find_blocks,
+    load_model,
+    placed,
+    quantisation_of,
+    save_model,
+)
 from fpo_torch.optimizer import Optimizer
 from fpo_torch.packed_step import PackedStep
 from fpo_torch.trainable import Trainable, select_trainable, to_numpy
@@ -40,6 +47,7 @@ class TorchPolicy(BasePolicy):
         self.base = placed(load_model(setup.folder, setup.model, precision), self.device)
         self.seed(setup.model.seed)
         path, stack = find_blocks(self.base)
+        self._norm = final_norm(self.base, path)
         self._taps = [Tap(stack[hook.layer], hook.site) for hook in setup.hooks]
         like = torch.empty(0, device=self.device)
         self._features = setup.features and setup.features.to(ops, like)
@@ -90,7 +98,7 @@ class TorchPolicy(BasePolicy):
         for module in self._modules:
             vars(module)["training"] = on
 
-    def _to_numpy(self, scores: Scores) -> Scores:
+    def _to_numpy(self, scores: ScoresT) -> ScoresT:
         return scores.map(to_numpy)
 
     def _differentiate(self, loss: Loss) -> Scores:
@@ -103,6 +111,12 @@ class TorchPolicy(BasePolicy):
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         return to_numpy(self.model(input_ids=self._tokens(tokens), use_cache=False).logits)
+
+    def _unembed(self, states: np.ndarray) -> Tensor:
+        head: Any = self.base.get_output_embeddings()
+        h = torch.from_numpy(states).to(self.device, head.weight.dtype)
+        with self._precision():
+            return head(h if self._norm is None else self._norm(h))
 
     def _generate(
         self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None

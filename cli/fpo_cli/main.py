@@ -17,6 +17,7 @@ from fpo_cli.commands.fuse import fuse
 from fpo_cli.commands.generate import generate
 from fpo_cli.commands.quickstart import quickstart
 from fpo_cli.commands.reference import reference
+from fpo_cli.commands.report import report
 from fpo_cli.commands.sae_check import sae_check
 from fpo_cli.commands.sae_features import sae_features
 from fpo_cli.commands.sae_info import sae_info
@@ -68,7 +69,7 @@ COMMANDS = (
         (convert_sae, convert_adapter, convert_gguf),
     ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
-    (app, (reference, train, compare, evaluate, fuse, generate)),
+    (app, (reference, train, report, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

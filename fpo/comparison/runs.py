@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fpo.comparison.layout import RESULT_FILE, START_FILE, costs, run_folder
 from fpo.comparison.plan import Planned
 from fpo.comparison.shared_setup import SharedSetups
 from fpo.comparison.tables import RunResult
-from fpo.curves import read_log
 from fpo.measurements import Judge
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.run_checks import ValidatedRun, check_run
@@ -25,8 +25,6 @@ from fpo_core.io.atomic import write_json
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import FREE
 from fpo_core.train.run_folder import LOG_FILE, checkpoints_in
-
-RESULT_FILE, START_FILE = "result.json", "start.json"
 
 
 @dataclass(frozen=True)
@@ -134,26 +132,3 @@ class Comparison:
             "sample_batch": max(self.config.samples, 1),
             "judge": self.judge,
         }
-
-
-def run_folder(folder: Path, planned: Planned) -> Path:
-    """The folder of a run in that of its comparison."""
-    return folder / "runs" / planned.name
-
-
-def costs(log: Path) -> dict[str, float]:
-    """Seconds of all steps, their mean, and the largest memory, from a run's log."""
-    reports = [e for e in read_log(log) if e["kind"] == "train" and "seconds_per_step" in e]
-    steps = [
-        after["step"] - before for after, before in zip(reports, _before(reports), strict=True)
-    ]
-    total = sum(e["seconds_per_step"] * count for e, count in zip(reports, steps, strict=True))
-    return {
-        "step_seconds": total,
-        "seconds_per_step": total / max(sum(steps), 1),
-        "peak_memory": max((e["peak_memory"] for e in reports), default=0),
-    }
-
-
-def _before(reports: list[dict[str, Any]]) -> list[int]:
-    return [0, *(event["step"] for event in reports[:-1])]

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fpo.backends import select_backend
 from fpo.comparison import tables
 from fpo.comparison.curves import figure_of_runs
+from fpo.comparison.layout import START_FILE, run_folder
 from fpo.comparison.plan import COMPARISONS, Planned, plan
-from fpo.comparison.runs import START_FILE, Comparison, RunResult, run_folder
+from fpo.comparison.runs import Comparison, RunResult
 from fpo.example_inputs import Example, quickstart_world
+from fpo.reporting.page_file import REPORT_FILE, is_page, write_page
+from fpo.reporting.several import page_of_comparison
 from fpo.results import Result, Table
 from fpo.run_checks import writing_output
 from fpo.workflow import Stop, workflow
@@ -42,6 +45,8 @@ class ComparisonResult(Result):
     """The JSONL log of each run."""
     cost: dict[str, float]
     """Seconds altogether, in steps, in the reference pass and in runs."""
+    report: Path | None = None
+    """The page with everything to look at; None where none was asked for."""
 
     def plot(self) -> "Figure":
         """Accuracy and D over the steps, KL and entropy at the end, as a matplotlib figure."""
@@ -59,6 +64,7 @@ class ComparisonResult(Result):
             "table": self.rows,
             "runs": self.runs,
             "cost": self.cost,
+            "report": self.report and str(self.report),
         }
 
 
@@ -83,6 +89,7 @@ def compare(
     output = Path(config.output)
     tables_of = [output / f"compare.{ending}" for ending in ("json", "md", "csv", "png")]
     check_foreign(tables_of, lambda _: (output / START_FILE).is_file())
+    check_foreign([output / REPORT_FILE] if config.report else [], is_page)
     if config.settings is not None:
         example, source = None, config.settings
         shared = read_yaml(Path(source))
@@ -96,7 +103,12 @@ def compare(
             example.convert(output)
         comparison = Comparison(config, runs, example and example.judge, sink, stop)
         start, results = comparison.results()
-        return _written(output, runs, start, results, time.perf_counter() - began)
+        compared = _written(output, runs, start, results, time.perf_counter() - began)
+        if config.report:
+            places = [run_folder(output, planned) for planned in runs]
+            write_page(output / REPORT_FILE, page_of_comparison(output, places))
+            compared = replace(compared, report=output / REPORT_FILE)
+        return compared
 
 
 def _of_training(settings: dict[str, Any], source: str) -> dict[str, Any]:

@@ -74,6 +74,11 @@ def top_indices(x: Floats, k: int) -> npt.NDArray[np.int64]:
     return np.argpartition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k :]
 
 
+def largest(x: Floats, axis: int) -> Floats:
+    """The largest value along `axis`."""
+    return x.max(axis=axis)
+
+
 def stop_gradient(x: Floats) -> Floats:
     """`x`: NumPy has no gradients to stop."""
     return x

@@ -65,6 +65,10 @@ class Ops(Protocol):
         """Indices of the k largest values along the last axis, in any order; ties fall anyhow."""
         ...
 
+    def largest(self, x: Array, axis: int) -> Array:
+        """The largest value along `axis`, which is dropped."""
+        ...
+
     def stop_gradient(self, x: Array) -> Array:
         """`x`, through which no gradient flows."""
         ...

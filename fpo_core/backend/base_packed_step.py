@@ -15,7 +15,7 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.packed import Pool, TokenTerms, score_tokens
-from fpo_core.loss.packing import Row
+from fpo_core.loss.packing import Row, Scored
 from fpo_core.loss.scores import Scores
 from fpo_core.sae.taps import Features, Tap, capture_all
 
@@ -93,6 +93,14 @@ class BasePackedStep(ABC):
         saes = self._features.saes if features and self._features is not None else ()
         read = list(zip(saes, activations, strict=True)) if saes else []
         return score_tokens(self.ops, row.scored, terms, read, self._pool, reference, objective)
+
+    def tokens(self, batch: Batch) -> tuple[Scored, Array, list[Array]]:
+        """The N scored tokens of a batch, their log π (N,), and activations on them, (N, d_in)."""
+        row = Row.of(batch, () if self._features is None else self._features.untrained)
+        states, activations = self._states(row)
+        labels = self.ops.asarray(row.scored.labels, states)
+        terms = self._terms(states, labels, None, entropy=False, differentiate=False)
+        return row.scored, terms.logps, activations
 
     def _states(self, row: Row) -> tuple[Array, list[Array]]:
         """Final states that predict the scored tokens, (N, d), and activations on them."""

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -26,15 +26,21 @@ from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch, score_batch
+from fpo_core.loss.logps import token_logps
 from fpo_core.loss.objectives import objective_losses
 from fpo_core.loss.packed import why_plain
+from fpo_core.loss.packing import Scored
 from fpo_core.loss.scores import Scores
+from fpo_core.loss.token_scores import TokenScores, scored_in_rectangle, tokens_with_features
 from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
 from fpo_core.sae.taps import Features, capture_all
 
 Loss = Callable[[], tuple[Array, Scores]]
 """Computes the weighted loss of a batch, (), and the scores that it rests on."""
+
+
+ScoresT = TypeVar("ScoresT", Scores, TokenScores)
 
 
 class BasePolicy(ABC):
@@ -104,7 +110,7 @@ class BasePolicy(ABC):
         """Switch the dropout of adapters."""
 
     @abstractmethod
-    def _to_numpy(self, scores: Scores) -> Scores:
+    def _to_numpy(self, scores: ScoresT) -> ScoresT:
         """The same scores in float32 on the host."""
 
     @abstractmethod
@@ -114,6 +120,10 @@ class BasePolicy(ABC):
     @abstractmethod
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
         """(n, t) -> (n, t, v), within `_inference`."""
+
+    @abstractmethod
+    def _unembed(self, states: np.ndarray) -> Array:
+        """States (n, d) through the final norm and the output layer -> (n, v)."""
 
     @abstractmethod
     def _generate(
@@ -163,6 +173,50 @@ class BasePolicy(ABC):
         with self._inference(), self._stepping():
             scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
             return self._to_numpy(scores)
+
+    def token_scores(
+        self,
+        batch: Batch,
+        columns: np.ndarray | None = None,
+        *,
+        features: bool = True,
+        reference: bool = False,
+    ) -> TokenScores:
+        """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
+        with self._inference(), self._stepping(), contextlib.ExitStack() as stack:
+            if reference:
+                stack.enter_context(self._at_reference())
+            packed = self._packed
+            scored, logps, hidden = (self._tokens_of if packed is None else packed.tokens)(batch)
+            saes = self._features.saes if features and self._features is not None else ()
+            read = list(zip(saes, hidden, strict=True)) if saes else []
+            return self._to_numpy(tokens_with_features(self.ops, scored, logps, read, columns))
+
+    def _tokens_of(self, batch: Batch) -> tuple[Scored, Array, list[Array]]:
+        """As `BasePackedStep.tokens`, by a padded pass."""
+        untrained = () if self._features is None else self._features.untrained
+        scored = scored_in_rectangle(batch, untrained)
+        start = max(int(batch.prompt_lengths.min()), 1)
+        logits, hidden = self._forward(batch, start)
+        logps = token_logps(
+            self.ops, logits, self.ops.asarray(batch.tokens[:, start:].astype(np.int64), logits)
+        )
+        row, column = np.divmod(scored.places, batch.width)
+        places = self.ops.asarray(row * (batch.width - start) + column - start, logits)
+        return (
+            scored,
+            logps.reshape(-1)[places],
+            [h.reshape(-1, h.shape[-1])[places] for h in hidden],
+        )
+
+    def unembed(self, states: np.ndarray) -> np.ndarray:
+        """See `fpo_core.backend.policy.Policy`."""
+        with self._inference():
+            # Of a norm with a bias, what it makes of nothing is no part of a direction.
+            logits = self._unembed(np.concatenate([states, np.zeros_like(states[:1])]))
+            scores = self._to_numpy(TokenScores(logits))
+        return scores.logps[:-1] - scores.logps[-1]
 
     def accumulate(
         self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float

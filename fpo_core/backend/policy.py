@@ -12,6 +12,7 @@ from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.scores import Scores
+from fpo_core.loss.token_scores import TokenScores
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,29 @@ class Policy(Protocol):
 
         With `kl`, or an objective that needs it, sequential KL against the weights given to
         `set_reference`, which are swapped in for a forward pass: no second model is built.
+        """
+        ...
+
+    def token_scores(
+        self,
+        batch: Batch,
+        columns: np.ndarray | None = None,
+        *,
+        features: bool = True,
+        reference: bool = False,
+    ) -> TokenScores:
+        """Score every token of a batch, without gradient or dropout.
+
+        With an autoencoder, unless `features` is off, the means and peaks of its features in each
+        sequence; or, with `columns`, indices (c,) of features, these at every token. `reference`
+        swaps the weights given to `set_reference` in.
+        """
+        ...
+
+    def unembed(self, states: np.ndarray) -> np.ndarray:
+        """What final norm and output layer make of residual states, less those of a zero state.
+
+        (n, d) -> (n, v) logits: the logit lens of a direction.
         """
         ...
 

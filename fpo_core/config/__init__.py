@@ -15,6 +15,7 @@ from fpo_core.config.runs import (
     GenerateConfig,
     QuickstartConfig,
     ReferenceRunConfig,
+    ReportConfig,
     TrainConfig,
 )
 from fpo_core.config.tools import (
@@ -35,6 +36,7 @@ from fpo_core.config.training import (
     MeasureConfig,
     OptimiserConfig,
     ReferenceConfig,
+    ReportedConfig,
     SamplingConfig,
     StepConfig,
 )
@@ -65,6 +67,8 @@ __all__ = [
     "QuickstartConfig",
     "ReferenceConfig",
     "ReferenceRunConfig",
+    "ReportConfig",
+    "ReportedConfig",
     "SaeCheckConfig",
     "SaeConfig",
     "SaeFeaturesConfig",

@@ -24,6 +24,7 @@ from fpo_core.config.training import (
     OptimiserConfig,
     PublishConfig,
     ReferenceConfig,
+    ReportedConfig,
     SamplingConfig,
     StepConfig,
 )
@@ -48,6 +49,7 @@ class TrainConfig(
     OptimiserConfig,
     LoopConfig,
     MeasureConfig,
+    ReportedConfig,
     PublishConfig,
 ):
     """Settings of `train`."""
@@ -104,6 +106,7 @@ class CompareConfig(Settings):
         64, help="Held-out prompts whose completions are measured; 0 samples none.", least=0
     )
     max_tokens: int = like(SamplingConfig, "max_tokens")
+    report: bool = like(ReportedConfig, "report")
     backend: BackendName = like(BackendConfig, "backend")
     device: DeviceName = like(BackendConfig, "device")
     dtype: DtypeName = like(BackendConfig, "dtype")
@@ -172,6 +175,31 @@ class GenerateConfig(ModelConfig, SamplingConfig):
             raise ConfigError(
                 "system_prompt is set while ignore_chat_template is: remove one of them"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(BackendConfig):
+    """Settings of `report`."""
+
+    runs: tuple[str, ...] = setting(
+        help="Output folders of training, or one of a comparison: several are compared."
+    )
+    output: str | None = setting(
+        None,
+        help="File to write; by default report.html in the run's folder, or here for several runs.",
+    )
+    shown_pairs: int | None = setting(
+        None,
+        help="Held-out pairs to show; by default those that the run left, else "
+        f"{ReportedConfig.shown_pairs}. Another number, or a backend, reads the model again.",
+        least=1,
+    )
+    shown_features: int | None = setting(
+        None,
+        help="Features to show; by default those that the run left, else "
+        f"{ReportedConfig.shown_features}.",
+        least=1,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

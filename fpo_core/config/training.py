@@ -206,6 +206,21 @@ class PublishConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportedConfig(Settings):
+    """What the report shows."""
+
+    report: bool = setting(
+        True, help="Leave report.html in the output, a page with everything to look at."
+    )
+    shown_pairs: int = setting(
+        64, help="Held-out pairs that the report shows, token by token.", least=1
+    )
+    shown_features: int = setting(
+        100, help="Features that the report shows, those that moved most.", least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureConfig(Settings):
     """What is measured on held-out data."""
 

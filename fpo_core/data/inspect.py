@@ -1,5 +1,6 @@
 """The tokens that the model sees of a pair, and which of them are scored."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,13 +89,29 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
     A token that holds part of a character is shown by its name in the vocabulary.
     """
-    texts = []
-    # Decoding single ids would lose the space that SentencePiece drops at the start of a text, so
-    # each id is decoded together with its predecessor.
-    for i, id_ in enumerate(ids):
-        before = tokenizer.decode(ids[i - 1 : i]) if i else ""
-        both = tokenizer.decode(ids[max(i - 1, 0) : i + 1])
-        text = both[len(before) :] if both.startswith(before) else tokenizer.decode([id_])
+    return TokenTexts(tokenizer)(ids)
+
+
+class TokenTexts:
+    """`token_texts` of many sequences: what an id adds behind another is worked out once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decode = functools.cache(lambda *ids: tokenizer.decode(list(ids)))
+        self._added = functools.cache(self._text)
+
+    def __call__(self, ids: Sequence[int]) -> list[str]:
+        """The text of each id."""
+        known = [int(id_) for id_ in ids]
+        return [
+            self._added(before, id_) for before, id_ in zip([None, *known[:-1]], known, strict=True)
+        ]
+
+    def _text(self, before: int | None, id_: int) -> str:
+        # Decoding single ids would lose the space that SentencePiece drops at the start of a text,
+        # so each id is decoded together with its predecessor.
+        first = "" if before is None else self._decode(before)
+        both = self._decode(id_) if before is None else self._decode(before, id_)
+        text = both[len(first) :] if both.startswith(first) else self._decode(id_)
         is_part = "\N{REPLACEMENT CHARACTER}" in text
-        texts.append(tokenizer.convert_ids_to_tokens(int(id_)) if is_part else text)
-    return texts
+        return self._tokenizer.convert_ids_to_tokens(id_) if is_part else text

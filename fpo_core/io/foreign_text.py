@@ -42,6 +42,17 @@ def for_json(text: str) -> str:
     )
 
 
+def for_page(text: str, most: int = 20_000) -> str:
+    """The text for a page, hidden characters as escapes, and cut in the middle beyond `most`.
+
+    Markup is the template's to escape: this is about what HTML itself lets through, such as marks
+    of direction, and about a megabyte of one word.
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]} … {len(text) - most} characters … {text[-most // 2 :]}"
+    return for_terminal(text)
+
+
 def for_markdown(text: str) -> str:
     """The text on one line, its punctuation escaped, so that Markdown shows it as it stands."""
     return _MARKDOWN.sub(r"\\\1", one_line(text))

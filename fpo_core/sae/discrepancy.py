@@ -68,19 +68,42 @@ def discrepancy(
     autoencoder's scale; D is 0 where c̄_ref is 0. Only `policy` receives gradients, and the
     selection of I_k none.
     """
+    terms, divisor, size = _terms(xp, policy, reference, k, normalize, weights)
+    return terms.sum(-1) / divisor, size
+
+
+def contributions(
+    xp: Ops,
+    policy: Array,
+    reference: Array,
+    k: int,
+    *,
+    normalize: bool = False,
+    weights: Array | None = None,
+) -> Array:
+    """What each feature adds to D, which is their sum: pooled (b, m) x 2 -> (b, m)."""
+    terms, divisor, _ = _terms(xp, policy, reference, k, normalize, weights)
+    return terms / divisor[..., None]
+
+
+def _terms(
+    xp: Ops, policy: Array, reference: Array, k: int, normalize: bool, weights: Array | None
+) -> tuple[Array, Array, Array]:
+    """Squares (b, m) of the compared features, what their sum is divided by, (b,), and |I_k|."""
     reference = xp.stop_gradient(reference)
     squares = (policy - reference) * (policy - reference)
     if weights is None:
         union = union_mask(xp, policy, reference, k)
         size = xp.as_float(union).sum(-1)
+        divisor = size * 0 + k
     else:
         union = weights + reference * 0 > 0  # broadcasts (m,) to (b, m) in any framework
-        size = xp.as_float(union).sum(-1)
-        squares, k = squares * weights, size
-    d = xp.where(union, squares, 0.0).sum(-1) / k
+        size = divisor = xp.as_float(union).sum(-1)
+        squares = squares * weights
+    terms = xp.where(union, squares, 0.0)
     if normalize:
         energy = xp.where(union, reference * reference, 0.0).sum(-1)
         has_reference = energy > 0
-        scale = xp.where(has_reference, energy, 1.0)
-        d = xp.where(has_reference, d * size / scale, 0.0)
-    return d, size
+        terms = xp.where(has_reference[..., None], terms, 0.0)
+        divisor = divisor * xp.where(has_reference, energy, 1.0) / xp.where(size > 0, size, 1.0)
+    return terms, divisor, size

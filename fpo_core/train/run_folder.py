@@ -28,7 +28,7 @@ CONFIG_FILE = "fpo_config.json"
 BEST, BEST_FILE = "best", "fpo_best.json"
 CHECKPOINTS = "checkpoints"
 _RESULT = ("adapter_config.json", PEFT_FILE, MLX_FILE, "model.safetensors", "config.json")
-_CARD = ("README.md", "curves.png")
+_CARD = ("README.md", "curves.png", "report.html", "report.json")
 """Beside these, links are replaced, and a README.md of the user's stays."""
 
 

@@ -32,7 +32,7 @@ class Head:
     """A model's output layer, with the soft cap that follows it in Gemma 2."""
 
     def __init__(self, model: nn.Module, budget: int) -> None:
-        self.module, self._method = _find_head(model)
+        self.module, self._method = find_head(model)
         self._layer: Callable[..., mx.array] = getattr(type(self.module), self._method)
         self._softcap: float | None = getattr(model.args, "final_logit_softcapping", None)
         weight: Any = self.module.weight
@@ -191,7 +191,7 @@ class Head:
         return mx.vjp(self._uncapped, [h], [gradient.astype(h.dtype)])[1][0]
 
 
-def _find_head(model: nn.Module) -> tuple[nn.Module, str]:
+def find_head(model: nn.Module) -> tuple[nn.Module, str]:
     """The output layer and the method that applies it: a layer of its own, or the embedding."""
     for _, module in [("", model), *model.named_modules()]:
         for name in ("lm_head", "embed_out"):

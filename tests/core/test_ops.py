@@ -22,7 +22,7 @@ def functions():
 
 
 def test_every_backend_has_every_function(fw):
-    assert len(functions()) == 13
+    assert len(functions()) == 14
     for name in functions():
         assert callable(getattr(fw.xp, name)), name
 
@@ -121,3 +121,8 @@ def test_relu_has_no_gradient_at_zero(name):
 def test_numpy_logsumexp_needs_no_framework_to_be_exact():
     x = np.array([0.0, math.log(2), math.log(3)])
     assert numpy_ops.logsumexp(x, -1) == pytest.approx(math.log(6), abs=1e-15)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_largest(fw, axis):
+    fw.close(fw.xp.largest(fw.array(RAMP), axis), RAMP.max(axis))

@@ -27,3 +27,5 @@ def show_comparison(ui: Ui, result: "fpo.ComparisonResult") -> None:
         f"{result.cost['seconds']:.0f} s, of them {result.cost['step_seconds']:.0f} s in steps of "
         f"all runs; tables and curves in {text}, .csv, .json and .png"
     )
+    if result.report is not None:
+        ui.say(f"report: {result.report}")

@@ -23,6 +23,9 @@ def quickstart(config: QuickstartConfig, ui: Ui) -> "fpo.QuickstartRun":
 def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
     """Measurements and some samples before and after, and the verdict."""
     ui.say()
+    if result.run.report is not None:
+        ui.say(f"report: {result.run.report} (open it in a browser)", "bold")
+        ui.say()
     ui.table(result.table())
     for prompt, before, after in result.samples[:3]:
         ui.say()

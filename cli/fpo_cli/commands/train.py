@@ -24,4 +24,6 @@ def train(config: TrainConfig, ui: Ui) -> "fpo.Result":
     result = ui.run(fpo.train, config, stoppable=True)
     for line in result.verdict:
         ui.say(line)
+    if result.report is not None:
+        ui.say(f"report: {result.report}")
     return result

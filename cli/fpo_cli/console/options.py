@@ -27,7 +27,8 @@ class Described:
 
     name: str
     hint: Any
-    """The type that is parsed: without None, and a list as one comma-separated text."""
+    """The type that is parsed: without None, and a list as one comma-separated text, or behind the
+    command as several."""
     spellings: tuple[str, ...]
     default: Any
     help: str
@@ -70,7 +71,8 @@ def _described(
 ) -> Described:
     default = defaults.get(field.name, field.default)
     needed = default is MISSING
-    hint = _plain(hint)
+    several = positional and typing.get_origin(hint) is tuple
+    hint = list[str] if several else _plain(hint)
     return Described(
         name=field.name,
         hint=hint,

@@ -1,0 +1,78 @@
+"""`report`: the page of a run, or of several side by side, from what they left."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpo.curves import read_log
+from fpo.reporting.page import run_page
+from fpo.reporting.page_file import REPORT_FILE, write_page
+from fpo.reporting.record import Record, read_record
+from fpo.reporting.reread import inspect_again, record_of_log
+from fpo.reporting.several import is_comparison, page_of_comparison, page_of_runs
+from fpo.results import Result
+from fpo.workflow import workflow
+from fpo_core.config import ReportConfig
+from fpo_core.errors import ConfigError
+from fpo_core.events import Sink
+from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Result):
+    """A page that was written."""
+
+    file: Path
+    runs: list[Path]
+    bytes: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        runs = [str(run) for run in self.runs]
+        return {"file": str(self.file), "runs": runs, "bytes": self.bytes}
+
+
+@workflow(ReportConfig)
+def report(config: ReportConfig, sink: Sink) -> Report:
+    """Make the page of a run, or of several side by side, as one HTML file that loads nothing.
+
+    Of a run it shows verdict, measurements, curves, held-out pairs token by token, samples and the
+    features that moved; of several, accuracy against KL, a table and the settings that differ. What
+    a run left is enough; where it left nothing, or more is asked for, the model is read again.
+    Raises ConfigError for a folder that no run made.
+    """
+    folders = [Path(run) for run in config.runs]
+    for folder in folders:
+        check_run_folder(folder)
+    out = Path(config.output) if config.output else _default(folders)
+    if len(folders) == 1 and not is_comparison(folders[0]):
+        text = run_page(_record(folders[0], config, sink), read_log(folders[0] / LOG_FILE))
+    elif len(folders) == 1:
+        text = page_of_comparison(folders[0])
+    else:
+        text = page_of_runs(folders)
+    return Report(file=out, runs=folders, bytes=write_page(out, text))
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise ConfigError for a folder that neither training nor a comparison wrote."""
+    if is_comparison(folder) or (folder / CONFIG_FILE).is_file():
+        return
+    there = "holds no run" if folder.is_dir() else "is no folder"
+    raise ConfigError(f"{folder} {there}, expected the output of training, or of a comparison")
+
+
+def _default(folders: list[Path]) -> Path:
+    return (folders[0] if len(folders) == 1 else Path()) / REPORT_FILE
+
+
+def _record(folder: Path, config: ReportConfig, sink: Sink) -> Record:
+    """What the run left; pairs and features anew where others are asked for."""
+    record = read_record(folder)
+    asked = (config.shown_pairs, config.shown_features)
+    left = (None, None) if record is None else (record.get("shown") or (None, None))
+    fits = all(a in (None, b) for a, b in zip(asked, left, strict=True))
+    if record is not None and "pairs" in record and fits and config.backend == "auto":
+        return record
+    record = record or record_of_log(folder)
+    return record | inspect_again(folder, config, sink)

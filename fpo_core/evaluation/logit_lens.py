@@ -1,0 +1,30 @@
+"""The logit lens of features: which tokens a feature's decoder direction promotes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fpo_core.backend.policy import Policy
+from fpo_core.sae.sae import Sae
+
+_AT_ONCE = 16
+"""Directions whose logits over the vocabulary are held at a time."""
+_RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Sites whose activations are, or are added to, the residual stream."""
+
+
+def promoted_tokens(
+    policy: Policy, sae: Sae, site: str, features: Sequence[int], count: int
+) -> list[list[int]] | None:
+    """Token ids with the largest logits of W_dec[i] through final norm and head, by feature.
+
+    None where the autoencoder has no decoder, or one that does not write to the residual stream.
+    """
+    if sae.W_dec is None or site not in _RESIDUAL or sae.d_in != policy.info.hidden_size:
+        return None
+    found: list[list[int]] = []
+    for at in range(0, len(features), _AT_ONCE):
+        directions = np.asarray(sae.W_dec[list(features[at : at + _AT_ONCE])], np.float32)
+        logits = policy.unembed(directions)
+        found += np.argsort(-logits, axis=1, kind="stable")[:, :count].tolist()
+    return found
