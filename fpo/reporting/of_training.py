@@ -17,7 +17,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.report import DataReport
 from fpo_core.evaluation.inspection import ReferenceTokens, inspect, reference_tokens
-from fpo_core.train import TrainResult
+from fpo_core.train.loop import TrainResult
 from fpo_core.train.paired_data import spread
 
 

@@ -9,7 +9,8 @@ from fpo.reporting.record import PER_NAT
 from fpo.reporting.reread import inspect_again
 from fpo.world import assets
 from fpo_core.config import DataConfig, ReportConfig
-from fpo_core.data import load_data, load_tokenizer
+from fpo_core.data.load import load_data
+from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import silent
 from fpo_core.sae.sae import load_sae
 
