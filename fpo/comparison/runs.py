@@ -133,6 +133,7 @@ class Comparison:
             "sampling": sampling,
             "sample_batch": max(self.config.samples, 1),
             "judge": self.judge,
+            "questionnaire": None,
         }
 
 

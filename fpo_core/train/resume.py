@@ -17,7 +17,7 @@ FREE = frozenset(
         *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),
         *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
         *("step0_pairs", "nonfinite_limit", "preflight", "process_timeout", "dry_run"),
-        *("report_to", "preset", "push_to_hub"),
+        *("report_to", "preset", "push_to_hub", "answers", "prompts", "answer_tokens"),
     )
 )
 """Settings that the result does not depend on."""

@@ -7,6 +7,7 @@ import typer
 import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.display import progress
+from fpo_cli.console.samples import show_samples
 from fpo_cli.console.ui import Ui
 from fpo_core.config import EvalConfig
 
@@ -22,6 +23,7 @@ def evaluate(config: EvalConfig, ui: Ui) -> dict[str, Any]:
         result = fpo.evaluate(config, sink=sink)
     table = result.table()
     ui.table(table)
+    show_samples(ui.say, result.metrics.get("samples", ()))
     for line in table.below:
         ui.say(line)
     return result.to_mapping()

@@ -8,6 +8,7 @@ import fpo
 from fpo.quickstart_settings import quickstart_defaults
 from fpo_cli.console.command import command
 from fpo_cli.console.display import stoppable_progress
+from fpo_cli.console.samples import show_sample
 from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
 
@@ -29,10 +30,7 @@ def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
     ui.say()
     ui.table(result.table())
     for prompt, before, after in result.samples[:3]:
-        ui.say()
-        ui.say(f"prompt  {_one_line(prompt)}", "bold")
-        ui.say(f"before  {_one_line(before)}")
-        ui.say(f"after   {_one_line(after)}", "green")
+        show_sample(ui.say, {"prompt": prompt, "before": before, "after": after})
     ui.say()
     for line in result.run.verdict:
         ui.say(line)
@@ -41,10 +39,6 @@ def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
         f"{result.seconds:.0f} s on {result.backend} (a 1024² matrix product takes "
         f"{result.calibration * 1000:.0f} ms here); curves in {result.picture}"
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ import typer
 import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.display import stoppable_progress
+from fpo_cli.console.samples import show_samples
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
@@ -27,6 +28,7 @@ def train(config: TrainConfig, ui: Ui) -> dict[str, Any]:
         if config.dry_run:
             return fpo.preflight(config, sink=sink).to_mapping()
         result = fpo.train(config, sink=sink, stop=stop)
+    show_samples(ui.note, result.metrics.get("samples", ()))
     for line in result.verdict:
         ui.say(line)
     return result.to_mapping()
