@@ -11,6 +11,7 @@ import numpy as np
 from fpo.backends import build_policy
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.questionnaire import Questionnaire
 from fpo.results import Result, Table
 from fpo.run_checks import announce, check_positions, warn_of_base
 from fpo.store_location import evaluation_store
@@ -18,6 +19,7 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import AdapterConfig, EvalConfig
+from fpo_core.evaluation.answers import questions_of
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
@@ -42,12 +44,16 @@ class EvaluationResult(Result):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Measurements of the model, by name."""
-        return self.after.to_mapping()
+        """Measurements of the model, by name; `samples` as those of `TrainingRun.metrics`."""
+        return self.after.with_samples(self.before)
 
     def table(self) -> Table:
         """Both models' measurements, and the verdict."""
         return measurements_table(self.before, self.after, self.verdict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The evaluation as JSON values."""
+        return super().to_mapping() | {"after": self.metrics}
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     setup = compared.reference
     if config.strict:
         refuse_doubts(setup.features)
-    texts = texts_of(config.text)
+    texts, questions = texts_of(config.text), questions_of(config.prompts)
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid
     check_positions(setup.model, [split], config, sink)
@@ -101,6 +107,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         tokenizer=setup.tokenizer,
         texts=texts,
         text_width=config.max_seq_length,
+        questionnaire=Questionnaire.of(config, questions, split, setup.tokenizer, setup.stop),
         samples=config.samples,
         sink=sink,
         sampling=Sampling(

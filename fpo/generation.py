@@ -94,8 +94,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     """
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
-    special = text == config.prompt  # a chat template has written its own special tokens
-    ids = np.asarray(setup.tokenizer(text, add_special_tokens=special).input_ids, np.int32)
+    ids = _ids(setup.tokenizer, text, special=text == config.prompt)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
     policy = setup.policy(FROZEN)
@@ -134,6 +133,19 @@ def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
     if config.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": config.system_prompt})
     return render(tokenizer, messages, generation_prompt=True)
+
+
+def prompt_ids(tokenizer: Any, prompt: str, date: str) -> np.ndarray:
+    """The ids of a user's message, (t,), or without a chat template of a question to continue."""
+    if not tokenizer.chat_template:
+        return _ids(tokenizer, f"Question: {prompt}\nAnswer:", special=True)
+    messages = [{"role": "user", "content": prompt}]
+    return _ids(tokenizer, render(tokenizer, messages, generation_prompt=True, date=date))
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool = False) -> np.ndarray:
+    """Token ids (t,); a chat template has written its own special tokens."""
+    return np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
 
 
 def _completion(setup: ModelSetup, tokens: np.ndarray) -> Completion:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from fpo.questionnaire import Questionnaire
 from fpo.results import Table
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.evaluation.answers import Answer, compared, summary
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
@@ -33,6 +35,8 @@ TABLE = (
     "distinct_2",
     "sample_length",
     "perplexity",
+    "facts",
+    "repetition",
 )
 """Metrics that a table of measurements shows, in order."""
 
@@ -62,13 +66,31 @@ class Measurements:
     sample_scores: list[float] = field(default_factory=list)
     """The `preferred` score of each sample."""
     completions: list[str] = field(default_factory=list)
+    facts: int | None = None
+    """General questions whose greedy answer is right."""
+    questions: int | None = None
+    """Those of them whose right answer is known."""
+    repetition: float | None = None
+    """Mean share of repeated 4-grams in the greedy answers."""
+    answers: list[Answer] = field(default_factory=list)
+    """Greedy answers to held-out prompts and general questions."""
 
     def to_mapping(self) -> dict[str, Any]:
         """The measurements as JSON values."""
         values = {
-            k: v for k, v in vars(self).items() if k != "evaluation" and v not in (None, [], {})
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("evaluation", "answers") and v not in (None, [], {})
         }
         return self.evaluation.to_mapping() | values
+
+    def with_samples(self, before: "Measurements | None") -> dict[str, Any]:
+        """`to_mapping`, and under `samples` the greedy answers beside those of before.
+
+        The shape of a sample is that of `fpo_core.evaluation.answers.compared`.
+        """
+        samples = compared([] if before is None else before.answers, self.answers)
+        return self.to_mapping() | ({"samples": samples} if samples else {})
 
 
 def measurements_table(
@@ -117,6 +139,7 @@ class Measurer:
     samples: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     sample_batch: int = 8
+    questionnaire: Questionnaire | None = None
     judge: Judge | None = None
     sink: Sink = silent
     """Hears of every batch."""
@@ -139,6 +162,7 @@ class Measurer:
             evaluation=evaluation,
             chosen_tokens=float(np.mean([len(self.split[int(row)].chosen) for row in rows])),
             perplexity=value,
+            **self._answered(policy),
             **self._sampled(policy),
         )
 
@@ -149,6 +173,12 @@ class Measurer:
     def _perplexity(self, policy: Policy) -> float:
         width = self.text_width
         return perplexity(policy, self.tokenizer, self.texts, self.tokens_per_batch, width)
+
+    def _answered(self, policy: Policy) -> dict[str, Any]:
+        if self.questionnaire is None:
+            return {}
+        answers = self.questionnaire.answers(policy, self.sink)
+        return {"answers": answers, **summary(answers)}
 
     def _sampled(self, policy: Policy) -> dict[str, Any]:
         if not self.samples:
@@ -210,6 +240,11 @@ def findings(
         d_rejected=metrics.get("fpo/d_rejected"),
         perplexity_before=None if before is None else before.perplexity,
         perplexity=after.perplexity,
+        facts_before=None if before is None else before.facts,
+        facts=after.facts,
+        questions=after.questions,
+        repetition_before=None if before is None else before.repetition,
+        repetition=after.repetition,
         alpha=objective.constraint_weight,
         constrained="KL" if objective.needs_kl else "D",
         constraint_ratio=ratio,

@@ -45,7 +45,8 @@ class PreflightReport(Result):
             f"{_gib(it.peak_memory)}{limit}",
             f"{it.steps} steps of about {it.seconds_per_step:.2g} s: training "
             f"{_duration(it.train_seconds)}, validation {_duration(it.validation_seconds)}, "
-            f"reference {_duration(it.reference_seconds)}",
+            f"measuring start and end {_duration(it.measuring_seconds)}, reference "
+            f"{_duration(it.reference_seconds)}",
             f"disk: at most {_gib(it.disk_bytes)}, {_gib(it.disk_free)} free",
         ]
 

@@ -9,7 +9,10 @@ from fpo_core.config import TrainConfig
 from fpo_core.config.backends import BACKENDS
 from fpo_core.evaluation.model_card import shown
 
-PLACES = ("model", "adapter", "data", "sae", "feature_weights", "text", "output", "reference")
+PLACES = (
+    *("model", "adapter", "data", "sae", "feature_weights", "text", "prompts", "output"),
+    "reference",
+)
 LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to")
 
 

@@ -31,6 +31,7 @@ from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError, DataError
+from fpo_core.evaluation.answers import Question, questions_of
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.lock import locked
@@ -58,6 +59,7 @@ class ValidatedRun:
     data: PreferenceData
     store: Path
     texts: list[str]
+    questions: list[Question]
     checkpoint: Checkpoint | None
     """Where the run goes on; None where it begins."""
 
@@ -93,14 +95,14 @@ def _validated(
     if config.needs_features and setup.features is not None:
         for hook in setup.features.hooks:
             check_constraint_trains(hook, setup.model, config)
-    texts = texts_of(config.text)
+    texts, questions = texts_of(config.text), questions_of(config.prompts)
     data = setup.load_data(config)
     check_positions(setup.model, splits_of(data), config, sink)
     check_judged(config, data.valid)
     store = training_store(setup, config.reference, config.output, config.cache)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, setup, config, data, finished_too)
-    return ValidatedRun(setup, config, data, store, texts, checkpoint)
+    return ValidatedRun(setup, config, data, store, texts, questions, checkpoint)
 
 
 def _check_checkpoint(

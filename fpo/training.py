@@ -12,6 +12,7 @@ from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
 from fpo.provenance import command_of, versions_of
 from fpo.publishing import check_account, push
+from fpo.questionnaire import Questionnaire
 from fpo.reporting.of_training import TrainingReport
 from fpo.reporting.page_file import REPORT_FILE
 from fpo.results import Result, Table
@@ -63,8 +64,12 @@ class TrainingRun(Result):
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Measurements of the result on held-out pairs, by name."""
-        return self.after.to_mapping()
+        """Measurements of the result on held-out pairs, by name.
+
+        Under `samples` are greedy answers before and after; `fpo_core.evaluation.answers.compared`
+        has their shape.
+        """
+        return self.after.with_samples(self.before)
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -96,7 +101,7 @@ class TrainingRun(Result):
             "constraint_ratio": state.constraint_ratio,
             "train_seconds": state.seconds,
             "before": self.before and self.before.to_mapping(),
-            "after": self.after.to_mapping(),
+            "after": self.metrics,
             "verdict": self.verdict,
             "report": self.report and str(self.report),
         }
@@ -256,7 +261,7 @@ def _describe(
         data=run_data.fingerprints()["data"] or "",
         features=setup.features,
         before=before.to_mapping(),
-        after=trained.after.to_mapping(),
+        after=trained.metrics,
         verdict=trained.verdict,
         command=command_of(config),
         versions=versions_of(setup.backend),
@@ -277,13 +282,15 @@ def _at_the_reference(measured: Measurements) -> Measurements:
 
 def make_measurer(run: ValidatedRun, run_data: RunData, options: dict[str, Any]) -> Measurer:
     """The measurements of a run: its validation pairs, or training pairs where there are none."""
-    config = run.config
-    options = {"objective": config, "pairs": config.val_pairs} | options
+    config, setup = run.config, run.setup
+    split = run_data.train if run_data.valid is None else run_data.valid
+    asked = Questionnaire.of(config, run.questions, split, setup.tokenizer, setup.stop)
+    options = {"objective": config, "pairs": config.val_pairs, "questionnaire": asked} | options
     return Measurer(
         data=run_data,
-        split=run_data.train if run_data.valid is None else run_data.valid,
+        split=split,
         tokens_per_batch=config.tokens_per_batch,
-        tokenizer=run.setup.tokenizer,
+        tokenizer=setup.tokenizer,
         texts=run.texts,
         text_width=config.max_seq_length,
         **options,

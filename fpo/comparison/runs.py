@@ -131,4 +131,5 @@ class Comparison:
             "sampling": sampling,
             "sample_batch": max(self.config.samples, 1),
             "judge": self.judge,
+            "questionnaire": None,
         }

@@ -230,6 +230,18 @@ class MeasureConfig(Settings):
         help="Texts to take perplexity on: .jsonl with `text`, or one text a line; by default "
         "some lines of ordinary English.",
     )
+    answers: int = setting(
+        3,
+        help="Held-out prompts answered greedily before and after, beside general questions; 0 "
+        "asks none of both.",
+        least=0,
+    )
+    prompts: str | None = setting(
+        None,
+        help="General questions: .jsonl with `prompt` and perhaps `expected` (words between |), or "
+        "one a line; by default ten easy ones.",
+    )
+    answer_tokens: int = setting(32, help="Most tokens of such an answer.", least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

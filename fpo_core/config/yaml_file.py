@@ -9,7 +9,7 @@ from fpo_core.io import regular
 
 _READ = {
     *("adapter", "base", "base_adapter", "data", "feature_weights", "file", "model", "negative"),
-    *("positive", "runs", "sae", "settings", "source", "text"),
+    *("positive", "prompts", "runs", "sae", "settings", "source", "text"),
 }
 """Settings that name what is there already: a path, or something on the hub."""
 _WRITTEN = {"cache", "out", "output", "reference"}

@@ -1,6 +1,9 @@
 """The part of a model card that shows how to run the result, and how it came to be."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fpo_core.io.foreign_text import for_markdown
 
 _QUESTION = '[{"role": "user", "content": "Hello"}]'
 _ANSWER = f"""ids = tokenizer.apply_chat_template(
@@ -49,6 +52,22 @@ def provenance(command: str, versions: Mapping[str, str | None]) -> list[str]:
     """The command that made a result, without its private paths, and what it ran with."""
     installed = ", ".join(f"{name} {value}" for name, value in versions.items() if value)
     return ["```sh", command, "```", "", f"With {installed}."]
+
+
+def answered(samples: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Greedy answers before and after, as `fpo_core.evaluation.answers.compared` has them."""
+    cells = (
+        [_marked(sample, name) for name in ("prompt", "before", "after")] for sample in samples
+    )
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    head = ["Greedy, ✓ where the right answer is known and given, ✗ where not.", ""]
+    return [*head, "| prompt | before | after |", "|---|---|---|", *rows] if rows else []
+
+
+def _marked(sample: Mapping[str, Any], side: str) -> str:
+    right = sample.get(f"right_{side}")
+    mark = "" if right is None else "✓ " if right else "✗ "
+    return mark + for_markdown(str(sample.get(side, "")))
 
 
 def judged(verdict: Sequence[str]) -> list[str]:

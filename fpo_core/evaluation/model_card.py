@@ -11,7 +11,7 @@ from typing import Any
 
 from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import AdapterConfig, ObjectiveConfig, OptimiserConfig, TrainConfig
-from fpo_core.evaluation.card_usage import judged, provenance, usage
+from fpo_core.evaluation.card_usage import answered, judged, provenance, usage
 from fpo_core.io.atomic import write_atomically
 from fpo_core.io.foreign_text import code_span, for_markdown
 from fpo_core.loss.metric_catalogue import METRICS
@@ -23,7 +23,7 @@ _TAG = "fpo-mlx"
 _HERE = "FOLDER"
 """Stands for where the result lies, in code that a reader copies."""
 _LOOP = ("batch_size", "grad_accumulation_steps", "max_seq_length", "seed")
-_UNMEASURED = ("pairs", "completions", "sample_length")
+_UNMEASURED = ("pairs", "completions", "sample_length", "questions")
 _FRONT = re.compile(r"^---\n.*?\n---\n+# [^\n]*\n+", re.DOTALL)
 
 
@@ -67,6 +67,7 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
         *_sections(
             Use=usage(base, config.push_to_hub or _HERE, adapter=not full, chat=facts.chat),
             Verdict=judged(facts.verdict),
+            Answers=answered(facts.after.get("samples", ())),
         ),
         *_table("Settings", ("setting", "value"), _settings(config).items()),
         *_section(

@@ -11,6 +11,12 @@ WORSE_TEXT = 0.10
 """Relative rise of perplexity that counts as harm."""
 FAR = 0.5
 """Sequential KL per chosen token, in nats, above which a policy writes another text."""
+KNOWS = 3
+"""General questions that the start must answer right for lost ones to be counted."""
+LOST = 1 / 3
+"""Share of them whose loss breaks a model; one alone never does."""
+REPEATS = 0.3
+"""Rise of the repetition of greedy answers that breaks a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,13 @@ class Findings:
     d_rejected: float | None = None
     perplexity_before: float | None = None
     perplexity: float | None = None
+    facts_before: int | None = None
+    facts: int | None = None
+    """General questions answered right."""
+    questions: int | None = None
+    repetition_before: float | None = None
+    repetition: float | None = None
+    """Share of repeated 4-grams in greedy answers."""
     alpha: float = 0.0
     """Weight of the constraint in force."""
     constrained: str = "D"
@@ -51,6 +64,25 @@ class Findings:
         if self.perplexity is None or self.perplexity_before is None:
             return None
         return self.perplexity / self.perplexity_before - 1
+
+    @property
+    def facts_lost(self) -> int:
+        """General questions less than at the start that are answered right.
+
+        0 where the start answered too few: a base model, or one of another language, cannot.
+        """
+        if self.facts is None or self.facts_before is None or self.facts_before < KNOWS:
+            return 0
+        return max(0, self.facts_before - self.facts)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model lost facts that it knew, or began to repeat itself."""
+        if self.facts_lost > 1 and self.facts_lost >= LOST * (self.facts_before or 0):
+            return True
+        if self.repetition is None or self.repetition_before is None:
+            return False
+        return self.repetition - self.repetition_before > REPEATS
 
     @property
     def drifted_far(self) -> bool:
@@ -110,7 +142,13 @@ def _drifted(findings: Findings) -> str:
     if findings.text_rise is not None:
         before, after = findings.perplexity_before, findings.perplexity
         parts.append(f"perplexity {before:.4g} → {after:.4g} ({_change(findings.text_rise)})")
+    if findings.facts is not None and (findings.facts_before or 0) >= KNOWS:
+        facts = f"{findings.facts_before} → {findings.facts} of {findings.questions}"
+        parts.append(f"general questions right {facts}")
+    if findings.repetition is not None and findings.repetition_before is not None:
+        parts.append(f"repetition {findings.repetition_before:.2f} → {findings.repetition:.2f}")
     word = "far" if findings.drifted_far else "within bounds" if parts else "not measured"
+    word = "broken" if findings.broken else word
     return f"Drifted? {word}: {'; '.join(parts)}." if parts else f"Drifted? {word}."
 
 
@@ -143,11 +181,16 @@ def _advice(findings: Findings) -> str:
     """The first change that the numbers call for."""
     assert findings.reward is not None
     ratio = findings.constraint_ratio if findings.alpha > 0 else None
-    # By urgency: data, then too little learned, then too much drift, then what to mind.
+    # By urgency: data, a broken model, too little learned, too much drift, what to mind.
     options = (
         (
             findings.reward.high < 0.5,
             "look at the pairs: chosen and rejected may be swapped.",
+        ),
+        (
+            findings.broken,
+            "the model lost what it could say before: lower learning_rate or take fewer steps, "
+            "and read its answers.",
         ),
         (
             not findings.learned and ratio is not None and ratio > STRONG,
@@ -157,6 +200,10 @@ def _advice(findings: Findings) -> str:
         (
             findings.drifted_far,
             "lower learning_rate or take fewer steps, or raise alpha or beta, to stay near.",
+        ),
+        (
+            findings.facts_lost > 0,
+            "read the answers to general questions: fewer are right than before.",
         ),
         (
             findings.raw.low <= 0.5,

@@ -47,6 +47,8 @@ class Preflight:
     """All steps, without validation."""
     validation_seconds: float
     """The check before step 1 and every validation."""
+    measuring_seconds: float
+    """Scoring held-out pairs at the start, and with sequential KL at the end."""
     reference_seconds: float
     """The pass over the pairs whose reference is not stored yet."""
     peak_memory: int
@@ -58,8 +60,9 @@ class Preflight:
 
     @property
     def seconds(self) -> float:
-        """The whole run, without measurements of its start and end."""
-        return self.train_seconds + self.validation_seconds + self.reference_seconds
+        """The whole run, without texts and answers at its start and end."""
+        scoring = self.validation_seconds + self.measuring_seconds + self.reference_seconds
+        return self.train_seconds + scoring
 
     @property
     def fits(self) -> bool:
@@ -110,6 +113,8 @@ def preflight(
         steps=plan.steps,
         train_seconds=seconds * plan.steps,
         validation_seconds=_scored_tokens(train, valid, plan, config) * compare_rate,
+        measuring_seconds=_measured_tokens(train if valid is None else valid, config)
+        * compare_rate,
         reference_seconds=score_rate * missing * _tokens(train),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
@@ -194,6 +199,11 @@ def _scored_tokens(
         return checked
     planned = ValidationPlan.of(len(valid), plan.steps, config)
     return checked + planned.times * planned.pairs * _tokens(valid)
+
+
+def _measured_tokens(split: TokenisedPairs, config: TrainConfig) -> float:
+    """Tokens of the pairs measured at the start and, once more under the reference, at the end."""
+    return 3 * min(len(split), config.val_pairs) * _tokens(split)
 
 
 def _tokens(split: TokenisedPairs) -> float:

@@ -133,8 +133,8 @@ def check_output(config: TrainConfig) -> None:
     Its own files are those beside its settings; `best/` has a mark of its own.
     """
     output = Path(config.output)
-    inputs = {name: getattr(config, name) for name in ("model", "adapter", "data", "sae", "text")}
-    inputs["feature_weights"] = config.feature_weights
+    read = ("model", "adapter", "data", "sae", "text", "prompts", "feature_weights")
+    inputs = {name: getattr(config, name) for name in read}
     names = (LOG_FILE, CONFIG_FILE, CHECKPOINTS, BEST, *_RESULT)
     check_inputs([output / name for name in (*names, *_CARD)], inputs, folder=output)
     begun = (output / CONFIG_FILE).is_file()

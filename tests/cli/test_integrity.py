@@ -12,7 +12,20 @@ from fpo_core.io.lock import LOCK_FILE, locked
 
 from .conftest import Fpo, Ran
 
-FEW = ["--backend", "torch", "--iters", 2, "--batch-size", 2, "--rank", 1, "--beta", 1]
+FEW = [
+    "--backend",
+    "torch",
+    "--answers",
+    0,
+    "--iters",
+    2,
+    "--batch-size",
+    2,
+    "--rank",
+    1,
+    "--beta",
+    1,
+]
 FEW += ["--val-pairs", 4, "--no-preflight", "--objective", "dpo-norm"]
 ESC, RLO, ZERO = "\x1b", "\u202e", "\u200b"
 

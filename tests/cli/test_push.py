@@ -12,7 +12,19 @@ from .conftest import Fpo
 from .test_errors import refused
 
 REPO = "someone/aligned"
-RUN = ["--backend", "torch", "--iters", 1, "--batch-size", 2, "--val-pairs", 2, "--no-preflight"]
+RUN = [
+    "--backend",
+    "torch",
+    "--answers",
+    0,
+    "--iters",
+    1,
+    "--batch-size",
+    2,
+    "--val-pairs",
+    2,
+    "--no-preflight",
+]
 
 
 class StandIn:

@@ -17,7 +17,18 @@ from .test_errors import refused
 
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
 TIMES |= {"peak_memory", "active_memory", "cache_memory"}
-RUN = ["--iters", 40, "--batch-size", 2, "--grad-accumulation-steps", 2, "--dropout", 0.1]
+RUN = [
+    "--answers",
+    0,
+    "--iters",
+    40,
+    "--batch-size",
+    2,
+    "--grad-accumulation-steps",
+    2,
+    "--dropout",
+    0.1,
+]
 RUN += ["--learning-rate", 0.01, "--beta", 1, "--val-pairs", 4, "--steps-per-report", 3]
 RUN += ["--steps-per-eval", 10, "--save-every", 20, "--rank", 2, "--num-layers", 2]
 

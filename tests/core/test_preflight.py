@@ -66,7 +66,10 @@ def test_checks_and_validations_count_in_the_estimate(tmp_path, monkeypatch):
     judged = 4 * 14 + 6 * 14 * len(["step 0", "step 5", "step 10", "step 12"])
     assert found.train_seconds == pytest.approx(12 * found.seconds_per_step)
     assert found.validation_seconds == pytest.approx(judged / batch)
-    assert found.seconds == found.train_seconds + (10 * 14 + judged) / batch
+    measured = 3 * 6 * 14  # once at the start, and at the end under both policies
+    assert found.measuring_seconds == pytest.approx(measured / batch)
+    scored = 10 * 14 + judged + measured
+    assert found.seconds == pytest.approx(found.train_seconds + scored / batch)
 
 
 def test_a_device_that_is_nearly_full_does_not_fit(tmp_path):

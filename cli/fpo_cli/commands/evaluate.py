@@ -2,6 +2,7 @@
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.samples import show_samples
 from fpo_cli.console.ui import Ui
 from fpo_core.config import EvalConfig
 
@@ -17,6 +18,7 @@ def evaluate(config: EvalConfig, ui: Ui) -> "fpo.EvaluationResult":
     result = ui.run(fpo.evaluate, config)
     table = result.table()
     ui.table(table)
+    show_samples(ui.say, result.metrics.get("samples", ()))
     for line in table.below:
         ui.say(line)
     return result

@@ -3,9 +3,9 @@
 import fpo
 from fpo.quickstart_settings import quickstart_defaults
 from fpo_cli.console.command import command
+from fpo_cli.console.samples import show_sample
 from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
-from fpo_core.io.foreign_text import one_line
 
 
 @command("quickstart", defaults=quickstart_defaults())
@@ -28,10 +28,7 @@ def show_first_run(ui: Ui, result: "fpo.QuickstartRun") -> None:
         ui.say()
     ui.table(result.table())
     for prompt, before, after in result.samples[:3]:
-        ui.say()
-        ui.say(f"prompt  {one_line(prompt)}", "bold")
-        ui.say(f"before  {one_line(before)}")
-        ui.say(f"after   {one_line(after)}", "green")
+        show_sample(ui.say, {"prompt": prompt, "before": before, "after": after})
     ui.say()
     for line in result.run.verdict:
         ui.say(line)

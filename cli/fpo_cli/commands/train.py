@@ -2,6 +2,7 @@
 
 import fpo
 from fpo_cli.console.command import command
+from fpo_cli.console.samples import show_samples
 from fpo_cli.console.ui import Ui
 from fpo_core.config import TrainConfig
 
@@ -22,6 +23,7 @@ def train(config: TrainConfig, ui: Ui) -> "fpo.Result":
     if config.dry_run:
         return ui.run(fpo.preflight, config)
     result = ui.run(fpo.train, config, stoppable=True)
+    show_samples(ui.note, result.metrics.get("samples", ()))
     for line in result.verdict:
         ui.say(line)
     if result.report is not None:

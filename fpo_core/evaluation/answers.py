@@ -1,0 +1,120 @@
+"""Greedy answers to the same prompts at several times: what a run did to what a model says."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fpo_core.errors import DataError
+from fpo_core.evaluation.general_questions import GENERAL_QUESTIONS
+from fpo_core.evaluation.texts import read_lines
+
+_N = 4
+"""Length of the n-grams whose repetition is measured."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and what a right answer to it holds."""
+
+    prompt: str
+    expected: str | None = None
+    """Words, of which one is in a right answer: separated by |. None where any answer will do."""
+    kind: Literal["general", "held-out"] = "general"
+
+    def is_right(self, answer: str) -> bool | None:
+        """Whether an answer holds one of the expected words, as a word; None without any."""
+        if self.expected is None:
+            return None
+        words = "|".join(re.escape(word.strip()) for word in self.expected.split("|"))
+        return re.search(rf"(?<!\w)(?:{words})(?!\w)", answer, re.IGNORECASE) is not None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    question: Question
+    text: str
+    repetition: float
+    """See `repetition`."""
+
+    @property
+    def right(self) -> bool | None:
+        """See `Question.is_right`."""
+        return self.question.is_right(self.text)
+
+
+def questions_of(path: str | None) -> list[Question]:
+    """The prompts of a file; without one, ten general questions.
+
+    A line is a prompt, or where the name ends in .jsonl an object with `prompt` and perhaps
+    `expected`, the words between bars of which a right answer holds one. Raises DataError for
+    anything else.
+    """
+    if path is None:
+        return [Question(prompt, expected) for prompt, expected in GENERAL_QUESTIONS]
+    lines = read_lines(Path(path), "prompt")
+    if not path.endswith(".jsonl"):
+        return [Question(line) for line in lines]
+    return [_question(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _question(path: str, number: int, line: str) -> Question:
+    try:
+        row = json.loads(line)
+        prompt, expected = row["prompt"], row.get("expected")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        prompt = expected = None
+    words = expected.split("|") if isinstance(expected, str) else ["x"]
+    valid = isinstance(prompt, str) and isinstance(expected, str | None)
+    if not (valid and prompt and all(word.strip() for word in words)):
+        raise DataError(
+            f'{path} line {number} is not an object like {{"prompt": "…"}}, with perhaps '
+            '"expected": "words|or these"'
+        )
+    return Question(prompt, expected)
+
+
+def repetition(ids: np.ndarray) -> float:
+    """Share of a completion's 4-grams of tokens that it has had before: 0 for one without any.
+
+    Seq-rep-4 of Welleck et al. (arXiv 1908.04319).
+    """
+    grams = [tuple(ids[i : i + _N].tolist()) for i in range(len(ids) - _N + 1)]
+    return 1 - len({*grams}) / len(grams) if grams else 0.0
+
+
+def summary(answers: Sequence[Answer]) -> dict[str, float]:
+    """How many answers are right (`facts`), of how many that can be (`questions`), and their mean
+    repetition.
+    """
+    if not answers:
+        return {}
+    rights = [answer.right for answer in answers if answer.right is not None]
+    counts = {"facts": sum(rights), "questions": len(rights)} if rights else {}
+    return counts | {"repetition": float(np.mean([answer.repetition for answer in answers]))}
+
+
+def compared(before: Sequence[Answer], after: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers to the same questions as JSON values, held-out prompts first.
+
+    Each is {"kind": "general" or "held-out", "prompt", "before", "after"} and, where a right answer
+    is known, "expected" (words between bars), "right_before" and "right_after". Without a `before`
+    its keys are left out.
+    """
+    samples = []
+    for i, now in enumerate(after):
+        question = now.question
+        sample: dict[str, Any] = {"kind": question.kind, "prompt": question.prompt}
+        sides = {"before": before[i], "after": now} if before else {"after": now}
+        sample |= {name: side.text for name, side in sides.items()}
+        if question.expected is not None:
+            rights = {f"right_{name}": side.right for name, side in sides.items()}
+            sample |= {"expected": question.expected, **rights}
+        samples.append(sample)
+    return samples
