@@ -40,10 +40,10 @@ class Output:
         """A part of the result that more will follow on its line."""
         self.out.out(text, end="", highlight=False)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "dim") -> None:
         """A remark on the way."""
         self.err.print(
-            for_terminal(text), style="dim", markup=False, highlight=False, soft_wrap=True
+            for_terminal(text), style=style, markup=False, highlight=False, soft_wrap=True
         )
 
     def warn(self, text: str) -> None:
