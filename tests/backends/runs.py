@@ -14,7 +14,7 @@ from fpo_core.reference import ReferenceStore
 from fpo_core.reference.build import extend_store, store_key
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
-from fpo_core.train import RunData, train
+from fpo_core.train import RunData, hold_reference, train
 from fpo_core.train.resume import check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import RunFolder
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy
@@ -87,6 +87,7 @@ def train_on(
     policy = open_policy(
         config.backend, model.path, config, config, tap, grad_checkpoint=config.grad_checkpoint
     )
+    hold_reference(policy, config, silent)
     if ReferenceStore.exists(store):
         opened = ReferenceStore.open(store)
     else:
