@@ -1,10 +1,13 @@
 """The operations of `fpo_core.arrays.ops.Ops` on mlx arrays."""
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
+
+_LOG_2 = math.log(2)
 
 
 def as_float(x: mx.array) -> mx.array:
@@ -52,6 +55,14 @@ def logsumexp(x: mx.array, axis: int) -> mx.array:
 def log_sigmoid(x: mx.array) -> mx.array:
     """log σ(x)."""
     return nn.log_sigmoid(x)
+
+
+def log1mexp(x: mx.array) -> mx.array:
+    """log(1 − eˣ) for x < 0."""
+    # Each branch sees arguments of its own range alone: the other's gradient would be 0 · inf.
+    near = x > -_LOG_2
+    small, large = mx.where(near, x, -_LOG_2), mx.where(near, -_LOG_2, x)
+    return mx.where(near, mx.log(-mx.expm1(small)), mx.log1p(-mx.exp(large)))
 
 
 def take_along_axis(x: mx.array, indices: mx.array, axis: int) -> mx.array:

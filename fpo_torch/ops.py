@@ -1,10 +1,13 @@
 """The operations of `fpo_core.arrays.ops.Ops` on torch tensors."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_LOG_2 = math.log(2)
 
 
 def as_float(x: Tensor) -> Tensor:
@@ -51,6 +54,14 @@ def logsumexp(x: Tensor, axis: int) -> Tensor:
 def log_sigmoid(x: Tensor) -> Tensor:
     """log σ(x)."""
     return torch.nn.functional.logsigmoid(x)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 − eˣ) for x < 0."""
+    # Each branch sees arguments of its own range alone: the other's gradient would be 0 · inf.
+    near = x > -_LOG_2
+    small, large = torch.where(near, x, -_LOG_2), torch.where(near, -_LOG_2, x)
+    return torch.where(near, torch.log(-torch.expm1(small)), torch.log1p(-torch.exp(large)))
 
 
 def take_along_axis(x: Tensor, indices: Tensor, axis: int) -> Tensor:

@@ -13,7 +13,19 @@ from tests.fast_blas import load_fast_blas
 
 load_fast_blas()  # before any test module imports mlx: a suite of minutes instead of an hour
 
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("fpo", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("fpo")
+
+
+@pytest.fixture
+def mlx_on_the_cpu():
+    """For float64, which Metal has not."""
+    import mlx.core as mx
+
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)

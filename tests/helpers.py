@@ -35,7 +35,7 @@ class Framework:
 
 
 def framework(name: str) -> Framework:
-    """`numpy64`, `numpy32`, `torch64`, `torch32` or `mlx32`. No backend, no test: ImportError."""
+    """`numpy64`, `numpy32`, `torch64`, `torch32`, `mlx32` or `mlx64`; ImportError without it."""
     library, bits = name[:-2], name[-2:]
     dtype = np.float64 if bits == "64" else np.float32
     rtol = 1e-12 if bits == "64" else 1e-5
@@ -53,7 +53,13 @@ def framework(name: str) -> Framework:
         )
     if library == "mlx":
         mx = importlib.import_module("mlx.core")
-        return Framework(name, xp, lambda x: mx.array(cast(x)), np.array, dtype, rtol)
+        kinds = {np.float64: mx.float64, np.float32: mx.float32}
+
+        def array(x: Any) -> Any:
+            x = cast(x)
+            return mx.array(x, kinds.get(x.dtype.type))
+
+        return Framework(name, xp, array, np.array, dtype, rtol)
     return Framework(name, xp, cast, np.asarray, dtype, rtol)
 
 

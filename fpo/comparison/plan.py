@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpo_core.config import OBJECTIVES, CompareConfig, TrainConfig
+from fpo_core.config import LINKS, OBJECTIVES, CompareConfig, TrainConfig
 from fpo_core.errors import ConfigError
 
 COMPARISONS = ("objective", "output", "seed", "resume", "allow_change", "dry_run", "reference")
@@ -45,8 +45,8 @@ class Planned:
 def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[Planned]:
     """Every run of a comparison whose runs share these settings of `train`.
 
-    A coefficient goes to the objectives that have it. Raises ConfigError for a setting that no
-    objective takes, and for settings that a run cannot have.
+    A coefficient goes to the objectives and links that have it. Raises ConfigError for a setting
+    that no objective takes, and for settings that a run cannot have.
     """
     axes = [_axis(text) for text in config.grid or ()]
     objectives = list(config.objectives or _possible(shared, axes))
@@ -54,10 +54,17 @@ def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[
     runs: list[Planned] = []
     for seed, objective in itertools.product(config.seeds, objectives):
         varying = _for_objective(axes, objective)
-        base = {k: v for k, v in shared.items() if _takes(objective, k)}
+        several = {axis.key for axis in varying if len(axis.values) > 1}
+        chosen_before: list[dict[str, Any]] = []
         for values in itertools.product(*(axis.values for axis in varying)):
-            chosen = dict(zip((axis.key for axis in varying), values, strict=True))
-            varied = {axis.key: chosen[axis.key] for axis in varying if len(axis.values) > 1}
+            every = dict(zip((axis.key for axis in varying), values, strict=True))
+            links = {every.get("link", shared.get("link"))}
+            chosen = {k: v for k, v in every.items() if _takes(objective, k, links)}
+            if chosen in chosen_before:  # they differ in what this link has not
+                continue
+            chosen_before.append(chosen)
+            base = {k: v for k, v in shared.items() if _takes(objective, k, links)}
+            varied = {key: value for key, value in chosen.items() if key in several}
             place = {"objective": objective, "seed": int(seed), "output": config.output}
             settings = TrainConfig.from_mapping(base | chosen | place, source)
             runs.append(Planned(objective, varied, int(seed), settings))
@@ -99,9 +106,16 @@ def _for_objective(axes: Sequence[Axis], objective: str) -> list[Axis]:
     return list((for_all | specific).values())
 
 
-def _takes(objective: str, key: str) -> bool:
+def _takes(objective: str, key: str, links: Iterable[str | None] = LINKS) -> bool:
+    """Whether a setting takes part in the objective with any of these links."""
+    row = OBJECTIVES[objective]
+    if key == "link":
+        return row.link is None and row.losses is None
+    if any(key in link.coefficients for link in LINKS.values()):
+        in_force = () if row.losses else (row.link or link or "logistic" for link in links)
+        return any(key in LINKS[link].coefficients for link in in_force)
     if any(key in row.coefficients for row in OBJECTIVES.values()):
-        return key in OBJECTIVES[objective].coefficients
+        return key in row.coefficients
     return key != "straight_through" or OBJECTIVES[objective].needs == "features"
 
 

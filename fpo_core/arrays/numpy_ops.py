@@ -1,11 +1,13 @@
 """The NumPy backend: the reference that every other backend is compared with (in float64)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+_LOG_2 = math.log(2)
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -57,6 +59,15 @@ def log_sigmoid(x: npt.ArrayLike) -> Floats:
     """log σ(x) = −log(1 + e^−x)."""
     # log(1 / (1 + exp(−x))) overflows for large negative x, logaddexp does not.
     return -np.logaddexp(0.0, -np.asarray(x))
+
+
+def log1mexp(x: npt.ArrayLike) -> Floats:
+    """log(1 − eˣ) for x < 0: eˣ is rounded near 1 above −log 2, and lost beside 1 below."""
+    x = np.asarray(x)
+    near = x > -_LOG_2
+    return np.where(
+        near, np.log(-np.expm1(where(near, x, -_LOG_2))), np.log1p(-np.exp(where(near, -_LOG_2, x)))
+    )
 
 
 def take_along_axis(x: Floats, indices: npt.NDArray[Any], axis: int) -> Floats:

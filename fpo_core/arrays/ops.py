@@ -51,6 +51,10 @@ class Ops(Protocol):
         """log σ(x), without overflow for large negative x."""
         ...
 
+    def log1mexp(self, x: Array) -> Array:
+        """log(1 − eˣ) for x < 0, without cancellation near 0 (Mächler 2012)."""
+        ...
+
     def take_along_axis(self, x: Array, indices: Array, axis: int) -> Array:
         """Gather along `axis`; indices of any integer dtype, all in range."""
         ...

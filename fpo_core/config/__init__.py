@@ -5,6 +5,7 @@ inherits, so a function can ask for just the group it needs.
 """
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.link_table import LINKS, Link
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
 from fpo_core.config.presets import PRESETS
@@ -42,6 +43,7 @@ from fpo_core.config.training import (
 )
 
 __all__ = [
+    "LINKS",
     "OBJECTIVES",
     "PRESETS",
     "AdapterConfig",
@@ -57,6 +59,7 @@ __all__ = [
     "FuseConfig",
     "GenerateConfig",
     "InspectConfig",
+    "Link",
     "LoopConfig",
     "MeasureConfig",
     "ModelConfig",

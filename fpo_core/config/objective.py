@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpo_core.config.fields import Settings, setting
+from fpo_core.config.link_table import LINKS, Link, LinkCoefficient, LinkName
 from fpo_core.config.objective_table import (
     OBJECTIVES,
     Coefficient,
@@ -31,6 +32,11 @@ class ObjectiveConfig(Settings):
     objective: ObjectiveName = setting(
         "fpo", help="Row of the paper's table 1 to minimise; docs/method.md has their formulas."
     )
+    link: LinkName | None = setting(
+        None,
+        help="How the preference u of a pair becomes its loss (docs/method.md); by default "
+        "logistic, the paper's, and lrml for discopop, which is dpo with that link.",
+    )
     alpha: float | None = setting(
         None,
         help="Weight of the constraint: fpo's on features, the others' on KL; fpo at 0 is "
@@ -39,7 +45,8 @@ class ObjectiveConfig(Settings):
     )
     beta: float | None = setting(
         None,
-        help=f"Scale of the margin inside the sigmoid. By default {_defaults('beta')}.",
+        help="Scale of the margin, or of asft's log odds, inside the sigmoid. By default "
+        f"{_defaults('beta')}.",
         above=0.0,
     )
     gamma: float | None = setting(
@@ -47,9 +54,31 @@ class ObjectiveConfig(Settings):
         help=f"Margin to reach in place of the reference's. By default {_defaults('gamma')}.",
         least=0.0,
     )
+    odds_lambda: float | None = setting(
+        None,
+        help="Weight of the loss on odds, beside the supervised one on chosen completions. By "
+        f"default {_defaults('odds_lambda')}.",
+        least=0.0,
+    )
     discopop_tau: float | None = setting(
         None,
         help=f"Temperature between DiscoPOP's two losses. By default {_defaults('discopop_tau')}.",
+        above=0.0,
+    )
+    aps_rho: float | None = setting(
+        None,
+        help="How far adaptive preference scaling may move from even odds, in nats; from log 2 on "
+        f"every pair has the least temperature. By default {_defaults('aps_rho')}.",
+        above=0.0,
+    )
+    aps_tau_min: float | None = setting(
+        None,
+        help=f"Least temperature of a pair. By default {_defaults('aps_tau_min')}.",
+        above=0.0,
+    )
+    aps_tau_max: float | None = setting(
+        None,
+        help=f"Greatest temperature of a pair. By default {_defaults('aps_tau_max')}.",
         above=0.0,
     )
     label_smoothing: float = setting(
@@ -80,10 +109,24 @@ class ObjectiveConfig(Settings):
         """The row of the objective."""
         return OBJECTIVES[self.objective]
 
+    @property
+    def link_name(self) -> str | None:
+        """The link in force: as set, else the objective's own; None where the loss has no u."""
+        entry = self.objective_entry
+        return None if entry.losses else self.link or entry.link or "logistic"
+
+    @property
+    def coefficients(self) -> dict[str, float]:
+        """Every coefficient of the objective and its link in force: as set, else the default."""
+        name = self.link_name
+        link = Link(smoothed=False) if name is None else LINKS[name]
+        defaults = {**self.objective_entry.coefficients, **link.coefficients}
+        values = {name: getattr(self, name) for name in defaults}
+        return {k: defaults[k] if value is None else value for k, value in values.items()}
+
     def coefficient(self, name: Coefficient) -> float:
-        """A coefficient in force: as set, else the objective's default, 0 where it has none."""
-        value = getattr(self, name)
-        return self.objective_entry.coefficients.get(name, 0.0) if value is None else value
+        """A coefficient in force, 0 where neither the objective nor its link has it."""
+        return self.coefficients.get(name, 0.0)
 
     @property
     def constraint_weight(self) -> float:
@@ -104,28 +147,42 @@ class ObjectiveConfig(Settings):
 
     @classmethod
     def fitting(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Coefficients were chosen for an objective: with another one its own defaults hold."""
-        meant = defaults.get("objective", cls.objective)
-        if values.get("objective", meant) == meant:
-            return dict(defaults)
-        return {k: v for k, v in defaults.items() if k not in typing.get_args(Coefficient)}
+        """Coefficients were chosen for an objective and a link: others have their own defaults."""
+        dropped: set[str] = set()
+        for key, meant_for in {"objective": Coefficient, "link": LinkCoefficient}.items():
+            meant = defaults.get(key, getattr(cls, key))
+            if values.get(key, meant) != meant:
+                dropped |= {*typing.get_args(meant_for), "link"}
+        return {k: v for k, v in defaults.items() if k not in dropped}
 
     def check(self) -> None:
         """What is set must take part: an objective ignores nothing in silence."""
-        for name in typing.get_args(Coefficient):
-            if getattr(self, name) is not None and name not in self.objective_entry.coefficients:
-                raise ConfigError(
-                    f"{name} is set, but the objective {self.objective} has none: leave it out, or "
-                    f"choose an objective that has it ({', '.join(takers(name))})"
-                )
         entry, name = self.objective_entry, f"the objective {self.objective}"
+        if self.link is not None and (entry.link or entry.losses):
+            raise ConfigError(
+                f"link is {self.link}, but {name} has a loss of its own: leave it out, or choose "
+                "another objective, such as dpo"
+            )
+        for coefficient in typing.get_args(Coefficient):
+            if getattr(self, coefficient) is not None and coefficient not in self.coefficients:
+                raise ConfigError(
+                    f"{coefficient} is set, but {name} has none: leave it out, or choose an "
+                    f"objective or link that has it ({', '.join(takers(coefficient))})"
+                )
+        bounds = self.coefficient("aps_tau_min"), self.coefficient("aps_tau_max")
+        if "aps_tau_max" in self.coefficients and bounds[0] > bounds[1]:
+            raise ConfigError(
+                f"aps_tau_min is {bounds[0]:g} and aps_tau_max {bounds[1]:g}, expected the greater "
+                "last: swap them"
+            )
+        link = self.link_name
         unused = {
             f"stop_gradient is off, but {name} stops no gradient": not self.stop_gradient
             and "alpha" not in entry.coefficients,
             f"straight_through is set, but {name} has no D": self.straight_through
             and entry.needs != "features",
             f"label_smoothing is set, but {name} has a loss of its own": self.label_smoothing > 0
-            and not entry.smoothed,
+            and (link is None or not LINKS[link].smoothed),
         }
         for sentence, applies in unused.items():
             if applies:

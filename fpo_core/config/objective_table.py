@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from fpo_core.arrays.ops import Array
+from fpo_core.config.link_table import LINKS, LinkCoefficient
 from fpo_core.errors import SaeError
 
-Coefficient = Literal["alpha", "beta", "gamma", "discopop_tau"]
-Losses = Callable[..., Array]
-"""(xp, scores of b pairs, (2b,) summed reference logps, ObjectiveConfig) -> (b,) in nats."""
+Coefficient = Literal["alpha", "beta", "gamma", "odds_lambda", LinkCoefficient]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +32,10 @@ class Objective:
     """What δ = αβ(drift_l − sg(drift_w)) constrains: `Scores` of b pairs -> (2b,)."""
     symmetric: bool = False
     """Whether δ takes both sides as they are: α = 1 and no stop-gradient."""
-    link: str = "logistic"
-    """How u becomes a loss: a key of `fpo_core.loss.links.LINKS`."""
-    smoothed: bool = True
-    """Whether `label_smoothing` applies."""
-    losses: Losses | None = None
-    """A loss that is no function of u. Rewards still follow `mean` and `referenced`."""
+    link: str | None = None
+    """How u becomes a loss, where that is part of the objective's name: a key of `LINKS`."""
+    losses: str | None = None
+    """A loss that is no function of u: a key of `fpo_core.loss.own_losses.OWN_LOSSES`."""
 
 
 def _feature_discrepancy(scores: Any) -> Array:
@@ -71,8 +68,13 @@ OBJECTIVES: dict[str, Objective] = {
     "tdpo2": Objective(
         coefficients={"beta": 0.1, "alpha": 0.5}, needs="kl", drift=lambda scores: scores.kl
     ),
-    "discopop": Objective(
-        coefficients={"beta": 0.1, "discopop_tau": 0.05}, link="lrml", smoothed=False
+    "discopop": Objective(coefficients={"beta": 0.05}, link="lrml"),
+    # λ of ASFT is our choice: its paper's was not seen.
+    "asft": Objective(
+        coefficients={"beta": 1.0, "odds_lambda": 1.0}, mean=True, referenced=False, losses="asft"
+    ),
+    "orpo": Objective(
+        coefficients={"odds_lambda": 0.1}, mean=True, referenced=False, losses="orpo"
     ),
 }
 """Defaults are those of the papers, but for the first two, whose are from experiments
@@ -85,8 +87,8 @@ else:
 
 
 def takers(coefficient: Coefficient) -> dict[str, float]:
-    """The objectives that have a coefficient, with its default for each."""
-    rows = OBJECTIVES.items()
+    """The objectives and links that have a coefficient, with its default for each."""
+    rows = [*OBJECTIVES.items(), *((f"the link {name}", row) for name, row in LINKS.items())]
     return {
         name: row.coefficients[coefficient] for name, row in rows if coefficient in row.coefficients
     }

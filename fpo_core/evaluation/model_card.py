@@ -132,7 +132,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.fine_tune_type == "full":
         names = [n for n in names if n not in ("rank", "scale", "dropout", "target_modules")]
     values = {name: getattr(config, name) for name in (*names, *_LOOP)}
-    values |= {name: config.coefficient(name) for name in config.objective_entry.coefficients}
+    values |= config.coefficients | {"link": config.link_name}
     values["learning_rate"] = config.peak_learning_rate(config.fine_tune_type)
     return {
         name: for_markdown(", ".join(value) if isinstance(value, tuple) else str(value))

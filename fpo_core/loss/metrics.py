@@ -6,8 +6,10 @@ import numpy as np
 
 from fpo_core.arrays import numpy_ops
 from fpo_core.config import ObjectiveConfig
+from fpo_core.loss.links import TEMPERATURES
 from fpo_core.loss.objectives import objective_losses, objective_terms, rewards
 from fpo_core.loss.scores import Scores, chosen, rejected
+from fpo_core.loss.terms import Terms
 
 WEAK_CONSTRAINT = 0.01
 """Median of `fpo/constraint_ratio` under which the constraint is as good as absent."""
@@ -61,7 +63,7 @@ def _term_means(
     """Of an objective that has a u: means of its terms, and the ratio of δ to the preference."""
     terms = objective_terms(numpy_ops, scores, reference_logps, config)
     objective, weight = config.objective_entry, config.constraint_weight
-    result = {"fpo/delta": terms.delta.mean()}
+    result = {"fpo/delta": terms.delta.mean()} | _temperatures(terms, config)
     if objective.referenced:
         result["fpo/ref_margin"] = terms.margin.mean()
     if objective.drift is not None and weight > 0:
@@ -69,6 +71,19 @@ def _term_means(
         moved = np.maximum(np.abs(terms.lpd - terms.margin), 1e-12)
         # The median: a pair whose margin has hardly moved has a ratio without bounds.
         result["fpo/constraint_ratio"] = np.median(rejected(constraint) / moved)
+    return result
+
+
+def _temperatures(terms: Terms, config: ObjectiveConfig) -> dict[str, np.ndarray]:
+    """Where pairs have a temperature τ* each: its median, and shares of pairs at its bounds."""
+    temperature = TEMPERATURES.get(config.link_name or "")
+    if temperature is None:
+        return {}
+    tau = temperature(numpy_ops, terms, config)
+    result = {"fpo/tau": np.median(tau)}
+    for end, name in {"min": "aps_tau_min", "max": "aps_tau_max"}.items():
+        if name in config.coefficients:
+            result[f"fpo/tau_at_{end}"] = (tau == config.coefficients[name]).mean()
     return result
 
 

@@ -3,28 +3,12 @@
 loss = link(u),   u = LPD − margin − δ
 """
 
-from dataclasses import dataclass
-
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.loss.links import link_loss
+from fpo_core.loss.own_losses import OWN_LOSSES
 from fpo_core.loss.scores import Scores, chosen, rejected
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The parts of u for b pairs, each (b,), with β already in them."""
-
-    lpd: Array
-    """The policy's margin, such as β(m_w − m_l)."""
-    margin: Array
-    """The reference's margin, such as β(r_w − r_l), or γ."""
-    delta: Array
-    """The constraint δ."""
-
-    def logits(self) -> Array:
-        """u = LPD − margin − δ."""
-        return self.lpd - self.margin - self.delta
+from fpo_core.loss.terms import Terms
 
 
 def rewards(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:
@@ -32,6 +16,9 @@ def rewards(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveCo
 
     β(log π − log π_ref), or the same of means over tokens; β · mean log π where γ is a constant.
     """
+    own = OWN_LOSSES.get(config.objective_entry.losses or "")
+    if own is not None and own.rewards is not None:
+        return own.rewards(xp, scores, config)
     values = _scaled(scores.logps, scores, config)
     if not config.objective_entry.referenced:
         return values
@@ -82,11 +69,13 @@ def objective_losses(
     `rpo_alpha` adds the chosen side's −log π / |y|, each pair counting alike (Pang et al.,
     arXiv 2404.19733), whatever the objective makes of lengths.
     """
-    losses = (config.objective_entry.losses or _linked)(xp, scores, reference_logps, config)
+    name = config.objective_entry.losses
+    own = _linked if name is None else OWN_LOSSES[name].losses
+    losses = own(xp, scores, reference_logps, config)
     if config.rpo_alpha == 0:
         return losses
     return losses - config.rpo_alpha * chosen(scores.mean_logps)
 
 
 def _linked(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:
-    return link_loss(xp, objective_terms(xp, scores, reference_logps, config).logits(), config)
+    return link_loss(xp, objective_terms(xp, scores, reference_logps, config), config)

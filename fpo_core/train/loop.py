@@ -289,6 +289,6 @@ class _Run:
         if ratio is not None and ratio < WEAK_CONSTRAINT:
             text = (
                 f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
-                f"{'alpha' if 'alpha' in self.config.objective_entry.coefficients else 'beta'}"
+                f"{'alpha' if 'alpha' in self.config.coefficients else 'beta'}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))

@@ -1,6 +1,7 @@
 """The state of a run besides its weights: from both it goes on as if it had never stopped."""
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -80,8 +81,9 @@ class RunState:
     def note_loss(self, loss: float) -> None:
         """Compare a step's loss with its history, then make it part of that."""
         usual = loss if self.usual_loss is None else self.usual_loss
-        # The first loss gives the scale: late in a run the usual one may be close to 0.
-        limit = FAR_LOSS * max(abs(usual), abs(self.first.get("loss", usual)))
+        # The first loss gives the scale: late in a run the usual one may be close to 0. So may the
+        # first of a link whose loss has no least value: then that of −log σ does.
+        limit = FAR_LOSS * max(abs(usual), abs(self.first.get("loss", usual)), math.log(2))
         self.loss_is_far = loss > limit
         self.usual_loss = usual + _LOSS_WEIGHT * (min(loss, limit) - usual)
 

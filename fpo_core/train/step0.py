@@ -1,9 +1,11 @@
 """The check before step 1: where policy = reference, losses are known and D is 0."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from fpo_core.backend.policy import Policy
-from fpo_core.config import TrainConfig
+from fpo_core.config import LINKS, ObjectiveConfig, TrainConfig
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
 from fpo_core.loss.metrics import losses_at_reference, pair_losses
@@ -11,7 +13,15 @@ from fpo_core.loss.scores import chosen, rejected
 from fpo_core.train.paired_data import RunData, spread
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
-"""On the loss in nats; on D relative to the mean squared reference feature of I_k."""
+"""On the loss in nats, relative above 1; on D relative to the mean squared reference feature."""
+
+
+def _continuous(config: ObjectiveConfig) -> ObjectiveConfig:
+    """The objective, with the logistic link where its own has a step, as padll at u = 0."""
+    link = config.link_name
+    if link is None or not LINKS[link].jumps:
+        return config
+    return replace(config.only(ObjectiveConfig), link="logistic")
 
 
 def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> None:
@@ -19,11 +29,12 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
 
     This detects a stale or foreign store, whatever its manifest claims. Source: §3 of the paper,
     where θ = ref at the start makes u = 0, hence a loss of log 2; without a reference in the
-    margin (SimPO), u is what the stored log-probabilities make it.
+    margin (SimPO), u is what the stored log-probabilities make it, and a loss without u likewise.
     """
     if config.step0_pairs == 0:
         return
     tolerance = TOLERANCES[policy.info.dtype]
+    compared = _continuous(config)
     rows = spread(len(data.train), config.step0_pairs)
     failed: list[int] = []
     worst, losses = 0.0, []
@@ -31,7 +42,9 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         scores = policy.score(batch, reference, config)
         logps = np.asarray(reference.logps)
         expected = losses_at_reference(scores, logps, config)
-        gap = abs(pair_losses(scores, logps, config) - expected)
+        # Relative where it is large: e^−u, or a loss near a pole, magnifies what is the same error.
+        known = losses_at_reference(scores, logps, compared)
+        gap = abs(pair_losses(scores, logps, compared) - known) / np.maximum(1, abs(known))
         drift = np.zeros(batch.pairs)
         if scores.d is not None:
             # D is relative to the reference's size: rounding of c̄ grows with it.

@@ -1,6 +1,7 @@
 """One of several processes: `torchrun … -m tests.backends.process_worker`, or under `mlx.launch`.
 
-Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
+Its argument is a JSON object: settings of `runs.settings`, under `script` what happens to whom, and
+under `variants` the settings of several runs by the name of their folder in `output`.
 """
 
 import json
@@ -33,18 +34,20 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     script, store = given.pop("script", {}), Path(given.pop("store"))
     load_fast_blas()
-    config = settings(Path(given.pop("model")), Path(given.pop("output")), **given)
-    group = join_group(config.backend)
+    model, output = Path(given.pop("model")), Path(given.pop("output"))
+    variants = given.pop("variants", {"": {}})
+    group = join_group(given["backend"])
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        run_tiny(
-            config,
-            store,
-            group=group,
-            emit=act(script, group.rank),
-            stop=lambda: heard[0] if heard else None,
-        )
+        for name, changes in variants.items():
+            run_tiny(
+                settings(model, output / name, **(given | changes)),
+                store,
+                group=group,
+                emit=act(script, group.rank),
+                stop=lambda: heard[0] if heard else None,
+            )
     except FpoError as error:
         sys.exit(f"process {group.rank}: {error}")
 

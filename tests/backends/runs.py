@@ -15,7 +15,7 @@ from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
 from fpo_core.train.loop import train
-from fpo_core.train.paired_data import RunData
+from fpo_core.train.paired_data import RunData, hold_reference
 from fpo_core.train.resume import check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import RunFolder
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy
@@ -88,6 +88,7 @@ def train_on(
     policy = open_policy(
         config.backend, model.path, config, config, tap, grad_checkpoint=config.grad_checkpoint
     )
+    hold_reference(policy, config, silent)
     if ReferenceStore.exists(store):
         opened = ReferenceStore.open(store)
     else:

@@ -23,10 +23,10 @@ def planned(shared: dict[str, Any] = SHARED, **options: Any):
 
 
 def test_all_objectives_that_are_possible() -> None:
-    assert len(planned()) == 8
+    assert len(planned()) == 10
     names = [run.objective for run in planned({"model": "m", "data": "d"})]
     assert "fpo" not in names
-    assert len(names) == 7
+    assert len(names) == 9
 
 
 def test_a_grid_takes_each_value_with_each() -> None:
@@ -151,3 +151,19 @@ def test_a_comparison_of_ones_own_model(fpo: Fpo, world: list[object], tmp_path:
     refused = fpo("compare", "--settings", file, *few, "--output", tmp_path / "d")
     assert refused.code == 2
     assert "alhpa" in refused.err
+
+
+def test_links_are_compared_where_an_objective_has_a_u() -> None:
+    """aps_rho goes to aps alone, link to neither discopop nor asft, whose loss is their own."""
+    runs = planned(
+        objectives="dpo,discopop,asft", grid="link=logistic:aps,aps_rho=0.1:0.3,discopop_tau=0.2"
+    )
+    assert [run.variant for run in runs] == [
+        "dpo link=logistic",
+        "dpo link=aps aps_rho=0.1",
+        "dpo link=aps aps_rho=0.3",
+        "discopop",
+        "asft",
+    ]
+    assert runs[2].config.coefficients["aps_rho"] == 0.3
+    assert runs[3].config.coefficients["discopop_tau"] == 0.2

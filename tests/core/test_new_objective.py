@@ -6,11 +6,12 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from fpo_core.config import OBJECTIVES, Objective, ObjectiveConfig
+from fpo_core.config import LINKS, OBJECTIVES, Link, Objective, ObjectiveConfig
 from fpo_core.errors import ConfigError
-from fpo_core.loss.links import LINKS
+from fpo_core.loss.links import LINK_LOSSES
 from fpo_core.loss.metrics import losses_at_reference, preference_metrics
 from fpo_core.loss.objectives import objective_losses
+from fpo_core.loss.own_losses import OWN_LOSSES, OwnLoss
 from fpo_core.loss.scores import Scores, chosen, rejected
 from tests.core.pretend import PretendPolicy, run
 from tests.helpers import FRAMEWORKS, framework, gradient
@@ -36,11 +37,11 @@ def by_hand(beta):
 @pytest.fixture(autouse=True)
 def rows(monkeypatch):
     """The table with two more rows, and the settings that take their names."""
-    linked = Objective(coefficients={"beta": 1.0}, mean=True, referenced=False, link="hinge")
-    own = Objective(
-        coefficients={"beta": 3.0}, mean=True, referenced=False, smoothed=False, losses=two_sided
-    )
-    monkeypatch.setitem(LINKS, "hinge", lambda xp, u, config: xp.relu(1 - u))
+    linked = Objective(coefficients={"beta": 1.0}, mean=True, referenced=False, link="square")
+    own = Objective(coefficients={"beta": 3.0}, mean=True, referenced=False, losses="two-sided")
+    monkeypatch.setitem(LINKS, "square", Link())
+    monkeypatch.setitem(LINK_LOSSES, "square", lambda xp, terms, config: (1 - terms.logits()) ** 2)
+    monkeypatch.setitem(OWN_LOSSES, "two-sided", OwnLoss(two_sided))
     monkeypatch.setitem(OBJECTIVES, "margin", linked)
     monkeypatch.setitem(OBJECTIVES, "two-sided", own)
     names = Literal[tuple(OBJECTIVES)]  # pyright: ignore[reportInvalidTypeForm]
@@ -65,9 +66,12 @@ def test_a_loss_of_its_own(name):
 def test_a_link(name):
     """u is m_w − m_l: 1.5 and −0.75."""
     fw, config = framework(name), ObjectiveConfig(objective="margin")
-    fw.close(losses(fw, config, fw.array(LOGPS)), [0.0, 1.75])
+    fw.close(losses(fw, config, fw.array(LOGPS)), [0.25, 1.75**2])
     smoothed = ObjectiveConfig(objective="margin", label_smoothing=0.1)
-    fw.close(losses(fw, smoothed, fw.array(LOGPS)), [0.1 * 2.5, 0.9 * 1.75 + 0.1 * 0.25])
+    fw.close(
+        losses(fw, smoothed, fw.array(LOGPS)),
+        [0.9 * 0.25 + 0.1 * 2.5**2, 0.9 * 1.75**2 + 0.1 * 0.25**2],
+    )
 
 
 @pytest.mark.parametrize("name", ["torch64", "mlx32"])
@@ -75,7 +79,7 @@ def test_gradients_reach_both(name):
     fw = framework(name)
     config = ObjectiveConfig(objective="margin")
     found = gradient(fw, lambda leaf: losses(fw, config, leaf).sum(), LOGPS)
-    np.testing.assert_allclose(found, [0, -1 / 3, 0, 1], rtol=1e-6)
+    np.testing.assert_allclose(found, [0.5, -3.5 / 3, -0.25, 3.5], rtol=1e-6)
     config = ObjectiveConfig(objective="two-sided", beta=1.0)
     found = gradient(fw, lambda leaf: losses(fw, config, leaf).sum(), LOGPS)
     means = LOGPS / LENGTHS

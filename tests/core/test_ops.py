@@ -81,6 +81,21 @@ def test_log_sigmoid_has_a_finite_gradient_everywhere(name):
     np.testing.assert_allclose(found, [1.0, 0.5, 0.0], atol=1e-7)
 
 
+def test_log1mexp_near_0_and_far_from_it(fw):
+    """log(1 − e^−x) is log x for small x, and −e^−x for large x."""
+    found = fw.xp.log1mexp(fw.array([-1e-6, -math.log(2), -0.5, -1.0, -30.0]))
+    expected = [math.log(1e-6) - 5e-7, -math.log(2), math.log(-math.expm1(-0.5))]
+    fw.close(found, [*expected, math.log1p(-math.exp(-1)), -math.exp(-30)])
+
+
+@pytest.mark.parametrize("name", ["torch64", "torch32", "mlx32"])
+def test_log1mexp_has_a_finite_gradient_on_both_branches(name):
+    """−eˣ / (1 − eˣ)."""
+    fw, x = framework(name), np.array([-1e-9, -1e-3, -0.69, -0.7, -5.0, -60.0])
+    found = gradient(fw, lambda leaf: fw.xp.log1mexp(leaf).sum(), x)
+    np.testing.assert_allclose(found, np.exp(x) / np.expm1(x), rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_take_along_axis_with_either_integer(fw, dtype):
     indices = np.array([[[3], [0], [1]], [[2], [2], [0]]], dtype)
