@@ -22,6 +22,7 @@ from fpo_cli.commands import (
     sae_features,
     sae_info,
     sae_list,
+    sae_train,
     train,
 )
 from fpo_cli.console.options import normalised
@@ -69,7 +70,10 @@ COMMANDS = (
         _group("convert", "Convert what others published."),
         (convert_sae, convert_adapter, convert_gguf),
     ),
-    (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
+    (
+        _group("sae", "Find, train and look at autoencoders."),
+        (sae_list, sae_train, sae_check, sae_features, sae_info),
+    ),
     (app, (reference, train, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),

@@ -17,6 +17,7 @@ from fpo_core.config.runs import (
     ReferenceRunConfig,
     TrainConfig,
 )
+from fpo_core.config.sae_training import SaeTrainConfig
 from fpo_core.config.tools import (
     ConvertAdapterConfig,
     ConvertConfig,
@@ -70,6 +71,7 @@ __all__ = [
     "SaeFeaturesConfig",
     "SaeInfoConfig",
     "SaeListConfig",
+    "SaeTrainConfig",
     "SamplingConfig",
     "StepConfig",
     "TrainConfig",
