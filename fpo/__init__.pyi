@@ -18,6 +18,11 @@ from fpo.conversion import ConvertedAdapter as ConvertedAdapter
 from fpo.conversion import PublishedSaes as PublishedSaes
 from fpo.conversion import SaeInfo as SaeInfo
 from fpo.sae_fit import SaeFit as SaeFit
+from fpo.sae_training import train_sae as train_sae
+from fpo.sae_training import forecast_sae as forecast_sae
+from fpo.sae_training import SaeTraining as SaeTraining
+from fpo.sae_training import TrainedSae as TrainedSae
+from fpo.sae_training import SaeForecast as SaeForecast
 from fpo.feature_ranking import FeatureRanking as FeatureRanking
 from fpo.merging import FusedModel as FusedModel
 from fpo.data_inspection import DataInspection as DataInspection
@@ -50,6 +55,7 @@ from fpo_core.config import SaeCheckConfig as SaeCheckConfig
 from fpo_core.config import SaeFeaturesConfig as SaeFeaturesConfig
 from fpo_core.config import SaeInfoConfig as SaeInfoConfig
 from fpo_core.config import SaeListConfig as SaeListConfig
+from fpo_core.config import SaeTrainConfig as SaeTrainConfig
 from fpo_core.config import TrainConfig as TrainConfig
 from fpo_core.config.yaml_file import read_yaml as read_yaml
 from fpo_core.errors import FpoError as FpoError

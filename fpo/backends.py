@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import platform
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,10 @@ from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.config.backends import BACKENDS
 from fpo_core.errors import BackendError
-from fpo_core.sae.explained_variance import ActivationReader
+from fpo_core.sae.activation_reader import ActivationReader
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
+from fpo_core.sae_training.kernels import Kernels
 
 
 def missing_packages(backend: str) -> list[str]:
@@ -95,10 +97,17 @@ def build_policy(
     return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)
 
 
-def build_reader(backend: str, folder: Path, model: ModelConfig, hook: Hook) -> ActivationReader:
-    """A frozen model of a backend, read at a hook."""
+def build_reader(
+    backend: str, folder: Path, model: ModelConfig, hooks: Sequence[Hook], *, whole: bool = False
+) -> ActivationReader:
+    """A frozen model of a backend, read at some hooks; `whole`, it has logits too."""
     _hide_loading_bar()
-    return _provided(backend, "activation_reader", "Reader")(folder, model, hook)
+    return _provided(backend, "activation_reader", "Reader")(folder, model, hooks, whole=whole)
+
+
+def build_kernels(backend: str, config: BackendConfig) -> Kernels:
+    """What a backend trains autoencoders with."""
+    return _provided(backend, "kernels.sparse_codes", "Kernels")(config)
 
 
 def backend_module(backend: str, name: str) -> ModuleType:

@@ -77,6 +77,35 @@ def draw_curves(log: Path, out: Path, title: str = "") -> None:
         figure_of_run(log, title).savefig(temporary, format="png", dpi=130)
 
 
+_SAE_PANELS = (
+    ("Unexplained variance", "share", "fvu"),
+    ("Active features", "per token", "l0"),
+    ("Dead features", "share", "dead_share"),
+)
+
+
+def figure_of_sae(log: Path, title: str = "") -> "Figure":
+    """Loss, active and dead features of an autoencoder's training, a curve for each hook."""
+    events = [event for event in read_log(log) if event["kind"] == "sae"]
+    figure = new_figure(10, 3.2)
+    for axis, (name, label, key) in zip(figure.subplots(1, 3), _SAE_PANELS, strict=True):
+        for hook in events[-1]["hooks"] if events else ():
+            points = [(event["step"], event["hooks"][hook][key]) for event in events]
+            axis.plot(*zip(*points, strict=True), label=hook)
+        axis.set(title=name, xlabel="step", ylabel=label, ylim=(0, None))
+        axis.grid(alpha=0.3)
+        if events and key == "dead_share":
+            axis.legend(frameon=False)
+    figure.suptitle(title)
+    return figure
+
+
+def draw_sae_curves(log: Path, out: Path, title: str = "") -> None:
+    """Write `figure_of_sae` as a PNG."""
+    with replacing(out) as temporary:
+        figure_of_sae(log, title).savefig(temporary, format="png", dpi=130)
+
+
 def _draw(
     axis: Any, events: list[dict[str, Any]], kind: str, metric: str, name: str, colour: str
 ) -> None:

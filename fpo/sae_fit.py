@@ -1,6 +1,8 @@
 """How well an autoencoder explains a model on a user's own pairs, raw and as chat."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from fpo.backends import build_reader
 from fpo.model_setup import ModelSetup
@@ -11,8 +13,11 @@ from fpo_core.data.chat_rows import chat_rows, first_pairs, raw_rows
 from fpo_core.data.sources import read_pairs
 from fpo_core.errors import SaeError
 from fpo_core.events import Sink, note, warn
+from fpo_core.sae.activation_reader import ActivationReader
 from fpo_core.sae.explained_variance import Fit, check_texts, judge, memory_needed
 from fpo_core.sae.load import load_features
+from fpo_core.sae.loss_recovered import measure_splice
+from fpo_core.sae.taps import Features
 
 _ROWS = {
     "tokens": ("tokens", "{:d}"),
@@ -20,6 +25,7 @@ _ROWS = {
     "with_outliers": ("  with outliers", "{:.3f}"),
     "l0": ("features per token (L0)", "{:.1f}"),
     "dead_share": ("features that never fire", "{:.1%}"),
+    "dense_share": ("features at over 10% of tokens", "{:.1%}"),
     "outlier_share": ("tokens with outlying norm", "{:.2%}"),
 }
 
@@ -43,11 +49,40 @@ class SaeFit(Result):
     def table(self) -> Table:
         """A measurement a row, and the verdict."""
         fits = {"raw": self.raw} | ({} if self.chat is None else {"chat": self.chat})
-        rows = [
-            (label, *(form.format(getattr(fit, name)) for fit in fits.values()))
-            for name, (label, form) in _ROWS.items()
-        ]
+        rows = fit_rows(fits.values())
         return Table(("", *fits), rows, (f"{self.verdict}: {'; '.join(self.reasons)}",))
+
+
+def fit_rows(fits: Iterable[Fit]) -> list[tuple[str, ...]]:
+    """A measurement a row, a column for each of the fits."""
+    fits = list(fits)
+    rows = [
+        (label, *(form.format(getattr(fit, name)) for fit in fits))
+        for name, (label, form) in _ROWS.items()
+    ]
+    spliced = [fit.recovered for fit in fits]
+    if None in spliced:
+        return rows
+    shares = (f"{r.share:.1%}" for r in spliced if r is not None)
+    return [
+        *rows,
+        ("cross-entropy recovered", *shares),
+        ("KL of the logits", *(f"{r.kl:.3f}" for r in spliced if r is not None)),
+    ]
+
+
+def fit_mapping(fit: Fit) -> dict[str, Any]:
+    """The measurements of a fit as JSON values."""
+    share = {} if fit.recovered is None else {"ce_recovered": fit.recovered.share}
+    return asdict(fit) | share
+
+
+def measure_fit(
+    reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]], sink: Sink
+) -> Fit:
+    """What an autoencoder explains of a whole model on rows of ids, and what its logits lose."""
+    fit = check_texts(reader, features, rows, sink)
+    return replace(fit, recovered=measure_splice(reader, features, rows, sink))
 
 
 @workflow(SaeCheckConfig)
@@ -76,10 +111,10 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     # A bare model read at one hook: a policy would hold adapters and a head in vain.
     needed = memory_needed(tap.sae, [*raw_texts, *(chat_texts or ())])
     note(sink, f"the check takes up to {needed / 2**30:.1f} GiB besides the model")
-    reader = build_reader(setup.backend, setup.model.path, setup.config, tap.hook)
+    reader = build_reader(setup.backend, setup.model.path, setup.config, [tap.hook], whole=True)
     note(sink, f"{setup.backend}, {setup.model.name}: reading {len(pairs)} pairs at {tap.hook}")
-    raw = check_texts(reader, features, raw_texts, sink)
-    chat = None if chat_texts is None else check_texts(reader, features, chat_texts, sink)
+    raw = measure_fit(reader, features, raw_texts, sink)
+    chat = None if chat_texts is None else measure_fit(reader, features, chat_texts, sink)
     if chat is None:
         note(sink, "the tokenizer has no chat template: only raw text was read")
     verdict = judge(raw, chat, tap.sae.d_sae)

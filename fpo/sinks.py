@@ -53,6 +53,15 @@ def train_parts(values: dict[str, Any]) -> list[str]:
     return [*_metrics(values), f"{memory.text(values['peak_memory'])} {memory.unit}"]
 
 
+def sae_parts(values: dict[str, Any]) -> list[str]:
+    """What a person follows of an autoencoder's training, of each hook where there are several."""
+    hooks, parts = values["hooks"], []
+    for hook, measured in hooks.items():
+        parts += [f"{hook} "[: None if len(hooks) > 1 else 0] + f"FVU {measured['fvu']:.3f}"]
+        parts += [f"L0 {measured['l0']:.0f}", f"dead {measured['dead_share']:.1%}"]
+    return [*parts, f"{values['tokens_per_second']:.0f} tok/s"]
+
+
 def _metrics(values: dict[str, Any], prefix: str = "") -> list[str]:
     """The metrics that a person follows, those that are there."""
     present = [name for name in _FOLLOWED if values.get(prefix + name) is not None]
@@ -81,6 +90,10 @@ _LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
     "step0": _step0_text,
     "train": lambda step, values: (
         f"training: step {step}/{values['steps']}, {', '.join(train_parts(values))}"
+    ),
+    "sae": lambda step, values: (
+        f"training: step {step}/{values['steps']}, {', '.join(sae_parts(values))}, "
+        f"{values['eta_seconds']:.0f} s left"
     ),
     "eval": lambda step, values: f"step {step}: validation {', '.join(_metrics(values, 'eval_'))}",
     "skipped": lambda step, values: f"step {step} skipped: loss {values['loss']}",

@@ -16,6 +16,7 @@ Kind = Literal[
     "reference",
     "step0",
     "train",
+    "sae",
     "eval",
     "skipped",
     "checkpoint",
@@ -25,7 +26,7 @@ Kind = Literal[
     "end",
 ]
 """`progress` tells how much of something long is done, and no log keeps it; `text` is a piece of a
-completion as it is sampled. `begin` and `end`
+completion as it is sampled. `sae` is a report of an autoencoder's training. `begin` and `end`
 enclose the steps of a run in every process; the first process alone reports what happens between
 them."""
 

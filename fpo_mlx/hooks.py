@@ -29,9 +29,12 @@ class Tap(BaseTap):
     def _call(
         self, inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kwargs: Any
     ) -> Any:
+        if not self._reads_output:
+            self.store(x)
+            return inner(module, self.spliced(x).astype(x.dtype), *args, **kwargs)
         result = inner(module, x, *args, **kwargs)
-        self.store(result if self._reads_output else x)
-        return result
+        self.store(result)
+        return self.spliced(result).astype(x.dtype)
 
 
 class ColumnCut:

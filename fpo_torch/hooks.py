@@ -17,10 +17,20 @@ class Tap(BaseTap):
         else:
             self._module.register_forward_pre_hook(self._store_input, with_kwargs=True)
 
-    def _store_output(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _store_output(self, module: nn.Module, args: Any, output: Any) -> Any:
         del module, args
-        self.store(output[0] if isinstance(output, tuple) else output)
+        value = output[0] if isinstance(output, tuple) else output
+        self.store(value)
+        if self._splice is None:
+            return None  # to forward hooks: nothing is changed
+        other = self.spliced(value).to(value.dtype)
+        return (other, *output[1:]) if isinstance(output, tuple) else other
 
-    def _store_input(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _store_input(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         del module
-        self.store(args[0] if args else kwargs["hidden_states"])
+        value = args[0] if args else kwargs["hidden_states"]
+        self.store(value)
+        if self._splice is None:
+            return None
+        other = self.spliced(value).to(value.dtype)
+        return ((other, *args[1:]), kwargs) if args else ((), kwargs | {"hidden_states": other})

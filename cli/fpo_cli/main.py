@@ -22,6 +22,7 @@ from fpo_cli.commands.sae_check import sae_check
 from fpo_cli.commands.sae_features import sae_features
 from fpo_cli.commands.sae_info import sae_info
 from fpo_cli.commands.sae_list import sae_list
+from fpo_cli.commands.sae_train import sae_train
 from fpo_cli.commands.train import train
 from fpo_cli.console.options import normalised
 from fpo_core import __version__
@@ -68,7 +69,10 @@ COMMANDS = (
         _group("convert", "Convert what others published."),
         (convert_sae, convert_adapter, convert_gguf),
     ),
-    (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
+    (
+        _group("sae", "Find, train and look at autoencoders."),
+        (sae_list, sae_train, sae_check, sae_features, sae_info),
+    ),
     (app, (reference, train, report, compare, evaluate, fuse, generate)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),

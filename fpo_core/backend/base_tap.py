@@ -1,16 +1,19 @@
 """What the taps of both frameworks share: where they sit, and the passes they capture."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fpo_core.arrays.ops import Array
+from fpo_core.sae.activation_reader import Splice
 from fpo_core.sae.tap_points import tap_point
 
 
 class BaseTap:
     """`fpo_core.sae.taps.Tap` at a site of one block.
 
-    A backend has the module call `store` with every activation that passes the site.
+    A backend has the module call `store` with every activation that passes the site, and go on with
+    what `spliced` makes of it.
     """
 
     def __init__(self, block: Any, site: str) -> None:
@@ -23,6 +26,7 @@ class BaseTap:
         self.capturing = False
         self.value: Array | None = None
         """The last activation stored while capturing, (n, t, d_in)."""
+        self._splice: Splice | None = None
         self._module, self._reads_output = modules[point.path], point.end == "output"
 
     def capture(self, forward: Callable[[], Any]) -> tuple[Any, Array]:
@@ -39,6 +43,19 @@ class BaseTap:
         value, self.value = self.value, None
         assert value is not None, "no forward pass went through the hook"
         return result, value
+
+    @contextlib.contextmanager
+    def splicing(self, splice: Splice | None) -> Iterator[None]:
+        """Within, the model goes on with what `splice` makes of the activation."""
+        self._splice = splice
+        try:
+            yield
+        finally:
+            self._splice = None
+
+    def spliced(self, value: Array) -> Array:
+        """The activation that the model goes on with, in the precision of the one it had."""
+        return value if self._splice is None else self._splice(value)
 
     def store(self, value: Array) -> None:
         """Keep the activation, where a capture is going on."""

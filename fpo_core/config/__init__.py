@@ -19,6 +19,7 @@ from fpo_core.config.runs import (
     ReportConfig,
     TrainConfig,
 )
+from fpo_core.config.sae_training import SaeTrainConfig
 from fpo_core.config.tools import (
     ConvertAdapterConfig,
     ConvertConfig,
@@ -77,6 +78,7 @@ __all__ = [
     "SaeFeaturesConfig",
     "SaeInfoConfig",
     "SaeListConfig",
+    "SaeTrainConfig",
     "SamplingConfig",
     "StepConfig",
     "TrainConfig",

@@ -31,7 +31,7 @@ def check_compatible(meta: SaeMeta, config: Mapping[str, Any], hook: Hook | None
             f"the autoencoder reads {hook}, and the model has {layers} layers, numbered from 0: "
             "use an autoencoder of this model"
         )
-    width, what = _width(config, hook)
+    width, what = activation_width(config, hook)
     if width is not None and width != meta.d_in:
         raise SaeError(
             f"the autoencoder has d_in {meta.d_in} (for {meta.model_name or 'an unnamed model'}), "
@@ -54,7 +54,8 @@ def model_doubt(meta: SaeMeta, model: ModelFolder) -> str | None:
     )
 
 
-def _width(config: Mapping[str, Any], hook: Hook) -> tuple[int | None, str]:
+def activation_width(config: Mapping[str, Any], hook: Hook) -> tuple[int | None, str]:
+    """The width of the activation at a hook, None where config.json is silent, and its name."""
     hidden = _first(config, "hidden_size", "n_embd", "d_model")
     if hook.site != "z":
         return hidden, "hidden size"

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from fpo_core.arrays.ops import Array, Ops
+from fpo_core.arrays.ops import Array
 from fpo_core.data.batches import PAD_ID
 from fpo_core.errors import DataError
 from fpo_core.events import Sink, progress, silent
+from fpo_core.sae.activation_reader import ActivationReader
 from fpo_core.sae.sae import Sae
 from fpo_core.sae.taps import Features
 
@@ -21,6 +22,8 @@ WORSE_CHAT = 0.1
 """Difference in unexplained variance between chat and raw text from which it is reported."""
 DENSE = 0.25
 """Mean share of active features per token above which they are reported as not sparse."""
+DENSE_FEATURE = 0.1
+"""Share of the tokens from which a feature that is active there is called dense."""
 DEAD = 0.5
 """Share of dead features from which it is reported."""
 _ACTIVATIONS_PER_FEATURE = 10
@@ -35,18 +38,25 @@ _SAMPLE = 32
 """Rows of all lengths whose median norm says which tokens are outliers."""
 
 
-class ActivationReader(Protocol):
-    """A frozen model whose activations at one hook can be read, in some framework."""
+@dataclass(frozen=True)
+class Recovered:
+    """What replacing activations costs a model: means over predicted tokens, in nats.
 
-    ops: Ops
+    `ce_spliced` is the cross-entropy with reconstructions in the activations' place, `ce_zero` with
+    zeros; `kl` is from the clean logits to those of the reconstruction. Tokens that the
+    autoencoder was not trained on stay as they are.
+    """
 
-    def read(self, tokens: np.ndarray) -> Array:
-        """Activations at the hook of right-padded token ids: (n, t) int32 -> (n, t, d_in)."""
-        ...
+    tokens: int
+    ce_clean: float
+    ce_spliced: float
+    ce_zero: float
+    kl: float
 
-    def numpy(self, array: Array) -> np.ndarray:
-        """An array of the framework as float32 NumPy."""
-        ...
+    @property
+    def share(self) -> float:
+        """CE recovered, (CE_zero − CE_spliced) / (CE_zero − CE_clean): 1 where nothing is lost."""
+        return (self.ce_zero - self.ce_spliced) / (self.ce_zero - self.ce_clean)
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ class Fit:
     """Measurements on some texts; averages over tokens exclude outliers.
 
     `variance_unexplained` is Σ‖h − ĥ‖² / Σ‖h − mean h‖²; `with_outliers` the same over all tokens.
-    `l0` is the mean number of active features per token, `dead_share` the share never active.
-    `outliers_first` is the share of outliers that are the first token of their text.
+    `l0` is the mean number of active features per token, `dead_share` the share never active,
+    `dense_share` that active at more than a tenth of the tokens. `outliers_first` is the share of
+    outliers that are the first token of their text.
     """
 
     tokens: int
@@ -63,8 +74,11 @@ class Fit:
     with_outliers: float
     l0: float
     dead_share: float
+    dense_share: float
     outlier_share: float
     outliers_first: float
+    recovered: Recovered | None = None
+    """What the model itself loses by the reconstruction, where that was measured."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,8 @@ def check_texts(
     """
     measure = _Measure(reader, features)
     ordered = sorted((row for row in rows if row), key=len)
-    measure.set_limit(_batches(ordered[:: max(1, len(ordered) // _SAMPLE)]))
-    batches = list(_batches(ordered))
+    measure.set_limit(text_batches(ordered[:: max(1, len(ordered) // _SAMPLE)]))
+    batches = list(text_batches(ordered))
     for i, batch in enumerate(batches, 1):
         measure.add(*batch)
         progress(emit, "texts: batch", i, len(batches))
@@ -152,7 +166,7 @@ class _Measure:
             self._add_tokens(h[part], counted[part], begins[part])
 
     def _activations(self, tokens: np.ndarray) -> Array:
-        return self.reader.ops.as_float(self.reader.read(tokens)).reshape(-1, self.sae.d_in)
+        return self.reader.ops.as_float(self.reader.read(tokens)[0]).reshape(-1, self.sae.d_in)
 
     def _counted(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Which tokens count, batch flattened: (n · t,) booleans."""
@@ -190,16 +204,22 @@ class _Measure:
             with_outliers=self.all.unexplained(),
             l0=float(self.fired.sum() / self.inliers.count),
             dead_share=float((self.fired == 0).mean()),
+            dense_share=float((self.fired > DENSE_FEATURE * self.inliers.count).mean()),
             outlier_share=float(self.outliers / self.all.count),
             outliers_first=float(self.first / self.outliers) if self.outliers else 0.0,
         )
 
 
-def _batches(ordered: Sequence[Sequence[int]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows from short to long, padded on the right: the longest fixes how many fit a batch."""
+def text_batches(
+    ordered: Sequence[Sequence[int]], limit: int = _TOKENS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows from short to long as padded ids (n, t) and lengths (n,), `limit` tokens at most.
+
+    A longer row is a batch of its own.
+    """
     while ordered:
         size = 1
-        while size < len(ordered) and (size + 1) * len(ordered[size]) <= _TOKENS:
+        while size < len(ordered) and (size + 1) * len(ordered[size]) <= limit:
             size += 1
         part, ordered = ordered[:size], ordered[size:]
         lengths = np.array([len(row) for row in part])
@@ -226,6 +246,11 @@ def judge(raw: Fit, chat: Fit | None, d_sae: int) -> Verdict:
         reasons.append(f"{fit.l0:.0f} of {d_sae} features are active per token: not sparse")
     if fit.dead_share > DEAD and fit.tokens * fit.l0 > _ACTIVATIONS_PER_FEATURE * d_sae:
         reasons.append(f"{fit.dead_share:.0%} of the features are never active on these texts")
+    if fit.recovered is not None:
+        reasons.append(
+            f"{fit.recovered.share:.1%} of the loss is recovered and the logits move by a KL of "
+            f"{fit.recovered.kl:.3f} where reconstructions take the activations' place"
+        )
     if fit.outlier_share > 0:
         reasons.append(
             f"{fit.outlier_share:.1%} of the tokens have over {OUTLIER:.0f} times the median norm "

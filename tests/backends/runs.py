@@ -14,8 +14,9 @@ from fpo_core.reference.build import extend_store, store_key
 from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
+from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import train
-from fpo_core.train.paired_data import RunData, hold_reference
+from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import RunFolder
 from tests.backends.support import HIDDEN, UNTRAINED, open_policy

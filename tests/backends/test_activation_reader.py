@@ -49,7 +49,7 @@ def test_both_backends_measure_the_same(backend, tiny, sae, expected):
     kind = {"torch": "TorchReader", "mlx": "MlxReader"}[backend]
     reader = getattr(importlib.import_module(f"fpo_{backend}.activation_reader"), kind)
     config = ModelConfig(model=str(tiny), device="cpu", dtype="float32")
-    found = check_texts(reader(tiny, config, hook), Features.of(sae, hook, (BOS,)), ROWS)
+    found = check_texts(reader(tiny, config, [hook]), Features.of(sae, hook, (BOS,)), ROWS)
     unexplained, l0, tokens = expected
     np.testing.assert_allclose(found.variance_unexplained, unexplained, rtol=1e-4)
     np.testing.assert_allclose(found.l0, l0)

@@ -56,7 +56,7 @@ def test_the_last_token_has_an_embedding(policy):
 
 def test_a_reader_refuses_it_too(backend, gpt2):
     config = ModelConfig(model=str(gpt2), device="cpu")
-    reader = build_reader(backend, gpt2, config, Hook.parse("blocks.1.hook_resid_post"))
+    reader = build_reader(backend, gpt2, config, [Hook.parse("blocks.1.hook_resid_post")])
     with pytest.raises(DataError, match="token id 64"):
         reader.read(np.array([[3, VOCABULARY]]))
 

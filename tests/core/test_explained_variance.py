@@ -154,8 +154,9 @@ def test_what_cannot_be_measured():
 
 
 def fit(unexplained=0.2, **changes):
-    plain = {"with_outliers": 0.2, "l0": 20.0, "dead_share": 0.1, "outlier_share": 0.0}
-    values = {"tokens": 10_000, "variance_unexplained": unexplained, "outliers_first": 0.0}
+    plain = {"with_outliers": 0.2, "l0": 20.0, "dead_share": 0.1, "dense_share": 0.0}
+    values = {"tokens": 10_000, "variance_unexplained": unexplained}
+    values |= {"outlier_share": 0.0, "outliers_first": 0.0}
     return Fit(**(plain | values | changes))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from fpo.sinks import event_text, train_parts
+from fpo.sinks import event_text, sae_parts, train_parts
 from fpo_cli.console.output import Output
 from fpo_core.events import Event
 
@@ -110,7 +110,7 @@ class ProgressDisplay:
         self._since = time.monotonic()
         if event.kind in ("warning", "skipped"):
             self._output.warn(str(event_text(event)))
-        elif event.kind in ("reference", "train", "progress"):
+        elif event.kind in ("reference", "train", "sae", "progress"):
             self._advance(event)
         elif event.kind == "end":
             self._end()
@@ -124,6 +124,8 @@ class ProgressDisplay:
             self._line(event)
         elif event.kind == "train":
             self._update("training", event.step, values["steps"], train_parts(values))
+        elif event.kind == "sae":
+            self._update("training", event.step, values["steps"], sae_parts(values))
         elif event.kind == "reference":
             speed = [f"{values['tokens_per_second']:.0f} tok/s"]
             self._update("reference", values["pairs"], values["total"], speed)
@@ -135,7 +137,11 @@ class ProgressDisplay:
         now = time.monotonic()
         total = event.values.get("total")
         is_last = event.kind == "reference" and event.values["pairs"] >= total
-        if event.kind == "train" or is_last or now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if (
+            event.kind in ("train", "sae")
+            or is_last
+            or now - self._last_line >= _SECONDS_BETWEEN_LINES
+        ):
             self._last_line = now
             self._output.note(str(event_text(event)))
 

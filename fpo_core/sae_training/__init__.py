@@ -1,0 +1,1 @@
+"""Training sparse autoencoders on a model's own activations: `fpo sae train`."""
