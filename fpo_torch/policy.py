@@ -35,8 +35,8 @@ class TorchPolicy(BasePolicy):
 
     def _build(self, setup: Setup) -> Iterable[PackedStep]:
         # Full training in bfloat16 computes by autocast on its float32 weights.
-        self._autocast = setup.full and self.dtype != torch.float32
-        precision = torch.float32 if setup.full else self.dtype
+        self._autocast = setup.float32_weights and self.dtype != torch.float32
+        precision = torch.float32 if setup.float32_weights else self.dtype
         self.base = load_model(setup.folder, setup.model, precision)
         self.base.to(self.device)  # pyright: ignore[reportArgumentType]
         self.seed(setup.model.seed)
