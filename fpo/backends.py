@@ -16,7 +16,7 @@ from typing import Any
 from fpo.launch import launched_for
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import ALONE, Group
-from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
+from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig
 from fpo_core.config.backends import BACKENDS
 from fpo_core.errors import BackendError
 from fpo_core.sae.activation_reader import ActivationReader
@@ -87,14 +87,11 @@ def build_policy(
     model: ModelConfig,
     adapter: AdapterConfig,
     features: Features | None,
-    *,
-    grad_checkpoint: bool = False,
-    step: StepConfig | None = None,
+    **options: Any,
 ) -> Policy:
-    """The policy of a backend, with its weights loaded from `folder`."""
+    """The policy of a backend, with its weights loaded from `folder`; see `BasePolicy`."""
     _hide_loading_bar()
-    build = _provided(backend, "policy", "Policy")
-    return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)
+    return _provided(backend, "policy", "Policy")(folder, model, adapter, features, **options)
 
 
 def build_reader(

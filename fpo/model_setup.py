@@ -15,6 +15,7 @@ from fpo_core.config import (
     AdapterConfig,
     DataConfig,
     ModelConfig,
+    OptimiserConfig,
     ReferenceConfig,
     SaeConfig,
     StepConfig,
@@ -116,7 +117,7 @@ class ModelSetup:
         )
 
     def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
-        """The model at its starting point."""
+        """The model at its starting point; `config` may say how it is trained, too."""
         policy = build_policy(
             self.backend,
             self.model.path,
@@ -125,6 +126,7 @@ class ModelSetup:
             self.features,
             grad_checkpoint=grad_checkpoint,
             step=self.step,
+            zeroth_order=isinstance(config, OptimiserConfig) and config.zeroth_order,
         )
         if self.start_adapter is not None:
             # Modules that an irregular adapter leaves out stay at their start, which adds nothing.

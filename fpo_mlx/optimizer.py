@@ -98,7 +98,7 @@ class Optimizer:
         """Each weight with each part of its state: their canonical names, and MLX's key."""
         for name, shape in self._trainable.shapes().items():
             for part in state_parts(self._name, shape):
-                stored = _TRANSPOSED.get(part, part) if self._trainable.is_lora else part
+                stored = _TRANSPOSED.get(part, part) if self._trainable.adapters else part
                 yield name, part, _KEYS[self._name][stored]
 
 

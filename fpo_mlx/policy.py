@@ -44,7 +44,7 @@ class MlxPolicy(BasePolicy):
 
     def _build(self, setup: Setup) -> Iterable[PackedStep]:
         # Full training casts its float32 weights inside the step.
-        precision = mx.float32 if setup.full else self.dtype
+        precision = mx.float32 if setup.float32_weights else self.dtype
         loaded = load_model(setup.folder, setup.model, precision)
         self.model, self._settings = loaded.model, loaded.settings
         self.seed(setup.model.seed)

@@ -16,6 +16,7 @@ from fpo_core.adapters.lora import (
     select_targets,
 )
 from fpo_core.adapters.writer import MLX_MATRICES
+from fpo_core.backend.directions import Direction, LowRank, matrix_shape, row_blocks
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 from fpo_core.models.folder import check_quantised
@@ -32,8 +33,8 @@ class Trainable:
 
     frozen: str | None = None
 
-    def __init__(self, places: Places, *, is_lora: bool, compute: mx.Dtype) -> None:
-        self._places, self.is_lora, self._compute = places, is_lora, compute
+    def __init__(self, places: Places, *, adapters: bool, compute: mx.Dtype) -> None:
+        self._places, self.adapters, self._compute = places, adapters, compute
 
     def get(self) -> Weights:
         """The weights as the model holds them."""
@@ -54,11 +55,31 @@ class Trainable:
 
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """See `fpo_core.backend.parts.Trainable`."""
-        self.put(self.from_canonical(weights))
+        types = {name: weight.dtype for name, weight in self.get().items()}
+        loaded = self.from_canonical(weights)
+        self.put({name: weight.astype(types[name]) for name, weight in loaded.items()})
+
+    def move(
+        self, directions: Mapping[str, Direction], scale: float, rounding: int | None = None
+    ) -> None:
+        """See `fpo_core.backend.parts.Trainable`."""
+        key = None if rounding is None else mx.random.key(rounding)
+        for name, direction in directions.items():
+            module, attribute = self._places[name]
+            weight = module[attribute]
+            key, now = (None, None) if key is None else mx.random.split(key)
+            if weight.ndim == 2 and not self.adapters:
+                _move_rows(weight, direction, scale, now)
+                continue
+            shape = matrix_shape(self._shape(weight))
+            added = _block(direction, 0, shape[0]).reshape(self._shape(weight))
+            moved = _sum(weight, added.T if self.adapters else added, scale, now)
+            mx.eval(moved)
+            module[attribute] = moved
 
     def cast(self, weights: Weights) -> Weights:
         """Fully trained weights in the precision of the compute; adapters stay float32."""
-        if self.is_lora or self._compute == mx.float32:
+        if self.adapters or self._compute == mx.float32:
             return weights
         return {name: weight.astype(self._compute) for name, weight in weights.items()}
 
@@ -92,10 +113,37 @@ class Trainable:
         }
 
     def _transposed(self, weight: np.ndarray) -> np.ndarray:
-        return weight.T if self.is_lora else weight
+        return weight.T if self.adapters else weight
 
     def _shape(self, weight: mx.array) -> tuple[int, ...]:
-        return tuple(weight.shape[::-1] if self.is_lora else weight.shape)
+        return tuple(weight.shape[::-1] if self.adapters else weight.shape)
+
+
+def _move_rows(weight: mx.array, direction: Direction, scale: float, key: mx.array | None) -> None:
+    """Add scale · direction to a matrix in place, some rows at a time."""
+    for start, stop in row_blocks((weight.shape[0], weight.shape[1])):
+        key, now = (None, None) if key is None else mx.random.split(key)
+        added = _block(direction, start, stop)
+        weight[start:stop] = _sum(weight[start:stop], added, scale, now)
+        mx.eval(weight)  # or the parts of all blocks would live at once
+
+
+def _block(direction: Direction, start: int, stop: int) -> mx.array:
+    """Rows of a direction, (stop − start, n) float32."""
+    if isinstance(direction, LowRank):
+        return mx.array(direction.left[start:stop]) @ mx.array(direction.right).T
+    return mx.array(direction.rows(start, stop))
+
+
+def _sum(weight: mx.array, added: mx.array, scale: float, key: mx.array | None) -> mx.array:
+    """weight + scale · added in the precision of the weight, rounded stochastically with a key."""
+    total = weight.astype(mx.float32) + scale * added
+    if key is not None and weight.dtype == mx.bfloat16:
+        # bfloat16 is float32 without its last 16 bits: a random number added there carries into
+        # the rest with the probability of their share.
+        noise = mx.random.randint(0, 2**16, total.shape, mx.uint32, key)
+        total = ((total.view(mx.uint32) + noise) & 0xFFFF0000).view(mx.float32)
+    return total.astype(weight.dtype)
 
 
 def select_trainable(
@@ -116,7 +164,7 @@ def select_trainable(
         whole = config.num_layers < 0
         for module in [model] if whole else [stack[i] for i in blocks]:
             module.unfreeze()
-        return Trainable(_leaves(model), is_lora=False, compute=compute)
+        return Trainable(_leaves(model), adapters=False, compute=compute)
     targets = select_targets(lora.linear_modules(stack[blocks[0]]), config.target_modules)
     frozen = frozen_mixture((path for path, _ in stack[blocks[0]].named_modules()), targets)
     lora.add_lora(model, len(blocks), targets, config)
@@ -131,7 +179,7 @@ def select_trainable(
         for place, layer in layers.items()
         for matrix in matrices_of(config.fine_tune_type)
     }
-    trainable = Trainable(places, is_lora=True, compute=compute)
+    trainable = Trainable(places, adapters=True, compute=compute)
     trainable.frozen = frozen
     start = initial_weights(trainable.shapes(), seed, lambda place: lora.base_weight(layers[place]))
     trainable.load(start)

@@ -42,8 +42,8 @@ class TorchPolicy(BasePolicy):
 
     def _build(self, setup: Setup) -> Iterable[PackedStep]:
         # Full training in bfloat16 computes by autocast on its float32 weights.
-        self._autocast = setup.full and self.dtype != torch.float32
-        precision = torch.float32 if setup.full else self.dtype
+        self._autocast = setup.float32_weights and self.dtype != torch.float32
+        precision = torch.float32 if setup.float32_weights else self.dtype
         self.base = placed(load_model(setup.folder, setup.model, precision), self.device)
         self.seed(setup.model.seed)
         path, stack = find_blocks(self.base)

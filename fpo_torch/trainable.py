@@ -15,6 +15,7 @@ from fpo_core.adapters.lora import (
     select_blocks,
     select_targets,
 )
+from fpo_core.backend.directions import Dense, Direction, matrix_shape, row_blocks
 from fpo_core.config import AdapterConfig
 from fpo_core.models.folder import check_quantised
 from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
@@ -60,9 +61,55 @@ class Trainable:
         """Canonical arrays as tensors; ModelError where names or shapes do not fit."""
         check_shapes(weights, self.shapes())
         return {
-            name: torch.from_numpy(np.array(weights[name])).to(parameter.device)
+            name: torch.from_numpy(np.array(weights[name])).to(parameter)
             for name, parameter in self.parameters.items()
         }
+
+    @torch.no_grad()
+    def move(
+        self, directions: Mapping[str, Direction], scale: float, rounding: int | None = None
+    ) -> None:
+        """See `fpo_core.backend.parts.Trainable`."""
+        draw = None
+        if rounding is not None:
+            device = next(iter(self.parameters.values())).device
+            draw = torch.Generator(device).manual_seed(rounding)
+        for name, direction in directions.items():
+            weight = self.parameters[name].data
+            _move(weight.view(matrix_shape(weight.shape)), direction, scale, draw)
+
+
+def _move(matrix: Tensor, direction: Direction, scale: float, draw: torch.Generator | None) -> None:
+    """Add scale · direction to a matrix (m, n), some rows at a time where that needs memory."""
+    if isinstance(direction, Dense):
+        of_rows = direction.rows
+
+        def added(start: int, stop: int) -> Tensor:
+            return torch.from_numpy(of_rows(start, stop)).to(matrix.device)
+
+    else:
+        factors = (direction.left, direction.right)
+        left, right = (torch.from_numpy(factor).to(matrix.device) for factor in factors)
+        if matrix.dtype == torch.float32:
+            matrix.addmm_(left, right.T, alpha=scale)
+            return
+
+        def added(start: int, stop: int) -> Tensor:
+            return left[start:stop] @ right.T
+
+    for start, stop in row_blocks((matrix.shape[0], matrix.shape[1])):
+        total = matrix[start:stop].float().add(added(start, stop), alpha=scale)
+        if draw is not None and matrix.dtype == torch.bfloat16:
+            total = _rounded_stochastically(total, draw)
+        matrix[start:stop] = total
+
+
+def _rounded_stochastically(x: Tensor, draw: torch.Generator) -> Tensor:
+    """float32 values that bfloat16 holds exactly, `x` in expectation."""
+    # bfloat16 is float32 without its last 16 bits: a random number added there carries into the
+    # rest with the probability of their share.
+    noise = torch.randint(0, 2**16, x.shape, dtype=torch.int32, device=x.device, generator=draw)
+    return (x.view(torch.int32) + noise).bitwise_and_(-(2**16)).view(torch.float32)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

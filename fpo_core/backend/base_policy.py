@@ -23,6 +23,7 @@ from fpo_core.backend.base_packed_step import BasePackedStep
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
 from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling
 from fpo_core.backend.process_group import ALONE, Group
+from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch, score_batch
@@ -66,13 +67,18 @@ class BasePolicy(ABC):
         *,
         grad_checkpoint: bool = False,
         step: StepConfig | None = None,
+        zeroth_order: bool = False,
     ) -> None:
         """Open the model in a local folder, with what `adapter` trains and `features` read.
+
+        For `zeroth_order` steps the model's own weights keep the precision of the compute.
 
         Raises BackendError where the settings ask for what the backend or the machine lacks,
         ModelError or SaeError where they do not fit the model.
         """
-        setup = Setup(folder, model, adapter, features, grad_checkpoint, step or StepConfig())
+        step = step or StepConfig()
+        setup = Setup(folder, model, adapter, features, grad_checkpoint, step, zeroth_order)
+        self._seed = model.seed
         self.device = self.devices.select_device(model)
         self.devices.configure(self, self.device, setup.step)
         self.devices.reset_peak_memory(self.device)
@@ -167,11 +173,13 @@ class BasePolicy(ABC):
         *,
         kl: bool = False,
         entropy: bool = False,
+        features: bool = True,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
         batch = self._bounds.check_batch(batch)
+        asked = {"kl": kl, "entropy": entropy, "features": features}
         with self._inference(), self._stepping():
-            scores = self._scores(batch, reference, objective, kl=kl, entropy=entropy)
+            scores = self._scores(batch, reference, objective, **asked)
             return self._to_numpy(scores)
 
     def token_scores(
@@ -225,7 +233,10 @@ class BasePolicy(ABC):
         batch = self._bounds.check_batch(batch)
 
         def loss() -> tuple[Array, Scores]:
-            scores = self._scores(batch, reference, objective, differentiate=True)
+            features = objective.needs_features  # a step computes what its loss reads
+            scores = self._scores(
+                batch, reference, objective, features=features, differentiate=True
+            )
             logps = self.ops.asarray(reference.logps, scores.logps)
             losses = objective_losses(self.ops, scores, logps, objective)
             return losses.sum() * weight, scores
@@ -250,12 +261,11 @@ class BasePolicy(ABC):
         *,
         kl: bool = False,
         entropy: bool = False,
+        features: bool = True,
         differentiate: bool = False,
     ) -> Scores:
         """Scores of a batch as arrays of the framework, by the packed step where there is one."""
         kl = kl or (objective is not None and objective.needs_kl)
-        # Scoring reports features whatever the objective; a step computes what its loss reads.
-        features = not differentiate or objective is None or objective.needs_features
         if self._packed is not None:
             return self._packed.score(
                 batch,
@@ -301,7 +311,18 @@ class BasePolicy(ABC):
 
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
         """See `fpo_core.backend.policy.Policy`."""
-        self._optimizer = self._make_optimizer(config, group)
+        if config.zeroth_order:
+            self._optimizer = ZerothOrder(self._trainable, config, self._seed)
+        else:
+            self._optimizer = self._make_optimizer(config, group)
+
+    def perturbed(self, sign: float) -> AbstractContextManager[None]:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self._prepared().perturbed(sign)
+
+    def apply_slope(self, slope: float, learning_rate: float, max_norm: float) -> float:
+        """See `fpo_core.backend.policy.Policy`."""
+        return self._prepared().step(slope, learning_rate, max_norm)
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy`."""

@@ -31,10 +31,18 @@ def check_state(
     state: Mapping[str, np.ndarray], optimizer: str, weights: Mapping[str, Shape]
 ) -> None:
     """Raise TrainingError where a state is not this optimizer's over weights of these shapes."""
-    expected: dict[str, Shape] = {"step": ()}
+    expected: dict[str, Shape] = {}
     for name, shape in weights.items():
         parts = state_parts(optimizer, shape)
         expected |= {f"{name}.{part}": size for part, size in parts.items()}
+    check_parts(state, optimizer, expected)
+
+
+def check_parts(
+    state: Mapping[str, np.ndarray], optimizer: str, parts: Mapping[str, Shape]
+) -> None:
+    """Raise TrainingError unless a state holds the step and `parts`, arrays of these shapes."""
+    expected = {"step": (), **parts}
     shapes = {name: tuple(array.shape) for name, array in state.items()}
     wrong = sorted(name for name in {*expected, *shapes} if shapes.get(name) != expected.get(name))
     if wrong:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fpo_core.backend.directions import Direction
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
@@ -26,11 +27,15 @@ class Setup:
     features: Features | None
     grad_checkpoint: bool
     step: StepConfig
+    zeroth_order: bool = False
 
     @property
-    def full(self) -> bool:
-        """Whether the model's own weights are trained, which stay in float32 then."""
-        return self.adapter.fine_tune_type == "full"
+    def float32_weights(self) -> bool:
+        """Whether the model's own weights are trained with gradients: in float32, cast to compute.
+
+        Zeroth-order steps move them as they are, in the memory of inference.
+        """
+        return self.adapter.fine_tune_type == "full" and not self.zeroth_order
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
@@ -75,8 +80,10 @@ class Devices(Protocol):
 
 
 class Trainable(Protocol):
-    """The trained weights of a model, kept in float32."""
+    """The trained weights of a model: float32, or as loaded where `Setup.zeroth_order`."""
 
+    adapters: bool
+    """Whether they are adapters' and not the model's own."""
     frozen: str | None
     """What of the model adapters leave frozen that a user may expect them on."""
 
@@ -98,6 +105,16 @@ class Trainable(Protocol):
 
     def swapped(self, weights: Any) -> AbstractContextManager[None]:
         """Within, the model computes with these weights in place of its own."""
+        ...
+
+    def move(
+        self, directions: Mapping[str, Direction], scale: float, rounding: int | None = None
+    ) -> None:
+        """Add scale · direction to each weight, in place.
+
+        The sum is rounded to the weight's precision: to nearest, so that a move and its reverse
+        cancel, or with a seed `rounding` stochastically, so that steps below it are not lost.
+        """
         ...
 
 

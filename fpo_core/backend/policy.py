@@ -1,6 +1,7 @@
 """What a framework must be able to do with a model: the `Policy` protocol."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -62,8 +63,11 @@ class Policy(Protocol):
         *,
         kl: bool = False,
         entropy: bool = False,
+        features: bool = True,
     ) -> Scores:
         """Score a batch without gradient or dropout; see `fpo_core.loss.dense.score`.
+
+        Without `features` nothing of the autoencoders is computed.
 
         With `kl`, or an objective that needs it, sequential KL against the weights given to
         `set_reference`, which are swapped in for a forward pass: no second model is built.
@@ -120,6 +124,22 @@ class Policy(Protocol):
 
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
+        ...
+
+    def perturbed(self, sign: float) -> AbstractContextManager[None]:
+        """Within, the weights are moved by sign · ε along the direction of the next step.
+
+        For an optimizer of zeroth order, as `apply_slope` is. Adapters are restored exactly, the
+        model's own weights up to rounding.
+        """
+        ...
+
+    def apply_slope(self, slope: float, learning_rate: float, max_norm: float) -> float:
+        """Take one step by the loss's derivative along the direction, c; return |c| / √r.
+
+        The square of that is ‖gradient‖² in expectation. Where it is over `max_norm`, c is scaled
+        down; where it is not finite no step is taken. The direction is used up either way.
+        """
         ...
 
     def trained(self) -> dict[str, np.ndarray]:

@@ -64,6 +64,16 @@ class TrainConfig(
         for name in ("k", "normalize_d"):
             if self.sae is None and getattr(self, name) != getattr(ObjectiveConfig, name):
                 raise ConfigError(f"{name} is set while sae is not: set sae too, or leave it out")
+        self._check_gradients()
+
+    def _check_gradients(self) -> None:
+        """What acts on gradients alone is refused where there are none."""
+        for name in ("dropout", "grad_checkpoint", "straight_through"):
+            if self.zeroth_order and getattr(self, name):
+                raise ConfigError(
+                    f"{name} is set, but the optimizer {self.optimizer} only scores, without a "
+                    "backward pass: leave it out"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,16 @@
 """How a run goes: the stored pass, what is trained, the optimiser, the loop, measurements."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from fpo_core.config.fields import Settings, setting
-from fpo_core.config.optimizer_table import OPTIMIZERS, OptimizerName, described_rates
+from fpo_core.config.optimizer_table import (
+    OPTIMIZERS,
+    DirectionSetting,
+    OptimizerName,
+    described_directions,
+    described_rates,
+)
 from fpo_core.errors import ConfigError
 
 
@@ -82,7 +88,8 @@ class OptimiserConfig(Settings):
     optimizer: OptimizerName = setting(
         "adamw",
         help="Optimiser of the framework; torch has no lion. Adafactor's rate is relative to the "
-        "size of each weight.",
+        "size of each weight. lozo, lozo-m and mezo take no gradients: a step is two scoring "
+        "passes in the memory of one, and they need many more of them.",
     )
     learning_rate: float | None = setting(
         None,
@@ -97,7 +104,46 @@ class OptimiserConfig(Settings):
     schedule: Literal["constant", "cosine", "linear"] = setting(
         "cosine", help="Learning rate after the warm-up."
     )
-    max_grad_norm: float = setting(1.0, help="Gradients are clipped to this norm.", above=0.0)
+    max_grad_norm: float = setting(
+        1.0,
+        help="Gradients are clipped to this norm; without gradients, an estimate of it.",
+        above=0.0,
+    )
+    zo_rank: int | None = setting(
+        None,
+        help="Rank of the random directions U Vᵀ of a zeroth-order step. By default "
+        f"{described_directions('zo_rank')}.",
+        least=1,
+    )
+    zo_interval: int | None = setting(
+        None,
+        help="Steps between new V; U is new in every step. By default "
+        f"{described_directions('zo_interval')}.",
+        least=1,
+    )
+    zo_epsilon: float | None = setting(
+        None,
+        help="How far along a direction the loss is evaluated, to both sides. By default "
+        f"{described_directions('zo_epsilon')}.",
+        above=0.0,
+    )
+    zo_momentum: float | None = setting(
+        None,
+        help="Share of the earlier mean in the running mean of steps. By default "
+        f"{described_directions('zo_momentum')}.",
+        least=0.0,
+        most=0.9999,
+    )
+
+    @property
+    def zeroth_order(self) -> bool:
+        """Whether steps are taken with differences of the loss in place of gradients."""
+        return bool(OPTIMIZERS[self.optimizer].directions)
+
+    def direction(self, name: DirectionSetting) -> Any:
+        """A setting of directions in force: as set, else the optimizer's default, else None."""
+        value = getattr(self, name)
+        return OPTIMIZERS[self.optimizer].directions.get(name) if value is None else value
 
     def peak_learning_rate(self, fine_tune_type: str) -> float:
         """The learning rate after warm-up, its default depending on what is trained."""
@@ -106,12 +152,21 @@ class OptimiserConfig(Settings):
         return OPTIMIZERS[self.optimizer].rates[fine_tune_type == "full"]
 
     def check(self) -> None:
-        """Weight decay must mean the same in every framework."""
-        if self.weight_decay and not OPTIMIZERS[self.optimizer].decays:
+        """Weight decay must mean the same in every framework; no setting is ignored in silence."""
+        entry = OPTIMIZERS[self.optimizer]
+        if self.weight_decay and not entry.decays:
+            reason = "MLX and torch decay differently under it"
             raise ConfigError(
                 f"weight_decay is {self.weight_decay} while optimizer is {self.optimizer}, "
-                "expected 0: MLX and torch decay differently under it"
+                f"expected 0: {'it decays nothing' if entry.directions else reason}"
             )
+        for name in get_args(DirectionSetting):
+            if getattr(self, name) is not None and name not in entry.directions:
+                having = ", ".join(n for n, row in OPTIMIZERS.items() if name in row.directions)
+                raise ConfigError(
+                    f"{name} is set, but the optimizer {self.optimizer} has none: leave it out, or "
+                    f"choose an optimizer that has it ({having})"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

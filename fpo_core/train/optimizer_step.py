@@ -1,12 +1,18 @@
-"""One optimizer step: the gradient of a window of batches, accumulated, then applied."""
+"""One optimizer step over a window of batches: by its accumulated gradient, or by two losses."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import gather_scores, joined, shares
 from fpo_core.config import TrainConfig
+from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import Int64s
+from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.finite_difference import slope
 from fpo_core.loss.metrics import preference_metrics
 from fpo_core.loss.scores import Scores, join
 from fpo_core.train.paired_data import RunData
@@ -40,32 +46,61 @@ class Stepper:
     def take(self, step: int) -> StepResult:
         """Take step 1..steps; the policy's weights stay as they are where it cannot be applied."""
         rows = joined(self.plan.batches(step))
-        scores = self._accumulate(step, rows)
-        logps = self.data.reference_logps(self.data.train, rows)
-        metrics = preference_metrics(scores, logps, self.config)
         rate = learning_rate(step, self.plan.steps, self.config)
+        move = self._by_losses if self.config.zeroth_order else self._by_gradient
+        metrics = move(step, rows, rate) | {"learning_rate": rate}
+        return StepResult(metrics, self.data.train.num_tokens(rows))
+
+    def _by_gradient(self, step: int, rows: Int64s, rate: float) -> Metrics:
+        def accumulate(number: int, batch: Batch, reference: ReferenceBatch) -> Scores:
+            # A seed of its own for every forward pass: a resumed run needs no generator's state.
+            self.policy.seed(dropout_seed(self.config.seed, step, number))
+            # Over the whole window, not the batch: accumulation then equals one large batch.
+            return self.policy.accumulate(batch, reference, self.config, 1 / len(rows))
+
+        metrics = self._metrics(self._scores(step, rows, accumulate), rows)
         if math.isfinite(metrics["loss"]):
             norm = self.policy.apply_gradients(rate, self.config.max_grad_norm)
         else:
             norm = math.nan
             self.policy.drop_gradients()
-        metrics |= {"grad_norm": norm, "learning_rate": rate}
-        return StepResult(metrics, self.data.train.num_tokens(rows))
+        return metrics | {"grad_norm": norm}
 
-    def _accumulate(self, step: int, rows: Int64s) -> Scores:
-        """Add the gradient of this process's share of the window; the scores of all its rows."""
+    def _by_losses(self, step: int, rows: Int64s, rate: float) -> Metrics:
+        """A step from the loss on both sides of θ; its metrics are means of both."""
+
+        def score(number: int, batch: Batch, reference: ReferenceBatch) -> Scores:
+            del number
+            features = self.config.needs_features
+            return self.policy.score(batch, reference, self.config, features=features)
+
+        sides: list[Scores] = []
+        for sign in (1, -1):
+            with self.policy.perturbed(sign):
+                sides.append(self._scores(step, rows, score))
+        plus, minus = (self._metrics(side, rows) for side in sides)
+        epsilon = self.config.direction("zo_epsilon")
+        c = slope(sides[0], sides[1], self._reference_logps(rows), self.config, epsilon)
+        norm = self.policy.apply_slope(c, rate, self.config.max_grad_norm)
+        return {name: (plus[name] + minus[name]) / 2 for name in plus} | {"grad_norm": norm}
+
+    def _scores(
+        self, step: int, rows: Int64s, run: Callable[[int, Batch, ReferenceBatch], Scores]
+    ) -> Scores:
+        """Scores of all rows of a step; `run` is given this process's batches, numbered."""
         group = self.data.group
         owned = shares([len(batch) for batch in self.plan.batches(step)], group.size)
         parts: list[Scores] = []
         for part, places in enumerate(owned[group.rank]):
-            if not len(places):
-                continue
-            batch, reference = self.data.batch(self.data.train, rows[places])
-            # A seed of its own for every forward pass: a resumed run needs no generator's state.
-            number = part * group.size + group.rank
-            self.policy.seed(dropout_seed(self.config.seed, step, number))
-            # Over the whole window, not the batch: accumulation then equals one large batch.
-            scores = self.policy.accumulate(batch, reference, self.config, 1 / len(rows))
-            parts.append(scores.without_pooled())
+            if len(places):
+                batch, reference = self.data.batch(self.data.train, rows[places])
+                number = part * group.size + group.rank
+                parts.append(run(number, batch, reference).without_pooled())
         local = join(parts) if parts else None
         return gather_scores(group, local, [joined(positions) for positions in owned])
+
+    def _metrics(self, scores: Scores, rows: Int64s) -> Metrics:
+        return preference_metrics(scores, self._reference_logps(rows), self.config)
+
+    def _reference_logps(self, rows: Int64s) -> np.ndarray:
+        return self.data.reference_logps(self.data.train, rows)

@@ -39,7 +39,7 @@ class Preflight:
     width: int
     """Its padded width in tokens."""
     seconds_largest: float
-    """Forward and backward of the largest batch."""
+    """Forward and backward of the largest batch, or two scoring passes with the weights' moves."""
     seconds_per_step: float
     """Mean over the run's steps."""
     steps: int
@@ -99,7 +99,7 @@ def preflight(
         largest, seconds_largest = _try_training(policy, train, shapes.largest, config)
         progress(emit, _TRIAL, 2, 3)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
-        step_seconds, _ = _timed(lambda: policy.apply_gradients(0.0, config.max_grad_norm))
+        step_seconds, _ = _timed(lambda: _step_at_rate_0(policy, config))
         progress(emit, _TRIAL, 3, 3)
     except (MemoryError, RuntimeError) as error:
         raise _out_of_memory(error, shapes, config) from None
@@ -175,13 +175,28 @@ def _as_reference(scores: Scores) -> ReferenceBatch:
 def _try_training(
     policy: Policy, train: TokenisedPairs, rows: Int64s, config: TrainConfig
 ) -> tuple[Batch, float]:
-    """Forward and backward of one batch, the second time timed."""
+    """Forward and backward of one batch, or both scoring passes; the second time timed."""
     batch = collate(train, rows)
     reference = _as_reference(policy.score(batch))
     policy.prepare_training(config)
-    policy.accumulate(batch, reference, config, 1 / batch.pairs)
-    seconds, _ = _timed(lambda: policy.accumulate(batch, reference, config, 1 / batch.pairs))
+
+    def run() -> None:
+        if not config.zeroth_order:
+            policy.accumulate(batch, reference, config, 1 / batch.pairs)
+            return
+        for _ in range(2):
+            with policy.perturbed(0.0):
+                policy.score(batch, reference, config, features=config.needs_features)
+
+    run()
+    seconds, _ = _timed(run)
     return batch, seconds
+
+
+def _step_at_rate_0(policy: Policy, config: TrainConfig) -> float:
+    if config.zeroth_order:
+        return policy.apply_slope(0.0, 0.0, config.max_grad_norm)
+    return policy.apply_gradients(0.0, config.max_grad_norm)
 
 
 def _timed(call: Callable[[], ResultT]) -> tuple[float, ResultT]:
@@ -213,10 +228,11 @@ def _tokens(split: TokenisedPairs) -> float:
 
 def _checkpoint_bytes(policy: Policy, config: TrainConfig) -> int:
     """At most: float32 weights and two moments of every checkpoint, result and best weights."""
+    arrays = 2 if config.zeroth_order else 3
     # One checkpoint more than stay: the new one is written before the oldest is removed.
     trained = 4 * policy.info.trained_parameters
     whole = 4 * policy.info.parameters if config.fine_tune_type == "full" else 2 * trained
-    return 3 * trained * (config.save_total_limit + 1) + 2 * whole
+    return arrays * trained * (config.save_total_limit + 1) + 2 * whole
 
 
 def _record_bytes(scores: Scores, config: TrainConfig) -> int:
@@ -244,7 +260,7 @@ def _check_disk(estimate: Preflight, config: TrainConfig) -> None:
 
 def relief(config: TrainConfig) -> str:
     """The change of a setting that lowers memory most at the least cost."""
-    if not config.grad_checkpoint:
+    if not (config.grad_checkpoint or config.zeroth_order):
         return "set grad_checkpoint"
     if config.batch_size > 1:
         return f"lower batch_size below {config.batch_size} (grad_accumulation_steps makes up)"
