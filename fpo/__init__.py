@@ -71,6 +71,7 @@ _NAMES = {
         "BackendError",
         "ConfigError",
         "DataError",
+        "JudgeError",
         "LostProcessError",
         "ModelError",
         "SaeError",
