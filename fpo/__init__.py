@@ -75,6 +75,7 @@ _NAMES = {
         "BackendError",
         "ConfigError",
         "DataError",
+        "JudgeError",
         "LostProcessError",
         "ModelError",
         "SaeError",

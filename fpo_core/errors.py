@@ -55,6 +55,10 @@ class TrainingError(FpoError):
     """A run cannot start or go on."""
 
 
+class JudgeError(FpoError):
+    """A judge cannot judge: its endpoint does not answer, or its own code fails."""
+
+
 class SelfTestError(FpoError):
     """A backend computes something else than it should; `report` says what was checked."""
 

@@ -1,5 +1,6 @@
 """Loading mlx-lm's models and finding their blocks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from fpo_core.models.folder import ModelFolder, cannot_load, mlx_lm_settings
 from fpo_core.models.layout import layout_of
 from fpo_mlx.attention import adopt
 
+Classes = Callable[..., tuple[type[nn.Module], type]]
+"""config.json -> the classes of a model and of its arguments."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -27,16 +31,19 @@ class Loaded:
     """The windows and rotations that it was given; None for a family of mlx-lm alone."""
 
 
-def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
+def load_model(
+    folder: Path, config: ModelConfig, dtype: mx.Dtype, classes: Classes | None = None
+) -> Loaded:
     """The model of a local folder, weights in `dtype`, with transformers' windows and rotations.
 
-    Quantised weights keep the precision of their scales unless `dtype` is finer.
+    Quantised weights keep the precision of their scales unless `dtype` is finer. `classes` stand in
+    for the family's own.
     """
     try:
         model, settings = utils.load_model(
             folder,
             model_config=_top_level(folder),
-            get_model_classes=_model_classes,
+            get_model_classes=classes or model_classes,
             trust_remote_code=config.trust_remote_code,
         )
     except FpoError:
@@ -51,7 +58,7 @@ def load_model(folder: Path, config: ModelConfig, dtype: mx.Dtype) -> Loaded:
     return Loaded(model, settings, attention)
 
 
-def _model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
+def model_classes(config: dict[str, Any]) -> tuple[type[nn.Module], type]:
     """mlx-lm's classes; GPT-2's also for checkpoints of the whole model.
 
     The hub's gpt2 is the body alone, and mlx-lm knows no other; transformers saves

@@ -13,13 +13,15 @@ from fpo_core.models.folder import cannot_load
 from fpo_core.models.layout import layout_of
 
 
-def load_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(
+    folder: Path, config: ModelConfig, dtype: torch.dtype, kind: Any = AutoModelForCausalLM
+) -> PreTrainedModel:
     """The model of a local folder, from safetensors alone, with every dropout of its own off."""
     try:
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         _switch_dropout_off(settings)
         _check_quantisation(folder, settings)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=settings,
             dtype=dtype,

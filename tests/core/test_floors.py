@@ -16,7 +16,7 @@ FLOORS = (
     ("fpo_core.events",),
     ("fpo_core.pairs",),
     ("fpo_core.data", "fpo_core.models"),
-    ("fpo_core.adapters", "fpo_core.sae"),
+    ("fpo_core.adapters", "fpo_core.sae", "fpo_core.judges"),
     ("fpo_core.loss",),
     ("fpo_core.backend",),
     ("fpo_core.reference", "fpo_core.train", "fpo_core.evaluation"),

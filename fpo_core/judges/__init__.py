@@ -1,0 +1,1 @@
+"""Judges of completions: rules, classifiers, endpoints, and the win rates that they give."""
