@@ -22,6 +22,10 @@ _NAMES = {
     "fpo.preflight_report": ("PreflightReport",),
     "fpo.evaluation": ("evaluate", "EvaluationResult"),
     "fpo.generation": ("generate", "Generation", "Completion"),
+    "fpo.answer_file": ("answer_prompts", "AnswerFile"),
+    "fpo.win_rates": ("judge", "JudgedAnswers"),
+    "fpo.judge_choice": ("open_judge",),
+    "fpo_core.judges.judge": ("Judge",),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
     "fpo.reference_pass": ("reference", "StoredReference"),
     "fpo.gguf": ("convert_gguf", "GgufResult"),
@@ -64,6 +68,7 @@ _NAMES = {
         "SaeInfoConfig",
         "SaeListConfig",
         "TrainConfig",
+        "WinRateConfig",
     ),
     "fpo_core.config.yaml_file": ("read_yaml",),
     "fpo_core.errors": (

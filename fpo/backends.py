@@ -76,7 +76,7 @@ def join_group(backend: str) -> Group:
 
 @cache  # joining twice would wait for ever
 def _joined(backend: str) -> Group:
-    return _provided(backend, "process_group", "Group")()
+    return provided(backend, "process_group", "Group")()
 
 
 def build_policy(
@@ -91,14 +91,14 @@ def build_policy(
 ) -> Policy:
     """The policy of a backend, with its weights loaded from `folder`."""
     _hide_loading_bar()
-    build = _provided(backend, "policy", "Policy")
+    build = provided(backend, "policy", "Policy")
     return build(folder, model, adapter, features, grad_checkpoint=grad_checkpoint, step=step)
 
 
 def build_reader(backend: str, folder: Path, model: ModelConfig, hook: Hook) -> ActivationReader:
     """A frozen model of a backend, read at a hook."""
     _hide_loading_bar()
-    return _provided(backend, "activation_reader", "Reader")(folder, model, hook)
+    return provided(backend, "activation_reader", "Reader")(folder, model, hook)
 
 
 def backend_module(backend: str, name: str) -> ModuleType:
@@ -106,7 +106,8 @@ def backend_module(backend: str, name: str) -> ModuleType:
     return importlib.import_module(f"{BACKENDS[backend].package}.{name}")
 
 
-def _provided(backend: str, module: str, kind: str) -> Any:
+def provided(backend: str, module: str, kind: str) -> Any:
+    """The class of a `kind` in a module of a backend, such as `TorchPolicy`."""
     return getattr(backend_module(backend, module), BACKENDS[backend].prefix + kind)
 
 

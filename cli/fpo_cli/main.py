@@ -16,6 +16,7 @@ from fpo_cli.commands import (
     evaluate,
     fuse,
     generate,
+    judge,
     quickstart,
     reference,
     sae_check,
@@ -70,7 +71,7 @@ COMMANDS = (
         (convert_sae, convert_adapter, convert_gguf),
     ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
-    (app, (reference, train, compare, evaluate, fuse, generate)),
+    (app, (reference, train, compare, evaluate, fuse, generate, judge)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

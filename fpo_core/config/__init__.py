@@ -5,6 +5,7 @@ inherits, so a function can ask for just the group it needs.
 """
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.judging import JudgeConfig, WinRateConfig
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
 from fpo_core.config.presets import PRESETS
@@ -55,6 +56,7 @@ __all__ = [
     "FuseConfig",
     "GenerateConfig",
     "InspectConfig",
+    "JudgeConfig",
     "LoopConfig",
     "MeasureConfig",
     "ModelConfig",
@@ -73,4 +75,5 @@ __all__ = [
     "SamplingConfig",
     "StepConfig",
     "TrainConfig",
+    "WinRateConfig",
 ]

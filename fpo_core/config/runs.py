@@ -157,17 +157,36 @@ class EvalConfig(
 class GenerateConfig(ModelConfig, SamplingConfig):
     """Settings of `generate`."""
 
-    prompt: str = setting(
-        help="What to answer or to continue; - reads standard input, less one newline at its end."
+    prompt: str | None = setting(
+        None,
+        help="What to answer or to continue; - reads standard input, less one newline at its end.",
+    )
+    prompts: str | None = setting(
+        None,
+        help="File of prompts to answer in place of one: .jsonl or .json with `prompt`, or one a "
+        "line.",
+    )
+    out: str | None = setting(
+        None, help="JSONL file for their answers; one that is begun is gone on with."
     )
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
         False, help="Continue the prompt as plain text, even where there is a chat template."
     )
-    samples: int = setting(1, help="How many completions.", least=1)
+    samples: int = setting(1, help="How many completions of a prompt.", least=1)
+    batch_size: int = setting(16, help="Prompts of a file answered at once.", least=1)
 
     def check(self) -> None:
-        """A system message needs a chat template."""
+        """One prompt or a file of them; a system message needs a chat template."""
+        if (self.prompt is None) == (self.prompts is None):
+            raise ConfigError(
+                "prompt and prompts are both set, expected one of them: remove the other"
+                if self.prompt is not None
+                else "prompt is not set, expected what to answer: set it, or prompts to a file"
+            )
+        if (self.prompts is None) != (self.out is None):
+            name, other = ("prompts", "out") if self.out is None else ("out", "prompts")
+            raise ConfigError(f"{name} is set while {other} is not: set {other} too")
         if self.system_prompt is not None and self.ignore_chat_template:
             raise ConfigError(
                 "system_prompt is set while ignore_chat_template is: remove one of them"
