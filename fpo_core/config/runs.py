@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpo_core.config.backends import BackendName
-from fpo_core.config.fields import Settings, like, setting
+from fpo_core.config.fields import like, setting
 from fpo_core.config.inputs import (
     BackendConfig,
     DataConfig,
@@ -14,6 +14,7 @@ from fpo_core.config.inputs import (
     ModelConfig,
     SaeConfig,
 )
+from fpo_core.config.judging import JudgeConfig
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
@@ -77,7 +78,7 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(Settings):
+class CompareConfig(JudgeConfig):
     """Settings of `compare`."""
 
     output: str = like(
@@ -109,7 +110,9 @@ class CompareConfig(Settings):
     dtype: DtypeName = like(BackendConfig, "dtype")
 
     def check(self) -> None:
-        """Objectives are known, seeds are numbers."""
+        """Objectives are known, seeds are numbers, samples are judged."""
+        if self.judge is not None and not self.samples:
+            raise ConfigError("judge is set while samples is 0: set samples, or leave judge out")
         for name in self.objectives or ():
             if name not in OBJECTIVES:
                 raise ConfigError(
@@ -130,6 +133,7 @@ class EvalConfig(
     StepConfig,
     MeasureConfig,
     SamplingConfig,
+    JudgeConfig,
 ):
     """Settings of `evaluate`."""
 
@@ -144,7 +148,9 @@ class EvalConfig(
     )
 
     def check(self) -> None:
-        """Adapters are compared on one model, whole models with each other."""
+        """Adapters are compared on one model, whole models with each other; samples are judged."""
+        if self.judge is not None and not self.samples:
+            raise ConfigError("judge is set while samples is 0: set samples, or leave judge out")
         for name in ("adapter", "base_adapter"):
             if getattr(self, name) is not None and self.base is not None:
                 raise ConfigError(

@@ -227,3 +227,29 @@ def test_settings_that_judge_nothing_are_refused(settings, words, tmp_path) -> N
     good, _ = world_answers(tmp_path)
     with pytest.raises(ConfigError, match=words):
         fpo.judge(answers=good, **settings)
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_eval_judges_samples_against_those_before(backend, tmp_path) -> None:
+    """An adapter of zeros changes nothing: greedy samples are the same, and every pair ties."""
+    world = {"model": assets().model, "data": assets().pairs, "backend": backend, "max_rows": 4}
+    world |= {"max_seq_length": 64, "cache": tmp_path / "cache"}
+    run = {"objective": "dpo-norm", "iters": 1, "learning_rate": 1e-12, "val_pairs": 2}
+    fpo.train(**world, **run, output=tmp_path / "run", preflight=False)
+    result = fpo.evaluate(
+        **world, adapter=tmp_path / "run", objective="dpo-norm", samples=3, val_pairs=2,
+        max_tokens=6, temperature=0, judge="tests.judges.test_answers:length",
+    )  # fmt: skip
+    assert result.judged is not None
+    assert result.judged.wins is not None
+    assert result.judged.wins.rate is not None
+    assert (result.judged.wins.rate.value, result.judged.wins.pairs) == (0.5, 3)
+    assert result.judged.after == result.judged.before
+    assert result.judged.after is not None
+    assert result.judged.after.value == np.mean([len(text) for text in result.after.completions])
+    assert "win rate 0.500" in result.table().below[-1]
+
+
+def length(prompt: str, completion: str) -> int:
+    assert "lamp" in prompt or prompt.strip()
+    return len(completion)
