@@ -24,6 +24,8 @@ WORKFLOWS = (
     "report",
     "evaluate",
     "generate",
+    "answer_prompts",
+    "judge",
     "compare",
     "fuse",
     "convert_adapter",
@@ -115,6 +117,9 @@ _Text = str | PathLike[str]
 '''
 
 
+_BY = "Judge | Callable[[str, str], float] | None"
+
+
 def stub() -> str:
     """fpo/__init__.pyi: explicit imports, and each workflow with all settings as keywords."""
     exported = {name: module for module, names in vars(fpo)["_NAMES"].items() for name in names}
@@ -139,7 +144,7 @@ def _stub(name: str) -> str:
 
 def _typed(parameter: inspect.Parameter) -> str:
     default = "..." if parameter.default is ... else repr(parameter.default)
-    aliased = {"sink": "Sink | None", "stop": "_Stop | None"}
+    aliased = {"sink": "Sink | None", "stop": "_Stop | None", "by": _BY}
     hint = aliased.get(parameter.name) or _hint(parameter.annotation)
     return f"{parameter.name}: {hint} = {default}"
 

@@ -23,6 +23,10 @@ _NAMES = {
     "fpo.evaluation": ("evaluate", "EvaluationResult"),
     "fpo.generation": ("generate", "Generation", "Completion"),
     "fpo.reporting.workflow": ("report", "Report"),
+    "fpo.answer_file": ("answer_prompts", "AnswerFile"),
+    "fpo.win_rates": ("judge", "JudgedAnswers"),
+    "fpo.judge_choice": ("open_judge",),
+    "fpo_core.judges.judge": ("Judge",),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
     "fpo.reference_pass": ("reference", "StoredReference"),
     "fpo.gguf": ("convert_gguf", "GgufResult"),
@@ -68,6 +72,7 @@ _NAMES = {
         "SaeListConfig",
         "SaeTrainConfig",
         "TrainConfig",
+        "WinRateConfig",
     ),
     "fpo_core.config.yaml_file": ("read_yaml",),
     "fpo_core.errors": (

@@ -10,6 +10,10 @@ from fpo.evaluation import EvaluationResult as EvaluationResult
 from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
 from fpo.reporting.workflow import Report as Report
+from fpo.answer_file import AnswerFile as AnswerFile
+from fpo.win_rates import JudgedAnswers as JudgedAnswers
+from fpo.judge_choice import open_judge as open_judge
+from fpo_core.judges.judge import Judge as Judge
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
 from fpo.reference_pass import StoredReference as StoredReference
 from fpo.gguf import GgufResult as GgufResult
@@ -57,11 +61,13 @@ from fpo_core.config import SaeInfoConfig as SaeInfoConfig
 from fpo_core.config import SaeListConfig as SaeListConfig
 from fpo_core.config import SaeTrainConfig as SaeTrainConfig
 from fpo_core.config import TrainConfig as TrainConfig
+from fpo_core.config import WinRateConfig as WinRateConfig
 from fpo_core.config.yaml_file import read_yaml as read_yaml
 from fpo_core.errors import FpoError as FpoError
 from fpo_core.errors import BackendError as BackendError
 from fpo_core.errors import ConfigError as ConfigError
 from fpo_core.errors import DataError as DataError
+from fpo_core.errors import JudgeError as JudgeError
 from fpo_core.errors import LostProcessError as LostProcessError
 from fpo_core.errors import ModelError as ModelError
 from fpo_core.errors import SaeError as SaeError
@@ -518,6 +524,14 @@ def evaluate(
     config: EvalConfig | None = None,
     *,
     sink: Sink | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
     max_tokens: int = 64,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -596,15 +610,81 @@ def generate(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
-    prompt: _Text = ...,
+    prompt: _Text | None = None,
+    prompts: _Text | None = None,
+    out: _Text | None = None,
     system_prompt: _Text | None = None,
     ignore_chat_template: bool = False,
     samples: int = 1,
+    batch_size: int = 16,
 ) -> Generation:
-    """Let a model answer a prompt, with or without an adapter.
+    """Let a model answer a prompt, with or without an adapter; `answer_prompts` takes a file.
 
     The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
     hears each completion as it comes, in events of the kind `text`.
+    """
+
+def answer_prompts(
+    config: GenerateConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    prompt: _Text | None = None,
+    prompts: _Text | None = None,
+    out: _Text | None = None,
+    system_prompt: _Text | None = None,
+    ignore_chat_template: bool = False,
+    samples: int = 1,
+    batch_size: int = 16,
+) -> AnswerFile:
+    """Let a model answer every prompt of a file, batch by batch, with or without an adapter.
+
+    Each prompt is a user message, as in `generate`. Answers are appended to `out`; stopped at
+    any point, the same call goes on. Raises ConfigError where `out` holds anything else than
+    answers to these prompts under these settings.
+    """
+
+def judge(
+    config: WinRateConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    by: Judge | Callable[[str, str], float] | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    answers: _Text = ...,
+    baseline: _Text | None = None,
+    out: _Text | None = None,
+    export: Sequence[_Text] | _Text | None = None,
+    cache: _Text | None = None,
+    dry_run: bool = False,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+) -> JudgedAnswers:
+    """Judge the answers of a file: their mean score, or how often they win against a baseline.
+
+    Win rates stand as they are and controlled for length, with intervals over prompts. `by` is a
+    judge, or a function of a prompt and a completion, in place of the setting. Raises DataError
+    where the files answer different prompts, JudgeError where the judge fails.
     """
 
 def compare(
@@ -613,6 +693,14 @@ def compare(
     sink: Sink | None = None,
     stop: _Stop | None = None,
     example: Example | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
     output: _Text = 'fpo-compare',
     settings: _Text | None = None,
     objectives: Sequence[_Text] | _Text | None = None,

@@ -78,7 +78,7 @@ def join_group(backend: str) -> Group:
 
 @cache  # joining twice would wait for ever
 def _joined(backend: str) -> Group:
-    return _provided(backend, "process_group", "Group")()
+    return provided(backend, "process_group", "Group")()
 
 
 def build_policy(
@@ -91,7 +91,7 @@ def build_policy(
 ) -> Policy:
     """The policy of a backend, with its weights loaded from `folder`; see `BasePolicy`."""
     _hide_loading_bar()
-    return _provided(backend, "policy", "Policy")(folder, model, adapter, features, **options)
+    return provided(backend, "policy", "Policy")(folder, model, adapter, features, **options)
 
 
 def build_reader(
@@ -99,12 +99,12 @@ def build_reader(
 ) -> ActivationReader:
     """A frozen model of a backend, read at some hooks; `whole`, it has logits too."""
     _hide_loading_bar()
-    return _provided(backend, "activation_reader", "Reader")(folder, model, hooks, whole=whole)
+    return provided(backend, "activation_reader", "Reader")(folder, model, hooks, whole=whole)
 
 
 def build_kernels(backend: str, config: BackendConfig) -> Kernels:
     """What a backend trains autoencoders with."""
-    return _provided(backend, "kernels.sparse_codes", "Kernels")(config)
+    return provided(backend, "kernels.sparse_codes", "Kernels")(config)
 
 
 def backend_module(backend: str, name: str) -> ModuleType:
@@ -112,7 +112,8 @@ def backend_module(backend: str, name: str) -> ModuleType:
     return importlib.import_module(f"{BACKENDS[backend].package}.{name}")
 
 
-def _provided(backend: str, module: str, kind: str) -> Any:
+def provided(backend: str, module: str, kind: str) -> Any:
+    """The class of a `kind` in a module of a backend, such as `TorchPolicy`."""
     return getattr(backend_module(backend, module), BACKENDS[backend].prefix + kind)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from fpo.backends import build_policy
+from fpo.judge_choice import open_judge
+from fpo.judged_samples import JudgedSamples, judge_samples
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.questionnaire import Questionnaire
@@ -41,6 +43,8 @@ class EvaluationResult(Result):
     after: Measurements
     verdict: list[str]
     """What the measurements say, in sentences."""
+    judged: JudgedSamples | None = None
+    """What the settings' judge says of the samples."""
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -49,7 +53,8 @@ class EvaluationResult(Result):
 
     def table(self) -> Table:
         """Both models' measurements, and the verdict."""
-        return measurements_table(self.before, self.after, self.verdict)
+        judged = () if self.judged is None else (self.judged.line(),)
+        return measurements_table(self.before, self.after, (*self.verdict, *judged))
 
     def to_mapping(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -83,6 +88,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if config.strict:
         refuse_doubts(setup.features)
     texts, questions = texts_of(config.text), questions_of(config.prompts)
+    judge = None if config.judge is None else open_judge(config, config, sink, config.cache)
     data = setup.load_data(config)
     split = data.train if data.valid is None else data.valid
     check_positions(setup.model, [split], config, sink)
@@ -120,8 +126,13 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         policy.load_trained(start | weights)
         note(sink, "measuring the model")
         before, after = after, measurer.measure(policy, kl=True)
-    judged = verdict(findings(before, after, config, held_out=data.valid is not None))
-    return EvaluationResult(setup.backend, folder, before, after, judged)
+    said = verdict(findings(before, after, config, held_out=data.valid is not None))
+    judged = None
+    if judge is not None:
+        earlier = None if before is None else before.completions
+        prompts = measurer.prompt_texts()
+        judged = judge_samples(judge, prompts, after.completions, earlier, config.seed)
+    return EvaluationResult(setup.backend, folder, before, after, said, judged)
 
 
 def _compared(config: EvalConfig) -> _Compared:

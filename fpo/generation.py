@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.prompt_text import prompt_ids, prompt_text
 from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo_core.backend.policy import Sampling
 from fpo_core.config import GenerateConfig
-from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
 from fpo_core.events import Event, Sink, note, progress
 
@@ -87,16 +87,16 @@ class _Stream:
 
 @workflow(GenerateConfig)
 def generate(config: GenerateConfig, sink: Sink) -> Generation:
-    """Let a model answer a prompt, with or without an adapter.
+    """Let a model answer a prompt, with or without an adapter; `answer_prompts` takes a file.
 
     The prompt is a user message in the tokenizer's own chat template, where it has one. The sink
     hears each completion as it comes, in events of the kind `text`.
     """
+    if config.prompt is None:
+        raise ConfigError("prompts is set, which is a file: call answer_prompts, or set prompt")
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
-    ids = _ids(setup.tokenizer, text, special=text == config.prompt)
-    if not len(ids):
-        raise ConfigError("prompt is empty, expected some text")
+    ids = prompt_ids(setup.tokenizer, config.prompt, config)
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
@@ -118,34 +118,6 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
         completions=completions,
         tokens_per_second=stream.count / seconds,
     )
-
-
-def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
-    """The prompt as the model reads it: a user message where there is a chat template."""
-    if config.ignore_chat_template or not tokenizer.chat_template:
-        if config.system_prompt is not None:
-            raise ConfigError(
-                "system_prompt is set, but this tokenizer has no chat template: put it into the "
-                "prompt"
-            )
-        return prompt
-    messages = [{"role": "user", "content": prompt}]
-    if config.system_prompt is not None:
-        messages.insert(0, {"role": "system", "content": config.system_prompt})
-    return render(tokenizer, messages, generation_prompt=True)
-
-
-def prompt_ids(tokenizer: Any, prompt: str, date: str) -> np.ndarray:
-    """The ids of a user's message, (t,), or without a chat template of a question to continue."""
-    if not tokenizer.chat_template:
-        return _ids(tokenizer, f"Question: {prompt}\nAnswer:", special=True)
-    messages = [{"role": "user", "content": prompt}]
-    return _ids(tokenizer, render(tokenizer, messages, generation_prompt=True, date=date))
-
-
-def _ids(tokenizer: Any, text: str, *, special: bool = False) -> np.ndarray:
-    """Token ids (t,); a chat template has written its own special tokens."""
-    return np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
 
 
 def _completion(setup: ModelSetup, tokens: np.ndarray) -> Completion:

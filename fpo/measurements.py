@@ -170,6 +170,10 @@ class Measurer:
         """Prompts spread over the split."""
         return [self.split[int(i)].prompt for i in spread(len(self.split), self.samples)]
 
+    def prompt_texts(self) -> list[str]:
+        """The same prompts as text."""
+        return [self._text(prompt) for prompt in self.prompts()]
+
     def _perplexity(self, policy: Policy) -> float:
         width = self.text_width
         return perplexity(policy, self.tokenizer, self.texts, self.tokens_per_batch, width)

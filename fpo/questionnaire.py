@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpo.generation import prompt_ids
+from fpo.prompt_text import question_ids
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import DataConfig, MeasureConfig
 from fpo_core.data.token_store import TokenisedPairs
@@ -58,7 +58,7 @@ class Questionnaire:
         held_out = [split[int(row)].prompt for row in spread(len(split), config.answers)]
         date = (config.template_date if isinstance(config, DataConfig) else None) or DATE
         texts = [Question(_bare(ids, tokenizer), kind="held-out") for ids in held_out]
-        ids = [prompt_ids(tokenizer, question.prompt, date=date) for question in asked]
+        ids = [question_ids(tokenizer, question.prompt, date=date) for question in asked]
         # At temperature 0 the likeliest token is taken, whatever the seed.
         sampling = Sampling(config.answer_tokens, temperature=0.0, stop=stop)
         return cls([*texts, *asked], [*held_out, *ids], tokenizer, sampling)
@@ -88,6 +88,6 @@ def _bare(ids: np.ndarray, tokenizer: Tokenizer) -> str:
     text = tokenizer.decode(ids, skip_special_tokens=True)
     if not tokenizer.chat_template:
         return text.strip()
-    probe = prompt_ids(tokenizer, _PROBE, date=DATE)
+    probe = question_ids(tokenizer, _PROBE, date=DATE)
     before, _, after = tokenizer.decode(probe, skip_special_tokens=True).partition(_PROBE)
     return text.removeprefix(before).removesuffix(after).strip()

@@ -15,6 +15,7 @@ from fpo_cli.commands.doctor import doctor
 from fpo_cli.commands.evaluate import evaluate
 from fpo_cli.commands.fuse import fuse
 from fpo_cli.commands.generate import generate
+from fpo_cli.commands.judge import judge
 from fpo_cli.commands.quickstart import quickstart
 from fpo_cli.commands.reference import reference
 from fpo_cli.commands.report import report
@@ -73,7 +74,7 @@ COMMANDS = (
         _group("sae", "Find, train and look at autoencoders."),
         (sae_list, sae_train, sae_check, sae_features, sae_info),
     ),
-    (app, (reference, train, report, compare, evaluate, fuse, generate)),
+    (app, (reference, train, report, compare, evaluate, fuse, generate, judge)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

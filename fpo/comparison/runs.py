@@ -11,6 +11,8 @@ from fpo.comparison.layout import RESULT_FILE, START_FILE, costs, run_folder
 from fpo.comparison.plan import Planned
 from fpo.comparison.shared_setup import SharedSetups
 from fpo.comparison.tables import RunResult
+from fpo.judge_choice import open_judge
+from fpo.judged_samples import judge_samples
 from fpo.measurements import Judge
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.run_checks import ValidatedRun, check_run
@@ -18,7 +20,7 @@ from fpo.store_location import shared_store
 from fpo.training import make_measurer, train_validated
 from fpo.workflow import Stop
 from fpo_core.backend.policy import Sampling
-from fpo_core.config import CompareConfig, ObjectiveConfig, TrainConfig
+from fpo_core.config import BackendConfig, CompareConfig, ObjectiveConfig, TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note
 from fpo_core.io.atomic import write_json
@@ -55,7 +57,27 @@ class Comparison:
             if results[number] is None:
                 note(self.sink, f"run {number + 1} of {len(done)}: {planned.name}")
                 results[number] = self._train(planned)
-        return start, [result for result in results if result is not None]
+        return start, self._judged(start, [result for result in results if result is not None])
+
+    def _judged(self, start: RunResult, results: list[RunResult]) -> list[RunResult]:
+        """The results with what the settings' judge says of their samples against the start's."""
+        if self.config.judge is None:
+            return results
+        computing = BackendConfig(
+            **{n: getattr(self.config, n) for n in BackendConfig.names() if n != "seed"}
+        )
+        judge = open_judge(self.config, computing, self.sink)
+        before = start["metrics"]["completions"]
+        for result in results:
+            note(self.sink, f"judging {result['variant']}, seed {result['seed']}")
+            after = result["metrics"]["completions"]
+            judged = judge_samples(judge, start["prompts"], after, before)
+            result["judged"] = judged.to_mapping()
+            result["metrics"]["judge_score"] = judged.after and judged.after.value
+            if judged.wins is not None and judged.wins.rate and judged.wins.controlled:
+                result["metrics"]["win_rate"] = judged.wins.rate.value
+                result["metrics"]["win_rate_controlled"] = judged.wins.controlled.value
+        return results
 
     def _finished(self, planned: Planned) -> RunResult | None:
         """The result of an earlier sitting. Raises ConfigError where it had other settings."""
@@ -76,7 +98,9 @@ class Comparison:
         """The reference pass over all pairs, and the measurements of the model before any run."""
         path = self.folder / START_FILE
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            start = json.loads(path.read_text(encoding="utf-8"))
+            if self.config.judge is None or "prompts" in start:
+                return start
         checked = self._checked(planned)
         setup, config = checked.setup, checked.config
         policy = setup.policy(config, grad_checkpoint=config.grad_checkpoint)
@@ -86,8 +110,12 @@ class Comparison:
         seconds = time.perf_counter() - began
         note(self.sink, "measuring the start")
         data = RunData.of(checked.data, store, setup.features)
-        measured = make_measurer(checked, data, self._measuring(setup, config)).measure(policy)
-        result = {"reference_seconds": seconds, "metrics": measured.to_mapping()}
+        measurer = make_measurer(checked, data, self._measuring(setup, config))
+        result = {
+            "reference_seconds": seconds,
+            "metrics": measurer.measure(policy).to_mapping(),
+            "prompts": measurer.prompt_texts(),
+        }
         write_json(path, result)
         return result
 

@@ -5,6 +5,7 @@ inherits, so a function can ask for just the group it needs.
 """
 
 from fpo_core.config.inputs import BackendConfig, DataConfig, FeatureConfig, ModelConfig, SaeConfig
+from fpo_core.config.judging import JudgeConfig, WinRateConfig
 from fpo_core.config.link_table import LINKS, Link
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
@@ -60,6 +61,7 @@ __all__ = [
     "FuseConfig",
     "GenerateConfig",
     "InspectConfig",
+    "JudgeConfig",
     "Link",
     "LoopConfig",
     "MeasureConfig",
@@ -82,4 +84,5 @@ __all__ = [
     "SamplingConfig",
     "StepConfig",
     "TrainConfig",
+    "WinRateConfig",
 ]

@@ -64,7 +64,7 @@ class WinRateConfig(BackendConfig, JudgeConfig):
     baseline: str | None = setting(
         None, help="The same of what they are compared with; without it, answers are scored."
     )
-    output: str | None = setting(
+    out: str | None = setting(
         None, help="Folder for verdicts by pair, the result, and what export names."
     )
     export: tuple[str, ...] | None = setting(
@@ -81,14 +81,12 @@ class WinRateConfig(BackendConfig, JudgeConfig):
     price_out: float = setting(0.0, help="Price of a million tokens that are written.", least=0.0)
 
     def check(self) -> None:
-        """There is a judge; formats are known, and have a place."""
-        if self.judge is None:
-            raise ConfigError("judge is not set, expected who judges: set it")
+        """Formats are known, and have a place; only an endpoint costs."""
         for name in self.export or ():
             if name not in EXPORTS:
                 raise ConfigError(f"export names {name!r}, expected some of {', '.join(EXPORTS)}")
-        if self.export and self.output is None:
-            raise ConfigError("export is set while output is not: set output to a folder too")
+        if self.export and self.out is None:
+            raise ConfigError("export is set while out is not: set out to a folder too")
         if self.dry_run and not self.is_endpoint:
             raise ConfigError(
                 "dry_run is set, but only the calls of an endpoint cost: leave it out"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fpo_core.config.backends import BackendName
-from fpo_core.config.fields import Settings, like, setting
+from fpo_core.config.fields import like, setting
 from fpo_core.config.inputs import (
     BackendConfig,
     DataConfig,
@@ -14,6 +14,7 @@ from fpo_core.config.inputs import (
     ModelConfig,
     SaeConfig,
 )
+from fpo_core.config.judging import JudgeConfig
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
@@ -89,7 +90,7 @@ class QuickstartConfig(BackendConfig, ObjectiveConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(Settings):
+class CompareConfig(JudgeConfig):
     """Settings of `compare`."""
 
     output: str = like(
@@ -122,7 +123,9 @@ class CompareConfig(Settings):
     dtype: DtypeName = like(BackendConfig, "dtype")
 
     def check(self) -> None:
-        """Objectives are known, seeds are numbers."""
+        """Objectives are known, seeds are numbers, samples are judged."""
+        if self.judge is not None and not self.samples:
+            raise ConfigError("judge is set while samples is 0: set samples, or leave judge out")
         for name in self.objectives or ():
             if name not in OBJECTIVES:
                 raise ConfigError(
@@ -143,6 +146,7 @@ class EvalConfig(
     StepConfig,
     MeasureConfig,
     SamplingConfig,
+    JudgeConfig,
 ):
     """Settings of `evaluate`."""
 
@@ -157,7 +161,9 @@ class EvalConfig(
     )
 
     def check(self) -> None:
-        """Adapters are compared on one model, whole models with each other."""
+        """Adapters are compared on one model, whole models with each other; samples are judged."""
+        if self.judge is not None and not self.samples:
+            raise ConfigError("judge is set while samples is 0: set samples, or leave judge out")
         for name in ("adapter", "base_adapter"):
             if getattr(self, name) is not None and self.base is not None:
                 raise ConfigError(
@@ -170,17 +176,36 @@ class EvalConfig(
 class GenerateConfig(ModelConfig, SamplingConfig):
     """Settings of `generate`."""
 
-    prompt: str = setting(
-        help="What to answer or to continue; - reads standard input, less one newline at its end."
+    prompt: str | None = setting(
+        None,
+        help="What to answer or to continue; - reads standard input, less one newline at its end.",
+    )
+    prompts: str | None = setting(
+        None,
+        help="File of prompts to answer in place of one: .jsonl or .json with `prompt`, or one a "
+        "line.",
+    )
+    out: str | None = setting(
+        None, help="JSONL file for their answers; one that is begun is gone on with."
     )
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
         False, help="Continue the prompt as plain text, even where there is a chat template."
     )
-    samples: int = setting(1, help="How many completions.", least=1)
+    samples: int = setting(1, help="How many completions of a prompt.", least=1)
+    batch_size: int = setting(16, help="Prompts of a file answered at once.", least=1)
 
     def check(self) -> None:
-        """A system message needs a chat template."""
+        """One prompt or a file of them; a system message needs a chat template."""
+        if (self.prompt is None) == (self.prompts is None):
+            raise ConfigError(
+                "prompt and prompts are both set, expected one of them: remove the other"
+                if self.prompt is not None
+                else "prompt is not set, expected what to answer: set it, or prompts to a file"
+            )
+        if (self.prompts is None) != (self.out is None):
+            name, other = ("prompts", "out") if self.out is None else ("out", "prompts")
+            raise ConfigError(f"{name} is set while {other} is not: set {other} too")
         if self.system_prompt is not None and self.ignore_chat_template:
             raise ConfigError(
                 "system_prompt is set while ignore_chat_template is: remove one of them"

@@ -9,10 +9,11 @@ from fpo_core.io import regular
 
 _READ = {
     *("adapter", "base", "base_adapter", "data", "feature_weights", "file", "model", "negative"),
-    *("positive", "prompts", "runs", "sae", "settings", "source", "text"),
+    *("positive", "runs", "sae", "settings", "source", "text"),
+    *("answers", "baseline", "judge", "judge_template", "prompts"),
 }
 """Settings that name what is there already: a path, or something on the hub."""
-_WRITTEN = {"cache", "out", "output", "reference"}
+_WRITTEN = {"cache", "out", "output", "reference", "verdicts"}
 """Settings that name a path which may not exist yet."""
 
 

@@ -2,6 +2,8 @@
 
 import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -98,7 +100,10 @@ def as_judge(value: Any, name: str) -> Judge:
 def imported_judge(spec: str) -> Judge:
     """The judge that a `module:name` says, where Python finds the module."""
     module, _, name = spec.partition(":")
+    here = os.getcwd()
     try:
+        if here not in sys.path:  # where `python -m` would look, and a script of pip's does not
+            sys.path.insert(0, here)
         value = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(

@@ -80,6 +80,7 @@ def test_there_are_all_commands() -> None:
         "fpo eval",
         "fpo fuse",
         "fpo generate",
+        "fpo judge",
         "fpo data inspect",
         "fpo doctor",
     }

@@ -10,7 +10,7 @@ from fpo_core.config.fields import Settings
 from fpo_core.errors import ConfigError
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
-NEEDED_ELSEWHERE = {"prompt": "p", "source": "s", "out": "o", "file": "f"}
+NEEDED_ELSEWHERE = {"prompts": "p", "answers": "a", "source": "s", "out": "o", "file": "f"}
 NEEDED_ELSEWHERE |= {"positive": "p", "negative": "n"}
 GROUPS = [
     kind

@@ -1,4 +1,4 @@
-"""`fpo generate`: completions of a prompt."""
+"""`fpo generate`: completions of a prompt, or of a file of prompts."""
 
 import dataclasses
 import sys
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 
 @command("generate")
-def generate(config: GenerateConfig, ui: Ui) -> "fpo.Generation":
-    """Let a model answer a prompt, with or without an adapter.
+def generate(config: GenerateConfig, ui: Ui) -> "fpo.Result":
+    """Let a model answer a prompt, or every prompt of a file, with or without an adapter.
 
-    The prompt is a user message in the tokenizer's own chat template, where it has one. A single
-    answer is shown as it is sampled.
+    A prompt is a user message in the tokenizer's own chat template, where it has one. A single
+    answer is shown as it is sampled. Answers to --prompts go to --out, batch by batch; stopped,
+    the same command goes on.
     """
+    if config.prompts is not None:
+        return _answer_file(config, ui)
     if config.prompt == "-":
         # The newline that echo and editors end a text with is not part of the question.
         config = dataclasses.replace(config, prompt=sys.stdin.read().removesuffix("\n"))
@@ -42,4 +45,10 @@ def generate(config: GenerateConfig, ui: Ui) -> "fpo.Generation":
         ui.say("\n\n".join(result.texts))
     count = sum(completion.tokens for completion in result.completions)
     ui.note(f"{count} tokens, {result.tokens_per_second:.3g} tokens/s")
+    return result
+
+
+def _answer_file(config: GenerateConfig, ui: Ui) -> "fpo.AnswerFile":
+    result = ui.run(fpo.answer_prompts, config)
+    ui.say(f"{result.answers} answers in {result.out}, {result.generated} of them new")
     return result

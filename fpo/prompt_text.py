@@ -1,0 +1,43 @@
+"""A prompt as the model reads it."""
+
+from typing import Any
+
+import numpy as np
+
+from fpo_core.config import GenerateConfig
+from fpo_core.data.tokenizer import render
+from fpo_core.errors import ConfigError
+
+
+def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
+    """The prompt as the model reads it: a user message where there is a chat template."""
+    if config.ignore_chat_template or not tokenizer.chat_template:
+        if config.system_prompt is not None:
+            raise ConfigError(
+                "system_prompt is set, but this tokenizer has no chat template: put it into the "
+                "prompt"
+            )
+        return prompt
+    messages = [{"role": "user", "content": prompt}]
+    if config.system_prompt is not None:
+        messages.insert(0, {"role": "system", "content": config.system_prompt})
+    return render(tokenizer, messages, generation_prompt=True)
+
+
+def prompt_ids(tokenizer: Any, prompt: str, config: GenerateConfig) -> np.ndarray:
+    """Its token ids (t,). Raises ConfigError where there is none."""
+    text = prompt_text(tokenizer, prompt, config)
+    special = text == prompt  # a chat template has written its own special tokens
+    ids = np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
+    if not len(ids):
+        raise ConfigError("prompt is empty, expected some text")
+    return ids
+
+
+def question_ids(tokenizer: Any, question: str, date: str) -> np.ndarray:
+    """The ids of a user's message, (t,), or without a chat template of a question to continue."""
+    if not tokenizer.chat_template:
+        return np.asarray(tokenizer(f"Question: {question}\nAnswer:").input_ids, np.int32)
+    messages = [{"role": "user", "content": question}]
+    text = render(tokenizer, messages, generation_prompt=True, date=date)
+    return np.asarray(tokenizer(text, add_special_tokens=False).input_ids, np.int32)
