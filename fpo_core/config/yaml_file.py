@@ -12,7 +12,7 @@ _READ = {
     *("positive", "runs", "sae", "settings", "source", "text"),
 }
 """Settings that name what is there already: a path, or something on the hub."""
-_WRITTEN = {"cache", "out", "output", "reference"}
+_WRITTEN = {"cache", "out", "output", "reference", "report"}
 """Settings that name a path which may not exist yet."""
 
 

@@ -22,6 +22,8 @@ def sae_features(config: SaeFeaturesConfig, ui: Ui) -> dict[str, Any]:
     ui.table(result.table())
     if result.out is not None:
         ui.say(f"{result.out}: {len(result.features)} features of weight {config.weight:g}")
+    if result.report is not None:
+        ui.say(f"report: {result.report}")
     return result.to_mapping()
 
 
