@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.reporting.of_features import features_page
+from fpo.reporting.page_file import is_page, write_page
 from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo_core.config import SaeFeaturesConfig
@@ -12,6 +14,7 @@ from fpo_core.errors import SaeError
 from fpo_core.evaluation.feature_ranking import Contrast, contrast, pooled_features
 from fpo_core.evaluation.texts import read_texts
 from fpo_core.events import Sink, note
+from fpo_core.io.ownership import check_foreign
 from fpo_core.sae.feature_weights import write_weights
 
 
@@ -26,6 +29,8 @@ class FeatureRanking(Result):
     out: str | None
     """The file of feature weights, where one was written."""
     features: list[Contrast]
+    report: str | None = None
+    """The page, where one was written."""
 
     def table(self) -> Table:
         """A feature a row."""
@@ -49,6 +54,8 @@ def rank_features(config: SaeFeaturesConfig, sink: Sink) -> FeatureRanking:
     the setting `feature_weights` of `train`, whose D compares just these. Raises SaeError where no
     feature fires more on the positive texts.
     """
+    if config.report is not None:
+        check_foreign([Path(config.report)], is_page, "report")
     # Texts before the model: a wrong file name should not wait for the weights.
     texts = [read_texts(Path(name)) for name in (config.positive, config.negative)]
     setup = ModelSetup(config)
@@ -70,5 +77,8 @@ def rank_features(config: SaeFeaturesConfig, sink: Sink) -> FeatureRanking:
         about = {"positive": config.positive, "negative": config.negative}
         weights = {feature.index: config.weight for feature in features}
         write_weights(Path(config.out), tap.sae, weights, **about)
+    if config.report is not None:
+        page = features_page(policy, setup, config, texts, [feature.index for feature in features])
+        write_page(Path(config.report), page)
     counts = [len(side) for side in texts]
-    return FeatureRanking(setup.backend, str(tap.hook), counts, config.out, features)
+    return FeatureRanking(setup.backend, str(tap.hook), counts, config.out, features, config.report)

@@ -146,6 +146,7 @@ _NAMES = {
     "rewards/accuracies": "reward",
 }
 _SHARES = ("Accuracy",)
+_OF_RUNS = (0, 1, 3, 4, 5, 6, 7)
 
 
 def charts_of_run(
@@ -189,7 +190,7 @@ def charts_of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Char
             title,
             unit,
             [
-                Curve(name, _points(events, "eval", metric, 1), number)
+                Curve(name, _points(events, "eval", metric, 1), colour_of(number))
                 for number, (name, events) in enumerate(logs.items())
             ],
             limits=limits,
@@ -197,6 +198,11 @@ def charts_of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Char
         for title, unit, metric, limits in wanted
     ]
     return [chart for chart in charts if chart is not None]
+
+
+def colour_of(run: int) -> int:
+    """The colour of one of several runs; the grey one is the start's."""
+    return _OF_RUNS[run % len(_OF_RUNS)]
 
 
 def _points(events: Iterable[Mapping[str, Any]], kind: str, metric: str, per: float) -> list[Point]:

@@ -85,6 +85,13 @@ def run_page(record: Record, events: Sequence[Mapping[str, Any]]) -> str:
     return filled(values, charts, pairs, shown.get("vocabulary", []))
 
 
+def features_alone(record: Record) -> str:
+    """The page of an autoencoder's features without a run."""
+    shown = safe(record)
+    values = {name: shown[name] for name in ("title", "about")}
+    return filled(values | {"features": feature_table(shown)}, ())
+
+
 def filled(
     values: Mapping[str, Any],
     charts: Sequence[Chart],

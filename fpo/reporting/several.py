@@ -6,7 +6,7 @@ from typing import Any
 
 from fpo.comparison.layout import RESULT_FILE, START_FILE, costs
 from fpo.curves import read_log
-from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs
+from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs, colour_of
 from fpo.reporting.page import filled, safe
 from fpo.reporting.record import Record, read_record
 from fpo_core.errors import ConfigError
@@ -15,7 +15,6 @@ from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
 
 RUNS = "runs"
-_COLOURS = 8
 _COLUMNS = (
     "raw_accuracy",
     "reward_accuracy",
@@ -49,6 +48,9 @@ def page_of_comparison(folder: Path, places: Sequence[Path] | None = None) -> st
         raise ConfigError(f"{folder} holds no finished run yet: let the comparison go on")
     start = read_json_object(folder / START_FILE, ConfigError)
     runs = [_of_comparison(place) for place in places]
+    if len({run["config"]["seed"] for run in runs}) == 1:
+        for run in runs:
+            run["name"] = run["variant"]
     return _page(folder.resolve().name, runs, start.get("metrics"))
 
 
@@ -139,7 +141,7 @@ def _against_kl(runs: Sequence[Record], start: Mapping[str, Any] | None, name: s
         Curve(
             safe(variant),
             [point for point, _ in found],
-            number % _COLOURS,
+            colour_of(number),
             labels=[label for _, label in found],
         )
         for number, (variant, found) in enumerate(points.items())

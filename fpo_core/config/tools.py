@@ -134,6 +134,11 @@ class SaeFeaturesConfig(ModelConfig, SaeConfig):
         False, help="Take features of either direction: those that fire less on the positive too."
     )
     weight: float = setting(1.0, help="Weight of each feature in the file.", above=0.0)
+    report: str | None = setting(
+        None,
+        help="HTML file to write: the features with the texts where they are strongest, and the "
+        "tokens that they promote.",
+    )
     max_seq_length: int = like(DataConfig, "max_seq_length", help="Texts are cut at this length.")
     tokens_per_batch: int = like(ReferenceConfig, "tokens_per_batch")
 

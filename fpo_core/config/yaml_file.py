@@ -13,7 +13,7 @@ _READ = {
     *("answers", "baseline", "judge", "judge_template", "prompts"),
 }
 """Settings that name what is there already: a path, or something on the hub."""
-_WRITTEN = {"cache", "out", "output", "reference", "verdicts"}
+_WRITTEN = {"cache", "out", "output", "reference", "report", "verdicts"}
 """Settings that name a path which may not exist yet."""
 
 

@@ -148,7 +148,8 @@ def inspect(
         pair = split[int(rows[place // 2])]
         return pair.prompt, pair.rejected if place % 2 else pair.chosen
 
-    shown = inspect_features(policy, movement, shown_features, completion, tokens_per_batch)
+    top = movement.top(shown_features)
+    shown = inspect_features(policy, movement, top, completion, tokens_per_batch)
     return Inspection(inspected, shown, movement.d)
 
 
@@ -159,12 +160,11 @@ Completion = Callable[[int], tuple[np.ndarray, np.ndarray]]
 def inspect_features(
     policy: Policy,
     movement: FeatureMovement,
-    count: int,
+    top: Sequence[int] | Int64s,
     completion: Completion,
     tokens_per_batch: int,
 ) -> list[InspectedFeature]:
-    """The features that moved most, the first of them with the texts where they are strongest."""
-    top = movement.top(count)
+    """The features `top`, the first of them with the texts where they are strongest."""
     wanted = {int(f): movement.places(int(f)) for f in top[:WITH_CONTEXTS]}
     columns = np.array(list(wanted), np.int64)
     places = sorted({place for found in wanted.values() for place in found})

@@ -76,6 +76,7 @@ def test_there_are_all_commands() -> None:
         "fpo sae features",
         "fpo reference",
         "fpo train",
+        "fpo report",
         "fpo compare",
         "fpo eval",
         "fpo fuse",

@@ -11,7 +11,7 @@ from fpo_core.errors import ConfigError
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
 NEEDED_ELSEWHERE = {"prompts": "p", "answers": "a", "source": "s", "out": "o", "file": "f"}
-NEEDED_ELSEWHERE |= {"positive": "p", "negative": "n"}
+NEEDED_ELSEWHERE |= {"positive": "p", "negative": "n", "runs": ("r",)}
 GROUPS = [
     kind
     for kind in vars(config).values()

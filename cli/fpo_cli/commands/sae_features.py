@@ -17,4 +17,6 @@ def sae_features(config: SaeFeaturesConfig, ui: Ui) -> "fpo.FeatureRanking":
     ui.table(result.table())
     if result.out is not None:
         ui.say(f"{result.out}: {len(result.features)} features of weight {config.weight:g}")
+    if result.report is not None:
+        ui.say(f"report: {result.report}")
     return result
