@@ -243,6 +243,7 @@ def rank_features(
     top: int = 20,
     absolute: bool = False,
     weight: float = 1.0,
+    report: _Text | None = None,
     max_seq_length: int = 1024,
     tokens_per_batch: int = 8192,
 ) -> FeatureRanking:

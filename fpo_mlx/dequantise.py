@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import mlx.core as mx
 import numpy as np
 
-from fpo_core.errors import ModelError
+from fpo_core.io.reader import open_safetensors
+from fpo_core.models.folder import damaged
 
 
 class Dequantiser:
@@ -14,10 +16,9 @@ class Dequantiser:
 
     def __init__(self, files: list[Path], settings: dict[str, Any]) -> None:
         self._settings = settings
-        # mx.load is lazy: an array is read from disk when it is used.
-        self._arrays: dict[str, Any] = {}
-        for file in files:
-            self._arrays |= mx.load(str(file))  # pyright: ignore[reportOperatorIssue]
+        # Not mx.load, which reads later, and other numbers where a file was cut short meanwhile.
+        opened = [open_safetensors(path, damaged) for path in files]
+        self._file_of = {name: file for file in opened for name in file.entries}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See `fpo_core.models.weights.Dequantiser`."""
@@ -25,19 +26,24 @@ class Dequantiser:
 
     def weight(self, name: str) -> np.ndarray:
         """See `fpo_core.models.weights.Dequantiser`."""
-        try:
-            return np.array(self._dequantised(name).astype(mx.float32))
-        except RuntimeError as error:  # MLX's, of a file that was cut short meanwhile
-            raise ModelError(
-                f"{name} cannot be read: {error}: leave the model alone while it is merged"
-            ) from None
+        return np.array(self._dequantised(name).astype(mx.float32))
+
+    def _stored(self, name: str) -> mx.array | None:
+        if name not in self._file_of:
+            return None
+        array = self._file_of[name].stored(name)
+        if array.dtype == ml_dtypes.bfloat16:
+            return mx.array(array.view(np.uint16)).view(mx.bfloat16)
+        return mx.array(array)
 
     def _dequantised(self, name: str) -> mx.array:
         module = name.removesuffix(".weight")
         # mlx-lm lets single modules differ from the checkpoint's bits and groups.
         override = self._settings.get(module)
         settings = override if isinstance(override, dict) else self._settings
-        scales, biases = (self._arrays.get(f"{module}.{part}") for part in ("scales", "biases"))
+        scales, biases = (self._stored(f"{module}.{part}") for part in ("scales", "biases"))
+        weight = self._stored(name)
+        assert weight is not None
         assert scales is not None
         if settings.get("mode", "affine") == "affine":
             # In float32: an adapter is merged next, and a half-precision result would be rounded
@@ -45,7 +51,7 @@ class Dequantiser:
             scales = scales.astype(mx.float32)
             biases = None if biases is None else biases.astype(mx.float32)
         return mx.dequantize(
-            self._arrays[name],
+            weight,
             scales,
             biases,
             group_size=settings["group_size"],

@@ -40,12 +40,13 @@ def load_model(
     for the family's own.
     """
     try:
-        model, settings = utils.load_model(
-            folder,
-            model_config=_top_level(folder),
-            get_model_classes=classes or model_classes,
-            trust_remote_code=config.trust_remote_code,
-        )
+        with ModelFolder(folder, "").unchanged():
+            model, settings = utils.load_model(
+                folder,
+                model_config=_top_level(folder),
+                get_model_classes=classes or model_classes,
+                trust_remote_code=config.trust_remote_code,
+            )
     except FpoError:
         raise
     except Exception as error:  # whatever the classes of a family make of a damaged folder

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from fpo_core.config import ModelConfig
 from fpo_core.errors import FpoError, ModelError
-from fpo_core.models.folder import cannot_load
+from fpo_core.models.folder import ModelFolder, cannot_load
 from fpo_core.models.layout import layout_of
 
 
@@ -21,14 +21,15 @@ def load_model(
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
         _switch_dropout_off(settings)
         _check_quantisation(folder, settings)
-        loaded: Any = kind.from_pretrained(
-            folder,
-            config=settings,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=config.trust_remote_code,
-            output_loading_info=True,
-        )
+        with ModelFolder(folder, "").unchanged():
+            loaded: Any = kind.from_pretrained(
+                folder,
+                config=settings,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=config.trust_remote_code,
+                output_loading_info=True,
+            )
     except FpoError:
         raise
     except Exception as error:  # whatever the classes of a family make of a damaged folder

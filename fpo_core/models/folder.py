@@ -1,7 +1,9 @@
 """A model on disk: located or downloaded, described by its config.json, fingerprinted."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,7 @@ from fpo_core.config import ModelConfig
 from fpo_core.errors import ModelError, shorten
 from fpo_core.io.atomic import write_json
 from fpo_core.io.digests import is_plain_name, sampled_sha256
+from fpo_core.io.file_array import version_of
 from fpo_core.io.reader import SafetensorsFile, open_safetensors
 from fpo_core.io.regular import read_json_object
 from fpo_core.models.layout import Layout, layout_of
@@ -71,10 +74,10 @@ class ModelFolder:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """config.json as it stands. Raises ModelError where it is damaged."""
-        settings = read_json_object(self.path / "config.json", _damaged)
+        settings = read_json_object(self.path / "config.json", damaged)
         nested = settings.get("text_config", {})
         if not isinstance(nested, dict):
-            raise _damaged(f"{self.path / 'config.json'} has a text_config that is no object")
+            raise damaged(f"{self.path / 'config.json'} has a text_config that is no object")
         return settings
 
     @property
@@ -92,10 +95,18 @@ class ModelFolder:
         path = self.path / INDEX_FILE
         if not path.exists():
             return {}
-        names = read_json_object(path, _damaged).get("weight_map")
+        names = read_json_object(path, damaged).get("weight_map")
         if not isinstance(names, dict) or not names or not all(map(is_plain_name, names.values())):
-            raise _damaged(f"{path} has no weight_map from weights to files of its folder")
+            raise damaged(f"{path} has no weight_map from weights to files of its folder")
         return names
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Raise ModelError where the weights' files are others after the body, which reads them."""
+        before = [version_of(path.stat()) for path in self.weight_files]
+        yield
+        if [version_of(path.stat()) for path in self.weight_files] != before:
+            raise ModelError(f"{self.path} was changed while its weights were read: start again")
 
     @property
     def layers(self) -> int:
@@ -138,10 +149,11 @@ class ModelFolder:
 
 
 def _header(path: Path) -> SafetensorsFile:
-    return open_safetensors(path, _damaged)
+    return open_safetensors(path, damaged)
 
 
-def _damaged(text: str) -> ModelError:
+def damaged(text: str) -> ModelError:
+    """The error for a file of a model, by what is wrong with it."""
     return ModelError(f"{text}: download or save the model again")
 
 

@@ -48,11 +48,35 @@ def test_so_has_a_reader(backend, model):
     np.testing.assert_array_equal(reader.numpy(reader.read(tokens)), before)
 
 
+LOADERS = {
+    "torch": ("fpo_torch.models", "AutoModelForCausalLM", "from_pretrained"),
+    "mlx": ("fpo_mlx.models", "utils", "load_model"),
+}
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_an_error(
+    backend, model, make_policy, monkeypatch
+):
+    """MLX reads other numbers then, now and then without an error."""
+    module, holder, name = LOADERS[backend]
+    library = getattr(importlib.import_module(module), holder)
+    load = getattr(library, name)
+
+    def cut_after(*args, **options):
+        found = load(*args, **options)
+        os.truncate(model / "model.safetensors", 100)
+        return found
+
+    monkeypatch.setattr(library, name, cut_after)
+    with pytest.raises(ModelError, match="was changed while its weights were read"):
+        make_policy(backend, model)
+
+
 def test_weights_that_are_dequantised_one_by_one_are_missed(model, tmp_path):
     folder = ModelFolder(write_quantised(model, tmp_path / "quantised"), "quantised")
     module = importlib.import_module("fpo_mlx.dequantise")
     assert folder.quantisation is not None
     weights = module.Dequantiser(folder.weight_files, folder.quantisation)
     cut(folder.path)
-    with pytest.raises(ModelError, match=r"cannot be read: .* leave the model alone"):
+    with pytest.raises(ModelError, match="was changed or cut short while it was in use"):
         weights.weight("model.layers.0.self_attn.q_proj.weight")
