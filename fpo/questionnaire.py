@@ -53,9 +53,9 @@ class Questionnaire:
         tokenizer: Tokenizer,
         stop: tuple[int, ...],
     ) -> "Questionnaire":
-        """`config.answers` prompts spread over a split, and the general questions; none where 0."""
-        asked = general if config.answers else ()
-        held_out = [split[int(row)].prompt for row in spread(len(split), config.answers)]
+        """`config.greedy_answers` prompts spread over a split, and the general questions; none where 0."""
+        asked = general if config.greedy_answers else ()
+        held_out = [split[int(row)].prompt for row in spread(len(split), config.greedy_answers)]
         date = (config.template_date if isinstance(config, DataConfig) else None) or DATE
         texts = [Question(_bare(ids, tokenizer), kind="held-out") for ids in held_out]
         ids = [question_ids(tokenizer, question.prompt, date=date) for question in asked]

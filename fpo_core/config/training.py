@@ -285,7 +285,7 @@ class MeasureConfig(Settings):
         help="Texts to take perplexity on: .jsonl with `text`, or one text a line; by default "
         "some lines of ordinary English.",
     )
-    answers: int = setting(
+    greedy_answers: int = setting(
         3,
         help="Held-out prompts answered greedily before and after, beside general questions; 0 "
         "asks none of both.",

@@ -24,7 +24,8 @@ def promoted_tokens(
         return None
     found: list[list[int]] = []
     for at in range(0, len(features), _AT_ONCE):
-        directions = np.asarray(sae.W_dec[list(features[at : at + _AT_ONCE])], np.float32)
+        batch = features[at : at + _AT_ONCE]
+        directions = np.concatenate([sae.W_dec[i : i + 1] for i in batch], dtype=np.float32)
         logits = policy.unembed(directions)
         found += np.argsort(-logits, axis=1, kind="stable")[:, :count].tolist()
     return found

@@ -18,7 +18,7 @@ FREE = frozenset(
         *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
         *("step0_pairs", "nonfinite_limit", "preflight", "process_timeout", "dry_run"),
         *("report_to", "preset", "push_to_hub", "report", "shown_pairs", "shown_features"),
-        *("answers", "prompts", "answer_tokens"),
+        *("greedy_answers", "prompts", "answer_tokens"),
     )
 )
 """Settings that the result does not depend on."""

@@ -33,7 +33,7 @@ def answer(prompt: str, **options: Any) -> str:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_keeps_its_answers(backend: str, small, steps, known: Path, tmp_path: Path) -> None:
-    settings = small | steps | {"backend": backend, "prompts": known, "answers": 2}
+    settings = small | steps | {"backend": backend, "prompts": known, "greedy_answers": 2}
     seen: list[fpo.Event] = []
     run = fpo.train(**settings, output=tmp_path / "run", learning_rate=1e-7, sink=seen.append)
     samples = run.metrics["samples"]
@@ -54,10 +54,14 @@ def test_a_run_keeps_its_answers(backend: str, small, steps, known: Path, tmp_pa
     counts = [e.values for e in seen if e.values.get("label") == "greedy answers: token"]
     assert counts[-1]["done"] == counts[-1]["total"] == 6 * 32
     evaluated = fpo.evaluate(
-        **small | {"backend": backend}, adapter=run.output, prompts=known, answers=2, samples=0
+        **small | {"backend": backend},
+        adapter=run.output,
+        prompts=known,
+        greedy_answers=2,
+        samples=0,
     )
     assert evaluated.metrics["samples"] == samples
-    alone = fpo.evaluate(**small | {"backend": backend}, prompts=known, answers=1, samples=0)
+    alone = fpo.evaluate(**small | {"backend": backend}, prompts=known, greedy_answers=1, samples=0)
     assert [{*s} for s in alone.metrics["samples"][:2]] == [
         {"kind", "prompt", "after"},
         {"kind", "prompt", "after", "expected", "right_after"},
@@ -85,7 +89,7 @@ def test_a_model_that_knows_nothing_is_not_judged_by_it(run: fpo.TrainingRun) ->
 
 
 def test_none_are_asked_where_none_are_wanted(small, steps, tmp_path: Path) -> None:
-    run = fpo.train(**small, **steps, output=tmp_path / "run", answers=0)
+    run = fpo.train(**small, **steps, output=tmp_path / "run", greedy_answers=0)
     assert "samples" not in run.metrics
     assert "facts" not in run.metrics
     assert "## Answers" not in (run.output / "README.md").read_text()

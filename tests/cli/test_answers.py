@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .conftest import Fpo
 
-FEW = ["--backend", "torch", "--val-pairs", 2, "--answers", 1, "--answer-tokens", 4]
+FEW = ["--backend", "torch", "--val-pairs", 2, "--greedy-answers", 1, "--answer-tokens", 4]
 STEPS = ["--iters", 1, "--batch-size", 2, "--no-preflight"]
 
 

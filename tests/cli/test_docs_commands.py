@@ -46,7 +46,7 @@ CHEAP = {
     "eval_pairs": 2,
     "samples": 1,
     "max_tokens": 4,
-    "answers": 0,
+    "greedy_answers": 0,
     "seeds": 0,
 }
 """Appended to each command that has the option; a conversion takes none."""

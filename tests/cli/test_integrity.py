@@ -15,7 +15,7 @@ from .conftest import Fpo, Ran
 FEW = [
     "--backend",
     "torch",
-    "--answers",
+    "--greedy-answers",
     0,
     "--iters",
     2,

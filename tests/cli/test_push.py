@@ -15,7 +15,7 @@ REPO = "someone/aligned"
 RUN = [
     "--backend",
     "torch",
-    "--answers",
+    "--greedy-answers",
     0,
     "--iters",
     1,

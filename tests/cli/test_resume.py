@@ -18,7 +18,7 @@ from .test_errors import refused
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
 TIMES |= {"peak_memory", "active_memory", "cache_memory"}
 RUN = [
-    "--answers",
+    "--greedy-answers",
     0,
     "--iters",
     40,

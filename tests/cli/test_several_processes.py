@@ -13,7 +13,7 @@ from .conftest import Fpo, model_and_data
 from .test_errors import refused
 
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
-FEW += ["--answers", 0]
+FEW += ["--greedy-answers", 0]
 
 
 def free_port() -> int:

@@ -8,7 +8,18 @@ import pytest
 
 from .conftest import Fpo
 
-FEW = ["--answers", 0, "--iters", 2, "--steps-per-report", 1, "--batch-size", 2, "--val-pairs", 4]
+FEW = [
+    "--greedy-answers",
+    0,
+    "--iters",
+    2,
+    "--steps-per-report",
+    1,
+    "--batch-size",
+    2,
+    "--val-pairs",
+    4,
+]
 
 
 def tensorboard_scalars(folder: Path) -> dict[tuple[str, int], float]:

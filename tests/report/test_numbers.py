@@ -48,7 +48,7 @@ def dense(run, settings):
                 labels = ids[start:]
                 shifted = logits - logits.max(1, keepdims=True)
                 logps = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-                features = topk(hidden @ sae.W_enc.astype(float) + sae.b_enc, sae.k)
+                features = topk(hidden @ np.asarray(sae.W_enc, float) + sae.b_enc, sae.k)
                 counted = features[[f"id:{i}" not in sae.untrained_tokens for i in labels]]
                 key = pair.row, side, name
                 found[key] = labels, logps[np.arange(len(labels)), labels], counted
