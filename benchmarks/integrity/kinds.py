@@ -124,7 +124,7 @@ class Weights(PretendPolicy):
         """The weights."""
         return self.arrays
 
-    def optimiser_state(self) -> dict[str, np.ndarray]:
+    def optimizer_state(self) -> dict[str, np.ndarray]:
         """Two moments of each."""
         parts = {f"{name}.{part}": w / 3 for name, w in self.arrays.items() for part in "mv"}
         return parts | {"step": np.array(3)}
@@ -133,7 +133,7 @@ class Weights(PretendPolicy):
         """Keep what was read."""
         self.loaded = dict(weights)
 
-    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
+    def load_optimizer_state(self, state: dict[str, np.ndarray]) -> None:
         """Keep what was read."""
         self.loaded |= {f"state {name}": array for name, array in state.items()}
 
@@ -179,7 +179,7 @@ def read_cache(folder: Path) -> dict[str, Any]:
     if opened is None:
         return found("anew", told=["tokenised anew"])
     rows: TokenisedPairs = opened[0]["train"]
-    return found(rows._tokens, rows.fingerprint(), rows.source_rows(), rows.lengths())
+    return found(rows._tokens[:], rows.fingerprint(), rows.source_rows(), rows.lengths())
 
 
 def make_sae(folder: Path) -> None:
