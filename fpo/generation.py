@@ -98,6 +98,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     ids = np.asarray(setup.tokenizer(text, add_special_tokens=special).input_ids, np.int32)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
+    setup.warn_of_base(config.adapter, sink)
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
