@@ -18,6 +18,7 @@ commit, it goes on after the last of them.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
@@ -170,6 +171,7 @@ def measure(args: argparse.Namespace, record: Record, folder: Path) -> None:
         )
     inputs = Inputs(folder / "inputs")
     if args.kills or args.pairs:
+        _load("peft", "mlx_lm", "fpo_torch.policy", "fpo_mlx.policy", "fpo_cli.main")
         inputs.make()
     names = args.command or list(COMMANDS)
     for name in names if args.kills else ():
@@ -178,6 +180,12 @@ def measure(args: argparse.Namespace, record: Record, folder: Path) -> None:
     for name in PAIRS if args.pairs else ():
         count = max(1, args.pairs // len(PAIRS))
         record.add("pairs", name, partial(pairs, name, count, inputs, folder / "pair", args.seed))
+
+
+def _load(*modules: str) -> None:
+    """Load modules before processes are forked, which then need not."""
+    for name in modules:
+        importlib.import_module(name)
 
 
 def _commit() -> str:
@@ -197,8 +205,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    for library in ("peft", "mlx_lm", "fpo_torch.policy", "fpo_mlx.policy", "fpo_cli.main"):
-        __import__(library)
     numbers = {name: getattr(args, name) for name in ("mutations", "kills", "pairs", "seed")}
     record = Record.begin(args.out, {"asked": numbers, "commit": _commit()})
     with tempfile.TemporaryDirectory() as folder:

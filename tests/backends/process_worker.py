@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo.backends import join_group
+from fpo.run_checks import writing_output
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings
@@ -23,6 +24,8 @@ def act(script: dict[str, Any], rank: int) -> Any:
     def emit(event: Event) -> None:
         here = event.kind == "train" and event.step == script.get("step")
         if here and rank == script["rank"]:
+            if "pid" in script:
+                Path(script["pid"]).write_text(str(os.getpid()))
             os.kill(os.getpid(), getattr(signal, script["signal"]))
 
     return emit
@@ -38,13 +41,14 @@ def main() -> None:
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        run_tiny(
-            config,
-            store,
-            group=group,
-            emit=act(script, group.rank),
-            stop=lambda: heard[0] if heard else None,
-        )
+        with writing_output(config.output, group, config.process_timeout):
+            run_tiny(
+                config,
+                store,
+                group=group,
+                emit=act(script, group.rank),
+                stop=lambda: heard[0] if heard else None,
+            )
     except FpoError as error:
         sys.exit(f"process {group.rank}: {error}")
 
