@@ -149,6 +149,7 @@ def _digest(setup: ModelSetup, config: GenerateConfig) -> str:
 def _answer(
     setup: ModelSetup, config: GenerateConfig, plan: _Plan, left: range, sink: Sink
 ) -> None:
+    setup.warn_of_base(config.adapter, sink)
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop

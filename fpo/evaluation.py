@@ -15,7 +15,7 @@ from fpo.measurements import Measurements, Measurer, findings, measurements_tabl
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.questionnaire import Questionnaire
 from fpo.results import Result, Table
-from fpo.run_checks import announce, check_positions, warn_of_base
+from fpo.run_checks import announce, check_positions
 from fpo.store_location import evaluation_store
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
@@ -102,7 +102,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if weights is not None or config.needs_kl:
         policy.set_reference(policy.trained())
     announce(sink, setup, data.report)
-    warn_of_base(sink, setup, config.adapter)
+    setup.warn_of_base(config.adapter, sink)
     store = setup.reference(folder, [split], policy, config, sink)
     measurer = Measurer(
         data=RunData.of(data, store, setup.features),

@@ -97,6 +97,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
     ids = prompt_ids(setup.tokenizer, config.prompt, config)
+    setup.warn_of_base(config.adapter, sink)
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop

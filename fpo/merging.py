@@ -59,6 +59,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
     adapter = setup.start_adapter
     if adapter is None:
         raise ConfigError("adapter is not set: give the folder of what to merge")
+    setup.warn_of_base(config.adapter, sink)
     out = Path(config.out).expanduser()
     check_account(config.push_to_hub)
     with new_folder(out) as folder:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo.backends import build_policy, join_group, select_backend
+from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import Adapter
 from fpo_core.adapters.reader import load_adapter
 from fpo_core.backend.policy import Policy
@@ -23,7 +24,7 @@ from fpo_core.config import (
 from fpo_core.data.load import PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
-from fpo_core.events import Sink
+from fpo_core.events import Sink, warn
 from fpo_core.io.digests import sampled_sha256
 from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
@@ -85,6 +86,12 @@ class ModelSetup:
         """The adapter that the model starts from."""
         folder = self.config.adapter
         return None if folder is None else load_adapter(Path(folder), self.model.layers)
+
+    def warn_of_base(self, adapter: str | None, sink: Sink) -> None:
+        """Warn where an adapter was trained on another model than this."""
+        change = None if adapter is None else base_change(Path(adapter), self.model)
+        if change is not None:
+            warn(sink, change)
 
     @property
     def left_out(self) -> int:

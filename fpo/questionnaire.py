@@ -53,7 +53,9 @@ class Questionnaire:
         tokenizer: Tokenizer,
         stop: tuple[int, ...],
     ) -> "Questionnaire":
-        """`config.greedy_answers` prompts spread over a split, and the general questions; none where 0."""
+        """Some prompts spread over a split, and the general questions; none of both where
+        `config.greedy_answers` is 0.
+        """
         asked = general if config.greedy_answers else ()
         held_out = [split[int(row)].prompt for row in spread(len(split), config.greedy_answers)]
         date = (config.template_date if isinstance(config, DataConfig) else None) or DATE

@@ -14,7 +14,6 @@ import numpy as np
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
-from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import select_blocks
 from fpo_core.backend.heartbeat import heartbeat
 from fpo_core.backend.optimizer_state import check_optimizer
@@ -147,7 +146,7 @@ def check_positions(
 def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
     """Report what a workflow works on, once nothing is left that could be refused."""
     note(sink, f"{setup.backend}, {setup.model.name}")
-    warn_of_base(sink, setup, setup.config.adapter)
+    setup.warn_of_base(setup.config.adapter, sink)
     if setup.model.quantisation is not None and setup.features is not None:
         warn(
             sink,
@@ -164,13 +163,6 @@ def announce(sink: Sink, setup: ModelSetup, report: DataReport) -> None:
         )
     for line in report.lines():
         note(sink, line)
-
-
-def warn_of_base(sink: Sink, setup: ModelSetup, adapter: str | None) -> None:
-    """Warn where an adapter was trained on another model than `setup` has."""
-    change = None if adapter is None else base_change(Path(adapter), setup.model)
-    if change is not None:
-        warn(sink, change)
 
 
 def check_folder(output: str) -> None:

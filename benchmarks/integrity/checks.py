@@ -13,6 +13,9 @@ LEFTOVERS, DATA, GROUP = (
     (f"tests/core/test_{name}.py",) for name in ("leftovers", "data_load", "group")
 )
 COMMANDS = ("tests/cli/test_integrity.py",)
+CUT_SHORT = ("tests/backends/test_files_cut_short.py",)
+TIME_LIMIT = ("tests/core/test_time_limit.py",)
+CHANGED_BASE = ("tests/cli/test_adapters.py::test_a_base_that_changed_since_is_told_of",)
 
 CHECKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
@@ -252,6 +255,69 @@ CHECKS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "    if found:\n",
         "    if False:\n",
         GROUP,
+    ),
+    (
+        "a file may change under a run",
+        "fpo_core/io/file_array.py",
+        "if version != self.version or len(array) < count:",
+        "if len(array) < count:",
+        ("tests/core/test_sae.py",),
+    ),
+    (
+        "a file may be cut short under a run",
+        "fpo_core/io/file_array.py",
+        "if version != self.version or len(array) < count:",
+        "if False:",
+        ("tests/core/test_data_token_store.py",),
+    ),
+    (
+        "weights stay in the map of their file",
+        "fpo_torch/models.py",
+        "weight.data = weight.data.clone()",
+        "pass",
+        CUT_SHORT,
+    ),
+    (
+        "weights may change while they are read",
+        "fpo_core/models/folder.py",
+        "if [version_of(path.stat()) for path in self.weight_files] != before:",
+        "if False:",
+        CUT_SHORT,
+    ),
+    (
+        "a chat template may take half a minute more",
+        "fpo_core/data/time_limit.py",
+        "if deadline < now:",
+        "if deadline + 30 < now:",
+        TIME_LIMIT,
+    ),
+    (
+        "a chat template may write any length",
+        "fpo_core/data/tokenizer.py",
+        "if len(text) <= _CHARACTERS:",
+        "if True:",
+        TIME_LIMIT,
+    ),
+    (
+        "a process that stands still is waited for",
+        "fpo_core/backend/heartbeat.py",
+        "if watch.silent_for() > seconds:",
+        "if False:",
+        ("tests/core/test_heartbeat.py",),
+    ),
+    (
+        "generate is silent of a base that changed",
+        "fpo/generation.py",
+        "setup.warn_of_base(config.adapter, sink)",
+        "pass",
+        CHANGED_BASE,
+    ),
+    (
+        "fuse is silent of a base that changed",
+        "fpo/merging.py",
+        "setup.warn_of_base(config.adapter, sink)",
+        "pass",
+        CHANGED_BASE,
     ),
 )
 """Name, file, what it reads, what it comes to read, and the tests that look for it."""

@@ -158,11 +158,14 @@ def fuse(backend: str) -> Command:
 
 
 FULL = ("--fine-tune-type", "full", "--learning-rate", "1e-4")
+ACCUMULATED = ("--grad-accumulation-steps", "3")
 COMMANDS: dict[str, Command] = {
     "train lora, torch": train("torch"),
     "train lora, mlx": train("mlx"),
     "train full, torch": train("torch", *FULL),
     "train full, mlx": train("mlx", *FULL),
+    "train accumulating, torch": train("torch", *ACCUMULATED),
+    "train accumulating, mlx": train("mlx", *ACCUMULATED),
     "reference, torch": reference("torch"),
     "reference, mlx": reference("mlx"),
     "fuse, torch": fuse("torch"),

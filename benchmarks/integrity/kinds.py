@@ -56,6 +56,8 @@ class Kind:
     """Of 5,000."""
     copied: bool = True
     """Whether each damage gets a folder of its own, since reading may mend or remove files."""
+    libraries: tuple[str, ...] = ()
+    """What is loaded before children are forked."""
 
 
 def digest(*values: Any) -> str:
@@ -124,7 +126,7 @@ class Weights(PretendPolicy):
         """The weights."""
         return self.arrays
 
-    def optimiser_state(self) -> dict[str, np.ndarray]:
+    def optimizer_state(self) -> dict[str, np.ndarray]:
         """Two moments of each."""
         parts = {f"{name}.{part}": w / 3 for name, w in self.arrays.items() for part in "mv"}
         return parts | {"step": np.array(3)}
@@ -133,7 +135,7 @@ class Weights(PretendPolicy):
         """Keep what was read."""
         self.loaded = dict(weights)
 
-    def load_optimiser_state(self, state: dict[str, np.ndarray]) -> None:
+    def load_optimizer_state(self, state: dict[str, np.ndarray]) -> None:
         """Keep what was read."""
         self.loaded |= {f"state {name}": array for name, array in state.items()}
 
@@ -179,7 +181,7 @@ def read_cache(folder: Path) -> dict[str, Any]:
     if opened is None:
         return found("anew", told=["tokenised anew"])
     rows: TokenisedPairs = opened[0]["train"]
-    return found(rows._tokens, rows.fingerprint(), rows.source_rows(), rows.lengths())
+    return found(rows._tokens[:], rows.fingerprint(), rows.source_rows(), rows.lengths())
 
 
 def make_sae(folder: Path) -> None:
@@ -253,6 +255,11 @@ def make_store(folder: Path) -> None:
     read_store(folder)
 
 
+def _of_model(files: str, backend: str, count: int) -> Kind:
+    read = partial(read_model, backend=backend)
+    return Kind(make_model, files, read, count, libraries=(f"fpo_{backend}.policy",))
+
+
 _NEWEST = "step-00000012/"
 KINDS: dict[str, Kind] = {
     "store shard": Kind(make_store, "shard-*", read_store, 900),
@@ -281,19 +288,11 @@ KINDS: dict[str, Kind] = {
     "canonical SAE": Kind(make_sae, "sae.safetensors", read_sae, 400),
     "adapter weights": Kind(make_adapter, "adapter*.safetensors", read_adapter, 300),
     "adapter config": Kind(make_adapter, "adapter_config.json", read_adapter, 300),
-    "model weights, torch": Kind(
-        make_model, "model-*.safetensors", partial(read_model, backend="torch"), 110
-    ),
-    "model weights, mlx": Kind(
-        make_model, "model-*.safetensors", partial(read_model, backend="mlx"), 110
-    ),
-    "model index, torch": Kind(
-        make_model, "*.index.json", partial(read_model, backend="torch"), 60
-    ),
-    "model index, mlx": Kind(make_model, "*.index.json", partial(read_model, backend="mlx"), 60),
-    "model config, torch": Kind(
-        make_model, "config.json", partial(read_model, backend="torch"), 60
-    ),
-    "model config, mlx": Kind(make_model, "config.json", partial(read_model, backend="mlx"), 60),
-    "tokenizer": Kind(make_model, "*token*.json", read_tokenizer, 100),
+    "tokenizer": Kind(make_model, "*token*.json", read_tokenizer, 100, libraries=("transformers",)),
+    "model weights, torch": _of_model("model-*.safetensors", "torch", 110),
+    "model index, torch": _of_model("*.index.json", "torch", 60),
+    "model config, torch": _of_model("config.json", "torch", 60),
+    "model weights, mlx": _of_model("model-*.safetensors", "mlx", 110),
+    "model index, mlx": _of_model("*.index.json", "mlx", 60),
+    "model config, mlx": _of_model("config.json", "mlx", 60),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.integrity.children import wait
+from benchmarks.integrity.children import computed_by_children, wait
 from benchmarks.integrity.commands import (
     COMMANDS,
     PAIRS,
@@ -39,13 +39,13 @@ class Chains:
     wrong: list[str] = field(default_factory=list)
 
     def measure(self) -> None:
-        """The command undisturbed: its time, and what it leaves."""
+        """The command undisturbed: the seconds that it computes, and what it leaves."""
         place = emptied(self.folder / "whole")
         run(self.command.line(self.inputs, place), self.folder / "log")  # the caches are full now
         place = emptied(place)
-        began = time.monotonic()
+        before = computed_by_children()
         run(self.command.line(self.inputs, place), self.folder / "log")
-        self.seconds = time.monotonic() - began
+        self.seconds = computed_by_children() - before
         self.expected = self.command.products(place)
         assert self.expected, "the command leaves nothing to compare"
 
@@ -55,7 +55,7 @@ class Chains:
         for kill in range(most + 1):
             limit = 600.0 if kill == most else chance.uniform(0, 1.1 * self.seconds)
             line = self.command.line(self.inputs, place)
-            code = wait(begin(line, self.folder / "log"), limit)
+            code = wait(begin(line, self.folder / "log"), limit, standing=60.0)
             if code is not None:
                 self._compare(place, code)
                 break
@@ -76,40 +76,29 @@ class Chains:
             self.wrong.append(f"left behind: {[path.name for path in left][:5]}")
 
 
-def kills(total: int, names: list[str], inputs: Inputs, folder: Path, seed: int) -> dict[str, Any]:
-    """Commands, each killed its share of the total."""
-    measured: dict[str, Any] = {}
-    share = -(-total // len(names))
-    for name in names:
-        command = COMMANDS[name]
-        chains, chance = Chains(command, inputs, folder / name.replace(" ", "-")), Random(seed)
-        chains.measure()
-        while chains.kills < share:
-            chains.chain(min(_ENOUGH_KILLS, share - chains.kills), chance)
-        measured[name] = {
-            "kills": chains.kills,
-            "chains": chains.chains,
-            "seconds_undisturbed": round(chains.seconds, 2),
-            "most_leftovers_after_a_kill": chains.most_leftovers,
-            "wrong": chains.wrong,
-        }
-        print(name, measured[name], flush=True)
-    return measured
+def kills(name: str, count: int, inputs: Inputs, folder: Path, seed: int) -> dict[str, Any]:
+    """A command, killed so many times."""
+    chains, chance = Chains(COMMANDS[name], inputs, folder), Random(seed)
+    chains.measure()
+    while chains.kills < count:
+        chains.chain(min(_ENOUGH_KILLS, count - chains.kills), chance)
+    return {
+        "kills": chains.kills,
+        "chains": chains.chains,
+        "cpu_seconds_undisturbed": round(chains.seconds, 2),
+        "most_leftovers_after_a_kill": chains.most_leftovers,
+        "wrong": chains.wrong,
+    }
 
 
-def pairs(total: int, inputs: Inputs, folder: Path, seed: int) -> dict[str, Any]:
+def pairs(name: str, count: int, inputs: Inputs, folder: Path, seed: int) -> dict[str, Any]:
     """Two commands on one place, started at nearly the same time; each is right or refused."""
-    measured: dict[str, Any] = {}
-    chance = Random(seed)
-    for name, both in PAIRS.items():
-        counts: Counter[str] = Counter()
-        place = folder / name.replace(" ", "-").replace(",", "")
-        expected = [_alone(command, inputs, emptied(place)) for command in both]
-        for _ in range(max(1, total // len(PAIRS))):
-            counts.update(_at_once(both, inputs, emptied(place), expected, chance))
-        measured[name] = dict(counts)
-        print(name, measured[name], flush=True)
-    return measured
+    both, chance = PAIRS[name], Random(seed)
+    counts: Counter[str] = Counter()
+    expected = [_alone(command, inputs, emptied(folder)) for command in both]
+    for _ in range(count):
+        counts.update(_at_once(both, inputs, emptied(folder), expected, chance))
+    return dict(counts)
 
 
 def _alone(command: Command, inputs: Inputs, place: Path) -> dict[str, bytes]:

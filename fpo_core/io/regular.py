@@ -42,14 +42,6 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def check_regular(path: Path, fault: Fault) -> None:
-    """Raise `fault` unless a path, links followed, is a regular file that can be read."""
-    try:
-        open_regular(path).close()
-    except OSError as error:
-        raise fault(f"{path} cannot be read ({error.strerror})") from None
-
-
 def read_text(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> str:
     """A small text file, as UTF-8. Raises `fault` for any other."""
     try:

@@ -86,11 +86,6 @@ class ReferenceStore:
             truncated[n] = shard["nonzeros"][i, side] > end - start
         return ReferenceBatch(logps, pooled, truncated)
 
-    def empty_feature_rows(self, keys: Iterable[bytes]) -> int:
-        """How many completions have no token to pool features over (n_D = 0), hence D = 0."""
-        records = (self._find(key) for key in keys)
-        return int(sum((shard["feature_lengths"][i] == 0).sum() for shard, i in records))
-
     def _find(self, key: bytes) -> tuple[Shard, int]:
         position = self.index.find(key)
         if position is None:

@@ -10,8 +10,8 @@ from fpo_core.errors import ConfigError, TrainingError
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.run_folder import checkpoints_in, is_finished
 
-PLACES = ("model", "adapter", "data", "sae", "feature_weights", "revision")
-"""Settings that are paths or names: the contents there are compared instead."""
+PLACES = ("model", "adapter", "data", "sae", "feature_weights", "revision", "template_date")
+"""Settings whose contents are compared instead: paths, names, and a date that texts may hold."""
 FREE = frozenset(
     (
         *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),

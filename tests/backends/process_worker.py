@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo.backends import join_group
+from fpo.run_checks import writing_output
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings
@@ -24,6 +25,8 @@ def act(script: dict[str, Any], rank: int) -> Any:
     def emit(event: Event) -> None:
         here = event.kind == "train" and event.step == script.get("step")
         if here and rank == script["rank"]:
+            if "pid" in script:
+                Path(script["pid"]).write_text(str(os.getpid()))
             os.kill(os.getpid(), getattr(signal, script["signal"]))
 
     return emit
@@ -41,13 +44,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
         for name, changes in variants.items():
-            run_tiny(
-                settings(model, output / name, **(given | changes)),
-                store,
-                group=group,
-                emit=act(script, group.rank),
-                stop=lambda: heard[0] if heard else None,
-            )
+            config = settings(model, output / name, **(given | changes))
+            with writing_output(config.output, group, config.process_timeout):
+                run_tiny(
+                    config,
+                    store,
+                    group=group,
+                    emit=act(script, group.rank),
+                    stop=lambda: heard[0] if heard else None,
+                )
     except FpoError as error:
         sys.exit(f"process {group.rank}: {error}")
 

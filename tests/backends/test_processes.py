@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +32,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def together(backend: str, **given: object) -> subprocess.CompletedProcess[str]:
-    """Two processes of `tests.backends.process_worker`."""
+def command(backend: str, **given: object) -> dict[str, Any]:
+    """How two processes of `tests.backends.process_worker` are started."""
     binaries, port = Path(sys.executable).parent, str(free_port())
     module = ["-m", "tests.backends.process_worker", json.dumps({"backend": backend, **given})]
     launch = {
@@ -38,15 +41,18 @@ def together(backend: str, **given: object) -> subprocess.CompletedProcess[str]:
         "mlx": [binaries / "mlx.launch", "-n", "2", "-p", port, "--", sys.executable],
     }[backend]
     paths = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
-    return subprocess.run(
-        [*map(str, launch), *module],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return {
+        "args": [*map(str, launch), *module],
+        "env": os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        "cwd": ROOT,
+        "text": True,
+    }
+
+
+def together(backend: str, **given: object) -> subprocess.CompletedProcess[str]:
+    """Two processes to their end."""
+    started = command(backend, **given)
+    return subprocess.run(**started, capture_output=True, timeout=300, check=False)
 
 
 def series(folder: Path, kind: str, name: str) -> np.ndarray:
@@ -115,3 +121,24 @@ def test_one_process_that_hears_a_signal_stops_both(tiny, tmp_path):
     ran = together(**options, model=str(tiny), output=output, store=store, script=script)
     assert "process 0: stopped after step 4: the checkpoint of step 4" in ran.stderr + ran.stdout
     assert checkpoints_in(tmp_path / "run").steps() == [4]
+
+
+def test_a_process_that_stands_still_is_named_by_the_other(backend, tiny, tmp_path):
+    """The other waits in a sum that nothing ends, but for the sign of life that fails to come."""
+    pid, output = tmp_path / "pid", tmp_path / "run"
+    script = {"rank": 1, "step": 3, "signal": "SIGSTOP", "pid": str(pid)}
+    options = {"backend": backend, **OPTIONS, "process_timeout": 8.0, "script": script}
+    places = {"model": str(tiny), "output": str(output), "store": str(tmp_path / "store")}
+    with (tmp_path / "said").open("w+") as said:
+        started = command(**options, **places)
+        with subprocess.Popen(**started, stdout=said, stderr=subprocess.STDOUT) as launcher:
+            end = time.monotonic() + 240
+            while "no sign of life" not in (tmp_path / "said").read_text():
+                assert launcher.poll() is None, (tmp_path / "said").read_text()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            # Launchers end the others by a signal that a stopped process hears too late.
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+    text = (tmp_path / "said").read_text()
+    assert "fpo, process 0: process 1 gave no sign of life for 8 s (process_timeout)" in text
+    assert launcher.returncode or backend == "mlx", "mlx.launch alone ends with 0 whatever happens"

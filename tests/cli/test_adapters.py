@@ -56,16 +56,28 @@ def test_a_run_goes_on_from_an_adapter_in_that_adapters_shape(
     assert "rank is 4" in ran.err
 
 
+def with_adapter(command: str, out: Path, data: list[object]) -> list[object]:
+    """A command on an adapter, and what it needs."""
+    return {
+        "eval": [*data, "--samples", 0, "--beta", 1],
+        "generate": ["--prompt", "hello", "--max-tokens", 2],
+        "fuse": ["--out", out],
+    }[command]
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+@pytest.mark.parametrize("command", ["eval", "generate", "fuse"])
 def test_a_base_that_changed_since_is_told_of(
-    fpo: Fpo, world: list[object], trained: Path, tmp_path: Path
+    fpo: Fpo, world: list[object], trained: Path, tmp_path: Path, command: str, backend: str
 ) -> None:
-    use = [*world[2:], "--adapter", trained, "--backend", "torch", "--samples", 0, "--beta", 1]
+    more = ["--adapter", trained, "--backend", backend]
     moved = Path(shutil.copytree(assets().model, tmp_path / "moved"))
-    same = fpo("eval", "--model", moved, *use)
+    use = [command, "--model", moved, *more]
+    same = fpo(*use, *with_adapter(command, tmp_path / "same", world[2:]))
     assert (same.code, "was trained on" in same.err) == (0, False), same.err
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps(config | {"note": "other"}))
-    other = fpo("eval", "--model", moved, *use)
+    other = fpo(*use, *with_adapter(command, tmp_path / "other", world[2:]))
     assert other.code == 0, other.err
     assert f"the adapter {trained} was trained on" in " ".join(other.err.split())
 

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from .conftest import Fpo
+from fpo.world import assets
+from fpo_core.io.digests import sealed
+
+from .conftest import Fpo, model_and_data
 from .test_errors import refused
 
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
@@ -146,3 +150,26 @@ def test_a_full_disk_is_one_line_and_the_earlier_checkpoint_stays(
     assert "Traceback" not in ran.err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert fpo(*more).code == 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_a_template_that_wrote_another_day_is_named_as_the_cause(
+    backend: str, fpo: Fpo, tmp_path: Path
+) -> None:
+    """Runs from before `template_date` was a setting wrote the date of their day."""
+    model = Path(shutil.copytree(assets().model, tmp_path / "dated"))
+    template = (model / "chat_template.jinja").read_text()
+    dated = "{{- 'large ' if strftime_now('%d') == '02' else 'small ' -}}"
+    (model / "chat_template.jinja").write_text(dated + template)
+    run = ["train", "--model", model, *model_and_data()[2:], *RUN, "--alpha", 0]
+    run += ["--backend", backend, "--output", tmp_path / "run", "--iters", 2, "--save-every", 1]
+    first = fpo(*run, "--template-date", "2026-01-02")
+    assert first.code == 0, first.err
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*/state.json"):
+        state = json.loads(path.read_text())
+        del state["config"]["template_date"]
+        path.write_text(json.dumps(sealed(state)))
+    more = ["--resume", "--iters", 3, "--allow-change", "iters"]
+    refused(fpo(*run, *more), "with other contents (its chat template writes the date: set templ")
+    ran = fpo(*run, *more, "--template-date", "2026-01-02")
+    assert ran.code == 0, ran.err

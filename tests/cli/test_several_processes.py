@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fpo_cli.commands.train import train as command
 
 from .conftest import Fpo, model_and_data
 from .test_errors import refused
@@ -22,34 +25,44 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def launcher(name: str) -> list[object]:
+    """The documented line that starts two processes, as far as `train`."""
+    line = re.search(rf"`({re.escape(name)} .*? -m fpo_cli) train …`", command.help)
+    assert line is not None
+    words = line[1].replace(" N", " 2").replace("python", sys.executable).split()
+    port = "-p" if name == "mlx.launch" else "--master-port"
+    return [Path(sys.executable).parent / name, port, free_port(), *words[1:]]
+
+
+@pytest.mark.parametrize(("name", "backend"), [("torchrun", "torch"), ("mlx.launch", "mlx")])
 def test_two_processes_speak_with_one_voice(
-    fpo: Fpo, world: list[object], shared: Path, tmp_path: Path
+    fpo: Fpo, world: list[object], shared: Path, tmp_path: Path, name: str, backend: str
 ) -> None:
-    train = ["train", *world, *FEW, "--json"]
-    alone = fpo(*train, "--backend", "torch", "--output", tmp_path / "alone")
+    run = ["train", *world, *FEW, "--json", "--backend", backend]
+    alone = fpo(*run, "--output", tmp_path / "alone")
     assert alone.code == 0, alone.err
-    launch = [Path(sys.executable).parent / "torchrun", "--nproc-per-node", 2]
-    launch += ["--master-port", free_port(), "-m", "fpo_cli"]
     environment = {
         "FPO_CACHE": str(shared / "cache"),
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     ran = subprocess.run(
-        list(map(str, [*launch, *train, "--output", tmp_path / "both"])),
+        list(map(str, [*launcher(name), *run, "--output", tmp_path / "both"])),
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("measuring the end") == 1
     found = json.loads(ran.stdout)
-    for name in ("loss_first", "loss_last"):
-        assert found[name] == pytest.approx(alone.json[name], rel=1e-5)
-    for name in ("loss", "fpo/kl_rejected", "fpo/d_rejected"):
-        assert found["after"][name] == pytest.approx(alone.json["after"][name], rel=1e-3)
-    logs = [(tmp_path / run / "log.jsonl").read_text().count("\n") for run in ("alone", "both")]
+    for metric in ("loss_first", "loss_last"):
+        assert found[metric] == pytest.approx(alone.json[metric], rel=1e-5)
+    for metric in ("loss", "fpo/kl_rejected", "fpo/d_rejected"):
+        assert found["after"][metric] == pytest.approx(alone.json["after"][metric], rel=1e-3)
+    logs = [
+        (tmp_path / output / "log.jsonl").read_text().count("\n") for output in ("alone", "both")
+    ]
     assert logs[0] == logs[1]
 
 

@@ -123,7 +123,6 @@ def test_features_are_stored_largest_first_up_to_the_cap(tmp_path):
     found = store.batch([pair_key(0)], 6)
     assert found.pooled.tolist() == [[0, 0, -9, 3, 0, 0], [0, 0, 2, 0, 0, 0]]
     assert found.truncated.tolist() == [1, 0]
-    assert store.empty_feature_rows([pair_key(0)]) == 1
 
 
 def test_each_autoencoder_has_the_cap_to_itself(tmp_path):

@@ -8,7 +8,6 @@ import pytest
 from fpo_core.errors import ConfigError
 from fpo_core.io.regular import (
     MAX_DEPTH,
-    check_regular,
     parse_json,
     read_json,
     read_json_object,
@@ -26,9 +25,9 @@ def refused(read, *arguments, **options):
 def test_what_is_no_regular_file_is_named_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "folder").mkdir()
-    assert "it is a FIFO" in refused(check_regular, tmp_path / "fifo")
-    assert "it is a folder" in refused(check_regular, tmp_path / "folder")
-    assert "No such file" in refused(check_regular, tmp_path / "absent")
+    assert "it is a FIFO" in refused(read_text, tmp_path / "fifo")
+    assert "it is a folder" in refused(read_text, tmp_path / "folder")
+    assert "No such file" in refused(read_text, tmp_path / "absent")
     link = tmp_path / "link"
     link.symlink_to("/dev/zero")
     assert "it is a device" in refused(read_json, link)
