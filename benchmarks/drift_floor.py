@@ -1,16 +1,15 @@
 """What bfloat16 leaves of the constraint's gradient while drift is small, and the floor of D.
 
-An adapter of SmolLM2 is taken at shares t of its way (t·B: t = 0 is the reference). At each, the
-gradients of the constraint and of the preference by themselves, in bfloat16 and in float32 on
-the same pairs, are compared: their cosine, their share, and D. Three ways were tried to take the
-floor away, each a reference for the bfloat16 policy:
+An adapter of SmolLM2 is taken at shares t of its way (t·B: t = 0 is the reference), those at which
+D in float32 is about --drifts, and all of it. At each, the gradient of the constraint by itself in
+bfloat16 is compared with float32's on the same pairs, and so is the preference's. Three references
+of the bfloat16 policy were tried to take the floor away:
 
 - stored: the reference pass as it is, in batches of another shape than the step's;
 - step: the reference scored by the very path and shape of the step (t = 0, the same batch);
 - float32: the reference of a float32 pass.
 
 Run: python -m benchmarks.drift_floor --model FOLDER --data FOLDER --sae FILE --adapter FOLDER
-     [--backend torch] [--shares 0 0.05 0.15 0.4 1]
 """
 
 import argparse
@@ -93,17 +92,28 @@ def cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / math.sqrt((x @ x) * (y @ y) or 1.0))
 
 
+def measured(
+    policy: Policy,
+    batches: list[Batch],
+    references: dict[str, list[ReferenceBatch]],
+    objective: ObjectiveConfig,
+) -> dict[str, Any]:
+    """The constraint's gradient and D against each reference; the preference's against `stored`."""
+    of = {n: gradient(policy, batches, r, objective, "constraint") for n, r in references.items()}
+    stored = references["stored"]
+    return of | {"preference": gradient(policy, batches, stored, objective, "preference")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "data", "sae", "adapter"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--backend", default="torch")
-    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.15, 0.4, 1.0])
+    parser.add_argument("--drifts", type=float, nargs="+", default=[4.7e-5, 4.2e-4])
     args = parser.parse_args()
-    folder = Path(args.adapter)
-    adapter = load_adapter(folder, 30)
+    adapter = load_adapter(Path(args.adapter), 30)
     shape = {"num_layers": 12, "rank": adapter.rank, "scale": adapter.scale}
     names = {name: getattr(args, name) for name in ("model", "data", "backend")}
     rows = {"max_rows": args.pairs, "max_seq_length": 224}
@@ -111,63 +121,54 @@ def main() -> None:
     config = TrainConfig(**names, **shape, **rows, **places, beta=5.0, alpha=5.0)
     setup = ModelSetup(config)
     pairs = setup.load_data(config.only(DataConfig)).train
-    batches = [
-        collate(pairs, range(i, i + args.batch_size)) for i in range(0, args.pairs, args.batch_size)
-    ]
+    starts = range(0, args.pairs, args.batch_size)
+    batches = [collate(pairs, range(i, i + args.batch_size)) for i in starts]
     singles = [collate(pairs, [i]) for i in range(args.pairs)]
-    found: dict[str, dict[str, Any]] = {}
-    for dtype in ("float32", "bfloat16"):
+    shares = [0.0, 1.0]
+    exact: dict[float, Any] = {}
+    narrow: dict[float, Any] = {}
+    kept: list[ReferenceBatch] = []
+    for dtype, found in (("float32", exact), ("bfloat16", narrow)):
         model = dataclasses.replace(config, dtype=dtype)
-        policy = build_policy(
-            args.backend, setup.model.path, model, setup.adapter_config(model), setup.features
-        )
+        shaped = setup.adapter_config(model)
+        policy = build_policy(args.backend, setup.model.path, model, shaped, setup.features)
         policy.prepare_training(OptimiserConfig())
         weights = policy.trained() | adapter.weights
         policy.load_trained(at_share(weights, 0.0))
-        stored = regrouped(reference_of(policy, singles), args.batch_size)
-        references = {"stored": stored, "step": reference_of(policy, batches)}
-        if dtype == "bfloat16":
-            references["float32"] = found["float32"]["references"]["stored"]
-        found[dtype] = {"references": references, "shares": {}}
-        for t in args.shares:
+        references = {"stored": regrouped(reference_of(policy, singles), args.batch_size)}
+        if dtype == "float32":
+            kept = references["stored"]
+            policy.load_trained(weights)
+            exact[1.0] = measured(policy, batches, references, config)
+            whole = exact[1.0]["stored"][1]
+            shares = [0.0, *(math.sqrt(d / whole) for d in args.drifts if d < whole), 1.0]
+        else:
+            references |= {"step": reference_of(policy, batches), "float32": kept}
+        for t in (t for t in shares if t not in found):
             policy.load_trained(at_share(weights, t))
-            found[dtype]["shares"][t] = {
-                name: {
-                    p: gradient(policy, batches, r, config, p) for p in ("constraint", "preference")
-                }
-                for name, r in references.items()
-            }
-            print(
-                dtype,
-                t,
-                {n: v["constraint"][1] for n, v in found[dtype]["shares"][t].items()},
-                flush=True,
-            )
+            found[t] = measured(policy, batches, references, config)
+            print(dtype, t, {n: v[1] for n, v in found[t].items()}, flush=True)
         del policy
-    rows = [_row(t, found) for t in args.shares]
     result = {
         "backend": args.backend,
         "pairs": args.pairs,
         "above_floor": ABOVE_FLOOR,
+        "rows": [_row(t, exact[t], narrow[t]) for t in shares],
         "versions": versions(),
         "hardware": hardware(),
-        "rows": rows,
     }
     write_result(f"drift_floor-{args.backend}", result)
-    print(json.dumps(rows, indent=2))
+    print(json.dumps(result["rows"], indent=2))
 
 
-def _row(t: float, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    exact = found["float32"]["shares"][t]["stored"]
-    row: dict[str, Any] = {"t": t, "d_float32": exact["constraint"][1]}
-    norms = [np.linalg.norm(exact[part][0]) for part in ("constraint", "preference")]
-    row["share_float32"] = float(norms[0] / norms[1])
-    for name, of_part in found["bfloat16"]["shares"][t].items():
-        row[name] = {
-            "d": of_part["constraint"][1],
-            "cosine_constraint": cosine(of_part["constraint"][0], exact["constraint"][0]),
-            "cosine_preference": cosine(of_part["preference"][0], exact["preference"][0]),
-        }
+def _row(t: float, exact: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:
+    constraint, preference = exact["stored"][0], exact["preference"][0]
+    share = np.linalg.norm(constraint) / np.linalg.norm(preference)
+    row = {"t": t, "d_float32": exact["stored"][1], "share_float32": float(share)}
+    row["cosine_preference"] = cosine(narrow["preference"][0], preference)
+    for name in ("stored", "step", "float32"):
+        of = cosine(narrow[name][0], constraint)
+        row[name] = {"d": narrow[name][1], "cosine_constraint": of}
     return row
 
 
