@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.prompt_text import prompt_ids
@@ -43,10 +42,6 @@ class AnswerFile(Result):
     def table(self) -> Table:
         """Its facts."""
         return Table(("", ""), [(name, str(value)) for name, value in vars(self).items()])
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The facts as JSON values."""
-        return {**vars(self), "out": str(self.out)}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from fpo_core.evaluation.verdict import Findings
 from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.metric_catalogue import METRICS
 from fpo_core.train.paired_data import RunData, spread
+from fpo_core.train.state import RunState
 
 TABLE = (
     "raw_accuracy",
@@ -224,12 +225,15 @@ def findings(
     objective: ObjectiveConfig,
     *,
     held_out: bool,
-    constraint_ratio: float | None = None,
+    state: RunState | None = None,
     early_end: str | None = None,
 ) -> Findings:
-    """The numbers that a verdict rests on; without `before` there is nothing to compare with."""
+    """The numbers that a verdict rests on; without `before` there is nothing to compare with.
+
+    `state` is that of a run at its end; an evaluation has none.
+    """
     metrics = after.evaluation.metrics
-    ratio = metrics.get("fpo/constraint_ratio") if constraint_ratio is None else constraint_ratio
+    ratio = None if state is None else state.constraint_ratio
     kl_chosen = metrics.get("fpo/kl_chosen")
     return Findings(
         raw_before=None if before is None else before.evaluation.raw_accuracy.value,
@@ -251,7 +255,9 @@ def findings(
         repetition=after.repetition,
         alpha=objective.constraint_weight,
         constrained="KL" if objective.needs_kl else "D",
-        constraint_ratio=ratio,
+        constraint_ratio=metrics.get("fpo/constraint_ratio") if ratio is None else ratio,
+        constraint_share=None if state is None else state.constraint_share,
+        d_floor=None if state is None else state.d_floor,
         held_out=held_out,
         early_end=early_end,
     )

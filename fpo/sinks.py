@@ -75,6 +75,13 @@ def _reference_text(_: int, values: dict[str, Any]) -> str:
     )
 
 
+def _constraint_text(step: int, values: dict[str, Any]) -> str:
+    share, alpha = (METRICS[n].text(values[n]) for n in ("fpo/constraint_share", "fpo/alpha"))
+    below = "; D is below the floor of this precision" if values["below_floor"] else ""
+    weight = f"the constraint's gradient is {share} of the preference's"
+    return f"step {step}: {weight}, alpha {alpha}{below}"
+
+
 def _step0_text(_: int, values: dict[str, Any]) -> str:
     return (
         f"step-0 check: {values['pairs']} pairs, loss within {values['worst_gap']:.1e} of "
@@ -96,6 +103,7 @@ _LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
         f"{values['eta_seconds']:.0f} s left"
     ),
     "eval": lambda step, values: f"step {step}: validation {', '.join(_metrics(values, 'eval_'))}",
+    "constraint": _constraint_text,
     "skipped": lambda step, values: f"step {step} skipped: loss {values['loss']}",
     "stopped_early": lambda _, values: f"stopped early {values['message']}",
 }

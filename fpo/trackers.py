@@ -42,7 +42,7 @@ def open_trackers(config: TrainConfig) -> Iterator[list[Sink]]:
 
 def _sink(log: Log) -> Sink:
     def emit(event: Event) -> None:
-        if event.kind in ("train", "eval"):
+        if event.kind in ("train", "eval", "constraint"):
             log(_prefixed(event), event.step)
 
     return emit

@@ -99,6 +99,9 @@ class TrainingRun(Result):
             "loss_first": state.first.get("loss"),
             "loss_last": state.last.get("loss"),
             "constraint_ratio": state.constraint_ratio,
+            "constraint_share": state.constraint_share,
+            "alpha": state.alpha,
+            "d_floor": state.d_floor,
             "train_seconds": state.seconds,
             "before": self.before and self.before.to_mapping(),
             "after": self.metrics,
@@ -193,7 +196,7 @@ def train_validated(
         after,
         config,
         held_out=data.valid is not None,
-        constraint_ratio=result.state.constraint_ratio,
+        state=result.state,
         early_end=result.early_end,
     )
     trained = TrainingRun(

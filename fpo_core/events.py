@@ -18,6 +18,7 @@ Kind = Literal[
     "train",
     "sae",
     "eval",
+    "constraint",
     "skipped",
     "checkpoint",
     "warning",

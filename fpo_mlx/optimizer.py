@@ -54,6 +54,11 @@ class Optimizer:
         self.drop_gradients()
         return norm
 
+    def norm(self) -> float:
+        """See `fpo_core.backend.policy.Policy.gradient_norm`."""
+        gradients = self._summed() if self._group.size > 1 else self._gradients or {}
+        return float(np.sqrt(sum(float(mx.square(g).sum()) for g in gradients.values())))
+
     def _summed(self) -> Weights:
         """The gradients of all processes added up; one that saw no rows has none."""
         weights = self._trainable.get()

@@ -42,6 +42,13 @@ class Optimizer:
         self.drop_gradients()
         return norm
 
+    def norm(self) -> float:
+        """See `fpo_core.backend.policy.Policy.gradient_norm`."""
+        if self._group.size > 1:
+            self._sum_gradients()
+        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
     def _sum_gradients(self) -> None:
         """Add up the gradients of all processes; one that saw no rows has none."""
         if self._flat is not None:

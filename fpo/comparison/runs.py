@@ -142,6 +142,7 @@ class Comparison:
             "config": planned.config.to_mapping(),
             "metrics": run.after.to_mapping(),
             "constraint_ratio": run.loop.state.constraint_ratio,
+            "constraint_share": run.loop.state.constraint_share,
             "skipped": run.loop.state.skipped,
             "seconds": time.perf_counter() - began,
         } | costs(run_folder(self.folder, planned) / LOG_FILE)

@@ -28,7 +28,7 @@ from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, Optimis
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.logps import token_logps
-from fpo_core.loss.objectives import objective_losses
+from fpo_core.loss.objectives import Part, isolated, objective_losses
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.packing import Scored
 from fpo_core.loss.scores import Scores
@@ -227,7 +227,12 @@ class BasePolicy(ABC):
         return scores.logps[:-1] - scores.logps[-1]
 
     def accumulate(
-        self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
+        self,
+        batch: Batch,
+        reference: ReferenceBatch,
+        objective: ObjectiveConfig,
+        weight: float,
+        part: Part | None = None,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
         batch = self._bounds.check_batch(batch)
@@ -238,7 +243,8 @@ class BasePolicy(ABC):
                 batch, reference, objective, features=features, differentiate=True
             )
             logps = self.ops.asarray(reference.logps, scores.logps)
-            losses = objective_losses(self.ops, scores, logps, objective)
+            differentiated = isolated(self.ops, scores, part)
+            losses = objective_losses(self.ops, differentiated, logps, objective)
             return losses.sum() * weight, scores
 
         self._set_training(True)
@@ -327,6 +333,13 @@ class BasePolicy(ABC):
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy`."""
         return self._prepared().step(learning_rate, max_norm)
+
+    def gradient_norm(self) -> float:
+        """See `fpo_core.backend.policy.Policy`."""
+        optimizer = self._prepared()
+        norm = optimizer.norm()
+        optimizer.drop_gradients()
+        return norm
 
     def drop_gradients(self) -> None:
         """See `fpo_core.backend.policy.Policy`."""

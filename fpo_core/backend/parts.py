@@ -125,6 +125,10 @@ class Optimizer(Protocol):
         """See `fpo_core.backend.policy.Policy.apply_gradients`."""
         ...
 
+    def norm(self) -> float:
+        """The norm of the accumulated gradient, summed over processes first."""
+        ...
+
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
         ...

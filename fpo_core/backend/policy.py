@@ -12,6 +12,7 @@ from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.objectives import Part
 from fpo_core.loss.scores import Scores
 from fpo_core.loss.token_scores import TokenScores
 
@@ -106,11 +107,17 @@ class Policy(Protocol):
         ...
 
     def accumulate(
-        self, batch: Batch, reference: ReferenceBatch, objective: ObjectiveConfig, weight: float
+        self,
+        batch: Batch,
+        reference: ReferenceBatch,
+        objective: ObjectiveConfig,
+        weight: float,
+        part: Part | None = None,
     ) -> Scores:
         """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores.
 
-        An objective on the KL runs the weights of `set_reference` first, without gradient. Only an
+        With `part`, the share of it that comes through the constraint, or through the rest. An
+        objective on the KL runs the weights of `set_reference` first, without gradient. Only an
         objective on D computes features.
         """
         ...
@@ -120,6 +127,10 @@ class Policy(Protocol):
 
         Where the norm is not finite no step is taken. Either way the gradient is dropped.
         """
+        ...
+
+    def gradient_norm(self) -> float:
+        """The norm of the accumulated gradient, summed over processes, which is then dropped."""
         ...
 
     def drop_gradients(self) -> None:

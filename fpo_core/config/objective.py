@@ -187,3 +187,16 @@ class ObjectiveConfig(Settings):
         for sentence, applies in unused.items():
             if applies:
                 raise ConfigError(f"{sentence}: leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstraintConfig(Settings):
+    """How much the constraint weighs in a step."""
+
+    constraint_share: float | None = setting(
+        None,
+        help="Share to hold between the constraint's gradient and the preference's, such as 0.3: "
+        "alpha, its first value, is then adapted at every validation.",
+        above=0.0,
+        most=10.0,
+    )

@@ -15,7 +15,7 @@ from fpo_core.config.inputs import (
     SaeConfig,
 )
 from fpo_core.config.judging import JudgeConfig
-from fpo_core.config.objective import ObjectiveConfig
+from fpo_core.config.objective import ConstraintConfig, ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES
 from fpo_core.config.presets import PresetConfig
 from fpo_core.config.training import (
@@ -44,6 +44,7 @@ class TrainConfig(
     DataConfig,
     FeatureConfig,
     ObjectiveConfig,
+    ConstraintConfig,
     ReferenceConfig,
     StepConfig,
     AdapterConfig,
@@ -62,6 +63,13 @@ class TrainConfig(
                 "sae is not set while alpha is above 0: set sae to a converted autoencoder, or "
                 "objective to dpo-norm, which is fpo without its constraint"
             )
+        if self.constraint_share is not None and (
+            "alpha" not in self.coefficients or self.constraint_weight == 0
+        ):
+            raise ConfigError(
+                "constraint_share is set, but there is no constraint whose alpha could be adapted: "
+                "leave it out, or choose an objective with one"
+            )
         for name in ("k", "normalize_d"):
             if self.sae is None and getattr(self, name) != getattr(ObjectiveConfig, name):
                 raise ConfigError(f"{name} is set while sae is not: set sae too, or leave it out")
@@ -69,7 +77,7 @@ class TrainConfig(
 
     def _check_gradients(self) -> None:
         """What acts on gradients alone is refused where there are none."""
-        for name in ("dropout", "grad_checkpoint", "straight_through"):
+        for name in ("dropout", "grad_checkpoint", "straight_through", "constraint_share"):
             if self.zeroth_order and getattr(self, name):
                 raise ConfigError(
                     f"{name} is set, but the optimizer {self.optimizer} only scores, without a "

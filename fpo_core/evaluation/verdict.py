@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from fpo_core.evaluation.evaluate import Share
-from fpo_core.loss.metrics import WEAK_CONSTRAINT
+from fpo_core.loss.metrics import ABOVE_FLOOR, WEAK_CONSTRAINT, WEAK_SHARE, is_below_floor
 
 STRONG = 1.0
-"""Constraint ratio above which the constraint outweighs the preference."""
+"""Share of the gradient, or ratio of values, above which the constraint is the stronger."""
 WORSE_TEXT = 0.10
 """Relative rise of perplexity that counts as harm."""
 FAR = 0.5
@@ -48,6 +48,11 @@ class Findings:
     constrained: str = "D"
     """What the constraint is on: D or KL."""
     constraint_ratio: float | None = None
+    """αβ·D beside the preference's margin; of use where there is no share."""
+    constraint_share: float | None = None
+    """The constraint's gradient beside the preference's; None where nothing was trained."""
+    d_floor: float | None = None
+    """D of the reference itself, which is rounding; None where it was not measured."""
     held_out: bool = True
     """Whether the pairs were kept out of training."""
     early_end: str | None = None
@@ -93,6 +98,27 @@ class Findings:
         if self.text_rise is not None:
             return self.text_rise > WORSE_TEXT
         return self.kl_per_token is not None and self.kl_per_token > FAR
+
+    @property
+    def below_floor(self) -> bool:
+        """Whether D is rounding, so that nothing can be said of the constraint."""
+        return self.constrained == "D" and is_below_floor(self.d_rejected, self.d_floor)
+
+    @property
+    def weak(self) -> bool:
+        """Whether the constraint was as good as absent."""
+        if self.alpha == 0 or self.below_floor:
+            return False
+        if self.constraint_share is not None:
+            return self.constraint_share < WEAK_SHARE
+        return self.constraint_ratio is not None and self.constraint_ratio < WEAK_CONSTRAINT
+
+    @property
+    def strong(self) -> bool:
+        """Whether it outweighed the preference."""
+        measured = (self.constraint_share, self.constraint_ratio)
+        weight = next((value for value in measured if value is not None), None)
+        return self.alpha > 0 and not self.below_floor and weight is not None and weight > STRONG
 
     @property
     def both_fall(self) -> bool:
@@ -159,13 +185,19 @@ def _change(rise: float) -> str:
 def _constraint(findings: Findings) -> str:
     if findings.alpha == 0:
         return "Constraint active? none: alpha is 0, or nothing is there to constrain."
+    if findings.below_floor:
+        return (
+            f"Constraint active? not told: D {findings.d_rejected:.2g} of rejected replies is at "
+            f"its floor, below {ABOVE_FLOOR:g} times the {findings.d_floor:.2g} of rounding alone."
+        )
+    word = "hardly" if findings.weak else "yes"
+    word = "yes, it outweighs the preference" if findings.strong else word
+    if findings.constraint_share is not None:
+        share = f"{findings.constraint_share:.2g} of the preference's"
+        return f"Constraint active? {word}: its gradient is {share}."
     if findings.constraint_ratio is None:
         return "Constraint active? not measured."
-    ratio = findings.constraint_ratio
-    word = "hardly" if ratio < WEAK_CONSTRAINT else "yes"
-    if ratio > STRONG:
-        word = "yes, it outweighs the preference"
-    weight = f"α·{findings.constrained}"
+    ratio, weight = findings.constraint_ratio, f"α·{findings.constrained}"
     return f"Constraint active? {word}: {weight} is {ratio:.2g} of the preference margin."
 
 
@@ -180,7 +212,6 @@ def _rewards(findings: Findings) -> str:
 def _advice(findings: Findings) -> str:
     """The first change that the numbers call for."""
     assert findings.reward is not None
-    ratio = findings.constraint_ratio if findings.alpha > 0 else None
     # By urgency: data, a broken model, too little learned, too much drift, what to mind.
     options = (
         (
@@ -193,7 +224,7 @@ def _advice(findings: Findings) -> str:
             "and read its answers.",
         ),
         (
-            not findings.learned and ratio is not None and ratio > STRONG,
+            not findings.learned and findings.strong,
             "lower alpha: the constraint leaves the preference no room.",
         ),
         (not findings.learned, "train longer (epochs), or raise learning_rate."),
@@ -210,7 +241,7 @@ def _advice(findings: Findings) -> str:
             "raw accuracy is still near chance: train longer, or raise learning_rate.",
         ),
         (
-            ratio is not None and ratio < WEAK_CONSTRAINT,
+            findings.weak,
             "raise alpha for the constraint to take part.",
         ),
         (

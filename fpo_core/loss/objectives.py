@@ -3,12 +3,32 @@
 loss = link(u),   u = LPD − margin − δ
 """
 
+import dataclasses
+from typing import Literal
+
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.loss.links import link_loss
 from fpo_core.loss.own_losses import OWN_LOSSES
 from fpo_core.loss.scores import Scores, chosen, rejected
 from fpo_core.loss.terms import Terms
+
+Part = Literal["preference", "constraint"]
+"""A part of the loss's gradient; both add up to the whole."""
+
+
+def isolated(xp: Ops, scores: Scores, part: Part | None) -> Scores:
+    """The same scores, with gradients through one part of u alone: all parts keep their values.
+
+    So the gradient of the loss is that part's share of it, at the loss's own slope in u.
+    """
+    if part is None:
+        return scores
+    names = ("logps",) if part == "constraint" else ("d", "kl")
+    stopped = {name: getattr(scores, name) for name in names}
+    return dataclasses.replace(
+        scores, **{k: None if v is None else xp.stop_gradient(v) for k, v in stopped.items()}
+    )
 
 
 def rewards(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:

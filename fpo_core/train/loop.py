@@ -11,8 +11,9 @@ from fpo_core.config import TrainConfig
 from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink, note, progress, warn
 from fpo_core.loss.metric_catalogue import metric
-from fpo_core.loss.metrics import WEAK_CONSTRAINT
+from fpo_core.loss.metrics import WEAK_SHARE, is_below_floor
 from fpo_core.train.checkpoints import Checkpoint, Origin
+from fpo_core.train.constraint_share import SharePlan, adapted, measure_share
 from fpo_core.train.optimizer_step import Stepper
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_machine
@@ -78,6 +79,9 @@ class _Run:
         # Checkpoints cost no forward pass: they stay ten in a run, however seldom it validates.
         tenth = config.steps_per_eval or max(1, self.plan.steps // 10)
         self.save_every = config.save_every or tenth
+        self.shares = SharePlan.of(
+            len(data.train), self.plan.steps, -(-self.plan.steps // self.validation.every), config
+        )
         self.made_with = Origin.made_by(policy.info, data.group.size)
         self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
@@ -89,7 +93,7 @@ class _Run:
             warn(self.emit, self.policy.info.fallback)
         if self.policy.info.frozen is not None:
             note(self.emit, self.policy.info.frozen)
-        check_step0(self.policy, self.data, self.config, self.emit)
+        self.state.d_floor = check_step0(self.policy, self.data, self.config, self.emit)
         self.policy.prepare_training(self.config, self.group)
         self._validate()
 
@@ -99,6 +103,7 @@ class _Run:
         self.policy.prepare_training(self.config, self.group)
         checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
+        self.stepper = self.stepper.with_alpha(self.state.alpha)
         # The first process prunes what the others may still be reading: wait for all.
         wait(self.group)
         only_first(self.group, lambda: self.folder.rewind(checkpoint))
@@ -129,7 +134,7 @@ class _Run:
         only_first(self.group, lambda: self.folder.save_result(self.policy))
         if early := self.early_end():
             self.emit(Event("stopped_early", self.state.step, {"message": early}))
-        self._warn_of_weak_constraint(self.state.constraint_ratio)
+        self._warn_of_weak_constraint()
         self._lap()
         self.emit(Event("done", self.state.step, {"seconds": self.state.seconds}))
 
@@ -140,7 +145,10 @@ class _Run:
         last = step == self.plan.steps
         if last or step % self.config.steps_per_report == 0 or step == 1:
             self._report()
-        improved = (last or step % self.validation.every == 0) and self._validate()
+        due = last or step % self.validation.every == 0
+        improved = due and self._validate()
+        if due:
+            self._weigh_constraint()
         ended = self._ended()
         if ended and self.state.window.values:  # stopped early, between two reports
             self._report()
@@ -266,6 +274,30 @@ class _Run:
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
 
+    def _weigh_constraint(self) -> None:
+        """Measure the constraint's share of the gradient where it is due; adapt α to the target."""
+        state, config = self.state, self.config
+        left = -(-(self.plan.steps - state.step) // self.validation.every)
+        if not self.shares.is_due(left) or state.nonfinite_in_a_row:
+            return
+        in_force = self.stepper.config
+        share = measure_share(self.policy, self.data, in_force, self.shares.pairs, state.step)
+        alpha = in_force.constraint_weight
+        state.shares.append((state.step, share))
+        values = {"fpo/constraint_share": share, "fpo/alpha": alpha}
+        self.emit(Event("constraint", state.step, values | {"below_floor": self._is_below_floor()}))
+        # Below its floor D is rounding, and α would be raised for nothing.
+        if config.constraint_share is not None and not self._is_below_floor():
+            start = config.constraint_weight
+            state.alpha = adapted(alpha, share, config.constraint_share, start)
+            self.stepper = self.stepper.with_alpha(state.alpha)
+
+    def _is_below_floor(self) -> bool:
+        """Whether D of the last validation, or of the last report, is no more than rounding."""
+        last = self.state.evals[-1][1] if self.data.valid is not None else self.state.last
+        d = last.get("eval_fpo/d_rejected", last.get("fpo/d_rejected"))
+        return is_below_floor(d, self.state.d_floor)
+
     def _save(self, *, improved: bool) -> None:
         """Save a checkpoint and then, where validation `improved`, the best result.
 
@@ -285,10 +317,12 @@ class _Run:
         if improved:
             only_first(self.group, lambda: self.folder.save_best(self.policy, self.state))
 
-    def _warn_of_weak_constraint(self, ratio: float | None) -> None:
-        if ratio is not None and ratio < WEAK_CONSTRAINT:
+    def _warn_of_weak_constraint(self) -> None:
+        share = self.state.constraint_share
+        if share is not None and share < WEAK_SHARE and not self._is_below_floor():
+            weight = "alpha" if "alpha" in self.config.coefficients else "beta"
             text = (
-                f"the constraint hardly took part (median constraint ratio {ratio:.2g}): raise "
-                f"{'alpha' if 'alpha' in self.config.coefficients else 'beta'}"
+                f"the constraint hardly took part (its gradient is {share:.2g} of the preference's)"
+                f": raise {weight}"
             )
             self.emit(Event("warning", self.state.step, {"message": text}))

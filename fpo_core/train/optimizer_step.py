@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class Stepper:
     data: RunData
     config: TrainConfig
     plan: RowPlan
+
+    def with_alpha(self, alpha: float | None) -> Self:
+        """The same with an α in place of the settings' own; None changes nothing."""
+        return self if alpha is None else replace(self, config=replace(self.config, alpha=alpha))
 
     def take(self, step: int) -> StepResult:
         """Take step 1..steps; the policy's weights stay as they are where it cannot be applied."""

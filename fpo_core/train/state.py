@@ -68,6 +68,12 @@ class RunState:
     """Validation metrics by step, step 0 among them."""
     ratios: list[float] = field(default_factory=list)
     """`fpo/constraint_ratio` of each step after the warm-up."""
+    shares: list[tuple[int, float]] = field(default_factory=list)
+    """The constraint's share of the gradient, by step."""
+    alpha: float | None = None
+    """The α in force, where `constraint_share` adapts it."""
+    d_floor: float | None = None
+    """D of rejected completions at the reference itself, which is rounding; None where not read."""
     usual_loss: float | None = None
     """A moving mean of the loss over about fifty steps."""
     loss_is_far: bool = False
@@ -92,6 +98,11 @@ class RunState:
         """Median after the warm-up; None without an autoencoder."""
         return statistics.median(self.ratios) if self.ratios else None
 
+    @property
+    def constraint_share(self) -> float | None:
+        """The last one measured."""
+        return self.shares[-1][1] if self.shares else None
+
     def out_of_patience(self, validations: int | None) -> bool:
         """Whether so many validations in a row were no better; never with None."""
         return validations is not None and self.stale >= validations
@@ -105,7 +116,8 @@ class RunState:
         """The state that `to_mapping` wrote; raises KeyError or TypeError for anything else."""
         window = Window(**values["window"])
         evals = [(int(step), metrics) for step, metrics in values["evals"]]
-        return cls(**{**values, "window": window, "evals": evals})
+        shares = [(int(step), float(share)) for step, share in values.get("shares", ())]
+        return cls(**{**values, "window": window, "evals": evals, "shares": shares})
 
 
 class Stopwatch:

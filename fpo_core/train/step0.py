@@ -24,20 +24,24 @@ def _continuous(config: ObjectiveConfig) -> ObjectiveConfig:
     return replace(config.only(ObjectiveConfig), link="logistic")
 
 
-def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> None:
+def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) -> float | None:
     """Score pairs spread over the training rows; raise StoreError naming rows that do not agree.
 
     This detects a stale or foreign store, whatever its manifest claims. Source: §3 of the paper,
     where θ = ref at the start makes u = 0, hence a loss of log 2; without a reference in the
     margin (SimPO), u is what the stored log-probabilities make it, and a loss without u likewise.
+
+    Returns the mean D of rejected completions, which is rounding alone: the floor of D in this
+    precision. None where no pair is scored or there is no D.
     """
     if config.step0_pairs == 0:
-        return
+        return None
     tolerance = TOLERANCES[policy.info.dtype]
     compared = _continuous(config)
     rows = spread(len(data.train), config.step0_pairs)
     failed: list[int] = []
     worst, losses = 0.0, []
+    floors: list[float] = []
     for batch, reference in data.scan(data.train, rows, config.tokens_per_batch):
         scores = policy.score(batch, reference, config)
         logps = np.asarray(reference.logps)
@@ -47,6 +51,7 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         gap = abs(pair_losses(scores, logps, compared) - known) / np.maximum(1, abs(known))
         drift = np.zeros(batch.pairs)
         if scores.d is not None:
+            floors += rejected(scores.d).tolist()
             # D is relative to the reference's size: rounding of c̄ grows with it.
             energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
             relative = scores.d * (1 if config.normalize_d else config.k) / energy
@@ -55,7 +60,8 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         failed += [int(row) for row in data.train.source_rows()[batch.rows[bad]]]
         worst = max(worst, float(gap.max()))
         losses += expected.tolist()
-    values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst}
+    floor = float(np.mean(floors)) if floors else None
+    values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst, "fpo/d_floor": floor}
     emit(Event("step0", 0, {"pairs": len(rows), "failed": len(failed)} | values))
     if failed:
         raise StoreError(
@@ -64,3 +70,4 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             f"that of the reference within {tolerance}; build the store again with the same "
             "dtype and backend"
         )
+    return floor

@@ -83,6 +83,8 @@ def reader(fpo: Fpo, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shutil.copytree(made / "gemma", STAND_INS["MODEL"])
     lines = (assets().pairs / "train.jsonl").read_text().splitlines(keepends=True)
     Path("pairs.jsonl").write_text("".join(lines[:8]))
+    Path("prompts.jsonl").write_text('{"prompt": "Tell me about the red lamp."}\n')
+    Path("rules.yaml").write_text("- words: [1, null]\n")
     Path("examples").symlink_to(ROOT / "examples")
     assert fpo("convert", "sae", SOURCE, "--out", STAND_INS["FILE"]).code == 0
     few = {"model": STAND_INS["MODEL"], "data": "pairs.jsonl", "sae": STAND_INS["FILE"]}

@@ -11,16 +11,17 @@ from .conftest import Fpo
 RUN = ["--backend", "torch", "--batch-size", 4, "--val-pairs", 4, "--no-preflight"]
 
 
+@pytest.mark.parametrize("alpha", [1e-6, 5.0])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_constraint_is_not_judged_before_the_policy_moved(
-    steps: int, fpo: Fpo, world: list[object], tmp_path: Path
+def test_a_weak_constraint_is_told_by_its_gradient(
+    steps: int, alpha: float, fpo: Fpo, world: list[object], tmp_path: Path
 ) -> None:
-    """Step 1 runs at the reference, where D is 0 whatever alpha is; at such a tiny alpha, the
-    steps after it do call for a warning."""
-    options = [*RUN, "--alpha", 1e-6, "--iters", steps, "--warmup", 0, "--learning-rate", 0.01]
+    """Measured at the end, where the policy has moved, be it by one step."""
+    options = [*RUN, "--alpha", alpha, "--iters", steps, "--warmup", 0, "--learning-rate", 0.01]
     ran = fpo("train", *world, *options, "--output", tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert ("the constraint hardly took part" in ran.err) == (steps > 1)
+    assert f"step {steps}: the constraint's gradient is " in ran.err
+    assert ("the constraint hardly took part" in ran.err) == (alpha < 1)
 
 
 def test_both_accuracies_are_shown_each_under_its_name(

@@ -253,3 +253,21 @@ def test_eval_judges_samples_against_those_before(backend, tmp_path) -> None:
 def length(prompt: str, completion: str) -> int:
     assert "lamp" in prompt or prompt.strip()
     return len(completion)
+
+
+def test_compare_judges_each_run_against_the_start(tmp_path) -> None:
+    """At so small a rate greedy samples stay; then a second call judges what is there anew."""
+    settings = {"model": assets().model, "data": assets().pairs, "max_rows": 6, "val_pairs": 2}
+    settings |= {"max_seq_length": 64, "iters": 1, "learning_rate": 1e-12, "cache": tmp_path / "c"}
+    file = tmp_path / "s.yaml"
+    file.write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    options = {"settings": file, "objectives": "dpo-norm", "samples": 3, "max_tokens": 6}
+    options |= {"eval_pairs": 2, "backend": "torch", "output": tmp_path / "out"}
+    first = fpo.compare(**options)
+    assert "win_rate" not in first.rows[0]
+    (tmp_path / "rules.yaml").write_text("- words: [1, null]\n")
+    judged = fpo.compare(**options, judge=tmp_path / "rules.yaml")
+    assert judged.rows[0]["judge_score"] == 1.0
+    assert judged.rows[0]["win_rate"] == 0.5
+    assert judged.runs[0]["judged"]["pairs"] == 3
+    assert "WR-L" in judged.table().head

@@ -172,17 +172,17 @@ def _check_required(
 ) -> None:
     """Raise ConfigError for a setting without default that has no value, by its option."""
     present = {str(key).replace("-", "_") for key, value in values.items() if value is not None}
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
     for name in arguments:
-        if name not in present:
+        if name in needed - present:
             raise ConfigError(
                 f"{name.upper()} is missing: write it behind the command, or {name} in {source}"
             )
     if not present <= set(kind.names()):
         return  # an unknown key is perhaps the missing one misspelt: the settings report it
-    for field in fields(kind):
-        if field.default is MISSING and field.name not in present:
-            option = "--" + field.name.replace("_", "-")
-            raise ConfigError(f"{field.name} is not set: give {option} or put it in {source}")
+    for name in (field.name for field in fields(kind) if field.name in needed - present):
+        option = "--" + name.replace("_", "-")
+        raise ConfigError(f"{name} is not set: give {option} or put it in {source}")
 
 
 @functools.cache
