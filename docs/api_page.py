@@ -24,6 +24,8 @@ WORKFLOWS = (
     "report",
     "evaluate",
     "generate",
+    "chat",
+    "serve",
     "compare",
     "fuse",
     "convert_adapter",

@@ -7,6 +7,7 @@ import typer
 
 from fpo.launch import process_number
 from fpo_cli.commands import (
+    chat,
     compare,
     convert_adapter,
     convert_gguf,
@@ -23,6 +24,7 @@ from fpo_cli.commands import (
     sae_features,
     sae_info,
     sae_list,
+    serve,
     train,
 )
 from fpo_cli.console.options import normalised
@@ -71,7 +73,7 @@ COMMANDS = (
         (convert_sae, convert_adapter, convert_gguf),
     ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
-    (app, (reference, train, report, compare, evaluate, fuse, generate)),
+    (app, (reference, train, report, compare, evaluate, fuse, generate, chat, serve)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

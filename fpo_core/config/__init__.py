@@ -9,6 +9,7 @@ from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
 from fpo_core.config.presets import PRESETS
 from fpo_core.config.runs import (
+    ChatConfig,
     CompareConfig,
     EvalConfig,
     FuseConfig,
@@ -16,6 +17,7 @@ from fpo_core.config.runs import (
     QuickstartConfig,
     ReferenceRunConfig,
     ReportConfig,
+    ServeConfig,
     TrainConfig,
 )
 from fpo_core.config.tools import (
@@ -46,6 +48,7 @@ __all__ = [
     "PRESETS",
     "AdapterConfig",
     "BackendConfig",
+    "ChatConfig",
     "CompareConfig",
     "ConvertAdapterConfig",
     "ConvertConfig",
@@ -75,6 +78,7 @@ __all__ = [
     "SaeInfoConfig",
     "SaeListConfig",
     "SamplingConfig",
+    "ServeConfig",
     "StepConfig",
     "TrainConfig",
 ]

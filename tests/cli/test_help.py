@@ -81,6 +81,8 @@ def test_there_are_all_commands() -> None:
         "fpo eval",
         "fpo fuse",
         "fpo generate",
+        "fpo chat",
+        "fpo serve",
         "fpo data inspect",
         "fpo doctor",
     }
