@@ -26,5 +26,7 @@ def promoted_tokens(
     for at in range(0, len(features), _AT_ONCE):
         directions = np.asarray(sae.W_dec[list(features[at : at + _AT_ONCE])], np.float32)
         logits = policy.unembed(directions)
-        found += np.argsort(-logits, axis=1, kind="stable")[:, :count].tolist()
+        top = np.argpartition(-logits, count, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable")
+        found += np.take_along_axis(top, order, 1).tolist()
     return found
