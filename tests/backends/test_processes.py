@@ -20,6 +20,7 @@ OPTIONS = {"iters": 10, "batch_size": 4, "steps_per_report": 1, "steps_per_eval"
 KINDS = {
     "lora": {"rank": 4},
     "full": {"fine_tune_type": "full", "learning_rate": 1e-4, "grad_accumulation_steps": 2},
+    "lozo": {"optimizer": "lozo-m", "zo_interval": 4, "learning_rate": 1e-2},
 }
 
 
