@@ -37,7 +37,7 @@ WORLD: dict[str, dict[str, Any]] = {
     "adapters, AdamW": {**ADAMW, "learning_rate": 3e-3},
     "adapters, LOZO": {**LOZO, "learning_rate": 5e-3, "max_grad_norm": 0.5},
     "full, AdamW": {**ADAMW, **FULL, "learning_rate": 3e-4},
-    "full, LOZO": {**LOZO, **FULL, "learning_rate": 4e-5, "max_grad_norm": 8.0},
+    "full, LOZO": {**LOZO, **FULL, "learning_rate": 8e-5, "max_grad_norm": 12.0, "iters": 800},
 }
 ON_WORLD = {
     "objective": "dpo-norm",
@@ -61,8 +61,10 @@ ON_SMOLLM2 = {
     "tokens_per_batch": 1024,
     "preflight": False,
     "step0_pairs": 0,
+    "max_rows": 80,
     **LOZO,
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-3,
+    "max_grad_norm": 1.0,
 }
 
 
