@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import interleave
-from benchmarks.record import ROOT, read_result, write_result
-from benchmarks.shapes import MODELS, batch_of, build_model, mlx_on_cpu
+from benchmarks.record import ROOT, read_result, run_json, write_result
+from benchmarks.shapes import MODELS, batch_of, build_model, environment, mlx_on_cpu
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.finite_difference import slope
@@ -134,6 +134,12 @@ def _elsewhere(files: dict[str, str], folder: str) -> dict[str, str]:
 def work(options: dict[str, Any]) -> None:
     """Be a worker: score one batch, or take steps on it."""
     policy, step = cost_step(options)
+    if options.get("profile"):
+        from benchmarks import arrays  # imports torch
+
+        print(json.dumps(arrays.most_held(step)))
+        return
+    policy.reset_peak_memory()  # loading the model took more than scoring does
     memory = policy.peak_memory if options["backend"] == "mlx" else None
     interleave.serve(step, memory)
 
@@ -193,12 +199,16 @@ def cost(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
             arguments.steps,
             warm_up=1,
         )
-    for worker in workers.values():
-        worker.times = worker.cpu_times
-    scoring = workers[arguments.only[0]]
-    rows = {name: interleave.compare(worker, scoring) for name, worker in workers.items()}
-    for name, row in rows.items():
-        interleave.show(name, row, arguments.only[0])
+        for worker in workers.values():
+            worker.times = worker.cpu_times
+        scoring = workers[arguments.only[0]]
+        rows = {name: interleave.compare(worker, scoring) for name, worker in workers.items()}
+        for name, row in rows.items():
+            interleave.show(name, row, arguments.only[0])
+            if arguments.backend == "torch" and arguments.device == "cpu":
+                profiled = options | {"optimizer": name, "profile": True}
+                row["arrays_gb"] = run_json(_worker(profiled), environment()) / 1e9
+                print(f"{name}: arrays {row['arrays_gb']:.3f} GB", flush=True)
     shape = (arguments.backend, arguments.model_shape, arguments.pairs, arguments.dtype)
     yield " ".join(shape), {"steps": arguments.steps, "rows": rows}
 

@@ -34,13 +34,16 @@ def cost(part: Part) -> str:
             names[name],
             f"{row['peak_gb']:.2f} GB",
             f"{row['memory_ratio']:.2f}",
+            f"{row['arrays_gb']:.2f} GB" if "arrays_gb" in row else "–",
             f"{row['seconds']:.1f} s",
             f"{row['time_ratio']['median']:.2f}",
         ]
         for setting, measured in part.items()
         for name, row in measured["rows"].items()
     ]
-    return _table(["", "", "peak memory", "of scoring's", "CPU time", "of scoring's"], rows)
+    return _table(
+        ["", "", "peak memory", "of scoring's", "live tensors", "CPU time", "of scoring's"], rows
+    )
 
 
 def world(part: Part) -> str:
