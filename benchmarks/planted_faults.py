@@ -65,6 +65,80 @@ class Fault:
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
+_STEPS = ("tests/core/test_zeroth_order.py",)
+_MOVES = ("tests/backends/test_zeroth_order.py",)
+_LOZO = "fpo_core/backend/zeroth_order.py"
+_DIRECTIONS = "fpo_core/backend/directions.py"
+_SLOPE = "fpo_core/loss/finite_difference.py"
+ZEROTH_ORDER = (
+    ("slope without its 2ε", _SLOPE, "/ (2 * epsilon)", "/ epsilon", _STEPS),
+    (
+        "slope with the wrong sign",
+        _SLOPE,
+        "losses[:pairs] - losses[pairs:]",
+        "losses[pairs:] - losses[:pairs]",
+        _STEPS,
+    ),
+    (
+        "a difference forgets the stop-gradient",
+        _SLOPE,
+        "sides.mean(1, keepdims=True)",
+        "sides",
+        _STEPS,
+    ),
+    ("rank left out of the step", _LOZO, " / self._rank_of(name)", "", _STEPS),
+    ("norm without the rank", _LOZO, "/ math.sqrt(self._rank or 1)", "", _STEPS),
+    ("momentum starts at cU", _LOZO, "+ (1 - mu) * left", "+ left", _STEPS),
+    ("momentum not projected", _LOZO, "(mean @ (old.T @ new) / len(new))", "mean", _STEPS),
+    ("projection the other way", _LOZO, "old.T @ new", "new.T @ old", _STEPS),
+    (
+        "projected a step late",
+        _LOZO,
+        "self._step % self._interval:",
+        "self._step % self._interval != 1:",
+        _STEPS,
+    ),
+    (
+        "V drawn in every step",
+        _LOZO,
+        "number = self._step // self._interval\n        if number",
+        "number = self._step\n        if number",
+        _STEPS,
+    ),
+    ("clipping ignored", _LOZO, "min(1.0, max_norm / max(norm, 1e-12))", "1.0", _STEPS),
+    ("weights stay perturbed", _LOZO, "-sign * self.epsilon", "0.0", _STEPS),
+    (
+        "both normals the cosine",
+        _DIRECTIONS,
+        "np.sin(angle)",
+        "np.cos(angle)",
+        ("tests/core/test_directions.py",),
+    ),
+    (
+        "the same numbers in every step",
+        _DIRECTIONS,
+        "self.number, self.kind]",
+        "0, self.kind]",
+        ("tests/core/test_directions.py",),
+    ),
+    (
+        "rounded to nearest (torch)",
+        "fpo_torch/trainable.py",
+        "total = _rounded_stochastically(total, draw)",
+        "pass",
+        _MOVES,
+    ),
+    (
+        "rounded to nearest (mlx)",
+        "fpo_mlx/trainable.py",
+        "total.view(mx.uint32) + noise",
+        "total.view(mx.uint32)",
+        _MOVES,
+    ),
+)
+"""Name, file, right, wrong and the tests that look for it."""
+
+
 CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "fpo_core/loss/objectives.py": (
         ("sign of delta", "- self.margin - self.delta", "- self.margin + self.delta"),
@@ -192,7 +266,7 @@ CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     "fpo_core/backend/base_policy.py": (
         ("predicting positions pooled", "h[:, start:] for h", "h[:, start - 1 : -1] for h"),
-        ("features left out of a step", "or objective.needs_features", "or False"),
+        ("features left out of a step", "features = objective.needs_features", "features = False"),
         (
             "reference not swapped in",
             "swapped(self._reference)",
@@ -239,7 +313,7 @@ FAULTS = [
     Fault(name, path, right, wrong)
     for path, changes in CHANGES.items()
     for name, right, wrong in changes
-] + [Fault(*check) for check in CHECKS]
+] + [Fault(*check) for check in (*ZEROTH_ORDER, *CHECKS)]
 
 
 def copy_tree(target: Path) -> None:

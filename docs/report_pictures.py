@@ -19,6 +19,7 @@ PICTURES = {
 
 
 def main() -> None:
+    """Take the pictures of the report in a run's folder."""
     page_file = Path(sys.argv[1]).absolute() / "report.html"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

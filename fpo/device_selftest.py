@@ -15,6 +15,7 @@ from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo.world import assets
 from fpo_convert.sae import convert_sae
+from fpo_core.backend.policy import Policy
 from fpo_core.backend.selftest import Check, check_mathematics
 from fpo_core.config import (
     AdapterConfig,
@@ -25,10 +26,11 @@ from fpo_core.config import (
     ObjectiveConfig,
     OptimiserConfig,
 )
-from fpo_core.data.batches import collate
+from fpo_core.data.batches import Batch, collate
 from fpo_core.data.load import load_data
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.loss.dense import ReferenceBatch
+from fpo_core.loss.finite_difference import slope
 from fpo_core.loss.metrics import preference_metrics
 from fpo_core.sae.sae import load_sae
 from fpo_core.sae.taps import Features
@@ -104,7 +106,10 @@ def self_test(config: DoctorConfig) -> SelfTest:
 
 
 def _training(backend: str, device: str) -> list[Check]:
-    """Three steps on one batch of the quickstart's world: log 2, D = 0, and then downhill."""
+    """Three steps on one batch of the quickstart's world: log 2, D = 0, and then downhill.
+
+    Then the slope of a step without gradients.
+    """
     with tempfile.TemporaryDirectory() as folder:
         sae_file = Path(folder) / "sae.safetensors"
         convert_sae(assets().sae, sae_file)
@@ -133,4 +138,31 @@ def _training(backend: str, device: str) -> list[Check]:
         Check("training: D at step 0 is 0", drift[0], 1e-6),
         Check("training: loss falls in three steps", float(rises.sum()), 0.0),
         Check("training: loss moved", 1e-4 / max(losses[0] - losses[-1], 1e-12), 1.0),
+        *_zeroth_order(policy, batch, reference),
+    ]
+
+
+def _zeroth_order(policy: Policy, batch: Batch, reference: ReferenceBatch) -> list[Check]:
+    """The slope that LOZO finds by scoring is the gradient's, and the weights come back."""
+    policy.prepare_training(OptimiserConfig())
+    policy.accumulate(batch, reference, OBJECTIVE, 1 / PAIRS)
+    policy.apply_gradients(0.0, 1e9)
+    moments, before = policy.optimizer_state(), policy.trained()
+    lozo = OptimiserConfig(optimizer="lozo", zo_epsilon=1e-4)
+    epsilon = lozo.direction("zo_epsilon")
+    policy.prepare_training(lozo)
+    with policy.perturbed(1):
+        moved, plus = policy.trained(), policy.score(batch, reference, OBJECTIVE)
+    with policy.perturbed(-1):
+        minus = policy.score(batch, reference, OBJECTIVE)
+    # After one step Adam's m is a tenth of the gradient.
+    along = sum(
+        float((10 * moments[f"{name}.m"] * (moved[name] - weight)).sum()) / epsilon
+        for name, weight in before.items()
+    )
+    by_losses = slope(plus, minus, np.asarray(reference.logps), OBJECTIVE, epsilon)
+    left = max(float(np.abs(policy.trained()[name] - w).max()) for name, w in before.items())
+    return [
+        Check("zeroth order: slope by losses is the gradient's", abs(by_losses / along - 1), 0.02),
+        Check("zeroth order: weights come back", left, 0.0),
     ]

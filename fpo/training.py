@@ -178,7 +178,8 @@ def train_validated(
         only_first(group, folder.begin)
     run_data = RunData.of(data, store, setup.features, group)
     measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
-    start = policy.trained()
+    # KL is against the start, which for a run from an adapter is not the bare model.
+    start = policy.trained() if _holds_start(config) else None
     before, report = None, None
     if measure_start:
         note(sink, "measuring the start")
@@ -188,9 +189,9 @@ def train_validated(
             report.begin(policy)
     result = _loop(run, policy, run_data, folder, sink, stop)
     note(sink, "measuring the end" + _kl_cost(config, start))
-    # KL is against the start, which for a run from an adapter is not the bare model.
-    policy.set_reference(start)
-    after = measurer.measure(policy, kl=True)
+    if start is not None:
+        policy.set_reference(start)
+    after = measurer.measure(policy, kl=start is not None)
     judged = findings(
         before,
         after,
@@ -300,9 +301,16 @@ def make_measurer(run: ValidatedRun, run_data: RunData, options: dict[str, Any])
     )
 
 
-def _kl_cost(config: TrainConfig, start: dict[str, Any]) -> str:
+def _holds_start(config: TrainConfig) -> bool:
+    """Whether the run can afford a copy of what it trains, to measure the KL from it at the end."""
+    return config.needs_kl or not (config.zeroth_order and config.fine_tune_type == "full")
+
+
+def _kl_cost(config: TrainConfig, start: dict[str, Any] | None) -> str:
     """Full fine-tuning has no adapter to switch off: the start is a copy of what was trained."""
     if config.fine_tune_type != "full":
         return ""
+    if start is None:
+        return " (without sequential KL, which would hold a copy of the trained weights)"
     size = sum(weight.nbytes for weight in start.values()) / 2**20
     return f" (sequential KL holds one extra copy of the trained weights, {size:.0f} MiB)"

@@ -46,13 +46,14 @@ def make_policy(tiny):
         device="cpu",
         dtype="float32",
         step=None,
+        zeroth_order=False,
         **adapter,
     ):
         if isinstance(sae, str):
             sae = random_sae(HIDDEN, kind=sae)
         tap = None if sae is None else Features.of(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device=device, dtype=dtype)
-        options = {"grad_checkpoint": grad_checkpoint, "step": step}
+        options = {"grad_checkpoint": grad_checkpoint, "step": step, "zeroth_order": zeroth_order}
         return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)
 
     return make

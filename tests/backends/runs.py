@@ -86,9 +86,8 @@ def train_on(
     """What `fpo train` does, less its words: the result and the policy."""
     checkpoint = find_checkpoint(config, print)
     model = ModelFolder.locate(config)
-    policy = open_policy(
-        config.backend, model.path, config, config, tap, grad_checkpoint=config.grad_checkpoint
-    )
+    kind = {"grad_checkpoint": config.grad_checkpoint, "zeroth_order": config.zeroth_order}
+    policy = open_policy(config.backend, model.path, config, config, tap, **kind)
     hold_reference(policy, config, silent)
     if ReferenceStore.exists(store):
         opened = ReferenceStore.open(store)

@@ -23,6 +23,7 @@ OPTIONS = {"iters": 10, "batch_size": 4, "steps_per_report": 1, "steps_per_eval"
 KINDS = {
     "lora": {"rank": 4},
     "full": {"fine_tune_type": "full", "learning_rate": 1e-4, "grad_accumulation_steps": 2},
+    "lozo": {"optimizer": "lozo-m", "zo_interval": 4, "learning_rate": 1e-2},
 }
 
 
@@ -71,7 +72,9 @@ def test_two_processes_are_one(backend, tiny, tmp_path, kind):
     for name in ("loss", "grad_norm", "fpo/d_rejected", "logps/chosen", "num_tokens", "epoch"):
         first, second = series(one, "train", name), series(two, "train", name)
         assert len(first) == len(second) == 10
-        np.testing.assert_allclose(second, first, rtol=1e-5, atol=1e-7, err_msg=name)
+        # A difference of losses is divided by 2ε = 2e-3, and their rounding with it.
+        atol = 2e-4 if (kind, name) == ("lozo", "grad_norm") else 1e-7
+        np.testing.assert_allclose(second, first, rtol=1e-5, atol=atol, err_msg=name)
     losses = [series(folder, "eval", "eval_loss") for folder in (one, two)]
     assert len(losses[0]) == 3
     np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -7,6 +7,7 @@ import pytest
 
 from fpo_core.config import OptimiserConfig
 from fpo_core.errors import ModelError
+from fpo_core.loss.finite_difference import slope
 from fpo_core.loss.metrics import pair_losses
 from fpo_core.models.folder import ModelFolder
 from tests.backends.families import write_family, write_quantised
@@ -67,3 +68,21 @@ def test_dora_on_three_bits_is_refused(make_policy, bases, tmp_path):
     make_policy("mlx", odd)
     with pytest.raises(ModelError, match="quantised to 3 bits, which mlx-lm's DoRA cannot hold"):
         make_policy("mlx", odd, fine_tune_type="dora")
+
+
+def test_lozo_trains_adapters_on_a_quantised_base(make_policy, bases):
+    """A step down a batch's own slope, found by scoring alone, lowers its loss."""
+    policy = make_policy("mlx", bases[1], zeroth_order=True)
+    batch = random_batch(4)
+    reference = reference_of(policy, batch)
+    policy.prepare_training(OptimiserConfig(optimizer="lozo"))
+    losses = []
+    for _ in range(20):
+        sides = []
+        for sign in (1, -1):
+            with policy.perturbed(sign):
+                sides.append(policy.score(batch, reference, OBJECTIVE))
+        policy.apply_slope(slope(*sides, reference.logps, OBJECTIVE, 1e-3), 3e-3, 1.0)
+        losses.append(pair_losses(sides[0], reference.logps, OBJECTIVE).mean())
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-2)
+    assert np.mean(losses[-5:]) < math.log(2) - 1e-3

@@ -1,5 +1,6 @@
 """The largest batch before step 1: what is estimated, and what is refused."""
 
+import contextlib
 import shutil
 import time
 from collections import namedtuple
@@ -53,6 +54,35 @@ def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
     assert found.train_seconds == pytest.approx(12 * found.seconds_per_step)
     assert policy.rates == [0.0]
     assert not (tmp_path / "run").exists()
+
+
+class Perturbed(Watched):
+    """Notes the moves of its weights, which are all it trains by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.signs: list[float] = []
+
+    @contextlib.contextmanager
+    def perturbed(self, sign: float):
+        self.signs.append(sign)
+        yield
+
+    def apply_slope(self, slope: float, learning_rate: float, max_norm: float) -> float:
+        self.rates.append(learning_rate)
+        return slope
+
+
+def test_a_run_without_gradients_is_tried_without_moving_a_weight(tmp_path):
+    policy = Perturbed()
+    found = foretell(policy, tmp_path, iters=12, step0_pairs=0, optimizer="lozo")
+    assert policy.trained_on == []
+    assert policy.signs == [0.0] * 8  # both sides of two batches, tried twice
+    assert policy.rates == [0.0]
+    by_gradient = foretell(Watched(), tmp_path, iters=12, step0_pairs=0)
+    assert found.disk_bytes < by_gradient.disk_bytes
+    lozo = config(tmp_path / "run", optimizer="lozo", batch_size=4)
+    assert relief(lozo).startswith("lower batch_size below 4")
 
 
 def test_checks_and_validations_count_in_the_estimate(tmp_path, monkeypatch):

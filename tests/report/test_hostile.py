@@ -151,6 +151,6 @@ def test_the_terminal_stays_sane(capsys):
         short = text[:300]
         ui.piece(short)
         ui.say(short)
-        ui.beside([(short, short), ("base", short)])
+        ui.side_by_side([(short, short), ("base", short)])
     out = capsys.readouterr().out
     assert not [char for char in out if not char.isprintable() and char not in "\n\t"]
