@@ -38,6 +38,7 @@ _NAMES = {
     "fpo.sae_fit": ("check_sae", "SaeFit"),
     "fpo.feature_ranking": ("rank_features", "FeatureRanking"),
     "fpo.merging": ("fuse", "FusedModel"),
+    "fpo.augmentation": ("augment_data", "AugmentedData"),
     "fpo.data_inspection": ("inspect_data", "DataInspection"),
     "fpo.quickstart_run": ("quickstart", "QuickstartRun"),
     "fpo.example_inputs": ("Example", "quickstart_world"),
@@ -48,6 +49,7 @@ _NAMES = {
     "fpo.sinks": ("print_progress", "warnings_only"),
     "fpo_core.events": ("Event", "Sink", "fan_out"),
     "fpo_core.config": (
+        "AugmentConfig",
         "CompareConfig",
         "ConvertAdapterConfig",
         "ConvertConfig",

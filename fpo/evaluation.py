@@ -18,9 +18,11 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import AdapterConfig, EvalConfig
+from fpo_core.data.load import Goal
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
+from fpo_core.pairs.goals import require_template
 from fpo_core.sae.load import refuse_doubts
 from fpo_core.train import RunData
 
@@ -87,7 +89,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if config.strict:
         refuse_doubts(setup.features)
     texts = texts_of(config.text)
-    data = setup.load_data(config)
+    data = setup.load_data(config, _goal(config))
     split = data.train if data.valid is None else data.valid
     check_positions(setup.model, [split], config, sink)
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
@@ -125,6 +127,12 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         before, after = after, measurer.measure(policy, kl=True)
     judged = verdict(findings(before, after, config, held_out=data.valid is not None))
     return EvaluationResult(setup.backend, folder, before, after, judged)
+
+
+def _goal(config: EvalConfig) -> Goal | None:
+    if config.goal is None:
+        return None
+    return Goal(require_template(config.adapter, config.model), config.goal)
 
 
 def _compared(config: EvalConfig) -> _Compared:

@@ -16,6 +16,8 @@ from fpo_core.config import GenerateConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
 from fpo_core.events import Event, Sink, note, progress
+from fpo_core.pairs.goals import GoalTemplate, require_template
+from fpo_core.pairs.messages import Text
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     """
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
-    special = text == config.prompt  # a chat template has written its own special tokens
+    # A chat template has written its own special tokens.
+    special = config.ignore_chat_template or not setup.tokenizer.chat_template
     ids = np.asarray(setup.tokenizer(text, add_special_tokens=special).input_ids, np.int32)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
@@ -129,11 +132,22 @@ def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
                 "system_prompt is set, but this tokenizer has no chat template: put it into the "
                 "prompt"
             )
-        return prompt
-    messages = [{"role": "user", "content": prompt}]
+        if config.goal is None:
+            return prompt
+        asked = _template(config).prompt(prompt, config.goal, "prompt")
+        assert isinstance(asked, str)
+        return asked
+    messages: Text = [{"role": "user", "content": prompt}]
     if config.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": config.system_prompt})
+    if config.goal is not None:
+        messages = _template(config).prompt(messages, config.goal)
+    assert not isinstance(messages, str)
     return render(tokenizer, messages, generation_prompt=True)
+
+
+def _template(config: GenerateConfig) -> GoalTemplate:
+    return require_template(config.adapter, config.model)
 
 
 def _completion(setup: ModelSetup, tokens: np.ndarray) -> Completion:

@@ -30,6 +30,7 @@ from fpo_core.evaluation.model_card import (
 )
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Event, JsonlLog, Sink, fan_out, note, silent
+from fpo_core.pairs.goals import pass_on
 from fpo_core.train import RunData, TrainResult, hold_reference
 from fpo_core.train import train as train_loop
 from fpo_core.train.run_folder import RunFolder
@@ -161,6 +162,7 @@ def train_validated(
     folder = RunFolder(Path(config.output), setup.model, config)
     if run.checkpoint is None:
         only_first(group, folder.begin)
+    only_first(group, lambda: pass_on(config.data, folder.path))
     run_data = RunData.of(data, store, setup.features, group)
     measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     start = policy.trained()

@@ -11,6 +11,7 @@ from fpo_cli.commands import (
     convert_adapter,
     convert_gguf,
     convert_sae,
+    data_augment,
     data_inspect,
     doctor,
     evaluate,
@@ -71,7 +72,7 @@ COMMANDS = (
     ),
     (_group("sae", "Look at autoencoders."), (sae_info, sae_list, sae_features, sae_check)),
     (app, (reference, train, compare, evaluate, fuse, generate)),
-    (_group("data", "Look at preference data."), (data_inspect,)),
+    (_group("data", "Look at and augment preference data."), (data_inspect, data_augment)),
     (app, (doctor,)),
 )
 """Every command, in the order of the documentation. A new one is a file and its name here."""

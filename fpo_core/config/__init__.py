@@ -19,6 +19,7 @@ from fpo_core.config.runs import (
     TrainConfig,
 )
 from fpo_core.config.tools import (
+    AugmentConfig,
     ConvertAdapterConfig,
     ConvertConfig,
     ConvertGgufConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "AdapterConfig",
+    "AugmentConfig",
     "BackendConfig",
     "CompareConfig",
     "ConvertAdapterConfig",
