@@ -5,15 +5,16 @@ Parts: links, strength, goals; `--only` runs one and keeps the others' results.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.record import read_result, write_result
+from benchmarks.related import report
 from benchmarks.related.goals import goals
 from benchmarks.related.losses import links, strength
-from benchmarks.related.runs import SEEDS, STEPS, World
+from benchmarks.related.runs import SEEDS, World
 
-PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[World], Iterator[dict[str, Any]]]] = {
     "links": links,
     "strength": strength,
     "goals": goals,
@@ -27,10 +28,13 @@ def main() -> None:
     world = World()
     for name in [only] if only else PARTS:
         began = time.process_time()
-        values = PARTS[name](world)
-        values["cpu_seconds"] = time.process_time() - began
-        earlier = read_result("related").get("parts", {})
-        write_result("related", {"seeds": SEEDS, "steps": STEPS, "parts": earlier | {name: values}})
+        for values in PARTS[name](
+            world
+        ):  # after each case: a run that is stopped keeps those before
+            values["cpu_seconds"] = time.process_time() - began
+            parts = read_result("related").get("parts", {}) | {name: values}
+            write_result("related", {"seeds": SEEDS, "parts": parts})
+    report.write()
 
 
 if __name__ == "__main__":

@@ -16,18 +16,15 @@ from fpo_core.pairs.goals import GoalTemplate, row_of
 from fpo_core.pairs.messages import text_of
 from fpo_core.pairs.pair import Pair, parse_pair
 
-TEMPLATES = {
-    "numbers": GoalTemplate(GOAL_TEXT, 1, 10),
-    "system": GoalTemplate(GOAL_TEXT, 1, 10, system=True),
-}
+TEMPLATE = GoalTemplate(GOAL_TEXT, 1, 10)
 GOALS = (1, 4, 7, 10)
-PAIRS, HELD_OUT, PROMPTS, STEPS = 600, 100, 24, 120
+PAIRS, HELD_OUT, PROMPTS, STEPS = 480, 100, 32, 80
 GOOD = 5.0
 """From this score on a rejected reply is a good one."""
 
 
-def goals(world: World) -> dict[str, Any]:
-    """RA under two templates, its control without the swap, and DPO on the plain pairs.
+def goals(world: World) -> Iterator[dict[str, Any]]:
+    """RA, its control without the swap, and DPO on the plain pairs.
 
     Each takes the same steps of as many rows: RA sees half of the pairs, twice (Half-RA).
     """
@@ -38,20 +35,18 @@ def goals(world: World) -> dict[str, Any]:
     good = [i for i in range(PAIRS, PAIRS + HELD_OUT) if scores[i][1] >= GOOD]
     held_out = world.rows([row_of(pairs[i]) for i in good])
     result: dict[str, Any] = {"good_rejected": len(good)}
-    plain = {"dpo": (world.rows([row_of(pair) for pair in pairs[:PAIRS]]), None)}
-    halves = {
-        f"{name}{'' if swap else ', unswapped'}": (
-            world.rows(list(_augmented(template, pairs, scores, swap=swap))),
-            template,
-        )
-        for name, swap in (("numbers", True), ("system", True), ("numbers", False))
-        for template in [TEMPLATES[name]]
+    plain: dict[str, tuple[Pairs, GoalTemplate | None]] = {
+        "dpo": (world.rows([row_of(pair) for pair in pairs[:PAIRS]]), None)
     }
-    for name, (data, template) in (plain | halves).items():
+    halves = {
+        name: (world.rows(list(_augmented(pairs, scores, swap=swap))), TEMPLATE)
+        for name, swap in {"augmented": True, "unswapped": False}.items()
+    }
+    for name, (data, template) in (halves | plain).items():
         seen = [_run(world, data, template, prompts, held_out, seed) for seed in range(SEEDS)]
         print(name, seen, flush=True)
         result[name] = {key: interval([s[key] for s in seen]) for key in seen[0]}
-    return result
+        yield result
 
 
 def _scores(pair: Pair) -> tuple[float, float]:
@@ -62,12 +57,12 @@ def _scores(pair: Pair) -> tuple[float, float]:
 
 
 def _augmented(
-    template: GoalTemplate, pairs: list[Pair], scores: list[tuple[float, float]], *, swap: bool
+    pairs: list[Pair], scores: list[tuple[float, float]], *, swap: bool
 ) -> Iterator[dict[str, Any]]:
     halves = itertools.islice(zip(pairs, scores, strict=True), PAIRS // 2)
     for pair, rated in halves:
         if rated[0] != rated[1]:
-            yield from map(row_of, template.augment(pair, rated, swap=swap))
+            yield from map(row_of, TEMPLATE.augment(pair, rated, swap=swap))
 
 
 def _run(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.related.runs import SEEDS, Pairs, World, interval, spearman
+from benchmarks.evidence.ranks import spearman
+from benchmarks.related.runs import SEEDS, Pairs, World, interval
 from fpo.world import assets, score
 from fpo.world.grammar import Traits, make_phrases, make_prompt, random_traits, render, rewrite
 from fpo_core.arrays import numpy_ops
@@ -17,18 +18,22 @@ from fpo_core.loss.objectives import objective_terms
 
 BETA = 70.0
 """The quickstart's: its pairs are near-ties of a few tokens."""
-SAMPLES = 64
+SAMPLES, HELD_OUT, LINK_STEPS = 32, 60, 40
 
 
-def links(world: World) -> dict[str, Any]:
-    """Oracle's score, accuracy and drift of each link, and of the losses on odds."""
-    train, valid = world.load(assets().train), world.load(assets().valid)
+def links(world: World) -> Iterator[dict[str, Any]]:
+    """Oracle's score, accuracy and drift of the losses on odds, and of each link."""
+    train, valid = world.load(assets().train), world.load(assets().valid, most=HELD_OUT)
     lines = assets().valid.read_text(encoding="utf-8").splitlines()[:SAMPLES]
     prompts = [json.loads(line)["prompt"][0]["content"] for line in lines]
-    cases = {link: ObjectiveConfig(objective="dpo-norm", beta=BETA, link=link) for link in LINKS}
-    cases |= {name: ObjectiveConfig(objective=name) for name in ("asft", "orpo")}
+    first = ("logistic", "aps")
+    cases = {
+        link: ObjectiveConfig(objective="dpo-norm", beta=BETA, link=link)
+        for link in (*first, *(link for link in LINKS if link not in first))
+    }
+    cases = {name: ObjectiveConfig(objective=name) for name in ("asft", "orpo")} | cases
     yardstick = ObjectiveConfig(objective="dpo-norm", beta=1.0)
-    result = {}
+    result: dict[str, Any] = {"start": world_start(world, prompts)}
     for name, objective in cases.items():
         rows = []
         for seed in range(SEEDS):
@@ -37,6 +42,7 @@ def links(world: World) -> dict[str, Any]:
                 train,
                 objective,
                 seed,
+                steps=LINK_STEPS,
                 look=lambda s=seen: s.append(world.metrics(valid, yardstick)),
             )
             drawn = world.samples(prompts, seed)
@@ -53,7 +59,7 @@ def links(world: World) -> dict[str, Any]:
             print(name, seed, rows[-1], flush=True)
         result[name] = {key: interval([row[key] for row in rows]) for key in rows[0]}
         result[name]["chosen_never_below_its_start"] = sum(r["chosen_lowest"] >= 0 for r in rows)
-    return {"start": world_start(world, prompts), "runs": result}
+        yield result
 
 
 def world_start(world: World, prompts: list[str]) -> dict[str, float]:
@@ -95,7 +101,7 @@ def _row(prompt: str, chosen: str, rejected: str) -> dict[str, Any]:
     }
 
 
-def strength(world: World) -> dict[str, Any]:
+def strength(world: World) -> Iterator[dict[str, Any]]:
     """τ* beside the oracle's gap; margins of clear and unclear pairs; wrong labels on these."""
     rows, gaps = zip(*graded_pairs(600, 1), strict=True)
     train_gaps, held_out = np.array(gaps[:480]), np.array(gaps[480:])
@@ -114,7 +120,7 @@ def strength(world: World) -> dict[str, Any]:
             ]
             print(labels, link, seen, flush=True)
             result[f"{labels} {link}"] = {k: interval([s[k] for s in seen]) for k in seen[0]}
-    return result
+            yield result
 
 
 def _flipped(row: dict[str, Any]) -> dict[str, Any]:

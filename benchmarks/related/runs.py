@@ -1,5 +1,6 @@
 """Short runs on the quickstart's world, on its pairs or on other rows, and their measures."""
 
+import itertools
 import json
 import math
 import tempfile
@@ -58,13 +59,11 @@ class World:
         self.start = self.policy.trained()
         self.stop = special_ids(self.tokenizer)["end_of_turn"]
 
-    def load(self, data: Path, split: str = "train") -> Pairs:
-        """Pairs of a file or folder, scored at the start."""
+    def load(self, data: Path, most: int | None = None) -> Pairs:
+        """The first pairs of a file, scored at the start."""
         with tempfile.TemporaryDirectory() as cache:
-            config = DataConfig(data=str(data), cache=cache, max_seq_length=96)
-            loaded = load_data(config, self.tokenizer, workers=1)
-            tokens = loaded.train if split == "train" else loaded.valid
-            assert tokens is not None
+            config = DataConfig(data=str(data), cache=cache, max_seq_length=96, max_rows=most)
+            tokens = load_data(config, self.tokenizer, workers=1).train
             self.policy.load_trained(self.start)
             return Pairs(tokens, self.score(tokens).logps.reshape(2, -1))
 
@@ -75,13 +74,11 @@ class World:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             return self.load(path)
 
-    def score(self, tokens: TokenisedPairs, most: int = 10**9) -> Scores:
-        """Scores of the first pairs as the policy is now."""
-        count = min(len(tokens), most)
-        starts = range(0, count, 40)
-        parts = [
-            self.policy.score(collate(tokens, range(at, min(at + 40, count)))) for at in starts
-        ]
+    def score(self, tokens: TokenisedPairs) -> Scores:
+        """Scores of pairs as the policy is now."""
+        ends = [*range(0, len(tokens), 40), len(tokens)]
+        batches = [collate(tokens, range(*span)) for span in itertools.pairwise(ends)]
+        parts = [self.policy.score(batch) for batch in batches]
         return join([part.without_pooled() for part in parts])
 
     def train(
@@ -156,14 +153,3 @@ def interval(values: Sequence[float]) -> dict[str, float]:
 
 _T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Two-sided 95% points of Student's t by degrees of freedom."""
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation, ties at their mean rank."""
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]

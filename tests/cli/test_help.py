@@ -81,5 +81,6 @@ def test_there_are_all_commands() -> None:
         "fpo fuse",
         "fpo generate",
         "fpo data inspect",
+        "fpo data augment",
         "fpo doctor",
     }
