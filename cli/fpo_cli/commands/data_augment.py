@@ -11,7 +11,10 @@ from fpo_core.config import AugmentConfig
 
 
 def data_augment(config: AugmentConfig, ui: Ui) -> dict[str, Any]:
-    """Write each scored pair as two rows that ask for the score of one side and of the other."""
+    """Write each scored pair as two rows that ask for the score of one side and of the other.
+
+    Reward-augmented data (arXiv 2410.08067) as described second-hand.
+    """
     result = fpo.augment_data(config)
     for name, split in result.splits.items():
         ui.say(
