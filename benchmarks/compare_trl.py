@@ -1,9 +1,10 @@
 """The objectives that TRL has too, computed by both on the same batch, model and reference.
 
 TRL builds the batch (its tokenisation of the quickstart's pairs) and computes its loss through
-`compute_loss` of its DPO trainer, or of its CPO trainer for SimPO. Our torch policy gets the same
-token ids and masks. Losses and gradients of fully trained weights must agree within 1e-5,
-relative. Exit status 1 where they do not.
+`compute_loss` of its DPO trainer, or of its CPO trainer for SimPO. Of ORPO it computes the odds
+ratio and the log-probabilities: its supervised term takes the prompt in, so ours stands in for it.
+Our torch policy gets the same token ids and masks. Losses and gradients of fully trained weights
+must agree within 1e-5, relative. Exit status 1 where they do not.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig, DPOTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
+from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from benchmarks.record import ROOT, write_result
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
@@ -71,26 +73,29 @@ class Case:
     settings: dict[str, float]
 
     @classmethod
-    def of(cls, objective: Any, loss_type: str, **ours: float) -> "Case":
+    def of(cls, objective: Any, loss_type: str, **ours: Any) -> "Case":
         """A case whose settings have the same names in TRL, but for `TRL_NAMES`."""
-        theirs = {TRL_NAMES.get(name, name): value for name, value in ours.items()}
+        theirs = {TRL_NAMES.get(k, k): value for k, value in ours.items() if k != "link"}
         return cls(ObjectiveConfig(objective=objective, **ours), loss_type, theirs)
 
 
-TRL_NAMES = {"gamma": "simpo_gamma"}
+TRL_NAMES = {"gamma": "simpo_gamma", "odds_lambda": "beta"}
 CASES = [
     *(Case.of("dpo-norm", "sigmoid_norm", beta=beta) for beta in (0.1, 2.0, 10.0)),
     Case.of("fpo", "sigmoid_norm", beta=2.0, alpha=0.0),
     *(Case.of("dpo", "sigmoid", beta=beta) for beta in (0.1, 1.0)),
     Case.of("discopop", "discopop", beta=0.1, discopop_tau=0.05),
     Case.of("discopop", "discopop", beta=0.5, discopop_tau=1.0),
+    Case.of("dpo", "discopop", link="lrml", beta=0.1, discopop_tau=0.05),
+    *(Case.of("dpo", "hinge", link="hinge", beta=beta) for beta in (0.1, 1.0)),
+    *(Case.of("orpo", "orpo", odds_lambda=weight) for weight in (0.1, 1.0)),
     Case.of("simpo", "simpo", beta=2.0, gamma=0.5),
     Case.of("simpo", "simpo", beta=10.0, gamma=3.0, label_smoothing=0.1),
 ]
 
 
 def trl_trainer(case: Case, folder: Path, policy: Path, pairs: int, scratch: Path) -> Any:
-    """TRL's CPO trainer for SimPO, which has no reference; its DPO trainer for the others."""
+    """TRL's CPO and ORPO trainers for SimPO and ORPO, without reference; its DPO trainer else."""
     lines = (WORLD / "pairs" / "valid.jsonl").read_text(encoding="utf-8").splitlines()
     settings = {key: value for key, value in case.settings.items() if key != "alpha"}
     options: dict[str, Any] = {
@@ -109,6 +114,9 @@ def trl_trainer(case: Case, folder: Path, policy: Path, pairs: int, scratch: Pat
     }
     if case.loss_type == "simpo":
         return CPOTrainer(args=CPOConfig(cpo_alpha=0.0, **options, **settings), **parts)
+    if case.loss_type == "orpo":
+        options.pop("loss_type")
+        return ORPOTrainer(args=ORPOConfig(**options, **settings), **parts)
     reference = LlamaForCausalLM.from_pretrained(folder)
     arguments = DPOConfig(max_length=None, **options, **settings)
     return DPOTrainer(args=arguments, ref_model=reference, **parts)
@@ -118,11 +126,16 @@ def run_trl(trainer: Any) -> tuple[float, dict[str, np.ndarray], Batch]:
     """TRL's loss, its gradient by name, and the batch that it made."""
     inputs = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, inputs)
+    if isinstance(trainer, ORPOTrainer):
+        chosen, rejected = trainer.concatenated_forward(trainer.model, inputs)[:2]
+        loss = -chosen.mean() - trainer.odds_ratio_loss(chosen, rejected)[0].mean()
+    else:
+        loss = trainer.compute_loss(trainer.model, inputs)
     loss.backward()
     gradient = {n: w.grad.numpy() for n, w in trainer.model.named_parameters()}
-    if isinstance(trainer, CPOTrainer):
-        joined = trainer.concatenated_inputs(inputs, padding_value=trainer.pad_token_id)
+    if isinstance(trainer, CPOTrainer | ORPOTrainer):
+        padding = getattr(trainer, "pad_token_id", 0)
+        joined = trainer.concatenated_inputs(inputs, padding_value=padding)
         inputs = {
             "input_ids": joined["concatenated_input_ids"],
             "attention_mask": joined["concatenated_attention_mask"],
@@ -182,6 +195,7 @@ def compare(case: Case, pairs: int) -> dict[str, Any]:
         loss, gradient = run_ours(folder, policy, case.ours, batch)
     return {
         "objective": case.ours.objective,
+        "link": case.ours.link_name,
         "trl": case.loss_type,
         "settings": case.settings,
         "pairs": batch.pairs,

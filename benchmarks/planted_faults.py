@@ -62,6 +62,8 @@ class Fault:
         """The test files that look for it."""
         if self.looked_for_by:
             return [*self.looked_for_by]
+        if self.path.startswith("fpo_core/pairs"):
+            return ["tests/core/test_goals.py"]
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
@@ -204,6 +206,10 @@ CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             "xp.log_sigmoid(rejected(s))",
         ),
         ("pole left open", "xp.where(m < POLE, m, POLE)", "m"),
+    ),
+    "fpo_core/pairs/goals.py": (
+        ("augmented row not swapped", "        if swap:", "        if False:"),
+        ("both rows ask for one goal", "for goal in scores)", "for goal in scores[:1] * 2)"),
     ),
     "fpo_core/train/step0.py": (
         (

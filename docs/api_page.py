@@ -13,6 +13,7 @@ from fpo.results import Result
 WORKFLOWS = (
     "quickstart",
     "inspect_data",
+    "augment_data",
     "list_saes",
     "convert_sae",
     "sae_info",

@@ -46,6 +46,7 @@ _NAMES = {
     "fpo.sae_training": ("train_sae", "forecast_sae", "SaeTraining", "TrainedSae", "SaeForecast"),
     "fpo.feature_ranking": ("rank_features", "FeatureRanking"),
     "fpo.merging": ("fuse", "FusedModel"),
+    "fpo.augmentation": ("augment_data", "AugmentedData"),
     "fpo.data_inspection": ("inspect_data", "DataInspection"),
     "fpo.quickstart_run": ("quickstart", "QuickstartRun"),
     "fpo.example_inputs": ("Example", "quickstart_world"),
@@ -57,6 +58,7 @@ _NAMES = {
     "fpo_core.events": ("Event", "Sink", "fan_out"),
     "fpo_core.config": (
         "ChatConfig",
+        "AugmentConfig",
         "CompareConfig",
         "ConvertAdapterConfig",
         "ConvertConfig",

@@ -33,6 +33,7 @@ from fpo.sae_training import TrainedSae as TrainedSae
 from fpo.sae_training import SaeForecast as SaeForecast
 from fpo.feature_ranking import FeatureRanking as FeatureRanking
 from fpo.merging import FusedModel as FusedModel
+from fpo.augmentation import AugmentedData as AugmentedData
 from fpo.data_inspection import DataInspection as DataInspection
 from fpo.quickstart_run import QuickstartRun as QuickstartRun
 from fpo.example_inputs import Example as Example
@@ -48,6 +49,7 @@ from fpo_core.events import Event as Event
 from fpo_core.events import Sink as Sink
 from fpo_core.events import fan_out as fan_out
 from fpo_core.config import ChatConfig as ChatConfig
+from fpo_core.config import AugmentConfig as AugmentConfig
 from fpo_core.config import CompareConfig as CompareConfig
 from fpo_core.config import ConvertAdapterConfig as ConvertAdapterConfig
 from fpo_core.config import ConvertConfig as ConvertConfig
@@ -151,6 +153,31 @@ def inspect_data(
     """Tokens of pairs with prompt, completion and padding marked, and counts of all rows.
 
     Completion tokens are those that are scored. Raises DataError where there is no such pair.
+    """
+
+def augment_data(
+    config: AugmentConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    data: _Text = ...,
+    out: _Text = ...,
+    columns: Sequence[_Text] | _Text | None = None,
+    scores: Sequence[_Text] | _Text | None = None,
+    judge: Literal['columns', 'world'] = 'columns',
+    scale: _Text = '1:10',
+    swap: bool = True,
+    goal_role: Literal['user', 'system'] = 'user',
+    goal_text: _Text = 'Answer with a quality of {goal} on a scale from {low} to {high}.',
+    valid_fraction: float = 0.05,
+    max_rows: int | None = None,
+    seed: int = 0,
+) -> AugmentedData:
+    """Write each pair as two rows, whose prompts ask for the score of one side and of the other.
+
+    The row that asks for the rejected side's score prefers it. Prompts are held out before rows are
+    doubled. Scores of a judge other than the world's go into columns first. Raises DataError where
+    no pair has two different scores, or a score is off the scale.
     """
 
 def list_saes(
@@ -596,6 +623,7 @@ def evaluate(
     trust_remote_code: bool = False,
     base: _Text | None = None,
     base_adapter: _Text | None = None,
+    goal: float | None = None,
     samples: int = 16,
 ) -> EvaluationResult:
     """Measure a model on held-out pairs, texts and its own samples.
@@ -624,6 +652,7 @@ def generate(
     out: _Text | None = None,
     system_prompt: _Text | None = None,
     ignore_chat_template: bool = False,
+    goal: float | None = None,
     samples: int = 1,
     batch_size: int = 16,
 ) -> Generation:
@@ -653,6 +682,7 @@ def answer_prompts(
     out: _Text | None = None,
     system_prompt: _Text | None = None,
     ignore_chat_template: bool = False,
+    goal: float | None = None,
     samples: int = 1,
     batch_size: int = 16,
 ) -> AnswerFile:

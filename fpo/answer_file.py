@@ -21,7 +21,7 @@ from fpo_core.judges.answers import as_lines, read_prompts
 
 _DECIDING = (
     *("max_tokens", "temperature", "top_p", "seed", "samples", "batch_size"),
-    *("system_prompt", "ignore_chat_template"),
+    *("system_prompt", "ignore_chat_template", "goal"),
 )
 """Settings on which answers depend, besides the model and where it runs."""
 

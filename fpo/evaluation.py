@@ -21,10 +21,12 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import AdapterConfig, EvalConfig
+from fpo_core.data.load import Goal
 from fpo_core.evaluation.answers import questions_of
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note
+from fpo_core.pairs.goals import require_template
 from fpo_core.sae.load import refuse_doubts
 from fpo_core.train.paired_data import RunData
 
@@ -89,7 +91,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         refuse_doubts(setup.features)
     texts, questions = texts_of(config.text), questions_of(config.prompts)
     judge = None if config.judge is None else open_judge(config, config, sink, config.cache)
-    data = setup.load_data(config)
+    data = setup.load_data(config, _goal(config))
     split = data.train if data.valid is None else data.valid
     check_positions(setup.model, [split], config, sink)
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
@@ -133,6 +135,12 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         prompts = measurer.prompt_texts()
         judged = judge_samples(judge, prompts, after.completions, earlier, config.seed)
     return EvaluationResult(setup.backend, folder, before, after, said, judged)
+
+
+def _goal(config: EvalConfig) -> Goal | None:
+    if config.goal is None:
+        return None
+    return Goal(require_template(config.adapter, config.model), config.goal)
 
 
 def _compared(config: EvalConfig) -> _Compared:

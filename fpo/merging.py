@@ -22,6 +22,7 @@ from fpo_core.evaluation.model_card import CARD_FILE, PICTURE, fuse_card, write_
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.atomic import new_folder
 from fpo_core.models.weights import Dequantiser
+from fpo_core.pairs.goals import pass_on
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
             return fused, check_fused(unfused.base, unfused.adapted, logits, dtypes)
 
         fused, check = precise_enough(merged, config.save_dtype, sink)
+        pass_on(config.adapter or "", folder)
         _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
     push(out, config.push_to_hub, sink)
     return FusedModel(

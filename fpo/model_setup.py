@@ -21,7 +21,7 @@ from fpo_core.config import (
     SaeConfig,
     StepConfig,
 )
-from fpo_core.data.load import PreferenceData, load_data
+from fpo_core.data.load import Goal, PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import Sink, warn
@@ -101,9 +101,9 @@ class ModelSetup:
             return 0
         return adapter.num_layers * len(adapter.modules()) - len(adapter.places())
 
-    def load_data(self, config: DataConfig) -> PreferenceData:
-        """Tokenised pairs."""
-        data = load_data(config, self.tokenizer, self.config.seed)
+    def load_data(self, config: DataConfig, goal: Goal | None = None) -> PreferenceData:
+        """Tokenised pairs, whose prompts ask for the goal where there is one."""
+        data = load_data(config, self.tokenizer, self.config.seed, goal=goal)
         bounds = Bounds.of(self.model, self.config)
         for pairs in splits_of(data):
             bounds.check_pairs(pairs, self.tokenizer)

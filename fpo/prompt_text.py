@@ -7,6 +7,8 @@ import numpy as np
 from fpo_core.config import GenerateConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
+from fpo_core.pairs.goals import GoalTemplate, require_template
+from fpo_core.pairs.messages import Text
 
 
 def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
@@ -17,17 +19,29 @@ def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
                 "system_prompt is set, but this tokenizer has no chat template: put it into the "
                 "prompt"
             )
-        return prompt
-    messages = [{"role": "user", "content": prompt}]
+        if config.goal is None:
+            return prompt
+        asked = _template(config).prompt(prompt, config.goal, "prompt")
+        assert isinstance(asked, str)
+        return asked
+    messages: Text = [{"role": "user", "content": prompt}]
     if config.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": config.system_prompt})
+    if config.goal is not None:
+        messages = _template(config).prompt(messages, config.goal)
+    assert not isinstance(messages, str)
     return render(tokenizer, messages, generation_prompt=True)
+
+
+def _template(config: GenerateConfig) -> GoalTemplate:
+    return require_template(config.adapter, config.model)
 
 
 def prompt_ids(tokenizer: Any, prompt: str, config: GenerateConfig) -> np.ndarray:
     """Its token ids (t,). Raises ConfigError where there is none."""
     text = prompt_text(tokenizer, prompt, config)
-    special = text == prompt  # a chat template has written its own special tokens
+    # A chat template has written its own special tokens.
+    special = config.ignore_chat_template or not tokenizer.chat_template
     ids = np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")

@@ -11,6 +11,7 @@ from fpo_cli.commands.compare import compare
 from fpo_cli.commands.convert_adapter import convert_adapter
 from fpo_cli.commands.convert_gguf import convert_gguf
 from fpo_cli.commands.convert_sae import convert_sae
+from fpo_cli.commands.data_augment import data_augment
 from fpo_cli.commands.data_inspect import data_inspect
 from fpo_cli.commands.doctor import doctor
 from fpo_cli.commands.evaluate import evaluate
@@ -78,7 +79,7 @@ COMMANDS = (
     ),
     (app, (reference, train, report, compare, evaluate, fuse)),
     (app, (generate, chat, serve, judge)),
-    (_group("data", "Look at preference data."), (data_inspect,)),
+    (_group("data", "Look at and augment preference data."), (data_inspect, data_augment)),
     (app, (doctor,)),
 )
 """Every command, in the order of the documentation. A new one is a file and its function here."""

@@ -15,7 +15,7 @@ from fpo_core.config import (
     StepConfig,
     TrainConfig,
 )
-from fpo_core.data.load import PreferenceData
+from fpo_core.data.load import Goal, PreferenceData
 
 _LOADED = {
     "grad_checkpoint",
@@ -38,9 +38,9 @@ class SharedSetup(ModelSetup):
         """Whether a run with these settings loads the same."""
         return all(getattr(self.config, name) == getattr(config, name) for name in _LOADED)
 
-    def load_data(self, config: DataConfig) -> PreferenceData:
+    def load_data(self, config: DataConfig, goal: Goal | None = None) -> PreferenceData:
         """Tokenised pairs."""
-        del config  # those of a run that is served are this setup's
+        del config, goal  # those of a run that is served are this setup's
         return self._data
 
     @cached_property

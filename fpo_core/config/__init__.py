@@ -24,6 +24,7 @@ from fpo_core.config.runs import (
 )
 from fpo_core.config.sae_training import SaeTrainConfig
 from fpo_core.config.tools import (
+    AugmentConfig,
     ConvertAdapterConfig,
     ConvertConfig,
     ConvertGgufConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "AdapterConfig",
+    "AugmentConfig",
     "BackendConfig",
     "ChatConfig",
     "CompareConfig",

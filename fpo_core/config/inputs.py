@@ -11,7 +11,7 @@ from fpo_core.errors import ConfigError
 DeviceName = Literal["auto", "cpu", "cuda", "mps", "gpu"]
 COLUMNS = (
     *("prompt", "system", "input", "history", "chosen", "rejected"),
-    *("tools", "chat_template_kwargs"),
+    *("tools", "chat_template_kwargs", "chosen_score", "rejected_score"),
 )
 """Standard names that `columns` maps to columns of the data."""
 DtypeName = Literal["auto", "float32", "bfloat16"]

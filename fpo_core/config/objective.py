@@ -30,7 +30,9 @@ class ObjectiveConfig(Settings):
     """The loss −log σ(LPD − margin − δ) (eq. 8); FPO's: eq. 11."""
 
     objective: ObjectiveName = setting(
-        "fpo", help="Row of the paper's table 1 to minimise; docs/method.md has their formulas."
+        "fpo",
+        help="Loss to minimise, of the paper's table 1 or beside it; docs/method.md has the "
+        f"formulas. {' '.join(row.reading for row in OBJECTIVES.values() if row.reading)}",
     )
     link: LinkName | None = setting(
         None,

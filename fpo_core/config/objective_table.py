@@ -34,6 +34,8 @@ class Objective:
     """Whether δ takes both sides as they are: α = 1 and no stop-gradient."""
     link: str | None = None
     """How u becomes a loss, where that is part of the objective's name: a key of `LINKS`."""
+    reading: str = ""
+    """Where its formula is not its authors' own text: what it rests on, in a sentence."""
     losses: str | None = None
     """A loss that is no function of u: a key of `fpo_core.loss.own_losses.OWN_LOSSES`."""
 
@@ -54,8 +56,8 @@ OBJECTIVES: dict[str, Objective] = {
     "dpo-norm": Objective(coefficients={"beta": 2.0}, mean=True),
     "dpo": Objective(coefficients={"beta": 0.1}),
     "simpo": Objective(coefficients={"beta": 2.0, "gamma": 0.5}, mean=True, referenced=False),
-    # Our reading of appendix D.1, which gives no formula.
     "simpo-kl": Objective(
+        reading="simpo-kl is our reading of the FPO paper's appendix D.1, which has no formula.",
         coefficients={"beta": 2.0, "gamma": 0.5, "alpha": 0.5},
         mean=True,
         referenced=False,
@@ -69,9 +71,12 @@ OBJECTIVES: dict[str, Objective] = {
         coefficients={"beta": 0.1, "alpha": 0.5}, needs="kl", drift=lambda scores: scores.kl
     ),
     "discopop": Objective(coefficients={"beta": 0.05}, link="lrml"),
-    # λ of ASFT is our choice: its paper's was not seen.
     "asft": Objective(
-        coefficients={"beta": 1.0, "odds_lambda": 1.0}, mean=True, referenced=False, losses="asft"
+        coefficients={"beta": 1.0, "odds_lambda": 1.0},
+        mean=True,
+        referenced=False,
+        losses="asft",
+        reading="asft is second-hand, from arXiv 2502.01237; its odds_lambda of 1 is our choice.",
     ),
     "orpo": Objective(
         coefficients={"odds_lambda": 0.1}, mean=True, referenced=False, losses="orpo"

@@ -164,6 +164,9 @@ class EvalConfig(
     base_adapter: str | None = setting(
         None, help="Adapter of the model to compare with, in place of the bare model."
     )
+    goal: float | None = setting(
+        None, help="Score that every prompt asks for, of a model trained on augmented data."
+    )
     samples: int = setting(
         16, help="Completions sampled to measure diversity; 0 samples none.", least=0
     )
@@ -199,6 +202,11 @@ class GenerateConfig(ModelConfig, SamplingConfig):
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
         False, help="Continue the prompt as plain text, even where there is a chat template."
+    )
+    goal: float | None = like(
+        EvalConfig,
+        "goal",
+        help="Score to ask for, of a model trained on augmented data; most often the greatest.",
     )
     samples: int = setting(1, help="How many completions of a prompt.", least=1)
     batch_size: int = setting(16, help="Prompts of a file answered at once.", least=1)

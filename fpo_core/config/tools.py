@@ -34,6 +34,75 @@ class InspectConfig(NoModelConfig, DataConfig):
     rows: int = setting(1, help="How many pairs to show, padded together as a batch.", least=1)
 
 
+GOAL_TEXT = "Answer with a quality of {goal} on a scale from {low} to {high}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig(NoModelConfig):
+    """Settings of `augment_data`."""
+
+    data: str = like(DataConfig, "data")
+    out: str = setting(help="Folder to write: train.jsonl, valid.jsonl and the goals' template.")
+    columns: tuple[str, ...] | None = like(DataConfig, "columns")
+    scores: tuple[str, ...] | None = setting(
+        None,
+        help="Columns with the scores of the chosen and the rejected completion, such as "
+        "score_chosen,score_rejected; common names are recognised without it.",
+    )
+    judge: Literal["columns", "world"] = setting(
+        "columns", help="Who scores: the columns, or the quickstart's oracle, spread on the scale."
+    )
+    scale: str = setting("1:10", help="Least and greatest score, such as 1:10.")
+    swap: bool = setting(
+        True,
+        help="Prefer the rejected completion where its score is the goal; off is a control, in "
+        "which the goal says nothing.",
+    )
+    goal_role: Literal["user", "system"] = setting(
+        "user",
+        help="Where the goal stands: before the user's turn, for every model, or as a system "
+        "message, for chat templates that take one.",
+    )
+    goal_text: str = setting(
+        GOAL_TEXT, help="How a prompt asks for a goal: text with {goal}, {low} and {high}."
+    )
+    valid_fraction: float = like(
+        DataConfig,
+        "valid_fraction",
+        default=0.05,
+        help="Share of prompts held out, before rows are doubled, where there is no validation "
+        "file.",
+    )
+    max_rows: int | None = like(DataConfig, "max_rows")
+    seed: int = like(BackendConfig, "seed", help="Seed of which prompts are held out.")
+
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest score."""
+        low, _, high = self.scale.partition(":")
+        return float(low), float(high)
+
+    def check(self) -> None:
+        """The scale is two numbers, scores two columns, and the text has a place for the goal."""
+        try:
+            low, high = self.bounds()
+        except ValueError:
+            low, high = 1.0, 0.0
+        if not -1e9 < low < high < 1e9:
+            raise ConfigError(f"scale is {self.scale!r}, expected least and greatest, such as 1:10")
+        if self.scores is not None and len(self.scores) != 2:
+            raise ConfigError(
+                f"scores names {len(self.scores)} columns, expected two: that of the chosen "
+                "completion and that of the rejected one"
+            )
+        if self.scores is not None and self.judge != "columns":
+            raise ConfigError(f"scores is set while judge is {self.judge}: remove one of them")
+        if "{goal}" not in self.goal_text:
+            raise ConfigError(
+                f"goal_text is {self.goal_text!r}, expected {{goal}} in it: add it where the score "
+                "belongs"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConvertConfig(NoModelConfig):
     """Settings of `convert_sae`."""

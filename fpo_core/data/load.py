@@ -1,6 +1,6 @@
 """`load_data`: from settings to tokenised pairs, through the cache."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,34 @@ from fpo_core.data.tokenise import DATE, PairTokeniser
 from fpo_core.data.tokenizer import Tokenizer, tokenizer_digest, writes_date
 from fpo_core.data.workers import tokenise_all
 from fpo_core.errors import DataError
+from fpo_core.pairs.goals import GoalTemplate
+from fpo_core.pairs.pair import Pair
 
 _VERSION = 2
 """Increased when the same data would be tokenised differently, to invalidate old caches."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A score that every prompt asks for."""
+
+    template: GoalTemplate
+    value: float
+
+    def key(self) -> dict[str, Any]:
+        """What tells tokens under it from others."""
+        return {"goal": [self.template.sentence(self.value), self.template.system]}
+
+
+@dataclass(frozen=True)
+class _Asking(Iterable[Pair]):
+    """The pairs of a part with their goal: what is held out depends on prompts without it."""
+
+    part: Part
+    goal: Goal
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self.goal.template.pair(pair, self.goal.value) for pair in self.part)
 
 
 @dataclass(frozen=True)
@@ -33,21 +58,29 @@ class PreferenceData:
 
 
 def load_data(
-    config: DataConfig, tokenizer: Tokenizer, seed: int = 0, *, workers: int | None = None
+    config: DataConfig,
+    tokenizer: Tokenizer,
+    seed: int = 0,
+    *,
+    workers: int | None = None,
+    goal: Goal | None = None,
 ) -> PreferenceData:
     """The pairs of `config.data` as tokens, from the cache or tokenised by `workers` processes.
 
     `seed` selects the held-out prompts where `valid_fraction` is set and the data has no validation
-    split. Raises DataError for data that cannot be read or leaves no usable pair and, under
-    `strict`, for any row that would be dropped or changed; ConfigError for contradictory budgets.
+    split. Every prompt asks for the `goal`, where there is one. Raises DataError for data that
+    cannot be read or leaves no usable pair and, under `strict`, for any row that would be dropped
+    or changed; ConfigError for contradictory budgets.
     """
     sources = open_sources(config)
     tokeniser = PairTokeniser(
         tokenizer, config.max_seq_length, config.max_prompt_length, config.template_date
     )
-    key = _key(sources, config, tokenizer, seed)
+    key = _key(sources, config, tokenizer, seed) | (goal.key() if goal else {})
     folder = cache.cache_root(config.cache) / cache.fingerprint(key)
-    parts = _parts(sources, config, seed)
+    parts: dict[str, Iterable[Pair]] = {**_parts(sources, config, seed)}
+    if goal is not None:
+        parts = {name: _Asking(part, goal) for name, part in _parts(sources, config, seed).items()}
     splits, report = cache.open_cached(folder) or cache.build(
         folder, key, lambda new: _write_all(new, parts, config, tokeniser, workers)
     )
@@ -58,7 +91,7 @@ def load_data(
 
 def _write_all(
     folder: Path,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, Iterable[Pair]],
     config: DataConfig,
     tokeniser: PairTokeniser,
     workers: int | None,
@@ -68,6 +101,11 @@ def _write_all(
         report.splits[split] = _write(folder, split, part, tokeniser, workers)
         _check_split(report.splits[split], split, config)
     return report
+
+
+def parts_of(config: DataConfig, seed: int) -> dict[str, Part]:
+    """The pairs of each split of `config.data`, as they are in the files."""
+    return _parts(open_sources(config), config, seed)
 
 
 def _parts(sources: Mapping[str, Source], config: DataConfig, seed: int) -> dict[str, Part]:
@@ -98,7 +136,7 @@ def _key(
 
 
 def _write(
-    folder: Path, split: str, part: Part, tokeniser: PairTokeniser, workers: int | None
+    folder: Path, split: str, part: Iterable[Pair], tokeniser: PairTokeniser, workers: int | None
 ) -> SplitReport:
     report, preferences = SplitReport(), Preferences()
     with RowWriter(folder, split) as writer:

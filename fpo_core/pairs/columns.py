@@ -6,7 +6,7 @@ refused with the mapping to set; every other column that holds something is repo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from fpo_core.errors import DataError
 from fpo_core.pairs.messages import kind
@@ -22,6 +22,7 @@ _ROLE_KEYS = frozenset(("role", "from"))
 _REPLIES = ("assistant", "gpt")
 SYSTEMS = ("system", "system_prompt", "system_message")
 SIDES = ("chosen", "rejected")
+SCORES = ("chosen_score", "rejected_score")
 _SIDES = (
     ("chosen", "rejected"),
     ("chosen_response", "rejected_response"),  # Argilla
@@ -52,6 +53,8 @@ class Standard:
     values: dict[str, Any] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     """Names, as in the file, of the columns that were read."""
+    scores: tuple[float, float] | None = None
+    """Of the chosen and the rejected side, by the row's own columns."""
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Issues of `fpo_core.data.report`, each with the column that it is about."""
 
@@ -85,6 +88,9 @@ def standard_columns(
         if source is not None and name not in mapping:
             standard.take(name, source, free[source])
     _compare_scores(standard, columns)
+    if SCORES[0] in mapping:
+        score, other = (standard.values.get(name) for name in SCORES)
+        standard.scores = (score, other) if _is_number(score) and _is_number(other) else None
     return standard
 
 
@@ -166,6 +172,8 @@ def _take_ranked(standard: Standard, free: Mapping[str, Any]) -> bool:
             standard.notes.append(("tied", name))
         else:
             standard.notes.append(("ranked", name))
+            if sign > 0:
+                standard.scores = ranked[0][score], ranked[-1][score]
         standard.take("chosen", name, ranked[0][text])
         standard.take("rejected", name, ranked[-1][text])
         return True
@@ -207,11 +215,12 @@ def _compare_scores(standard: Standard, columns: Mapping[str, Any]) -> None:
         other = columns.get(twin)
         if _is_number(score) and _is_number(other):
             standard.read |= {name, twin}
+            standard.scores = standard.scores or (score, other)
             if score < other:
                 standard.notes.append(("contradicted", f"{name} {score}, {twin} {other}"))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

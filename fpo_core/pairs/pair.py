@@ -35,6 +35,8 @@ class Pair:
     """Row of the file from 1; the line, for JSONL."""
     where: str = ""
     """File and row, for error messages."""
+    scores: tuple[float, float] | None = None
+    """Of the chosen and the rejected side, where the row has them."""
     notes: tuple[tuple[str, str], ...] = ()
     """Issues of `fpo_core.data.report` that the columns show, with what each is about."""
     ignored: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ def parse_pair(
         ),
         row=row,
         where=where,
+        scores=standard.scores,
     )
     pair = _with_system(_with_prompt(_with_dialogue(_alike(pair)), standard), standard)
     notes = [note for note in standard.notes if not _is_repeated(note, columns, pair)]

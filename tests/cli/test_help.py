@@ -85,5 +85,6 @@ def test_there_are_all_commands() -> None:
         "fpo chat",
         "fpo serve",
         "fpo data inspect",
+        "fpo data augment",
         "fpo doctor",
     }

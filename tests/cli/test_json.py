@@ -76,6 +76,18 @@ def test_data_inspect_beyond_the_end(fpo: Fpo, options: list[object], word: str)
     assert word in ran.err
 
 
+def test_data_augment(fpo: Fpo, tmp_path: Path) -> None:
+    data = ["--data", assets().pairs, "--judge", "world", "--max-rows", 4]
+    ran = fpo("data", "augment", *data, "--out", tmp_path / "a", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["splits"]["train"]["rows"] == 8
+    spoken = fpo("data", "augment", *data, "--out", tmp_path / "b", "--no-swap")
+    assert "train: 8 rows of 4 pairs; 0 tied and 0 without scores left out" in spoken.out
+    refused = fpo("data", "augment", *data, "--out", tmp_path / "a")
+    assert refused.code == 2
+    assert "is there and not an empty folder" in refused.err
+
+
 def test_doctor(fpo: Fpo, tmp_path: Path) -> None:
     found = fpo("doctor", "--cache", tmp_path, "--json").json
     assert found["auto"] in ("mlx", "torch")

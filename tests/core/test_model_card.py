@@ -170,3 +170,10 @@ def test_names_of_others_are_shown_and_not_obeyed(tmp_path):
     card = fuse_card(str(base), "lora", FuseCheck(0.0, 0.0, 1.0, 1.0), ["float32"], "")
     assert "\x1b" not in card
     assert r"\<img src=x\>\[a\](b)\|\\x1b\[2J" in card
+
+
+def test_a_formula_that_is_not_the_authors_own_is_said_to_be_so():
+    config = dataclasses.replace(CONFIG, sae=None, objective="asft", beta=None)
+    card = train_card(config, dataclasses.replace(facts(), features=None))
+    assert "asft is second-hand, from arXiv 2502.01237" in card
+    assert "second-hand" not in train_card(CONFIG, facts())

@@ -1,0 +1,1 @@
+"""The losses and data methods beside FPO, measured on the quickstart's world."""
