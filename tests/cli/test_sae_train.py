@@ -172,3 +172,16 @@ def test_what_cannot_be_is_refused(
     output = ["--output", tmp_path / "sae.safetensors"]
     ran = fpo("sae", "train", *MODEL, *FEW, *output, *options)
     refused(ran, reason)
+
+
+def test_auto_trains_one_where_none_is_published_and_keeps_it(fpo: Fpo, tmp_path: Path) -> None:
+    train = ["train", *model_and_data(), "--sae", "auto", "--iters", 1, "--no-preflight"]
+    train += ["--cache", tmp_path / "cache", "--backend", "torch", "--json"]
+    refused(fpo(*train, "--output", tmp_path / "a"), "set yes")
+    ran = fpo(*train, "--output", tmp_path / "a", "--yes")
+    assert ran.code == 0, ran.err
+    (made,) = (tmp_path / "cache" / "saes").glob("*.safetensors")
+    stamp = made.stat().st_mtime_ns
+    again = fpo(*train, "--output", tmp_path / "b", "--yes")
+    assert again.code == 0, again.err
+    assert made.stat().st_mtime_ns == stamp
