@@ -145,7 +145,7 @@ def planted(args: argparse.Namespace) -> dict[str, Any]:
     x = x.astype(np.float32)
     k = round(float(active.sum(1).mean()))
     runs = []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         recipe = _recipe(args, 64, 256, k, seed, len(x))
         for name, train in trainers(args, recipe):
             sae = train(x)
@@ -190,7 +190,7 @@ def activations(args: argparse.Namespace) -> dict[str, Any]:
     data = {name: file.stored(name) for name in file.entries}
     held_out = {name: rows for name, rows in data.items() if name != "train"}
     train, runs = data["train"], []
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         recipe = _recipe(args, train.shape[1], args.d_sae, args.k, seed, len(train))
         for name, fit in trainers(args, recipe):
             sae = fit(train)
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3])
     parser.add_argument("--trainers", nargs="+", default=["ours", "sae-lens"])
     parser.add_argument("--out", type=Path)

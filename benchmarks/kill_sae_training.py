@@ -34,7 +34,7 @@ def settings(backend: str, folder: Path) -> dict[str, Any]:
         "layer": ("1", "2"),
         "d_sae": 128,
         "k": 8,
-        "tokens": 24_000,
+        "tokens": 12_000,
         "batch_tokens": 200,
         "memory": 1,
         "save_every": 3,
@@ -79,6 +79,7 @@ def main() -> None:
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
+        fpo.train_sae(**settings(args.backend, Path(temporary) / "warm"))  # imports take seconds
         begun = time.monotonic()
         fpo.train_sae(**settings(args.backend, whole))
         seconds, expected = time.monotonic() - begun, digest(whole)
@@ -87,7 +88,7 @@ def main() -> None:
             folder, number = Path(temporary) / f"run-{number}", number + 1
             while True:
                 process = child(args.backend, folder)
-                ended = _wait(process, rng.uniform(0.2, 0.9) * seconds)
+                ended = _wait(process, rng.uniform(0.1, 0.7) * seconds)
                 if ended is not None:
                     assert ended == 0, f"a resumed run failed with {ended}"
                     break

@@ -47,6 +47,8 @@ CHEAP = {
     "samples": 1,
     "max_tokens": 4,
     "seeds": 0,
+    "tokens": 2000,
+    "d_sae": 64,
 }
 """Appended to each command that has the option; a conversion takes none."""
 NOT_RUN = {
@@ -56,9 +58,9 @@ NOT_RUN = {
     "fpo doctor --self-test": "in test_json.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
-    "python examples/smollm2/build_sae.py": "trains for a quarter of an hour, with SAELens",
+    "python examples/smollm2/build_sae.py": "trains for a quarter of an hour",
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
-    "sh examples/world/build.sh": "trains for minutes, with SAELens",
+    "sh examples/world/build.sh": "trains for minutes",
 }
 """Commands that are not run here, and why."""
 
