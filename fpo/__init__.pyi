@@ -423,6 +423,7 @@ def preflight(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
+    yes: bool = False,
 ) -> PreflightReport:
     """Try a run's largest batches: its memory, time and disk. Trains and writes nothing.
     """
@@ -524,6 +525,7 @@ def train(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
+    yes: bool = False,
 ) -> TrainingRun:
     """Align a model with FPO, or another objective, on preference pairs.
 

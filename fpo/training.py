@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpo.auto_sae import with_sae
 from fpo.curves import draw_curves, figure_of_run, read_log
 from fpo.launch import process_number
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
@@ -127,6 +128,7 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
             "dry_run is set, which trains nothing: call preflight, or leave dry_run out"
         )
     check_account(config.push_to_hub)
+    config = with_sae(config, sink)
     setup = ModelSetup(config)
     with writing_output(config.output, setup.group, config.process_timeout):
         run = train_validated(check_run(config, sink, setup), sink, stop)
@@ -138,7 +140,7 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
 @workflow(TrainConfig)
 def preflight(config: TrainConfig, sink: Sink) -> PreflightReport:
     """Try a run's largest batches: its memory, time and disk. Trains and writes nothing."""
-    run = check_run(config, sink)
+    run = check_run(with_sae(config, sink), sink)
     return _preflight(run, _policy(run, sink), sink)
 
 

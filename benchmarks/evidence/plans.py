@@ -18,7 +18,7 @@ SAES = {
     1: Path(__file__).parent / "saes" / "block-1",
     3: Path(__file__).parent / "saes" / "block-3",
 }
-"""Autoencoders of other blocks than the world's own, made by examples/world/build_sae.py."""
+"""Autoencoders of other blocks than the world's own, of an earlier examples/world/build_sae.py."""
 STRONG = 10
 """Factor on the default alpha, for feature control and its baseline without weights."""
 TEXTS = 200

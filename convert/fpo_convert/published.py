@@ -72,7 +72,7 @@ def list_saes(model: str, num_layers: int = -1) -> Listing:
         known = ", ".join(_models())
         raise SaeError(
             f"no published autoencoder for {model} is in the table, which has those of {known}: "
-            "convert a repository or folder by its own name, or train one as our examples do"
+            "convert a repository or folder by its own name, or train one (fpo sae train)"
         )
     size = next(size for key, size in _sizes().items() if key in families)
     same = set() if by_shape else {same_key(_hub_name(name)) for name in names}

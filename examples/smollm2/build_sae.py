@@ -1,55 +1,52 @@
-"""Train the example's autoencoder with SAELens and save it in SAELens's own format.
+"""Train an autoencoder of the example's model with `fpo sae train`.
 
-Run: PYTHONPATH=examples python examples/smollm2/build_sae.py
+Run: python examples/smollm2/build_sae.py --out smollm2.safetensors
 
-It reads the output of block 24 at tokens of two kinds of text: moodswapper's answers (MIT) in all
-nine moods to prompts that are not held out, in the chat template, and docstrings of Python's
-standard library (PSF licence). The first position, special tokens, the template's system message
-and tokens whose norm exceeds five times the median are left out.
+It reads the output of block 24 at two kinds of text: moodswapper's answers (MIT) in all nine moods,
+in the chat template, and docstrings of Python's standard library (PSF licence). Prompts of the
+pairs' validation rows are held out. The autoencoder in `sae/` was trained by an earlier script.
 """
 
 import argparse
 import ast
+import json
 import random
 import sysconfig
+import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
-from fetch import HERE, fetch
-from moods import CHOSEN, REJECTED, held_out, read_moods
-from sae_lens.saes.sae import SAEMetadata
-from topk_sae import Recipe, report, shrink, train_topk
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from fetch import fetch
+from moods import held_out, read_moods
 
-LAYER = 24
-WIDTH = 256
-"""Most tokens of a text."""
-OUTLIER = 5.0
-"""Tokens whose norm exceeds so many times the median are left out."""
+import fpo
+
+LAYER = "24"
 SHORTEST = 400
 """Least characters of a docstring."""
 
 
-def chats(folder: Path, tokenizer: Any, *, validation: bool) -> list[list[int]]:
-    """Prompt and answer as tokens of the chat template, less what all have in common.
+def write_answers(moods: Path, folder: Path) -> None:
+    """Each prompt's answers two by two, as pairs; prompts that are held out as valid.jsonl."""
+    answers: dict[str, list[str]] = defaultdict(list)
+    for _, rows in sorted(read_moods(moods).items()):
+        for row in rows:
+            answers[row["prompt"]].append(row["response"])
+    for name, validation in (("train", False), ("valid", True)):
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for prompt, texts in answers.items():
+                if held_out(prompt) == validation:
+                    # With an odd number the last one meets the first again, which is read once.
+                    for at in range(0, len(texts), 2):
+                        pair = {"prompt": prompt, "chosen": texts[at]}
+                        pair["rejected"] = texts[(at + 1) % len(texts)]
+                        file.write(json.dumps(_as_messages(pair), ensure_ascii=False) + "\n")
 
-    Validation holds the held-out prompts in the two moods of the pairs alone.
-    """
-    moods = read_moods(folder)
-    names = (CHOSEN, REJECTED) if validation else sorted(moods)
-    rows = [row for name in names for row in moods[name] if held_out(row["prompt"]) == validation]
-    return [
-        tokenizer.apply_chat_template(
-            [
-                {"role": "user", "content": row["prompt"]},
-                {"role": "assistant", "content": row["response"]},
-            ],
-            return_dict=True,
-        )["input_ids"]
-        for row in rows
-    ]
+
+def _as_messages(pair: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+    roles = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
+    return {name: [{"role": roles[name], "content": text}] for name, text in pair.items()}
 
 
 def docstrings() -> Iterator[str]:
@@ -63,122 +60,49 @@ def docstrings() -> Iterator[str]:
             tree = ast.parse(path.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError):
             continue
-        found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, wanted)]
-        yield from (text for text in found if text and len(text) >= SHORTEST)
+        texts = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, wanted)]
+        yield from (text for text in texts if text and len(text) >= SHORTEST)
 
 
-@torch.no_grad()
-def activations(
-    model: Any, rows: list[list[int]], skipped: int, special: torch.Tensor
-) -> torch.Tensor:
-    """Outputs of block `LAYER` at the tokens that are trained on, (n, d_in), in bfloat16.
-
-    The first `skipped` positions of each row are left out.
-    """
-    kept: list[torch.Tensor] = []
-    hook = model.layers[LAYER].register_forward_hook(lambda _m, _i, output: kept.append(output))
-    found = []
-    rows = sorted((row[:WIDTH] for row in rows), key=len)
-    for start in range(0, len(rows), 16):
-        some = [torch.tensor(row) for row in rows[start : start + 16]]
-        ids = torch.nn.utils.rnn.pad_sequence(some, batch_first=True, padding_value=special[0])
-        model(ids)
-        wanted = ~torch.isin(ids, special)
-        wanted[:, :skipped] = False
-        found.append(kept.pop()[wanted])
-        if start % 800 == 0:
-            print(f"{start} of {len(rows)} texts", flush=True)
-    hook.remove()
-    return torch.cat(found)
-
-
-def without_outliers(acts: torch.Tensor) -> torch.Tensor:
-    """The rows whose norm is at most `OUTLIER` times the median."""
-    norms = acts.float().norm(dim=-1)
-    kept = norms <= OUTLIER * norms.median()
-    print(f"median norm {norms.median().item():.1f}; {(~kept).sum().item()} outliers left out")
-    return acts[kept]
-
-
-def common_prefix(rows: list[list[int]]) -> int:
-    """How many first tokens all rows share."""
-    first, last = min(rows), max(rows)
-    pairs = enumerate(zip(first, last, strict=False))
-    return next(i for i, (a, b) in pairs if a != b)
+def write_docstrings(path: Path, count: int, seed: int) -> None:
+    """Some docstrings, as `text` of JSON lines."""
+    texts = list(docstrings())
+    random.Random(seed).shuffle(texts)
+    lines = (json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts[:count])
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=HERE / "sae")
-    parser.add_argument("--docs", type=int, default=150_000, help="tokens of docstrings")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--docstrings", type=int, default=800)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--samples", type=int, default=1_400_000, help="tokens trained on")
+    parser.add_argument("--tokens", type=int, default=1_400_000, help="tokens trained on")
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--kept", type=Path, help="file that keeps activations between trials")
+    parser.add_argument("--cache", type=Path, help="folder that keeps activations between trials")
     args = parser.parse_args()
     assets = fetch()
-    tokenizer = AutoTokenizer.from_pretrained(assets.model)
-    special = sorted(tokenizer.all_special_ids)
-    if args.kept and args.kept.is_file():
-        found = torch.load(args.kept, weights_only=True)
-    else:
-        found = collect(assets.model, assets.moods, tokenizer, special, args)
-        if args.kept:
-            torch.save(found, args.kept)
-    metadata = SAEMetadata(
-        model_name="SmolLM2-135M-Instruct",
-        model_class_name="AutoModelForCausalLM",
-        hook_name=f"blocks.{LAYER}.hook_resid_post",
-        hf_hook_name=f"model.layers.{LAYER}",
-        hook_head_index=None,
-        context_size=WIDTH,
-        seqpos_slice=(None,),
-        prepend_bos=True,
-        exclude_special_tokens=special,
-        dataset_path="moodswapper (MIT) in the chat template; docstrings of Python (PSF)",
-    )
-    recipe = Recipe(
-        d_sae=args.d_sae,
-        k=args.k,
-        samples=args.samples,
-        lr=args.lr,
-        seed=args.seed,
-        normalise=True,
-        autocast=True,
-    )
-    train_topk(found["train"], recipe, metadata, args.out)
-    shrink(args.out)
-    report(args.out, found["chats"], "held-out chats")
-    report(args.out, found["docs"], "held-out docstrings")
-
-
-def collect(
-    folder: Path, moods: Path, tokenizer: Any, special: list[int], args: argparse.Namespace
-) -> dict[str, torch.Tensor]:
-    """Activations to train on, shuffled, and held out ones of chats and of docstrings."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval().model
-    model.layers = model.layers[: LAYER + 1]
-    train, held = (chats(moods, tokenizer, validation=v) for v in (False, True))
-    skipped = common_prefix(train)
-    texts = [tokenizer(text)["input_ids"] for text in docstrings()]
-    random.Random(args.seed).shuffle(texts)
-    docs, total = [], 0
-    while total < args.docs and texts:
-        docs.append(texts.pop()[:WIDTH])
-        total += len(docs[-1])
-    marks = torch.tensor(special)
-    parts = [
-        activations(model, train, skipped, marks),
-        activations(model, docs, 1, marks),
-    ]
-    print(f"{len(parts[0])} tokens of chats, {len(parts[1])} of docstrings")
-    return {
-        "train": without_outliers(torch.cat(parts)),
-        "chats": without_outliers(activations(model, held, skipped, marks)),
-        "docs": without_outliers(activations(model, texts[:100], 1, marks)),
-    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, texts = Path(temporary) / "answers", Path(temporary) / "docstrings.jsonl"
+        folder.mkdir()
+        write_answers(assets.moods, folder)
+        write_docstrings(texts, args.docstrings, args.seed)
+        result = fpo.train_sae(
+            model=assets.model,
+            data=folder,
+            text=texts,
+            output=args.out,
+            layer=(LAYER,),
+            d_sae=args.d_sae,
+            k=args.k,
+            tokens=args.tokens,
+            seed=args.seed,
+            cache=args.cache,
+            save_dtype="float16",
+            sink=fpo.print_progress,
+        )
+    print(result.to_json())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class Backend:
     """Environment variable with their count; None where the rank alone shows a launch."""
     prefix: str
     """How the names of its classes begin: `<prefix>Policy` in `<package>.policy`, `<prefix>Reader`
-    in `.activation_reader`, `<prefix>Group` in `.process_group`; `.doctor` has `describe` and
+    in `.activation_reader`, `<prefix>Group` in `.process_group`, `<prefix>Kernels` in
+    `.kernels.sparse_codes`; `.doctor` has `describe` and
     `calculator`."""
 
 

@@ -112,7 +112,8 @@ class SaeConfig(Settings):
 
     sae: tuple[str, ...] | None = setting(
         None,
-        help="File of a converted autoencoder; of several, comma-separated, D is the mean.",
+        help="File of an autoencoder, or auto: the published one, converted, or one trained on the "
+        "pairs (with yes). Of several files, comma-separated, D is the mean.",
     )
     hook: tuple[str, ...] | None = setting(
         None, help="Where each autoencoder reads the model; by default as its file says."
@@ -122,6 +123,8 @@ class SaeConfig(Settings):
         """A hook needs the autoencoder that reads the model there."""
         if self.hook is not None and self.sae is None:
             raise ConfigError("hook is set while sae is not: set sae too, or leave hook out")
+        if self.sae is not None and "auto" in self.sae and (self.hook or len(self.sae) > 1):
+            raise ConfigError("sae is auto beside a hook or another file: leave one of them out")
         if self.hook is not None and self.sae is not None and len(self.hook) != len(self.sae):
             raise ConfigError(
                 f"hook names {len(self.hook)} places and sae {len(self.sae)} autoencoders, "

@@ -106,6 +106,7 @@ class Learner:
         self.step = step
         for name in self.parameters:
             self.parameters[name] = self.kernels.array(state[name])
+        self._adam = self.kernels.adam(self.parameters)
         self._adam.load_state(state, step)
         self._silent = self.kernels.array(state["silent"])
         dead = state["dead"]

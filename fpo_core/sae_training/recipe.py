@@ -13,8 +13,9 @@ _SIZES = (
 )
 """Largest d_in of a row, then d_sae, k and tokens; the last row is for wider models."""
 _WIDEST = (32_768, 100, 20_000_000)
-_RATE, _RATE_WIDTH = 2e-3, 4_096
-"""Peak learning rate at d_sae 4096; it falls with √d_sae (dictionary_learning)."""
+_RATE, _RATE_WIDTH = 0.128, 4_096
+"""Peak learning rate times √d_in, the step relative to an entry of a unit row, by experiment up to
+d_sae 4096; above it falls with √d_sae (as in dictionary_learning)."""
 _WARMUP, _DECAY = 0.05, 0.5
 """Shares of the steps in which the rate rises, and falls to 0."""
 _MOST_WARMUP = 1_000
@@ -78,14 +79,14 @@ def recipe_of(config: SaeTrainConfig, d_in: int, distinct: int) -> Recipe:
         raise ConfigError(f"k is {k} and d_sae {d_sae}, expected at most d_sae: lower k")
     tokens = config.tokens or min(tokens, _PASSES * distinct)
     batch = min(config.batch_tokens, tokens, distinct)
-    rate = config.learning_rate or _RATE * math.sqrt(_RATE_WIDTH / max(d_sae, _RATE_WIDTH))
+    rate = _RATE * math.sqrt(_RATE_WIDTH / (d_in * max(d_sae, _RATE_WIDTH)))
     return Recipe(
         d_in=d_in,
         d_sae=d_sae,
         k=k,
         tokens=tokens,
         batch_tokens=batch,
-        learning_rate=rate,
+        learning_rate=config.learning_rate or rate,
         architecture=config.architecture,
         prefixes=_prefixes(d_sae, config.matryoshka),
         seed=config.seed,

@@ -43,7 +43,7 @@ class ShuffleBuffer:
         self._seed, self._on_block = seed, on_block
         self.resident = sum(counts) <= capacity
         """Whether all blocks fit, so that each is read once."""
-        size = sum(counts) if self.resident else max(capacity, 2 * at_once * max(counts))
+        size = sum(counts) if self.resident else max(capacity, 2 * max(counts))
         self.arrays = [np.zeros((size, width), BF16) for width in widths]
         self.order = np.zeros(0, np.int64)
         """Slots that are filled, in the order in which they are served."""

@@ -54,8 +54,8 @@ class ActivationStream:
 
     def read(self, numbers: Sequence[int]) -> list[Block]:
         """The blocks of at most `processes` batches."""
-        mine = numbers[self._group.rank] if self._group.rank < len(numbers) else None
-        block = None if mine is None else self._block(mine)
+        rank = self._group.rank
+        block = self._block(numbers[rank]) if rank < len(numbers) else None
         if self._group.size == 1:
             return [] if block is None else [block]
         return self._exchange(numbers, block)

@@ -48,6 +48,8 @@ CHEAP = {
     "max_tokens": 4,
     "greedy_answers": 0,
     "seeds": 0,
+    "tokens": 2000,
+    "d_sae": 64,
 }
 """Appended to each command that has the option; a conversion takes none."""
 NOT_RUN = {
@@ -60,9 +62,9 @@ NOT_RUN = {
     "fpo report run --shown-pairs 500": "in tests/report",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
-    "python examples/smollm2/build_sae.py": "trains for a quarter of an hour, with SAELens",
+    "python examples/smollm2/build_sae.py --out smollm2.safetensors": "trains for a quarter of an hour",
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
-    "sh examples/world/build.sh": "trains for minutes, with SAELens",
+    "sh examples/world/build.sh": "trains for minutes",
 }
 """Commands that are not run here, and why."""
 

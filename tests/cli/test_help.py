@@ -73,6 +73,7 @@ def test_there_are_all_commands() -> None:
         "fpo sae info",
         "fpo sae check",
         "fpo sae list",
+        "fpo sae train",
         "fpo sae features",
         "fpo reference",
         "fpo train",
