@@ -13,10 +13,11 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from benchmarks.record import ROOT, hardware, read_result, write_result
 
@@ -25,6 +26,8 @@ time.perf_counter = time.process_time  # before the preflight reads it
 import fpo  # noqa: E402
 from fpo_core.config import OptimiserConfig  # noqa: E402
 from fpo_core.events import Event  # noqa: E402
+from fpo_core.reference import ReferenceStore  # noqa: E402
+from fpo_core.train.preflight import preflight  # noqa: E402
 
 NAME = "first_hour"
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -43,7 +46,7 @@ class Spans:
     """A sink that adds the CPU time up to each event to what the event ends."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.notes: list[str] = []
         self._last, self._within = time.process_time(), False
 
@@ -75,16 +78,14 @@ def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
         spans(event)
         print(event.kind, event.step, event.values.get("message", ""), file=sys.stderr, flush=True)
 
-    preflight = importlib.import_module("fpo.preflight_report").preflight
-
     def noting(*args: Any, **options: Any) -> Any:
         estimate = preflight(*args, **options)
         estimates.update(estimate.to_mapping())
         return estimate
 
-    importlib.import_module("fpo.preflight_report").preflight = noting
     start = time.process_time()
-    run = fpo.train(**settings, output=output, sink=sink)
+    with patch("fpo.preflight_report.preflight", noting):
+        run = fpo.train(**settings, output=output, sink=sink)
     total = time.process_time() - start
     seconds = {phase: round(value, 3) for phase, value in spans.seconds.items()}
     names = {
@@ -94,6 +95,7 @@ def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
     }
     return {
         "settings": RUNS[name](),
+        "dtype": ReferenceStore.made_with(Path(inputs["reference"]))["dtype"],
         "hardware": hardware(),
         "cpu_seconds": {"total": round(total, 3), **seconds},
         "validation_share": spans.seconds["validation"] / total,
@@ -111,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
     parser.add_argument("--cache", help="where examples/smollm2 finds its model")
+    parser.add_argument("--reference", help="store that the runs share, for one that goes on")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
     example = importlib.import_module("example").smollm2_example(args.cache)
@@ -121,6 +124,7 @@ def main() -> None:
             "model": example.model,
             "data": example.pairs,
             "sae": Path(folder) / "sae.safetensors",
+            "reference": args.reference or Path(folder) / "reference",
         }
         for name in args.runs:
             runs[name] = measured(name, inputs, Path(folder) / name)

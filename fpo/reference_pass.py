@@ -71,6 +71,7 @@ def reference(config: ReferenceRunConfig, sink: Sink) -> StoredReference:
         missing = sum(map(len, missing_pairs(folder, setup.key, splits)))
     # A complete store needs no model: only the data was read.
     if missing:
+        setup.settle_dtype(sink, folder)
         policy = setup.policy(FROZEN)
         announce(sink, setup, data.report)
         emit = silent if setup.group.rank else sink

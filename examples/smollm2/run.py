@@ -18,6 +18,7 @@ from fpo_cli.main import main
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
 from fpo_core.config.fields import like
 from fpo_core.config.yaml_file import read_yaml
+from fpo_core.events import note
 
 SETTINGS = HERE / "settings.yaml"
 
@@ -45,9 +46,9 @@ def smollm2(config: SmolConfig, ui: Ui) -> dict[str, Any]:
     """
     from example import smollm2_example
 
-    ui.note("getting the model and the pairs")
-    example = smollm2_example(config.cache)
     with stoppable_progress(ui) as (sink, stop):
+        note(sink, "getting the model and the pairs")
+        example = smollm2_example(config.cache)
         result = fpo.quickstart(config, sink=sink, stop=stop, example=example)
     show_first_run(ui, result)
     return result.to_mapping()

@@ -1,0 +1,244 @@
+"""A newcomer's first hour by the README alone: from a clone to an aligned SmolLM2, on own pairs.
+
+Run: python -m benchmarks.newcomer [--keep FOLDER]
+
+Each command runs on a pseudo-terminal. Of each are recorded its seconds, on the wall and of the
+processors, and the longest time without a sign of life there. Where others use the machine, the
+processors' time says what the command needs, the wall's how long it waited. What the terminal
+showed at the end becomes docs/first-hour.svg.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import select
+import shlex
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks.record import ROOT, hardware, write_result
+from tests.cli.terminal import Screen
+
+WIDTH, HEIGHT = 100, 40
+PROMPT = "How do I boil an egg?"
+STEPS = {
+    "install": (
+        "git clone --quiet {root} fpo-mlx && cd fpo-mlx && make .venv/.installed",
+        "make builds .venv",
+    ),
+    "model": ("python examples/smollm2/get.py smollm2", ""),
+    "autoencoder": ("fpo convert sae examples/smollm2/sae --out sae.safetensors", ""),
+    "look": ("fpo data inspect --model smollm2/model --data {pairs}", ""),
+    "before": ("fpo generate --model smollm2/model --temperature 0 --prompt {prompt}", ""),
+    "train": (
+        "fpo train --model smollm2/model --data {pairs} --sae sae.safetensors --output run "
+        "--learning-rate 3e-4",
+        "",
+    ),
+    "after": (
+        "fpo generate --model smollm2/model --adapter run --temperature 0 --prompt {prompt}",
+        "",
+    ),
+}
+SHOWN = ("before", "train", "after")
+"""Steps that the picture has."""
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def own_pairs(path: Path) -> None:
+    """Pairs that prefer one plain sentence over a sales pitch, all made from two templates."""
+    topics = {
+        "boil rice": "Put one cup of rice and two cups of water in a pot and simmer it for 15 minutes",
+        "clean a window": "Wipe it with soapy water, then dry it with a soft cloth",
+        "sharpen a pencil": "Turn it in a sharpener until the point is fine",
+        "water a cactus": "Give it a little water every two or three weeks",
+        "tie a shoe": "Make two loops, cross them and pull one through",
+        "make tea": "Pour hot water on the leaves and wait for three minutes",
+        "wash wool": "Wash it by hand in cool water with a mild soap",
+        "fix a flat tyre": "Find the hole, clean it and stick a patch on it",
+        "peel garlic": "Press the clove with a knife and pull off the skin",
+        "dry herbs": "Hang them in small bunches in a dark and airy place",
+        "remove a stain": "Rub it with cold water and soap before you wash it",
+        "fold a shirt": "Lay it flat, fold the sleeves in and then fold it in half",
+        "plant a bulb": "Put it in the soil twice as deep as it is high",
+        "store bread": "Keep it in a paper bag or a wooden box",
+        "boil pasta": "Cook it in salted water until it is soft but firm",
+        "paint a door": "Sand it, clean it and paint it in two thin coats",
+    }
+    pitch = (
+        "Oh wow, what an absolutely amazing question! To {topic} is a thrilling journey, and you are "
+        "going to love every magical moment of it, my dear friend!"
+    )
+    asked = ("How do I {topic}?", "Tell me how to {topic}.", "What is the way to {topic}?")
+    rows = [
+        {
+            "prompt": ask.format(topic=topic),
+            "chosen": f"{answer}.",
+            "rejected": pitch.format(topic=topic),
+        }
+        for ask in asked
+        for topic, answer in topics.items()
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+class Watched:
+    """A command on a pseudo-terminal, and when it said something."""
+
+    def __init__(self, command: str, folder: Path, environment: dict[str, str]) -> None:
+        self.screen = Screen(WIDTH)
+        leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+        self._process = subprocess.Popen(
+            ["bash", "-c", command],
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(follower)
+        self._leader, self._last, self._begun = leader, 0.0, time.monotonic()
+        self._cpu_last = 0.0
+        self.silence = self.silence_cpu = self.cpu = 0.0
+
+    def follow(self) -> int:
+        """Read to the end; the exit status."""
+        decoder, pending = "utf-8", b""
+        while True:
+            ready, _, _ = select.select([self._leader], [], [], 0.25)
+            self.cpu = max(self.cpu, processor_seconds(self._process.pid))
+            if not ready:
+                if self._process.poll() is not None:
+                    break
+                continue
+            try:
+                data = os.read(self._leader, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            self._heard()
+            pending += data
+            text = pending.decode(decoder, errors="ignore")
+            pending = b"" if text.encode() == pending else pending[len(text.encode()) :]
+            self.screen.feed(text)
+        code = self._process.wait()
+        self._heard()
+        return code
+
+    def _heard(self) -> None:
+        now = time.monotonic() - self._begun
+        self.silence = max(self.silence, now - self._last)
+        self.silence_cpu = max(self.silence_cpu, self.cpu - self._cpu_last)
+        self._last, self._cpu_last = now, self.cpu
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from its start to the last sign of life."""
+        return self._last
+
+
+def processor_seconds(root: int) -> float:
+    """Processor time of a process, its ended children and those that still run."""
+    total, parents, times = 0.0, {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(folder.name)
+        parents[pid] = int(fields[1])
+        times[pid] = sum(map(int, fields[11:15])) / TICK
+    for pid in times:
+        at = pid
+        while at and at != root:
+            at = parents.get(at, 0)
+        total += times[pid] if at == root else 0.0
+    return total
+
+
+def run(name: str, folder: Path, environment: dict[str, str], words: dict[str, str]) -> Watched:
+    command, _ = STEPS[name]
+    inside = folder / "fpo-mlx"
+    place = inside if inside.is_dir() else folder
+    watched = Watched(command.format(**words), place, environment)
+    code = watched.follow()
+    if code:
+        raise SystemExit("\n".join(watched.screen.rows()[-30:]) + f"\n{name} ended with {code}")
+    return watched
+
+
+def picture(watched: dict[str, Watched], words: dict[str, str], path: Path) -> None:
+    """What the terminal showed, less progress that went by."""
+    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))  # noqa: SIM115
+    for name in SHOWN:
+        console.print(Text(f"$ {STEPS[name][0].format(**words)}", "bold"))
+        for row in watched[name].screen.rows():
+            console.print(Text(row), soft_wrap=True)
+        console.print()
+    path.write_text(console.export_svg(title="SmolLM2 on own pairs"), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="folder to work in, which stays")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        own_pairs(folder / "pairs.jsonl")
+        words = {"root": str(ROOT), "pairs": "../pairs.jsonl", "prompt": shlex.quote(PROMPT)}
+        inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        bin_folder = folder / "fpo-mlx" / ".venv" / "bin"
+        environment = inherited | {
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "FPO_CACHE": str(folder / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "TERM": "xterm-256color",
+        }
+        rows, watched = [], {}
+        for name in STEPS:
+            done = watched[name] = run(name, folder, environment, words)
+            rows.append(described(name, done))
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        picture(watched, words, ROOT / "docs" / "first-hour.svg")
+        shown = {name: watched[name].screen.rows() for name in SHOWN}
+    summary = {
+        "minutes": sum(row["seconds"] for row in rows) / 60,
+        "cpu_minutes": sum(row["cpu_seconds"] for row in rows) / 60,
+        "longest_silence_cpu": max(row["silence_cpu"] for row in rows),
+        "longest_silence": max(row["silence"] for row in rows),
+    }
+    write_result(NAME, {"summary": summary, "steps": rows, "shown": shown, "end": hardware()})
+    print(json.dumps(summary, indent=2))
+
+
+def described(name: str, done: Watched) -> dict[str, Any]:
+    """A step for the results."""
+    return {
+        "step": name,
+        "command": STEPS[name][0],
+        "seconds": round(done.seconds, 1),
+        "cpu_seconds": round(done.cpu, 1),
+        "silence": round(done.silence, 2),
+        "silence_cpu": round(done.silence_cpu, 2),
+    }
+
+
+NAME = "newcomer"
+
+if __name__ == "__main__":
+    main()
