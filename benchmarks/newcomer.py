@@ -1,6 +1,6 @@
 """A newcomer's first hour by the README alone: from a clone to an aligned SmolLM2, on own pairs.
 
-Run: python -m benchmarks.newcomer [--keep FOLDER]
+Run: python -m benchmarks.newcomer [--keep FOLDER], where an interrupted one goes on
 
 Each command runs on a pseudo-terminal. Of each are recorded its seconds, on the wall and of the
 processors, and the longest time without a sign of life there. Where others use the machine, the
@@ -33,24 +33,16 @@ from tests.cli.terminal import Screen
 WIDTH, HEIGHT = 100, 40
 PROMPT = "How do I boil an egg?"
 STEPS = {
-    "install": (
-        "git clone --quiet {root} fpo-mlx && cd fpo-mlx && make .venv/.installed",
-        "make builds .venv",
-    ),
-    "model": ("python examples/smollm2/get.py smollm2", ""),
-    "autoencoder": ("fpo convert sae examples/smollm2/sae --out sae.safetensors", ""),
-    "look": ("fpo data inspect --model smollm2/model --data {pairs}", ""),
-    "before": ("fpo generate --model smollm2/model --temperature 0 --prompt {prompt}", ""),
-    "train": (
-        "fpo train --model smollm2/model --data {pairs} --sae sae.safetensors --output run "
-        "--learning-rate 3e-4",
-        "",
-    ),
-    "after": (
-        "fpo generate --model smollm2/model --adapter run --temperature 0 --prompt {prompt}",
-        "",
-    ),
+    "install": "git clone --quiet {root} fpo-mlx && cd fpo-mlx && make .venv/.installed",
+    "model": "python examples/smollm2/get.py smollm2",
+    "autoencoder": "fpo convert sae examples/smollm2/sae --out sae.safetensors",
+    "look": "fpo data inspect --model smollm2/model --data {pairs}",
+    "before": "fpo generate --model smollm2/model --temperature 0 --prompt {prompt}",
+    "train": "fpo train --model smollm2/model --data {pairs} --sae sae.safetensors --output run "
+    "--lr 3e-4",
+    "after": "fpo generate --model smollm2/model --adapter run --temperature 0 --prompt {prompt}",
 }
+Step = dict[str, Any]
 SHOWN = ("before", "train", "after")
 """Steps that the picture has."""
 TICK = os.sysconf("SC_CLK_TCK")
@@ -59,7 +51,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 def own_pairs(path: Path) -> None:
     """Pairs that prefer one plain sentence over a sales pitch, all made from two templates."""
     topics = {
-        "boil rice": "Put one cup of rice and two cups of water in a pot and simmer it for 15 minutes",
+        "boil rice": "Simmer one cup of rice in two cups of water for 15 minutes",
         "clean a window": "Wipe it with soapy water, then dry it with a soft cloth",
         "sharpen a pencil": "Turn it in a sharpener until the point is fine",
         "water a cactus": "Give it a little water every two or three weeks",
@@ -77,8 +69,8 @@ def own_pairs(path: Path) -> None:
         "paint a door": "Sand it, clean it and paint it in two thin coats",
     }
     pitch = (
-        "Oh wow, what an absolutely amazing question! To {topic} is a thrilling journey, and you are "
-        "going to love every magical moment of it, my dear friend!"
+        "Oh wow, what an absolutely amazing question! To {topic} is a thrilling journey, and you "
+        "are going to love every magical moment of it, my dear friend!"
     )
     asked = ("How do I {topic}?", "Tell me how to {topic}.", "What is the way to {topic}?")
     rows = [
@@ -162,34 +154,49 @@ def processor_seconds(root: int) -> float:
         pid = int(folder.name)
         parents[pid] = int(fields[1])
         times[pid] = sum(map(int, fields[11:15])) / TICK
-    for pid in times:
+    for pid, value in times.items():
         at = pid
         while at and at != root:
             at = parents.get(at, 0)
-        total += times[pid] if at == root else 0.0
+        total += value if at == root else 0.0
     return total
 
 
-def run(name: str, folder: Path, environment: dict[str, str], words: dict[str, str]) -> Watched:
-    command, _ = STEPS[name]
+def run(name: str, folder: Path, environment: dict[str, str], words: dict[str, str]) -> Step:
+    """What a step came to, or did in an earlier sitting in this folder."""
+    record = folder / f"{name}.json"
+    if record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))
     inside = folder / "fpo-mlx"
     place = inside if inside.is_dir() else folder
-    watched = Watched(command.format(**words), place, environment)
-    code = watched.follow()
-    if code:
+    watched = Watched(STEPS[name].format(**words), place, environment)
+    if code := watched.follow():
         raise SystemExit("\n".join(watched.screen.rows()[-30:]) + f"\n{name} ended with {code}")
-    return watched
+    step = {
+        "step": name,
+        "command": STEPS[name],
+        "seconds": round(watched.seconds, 1),
+        "cpu_seconds": round(watched.cpu, 1),
+        "silence": round(watched.silence, 2),
+        "silence_cpu": round(watched.silence_cpu, 2),
+        "load": os.getloadavg()[0],
+        "rows": watched.screen.rows() if name in SHOWN else [],
+    }
+    record.write_text(json.dumps(step), encoding="utf-8")
+    return step
 
 
-def picture(watched: dict[str, Watched], words: dict[str, str], path: Path) -> None:
+def picture(steps: list[Step], words: dict[str, str], path: Path) -> None:
     """What the terminal showed, less progress that went by."""
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w"))  # noqa: SIM115
-    for name in SHOWN:
-        console.print(Text(f"$ {STEPS[name][0].format(**words)}", "bold"))
-        for row in watched[name].screen.rows():
-            console.print(Text(row), soft_wrap=True)
-        console.print()
-    path.write_text(console.export_svg(title="SmolLM2 on own pairs"), encoding="utf-8")
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere)
+        for step in steps:
+            if step["step"] in SHOWN:
+                console.print(Text(f"$ {step['command'].format(**words)}", "bold"))
+                for row in step["rows"]:
+                    console.print(Text(row), soft_wrap=True)
+                console.print()
+        path.write_text(console.export_svg(title="SmolLM2 on own pairs"), encoding="utf-8")
 
 
 def main() -> None:
@@ -209,36 +216,20 @@ def main() -> None:
             "HF_HUB_OFFLINE": "1",
             "TERM": "xterm-256color",
         }
-        rows, watched = [], {}
+        steps = []
         for name in STEPS:
-            done = watched[name] = run(name, folder, environment, words)
-            rows.append(described(name, done))
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-        picture(watched, words, ROOT / "docs" / "first-hour.svg")
-        shown = {name: watched[name].screen.rows() for name in SHOWN}
+            steps.append(run(name, folder, environment, words))
+            print(json.dumps(steps[-1] | {"rows": None}), file=sys.stderr, flush=True)
+    picture(steps, words, ROOT / "docs" / "first-hour.svg")
     summary = {
-        "minutes": sum(row["seconds"] for row in rows) / 60,
-        "cpu_minutes": sum(row["cpu_seconds"] for row in rows) / 60,
-        "longest_silence_cpu": max(row["silence_cpu"] for row in rows),
-        "longest_silence": max(row["silence"] for row in rows),
+        "minutes": sum(step["seconds"] for step in steps) / 60,
+        "cpu_minutes": sum(step["cpu_seconds"] for step in steps) / 60,
+        "longest_silence": max(step["silence"] for step in steps),
+        "longest_silence_cpu": max(step["silence_cpu"] for step in steps),
     }
-    write_result(NAME, {"summary": summary, "steps": rows, "shown": shown, "end": hardware()})
+    write_result("newcomer", {"summary": summary, "steps": steps})
     print(json.dumps(summary, indent=2))
 
-
-def described(name: str, done: Watched) -> dict[str, Any]:
-    """A step for the results."""
-    return {
-        "step": name,
-        "command": STEPS[name][0],
-        "seconds": round(done.seconds, 1),
-        "cpu_seconds": round(done.cpu, 1),
-        "silence": round(done.silence, 2),
-        "silence_cpu": round(done.silence_cpu, 2),
-    }
-
-
-NAME = "newcomer"
 
 if __name__ == "__main__":
     main()

@@ -31,7 +31,7 @@ from fpo_core.data.tokenizer import load_tokenizer
 
 WAYS = ("drop", "cut", "keep-end")
 BUDGETS = (45, 42)
-"""Tokens of prompt and reply: a quarter of the pairs has more than the first, half than the other."""
+"""Tokens of prompt and reply: of the pairs a quarter is longer than the first, half than 42."""
 WHOLE, SAMPLES, TOKENS = 64, 200, 64
 FIGURES = ("pairs", "raw_accuracy", "whole", "preferred", "tokens")
 

@@ -95,6 +95,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
     folder = evaluation_store(setup, config.reference, near, config.cache, split)
     setup.settle_dtype(sink, folder)
+    note(sink, f"loading {setup.model.name}")
     # A whole model is loaded for its weights, and let go before the reference is.
     weights = None if compared.tuned is None else compared.tuned()
     policy = _policy(setup, compared.shape)

@@ -97,6 +97,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     ids = _ids(setup.tokenizer, text, special=text == config.prompt)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
+    note(sink, f"loading {setup.model.name}")
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop

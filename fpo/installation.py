@@ -79,7 +79,10 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
     if config.backend != "auto":
         select_backend(BackendConfig(backend=config.backend))
     cache = cache_root(config.cache).parent
-    backends = {name: _backend(name) for name in wanted}
+    backends = {}
+    for name in wanted:
+        note(sink, f"loading and timing {name}")
+        backends[name] = _backend(name)
     usable = [name for name, facts in backends.items() if facts["installed"]]
     tests: dict[str, SelfTest] = {}
     for name in usable if config.self_test else ():

@@ -78,9 +78,9 @@ class DataConfig(Settings):
         least=1,
     )
     truncation: Truncation = setting(
-        "keep-end",
-        help="Completions beyond the budget: drop their pair, cut them, or cut them and keep-end "
-        "their end of turn, which teaches to stop in mid-sentence.",
+        "cut",
+        help="Completions beyond the budget: drop their pair, cut them, or cut them but keep-end, "
+        "their end of turn, which may teach to stop in mid-sentence.",
     )
     strict: bool = setting(
         False,
