@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks.record import ROOT, hardware, write_result
+from benchmarks.record import ROOT, write_result
 from tests.cli.terminal import Screen
 
 WIDTH, HEIGHT = 100, 40
