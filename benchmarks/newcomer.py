@@ -27,6 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from benchmarks.own_pairs import write_own_pairs
 from benchmarks.record import ROOT, write_result
 from tests.cli.terminal import Screen
 
@@ -46,43 +47,6 @@ Step = dict[str, Any]
 SHOWN = ("before", "train", "after")
 """Steps that the picture has."""
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-def own_pairs(path: Path) -> None:
-    """Pairs that prefer one plain sentence over a sales pitch, all made from two templates."""
-    topics = {
-        "boil rice": "Simmer one cup of rice in two cups of water for 15 minutes",
-        "clean a window": "Wipe it with soapy water, then dry it with a soft cloth",
-        "sharpen a pencil": "Turn it in a sharpener until the point is fine",
-        "water a cactus": "Give it a little water every two or three weeks",
-        "tie a shoe": "Make two loops, cross them and pull one through",
-        "make tea": "Pour hot water on the leaves and wait for three minutes",
-        "wash wool": "Wash it by hand in cool water with a mild soap",
-        "fix a flat tyre": "Find the hole, clean it and stick a patch on it",
-        "peel garlic": "Press the clove with a knife and pull off the skin",
-        "dry herbs": "Hang them in small bunches in a dark and airy place",
-        "remove a stain": "Rub it with cold water and soap before you wash it",
-        "fold a shirt": "Lay it flat, fold the sleeves in and then fold it in half",
-        "plant a bulb": "Put it in the soil twice as deep as it is high",
-        "store bread": "Keep it in a paper bag or a wooden box",
-        "boil pasta": "Cook it in salted water until it is soft but firm",
-        "paint a door": "Sand it, clean it and paint it in two thin coats",
-    }
-    pitch = (
-        "Oh wow, what an absolutely amazing question! To {topic} is a thrilling journey, and you "
-        "are going to love every magical moment of it, my dear friend!"
-    )
-    asked = ("How do I {topic}?", "Tell me how to {topic}.", "What is the way to {topic}?")
-    rows = [
-        {
-            "prompt": ask.format(topic=topic),
-            "chosen": f"{answer}.",
-            "rejected": pitch.format(topic=topic),
-        }
-        for ask in asked
-        for topic, answer in topics.items()
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 class Watched:
@@ -206,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        own_pairs(folder / "pairs.jsonl")
+        write_own_pairs(folder / "pairs.jsonl")
         words = {"root": str(ROOT), "pairs": "../pairs.jsonl", "prompt": shlex.quote(PROMPT)}
         inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         bin_folder = folder / "fpo-mlx" / ".venv" / "bin"

@@ -55,6 +55,7 @@ NOT_RUN = {
     "pip install fpo-mlx": "needs a package registry",
     "pip install 'fpo-mlx[torch]'": "needs a package registry",
     "fpo doctor --self-test": "in test_json.py",
+    "python examples/smollm2/get.py smollm2": "downloads; in tests/examples/test_smollm2.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
     "python examples/smollm2/build_sae.py": "trains for a quarter of an hour, with SAELens",
