@@ -33,5 +33,6 @@ docs: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --upgrade 'pip>=25.1'  # shows progress while it unpacks
 	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -29,8 +29,7 @@ from fpo_core.config import ReportConfig, ReportedConfig, TrainConfig
 from fpo_core.evaluation.inspection import inspect, reference_tokens
 from fpo_core.events import silent
 from fpo_core.sae.sae import load_sae
-from fpo_core.train import RunData
-from fpo_core.train.paired_data import spread
+from fpo_core.train.paired_data import RunData, spread
 from fpo_core.train.validate import score_pairs
 
 PAIRS, FEATURES, STEPS, LENGTH = 500, 200, 10_000, 200

@@ -96,6 +96,8 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     check_positions(setup.model, [split], config, sink)
     near = () if config.adapter is None else (Path(config.adapter), Path(config.adapter).parent)
     folder = evaluation_store(setup, config.reference, near, config.cache, split)
+    setup.settle_dtype(sink, folder)
+    note(sink, f"loading {setup.model.name}")
     # A whole model is loaded for its weights, and let go before the reference is.
     weights = None if compared.tuned is None else compared.tuned()
     policy = _policy(setup, compared.shape)
@@ -165,5 +167,5 @@ def _compared(config: EvalConfig) -> _Compared:
 
 def _policy(setup: ModelSetup, shape: AdapterConfig) -> Policy:
     return build_policy(
-        setup.backend, setup.model.path, setup.config, shape, setup.features, step=setup.step
+        setup.backend, setup.model.path, setup.computing, shape, setup.features, step=setup.step
     )

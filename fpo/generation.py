@@ -98,6 +98,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     text = prompt_text(setup.tokenizer, config.prompt, config)
     ids = prompt_ids(setup.tokenizer, config.prompt, config)
     setup.warn_of_base(config.adapter, sink)
+    note(sink, f"loading {setup.model.name}")
     policy = setup.policy(FROZEN)
     sampling = Sampling(
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fpo.provenance import library_version
 from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo_core import __version__
+from fpo_core.backend.precision import WORTH
 from fpo_core.config import BackendConfig, DoctorConfig
 from fpo_core.config.backends import BACKENDS
 from fpo_core.data.cache import cache_root
@@ -20,6 +22,8 @@ from fpo_core.events import Sink, note
 from fpo_core.io.leftovers import leftovers, remove_leftovers
 from fpo_core.io.memory import physical_memory
 
+_ENOUGH = 0.9
+"""Share of all threads' rate above which one thread is enough."""
 LIBRARIES = ("transformers", "datasets", "tokenizers", "safetensors", "numpy", "huggingface-hub")
 
 
@@ -75,7 +79,10 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
     if config.backend != "auto":
         select_backend(BackendConfig(backend=config.backend))
     cache = cache_root(config.cache).parent
-    backends = {name: _backend(name) for name in wanted}
+    backends = {}
+    for name in wanted:
+        note(sink, f"loading and timing {name}")
+        backends[name] = _backend(name)
     usable = [name for name, facts in backends.items() if facts["installed"]]
     tests: dict[str, SelfTest] = {}
     for name in usable if config.self_test else ():
@@ -152,7 +159,33 @@ def _backend_lines(name: str, backend: dict[str, Any]) -> list[str]:
         text += f"; GPU {_listed(backend['gpu'])}"
     if "cpu_gflops" in backend:
         text += f"; CPU products at {backend['cpu_gflops']:.0f} GFLOPS"
-    return [text, *([f"  {backend['note']}"] if "note" in backend else [])]
+    lines = [text, *(f"  {line}" for line in rate_lines(backend.get("cpu_rates", ())))]
+    return [*lines, *([f"  {backend['note']}"] if "note" in backend else [])]
+
+
+def rate_lines(rates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a CPU multiplies by precision and threads, and what follows for settings."""
+    if not rates:
+        return []
+    every = rates[-1]
+    shown = [
+        f"{name} " + ", ".join(f"{rate[name]:.3g}{_threads(rate['threads'])}" for rate in rates)
+        for name in ("float32", "bfloat16")
+    ]
+    lines = [f"CPU products in GFLOPS: {'; '.join(shown)}"]
+    if every["bfloat16"] >= WORTH * every["float32"]:
+        lines.append("bfloat16 trains faster here: dtype auto takes it for models of some size")
+    one, name = rates[0], max(("float32", "bfloat16"), key=lambda name: every[name])
+    if len(rates) > 1 and one[name] >= _ENOUGH * every[name]:
+        lines.append(
+            f"one thread is as fast as {every['threads']} now: set OMP_NUM_THREADS=1 while other "
+            "programs keep this machine busy"
+        )
+    return lines
+
+
+def _threads(count: int | None) -> str:
+    return "" if count is None else f" on {count} thread{'s' if count > 1 else ''}"
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
     out = Path(config.out).expanduser()
     check_account(config.push_to_hub)
     with new_folder(out) as folder:
-        note(sink, f"{setup.backend}, {setup.model.name}: logits with the adapter")
+        note(sink, f"{setup.backend}: loading {setup.model.name}, logits with the adapter")
         probe = probe_tokens(int(setup.model.config["vocab_size"]))
         # Logits first, merge second: the two models are never in memory together.
         unfused = _unfused(setup, adapter, probe)
@@ -73,7 +73,7 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
         def merged(dtype: str | None) -> tuple[Fused, FuseCheck]:
             note(sink, "merging")
             fused = write_fused(setup.model, adapter, folder, dequantiser=dequantiser, dtype=dtype)
-            note(sink, "logits of the merged model")
+            note(sink, "loading the merged model, and its logits")
             logits = build_policy(setup.backend, folder, config, FROZEN, None).logits(probe)
             dtypes = [*fused.dtypes, unfused.dtype]
             # Raises inside `new_folder`, so a wrong merge is removed and never seen.

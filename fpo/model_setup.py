@@ -1,12 +1,13 @@
 """What a workflow that runs a model loads first: model, tokenizer, features, data, reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fpo.backends import build_policy, join_group, select_backend
+from fpo.precision import computes_on_cpu, faster_dtype, stored_dtype
 from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import Adapter
 from fpo_core.adapters.reader import load_adapter
@@ -93,6 +94,25 @@ class ModelSetup:
         if change is not None:
             warn(sink, change)
 
+    @cached_property
+    def computing(self) -> ModelConfig:
+        """The settings that policies are opened with: `settle_dtype` resolves an auto in them."""
+        return self.config
+
+    def settle_dtype(self, sink: Sink, store: Path | None, made_in: str | None = None) -> None:
+        """Resolve `dtype` auto, once: as a checkpoint was `made_in`, and on a CPU as the `store`
+        was, or else by a probe.
+        """
+        config = self.config
+        if config.dtype != "auto" or "computing" in vars(self):
+            return
+        dtype = made_in
+        if dtype is None and computes_on_cpu(self.backend, config):
+            dtype = None if store is None else stored_dtype(store)
+            dtype = dtype or faster_dtype(self.backend, self.model.config, self.group, sink)
+        # Where cached_property keeps it: policies opened from here on compute in it.
+        vars(self)["computing"] = replace(config, **({"dtype": dtype} if dtype else {}))
+
     @property
     def left_out(self) -> int:
         """Modules that get an adapter for the starting one's sake and have none in it."""
@@ -128,7 +148,7 @@ class ModelSetup:
         policy = build_policy(
             self.backend,
             self.model.path,
-            self.config,
+            self.computing,
             self.adapter_config(config),
             self.features,
             grad_checkpoint=grad_checkpoint,

@@ -12,7 +12,7 @@ from fpo.workflow import workflow
 from fpo_core.backend.process_group import first_before_others
 from fpo_core.config import ReferenceRunConfig
 from fpo_core.data.report import DataReport
-from fpo_core.events import Sink, silent
+from fpo_core.events import Sink, note, silent
 from fpo_core.reference.build import missing_pairs
 from fpo_core.reference.key import StoreKey
 
@@ -62,6 +62,8 @@ def reference(config: ReferenceRunConfig, sink: Sink) -> StoredReference:
         missing = sum(map(len, missing_pairs(folder, setup.key, splits)))
     # A complete store needs no model: only the data was read.
     if missing:
+        setup.settle_dtype(sink, folder)
+        note(sink, f"loading {setup.model.name}")
         policy = setup.policy(FROZEN)
         announce(sink, setup, data.report)
         emit = silent if setup.group.rank else sink

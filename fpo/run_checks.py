@@ -47,6 +47,7 @@ _DATED = (
     " (its chat template writes the date: set template_date to the day on which the run began, "
     "where that wrote another)"
 )
+_KEPT_END = " (replies that are cut kept their end of turn then: set truncation to keep-end)"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,10 @@ def check_run(
     setup = setup or ModelSetup(config)
     check_same_settings(setup.group, config.to_mapping())
     with first_before_others(setup.group):
-        return _validated(setup, config, sink, finished_too)
+        run = _validated(setup, config, sink, finished_too)
+    made_with = {} if run.checkpoint is None else run.checkpoint.origin.made_with
+    setup.settle_dtype(sink, run.store, made_with.get("dtype"))
+    return run
 
 
 def _validated(
@@ -121,6 +125,8 @@ def _check_checkpoint(
         weights=None if tap is None else tap.weights,
     )
     causes = {"data": _DATED} if writes_date(setup.tokenizer) else {}
+    if "truncation" not in checkpoint.origin.config:
+        causes["data"] = _KEPT_END
     check_unchanged(checkpoint, config, inputs, causes)
     if not finished_too:
         check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)

@@ -145,6 +145,7 @@ def preflight(config: TrainConfig, sink: Sink) -> PreflightReport:
 
 
 def _policy(run: ValidatedRun, sink: Sink) -> Policy:
+    note(sink, f"loading {run.setup.model.name}")
     policy = run.setup.policy(run.config, grad_checkpoint=run.config.grad_checkpoint)
     announce(sink, run.setup, run.data.report)
     hold_reference(policy, run.config, sink)

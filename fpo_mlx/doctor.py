@@ -2,10 +2,12 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 
+from fpo_core.backend.precision import Products, cpu_rates
 from fpo_core.backend.selftest import Calculator
 from fpo_core.config import BackendConfig
 from fpo_mlx.device import select_device
@@ -20,12 +22,24 @@ def describe() -> dict[str, Any]:
     if mx.is_available(mx.gpu):
         return {"devices": ["gpu", "cpu"], "gpu": dict(mx.device_info(mx.gpu))}
     gflops = _cpu_gflops()
-    values: dict[str, Any] = {"devices": ["cpu"], "cpu_gflops": gflops}
+    # MLX leaves the number of threads to its BLAS, which reads it once.
+    rates = [cpu_rates(products, None)]
+    values: dict[str, Any] = {"devices": ["cpu"], "cpu_gflops": gflops, "cpu_rates": rates}
     if sys.platform == "linux" and gflops < _SLOW_GFLOPS:
         values["note"] = (
             "MLX's Linux build multiplies matrices with the reference BLAS: right, but slow"
         )
     return values
+
+
+def products(rows: int, inner: int, outer: int) -> Products:
+    """A linear layer's products, forward and backward: (rows, inner) by (outer, inner)."""
+
+    def of(dtype: mx.Dtype) -> Callable[[], None]:
+        x, weight = mx.ones((rows, inner), dtype), mx.ones((outer, inner), dtype)
+        return lambda: mx.eval((x @ weight.T) @ weight)
+
+    return {"float32": of(mx.float32), "bfloat16": of(mx.bfloat16)}
 
 
 def calculator(config: BackendConfig) -> tuple[Calculator, str]:

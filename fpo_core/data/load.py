@@ -74,7 +74,11 @@ def load_data(
     """
     sources = open_sources(config)
     tokeniser = PairTokeniser(
-        tokenizer, config.max_seq_length, config.max_prompt_length, config.template_date
+        tokenizer,
+        config.max_seq_length,
+        config.max_prompt_length,
+        config.template_date,
+        config.truncation,
     )
     key = _key(sources, config, tokenizer, seed) | (goal.key() if goal else {})
     folder = cache.cache_root(config.cache) / cache.fingerprint(key)
@@ -128,6 +132,7 @@ def _key(
         "transformers": version("transformers"),
         "max_seq_length": config.max_seq_length,
         "max_prompt_length": config.max_prompt_length,
+        "truncation": config.truncation,
         "max_rows": config.max_rows,
         "columns": config.columns,
         "template_date": (config.template_date or DATE) if writes_date(tokenizer) else None,

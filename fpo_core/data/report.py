@@ -13,11 +13,13 @@ DROPS = {
     "no_prompt": "dropped: no prompt to predict from, or none but special tokens",
     "short_prompt": "dropped: no prompt column, and the sides share too few first words for one",
     "no_room": "dropped: the token budget leaves no more of a completion than its end of turn",
+    "too_long": "dropped: a completion does not fit the token budget",
     "tied": "dropped: the best and the worst of a list of replies have the same score",
 }
 CHANGES = {
     "prompt_cut": "prompt cut on the left to fit the token budget",
     "completion_cut": "completion cut to fit the token budget, its end of turn preserved",
+    "completion_open": "completion cut to fit the token budget, its end left open",
     "not_prefix": "prompt is not a prefix of prompt + completion: "
     "every token after the common prefix is scored",
     "not_rendered": "the chat template does not write all of the row",

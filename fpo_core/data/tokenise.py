@@ -10,6 +10,7 @@ break), so that ids and |y| are those of the rendered text.
 from collections.abc import Sequence
 from itertools import chain
 
+from fpo_core.config.inputs import DataConfig, Truncation
 from fpo_core.data.rendering import Renderer, observations
 from fpo_core.data.report import DROPS, SplitReport
 from fpo_core.data.token_store import Packed, pack
@@ -40,6 +41,7 @@ class PairTokeniser:
         max_seq_length: int,
         max_prompt_length: int | None = None,
         date: str | None = None,
+        truncation: Truncation = DataConfig.truncation,
     ) -> None:
         special = special_ids(tokenizer)
         self._tokenizer = tokenizer
@@ -48,7 +50,8 @@ class PairTokeniser:
         self._ends = frozenset(special["end_of_turn"] + special["eos"])
         self._special = frozenset(tokenizer.all_special_ids)
         self._renderer = Renderer(tokenizer, self._ends, date or DATE)
-        self._budget = Budget(max_seq_length, max_prompt_length, special["bos"], self._ends)
+        bounds = (max_seq_length, max_prompt_length, truncation)
+        self._budget = Budget(*bounds, special["bos"], self._ends)
 
     def __call__(self, pairs: Sequence[Pair]) -> tuple[Packed, SplitReport]:
         """The usable pairs, packed, and a report on all.
@@ -147,7 +150,7 @@ class PairTokeniser:
         room = budget.max_seq_length - size
         cut = [budget.cut_completion(ids, room) for ids in (chosen, rejected)]
         if cut[0] is None or cut[1] is None:
-            report.note("no_room", pair.where)
+            report.note("too_long" if budget.truncation == "drop" else "no_room", pair.where)
             return None
         if list(cut[0]) == list(cut[1]):
             report.note("identical", pair.where)
@@ -155,7 +158,8 @@ class PairTokeniser:
         if size < len(prompt):
             report.note("prompt_cut", pair.where)
         if longest > room:
-            report.note("completion_cut", pair.where)
+            keeps_end = budget.truncation == "keep-end"
+            report.note("completion_cut" if keeps_end else "completion_open", pair.where)
         return budget.cut_prompt(prompt, size), cut[0], cut[1]
 
 

@@ -1,8 +1,9 @@
-"""Cutting a pair to a token budget while preserving the end of turn of its completions."""
+"""Cutting a pair to a token budget, and what becomes of a completion that does not fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fpo_core.config.inputs import Truncation
 from fpo_core.errors import ConfigError
 
 _LONGEST_TAIL = 8
@@ -18,11 +19,13 @@ class Budget:
     `max_prompt_length` caps every prompt. Without it a prompt is cut only where the pair is too
     long, and not below half of `max_seq_length`. Prompts are cut before completions. A cut prompt
     retains its BOS, which many models use as an attention sink, and its right end. A cut completion
-    retains its beginning, and its end of turn with what the template writes after it.
+    retains its beginning; under `keep-end` its end of turn too, with what the template writes after
+    it.
     """
 
     max_seq_length: int
     max_prompt_length: int | None = None
+    truncation: Truncation = "keep-end"
     bos: tuple[int, ...] = ()
     ends: frozenset[int] = field(default_factory=frozenset)
 
@@ -48,9 +51,13 @@ class Budget:
         return prompt[len(prompt) - length :]
 
     def cut_completion(self, completion: Ids, length: int) -> Ids | None:
-        """`completion` in at most `length` ids, or None where only its end of turn would fit."""
+        """`completion` in at most `length` ids; None where nothing but its end of turn would fit,
+        or where it must be whole.
+        """
         if len(completion) <= length:
             return completion
+        if self.truncation != "keep-end":
+            return completion[:length] if self.truncation == "cut" and length > 0 else None
         tail = self._tail(completion)
         if len(tail) >= length:
             return None

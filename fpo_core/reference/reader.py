@@ -49,6 +49,11 @@ class ReferenceStore:
         return StoreKey(**read_manifest(folder)["key"])
 
     @staticmethod
+    def made_with(folder: Path) -> dict[str, Any]:
+        """Version, backend and precision that a store was begun with. Raises StoreError."""
+        return read_manifest(folder)["made_with"]
+
+    @staticmethod
     def exists(folder: Path) -> bool:
         """Whether `folder` holds a store, complete or not."""
         return (folder / MANIFEST).is_file()

@@ -1,7 +1,7 @@
 """Whether a run may resume a checkpoint: all that its result depends on must be the same."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,13 @@ def check_unchanged(
     was = checkpoint.origin
     now = config.to_mapping()
     skipped = FREE | {*PLACES, *MACHINE}
+    # A setting that is younger than the checkpoint is unchanged at its default, as far as the
+    # contents compared below are.
+    before = {field.name: field.default for field in fields(config)} | was.config
     changes = [
         Change(key, _shown(was.config.get(key)), _shown(value))
         for key, value in now.items()
-        if key not in skipped and was.config.get(key) != value
+        if key not in skipped and before.get(key) != value
     ]
     explained = {change.key for change in changes} | config.allowed_changes()
     for key, content in contents.items():

@@ -25,9 +25,9 @@ def ratio(values: dict[str, float], digits: int) -> str:
     return f"{median} [{low}, {high}]"
 
 
-def rows_with(*heads: str) -> list[list[str]]:
+def rows_with(*heads: str, page: str = README) -> list[list[str]]:
     """The cells of the table whose head begins with these."""
-    _, _, rest = README.partition("| " + " | ".join(heads) + " |")
+    _, _, rest = page.partition("| " + " | ".join(heads) + " |")
     lines = rest.split("\n\n")[0].splitlines()[2:]
     assert lines, heads
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -93,3 +93,29 @@ def test_reference() -> None:
             backend, rows = cells[0], linked(cells[0])["rows"]
         for cell, kind in zip(cells[2:], ("rows", "packed"), strict=True):
             assert cell == ratio(rows[cells[1]][kind]["speed"], 2), backend
+
+
+def test_truncation() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = rows_with("budget, tokens", "truncation", "pairs left", "raw accuracy", page=page)
+    assert rows == [
+        [
+            str(row["budget"]),
+            row["truncation"],
+            f"{row['pairs']:.0f}",
+            *(f"{row[key] + 1e-9:.3f}" for key in ("raw_accuracy", "whole", "preferred")),
+        ]
+        for row in result("truncation")["means"]
+    ]
+
+
+def test_the_first_hour() -> None:
+    """The figures of the newcomer's script in the main README."""
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = result("newcomer")
+    summary = found["summary"]
+    loads = [step["load"] for step in found["steps"] if step["load"]]
+    assert f"took {summary['cpu_minutes']:.1f} minutes of processor time" in page
+    assert f"and {summary['minutes']:.0f} on the wall" in page
+    assert f"load of {max(loads):.0f}" in page
+    assert summary["minutes"] <= 20

@@ -30,8 +30,9 @@ ASK = [START, USER, NL, A, B, END, NL, START, ASSISTANT, NL]
 """What CHATML makes of the user's "a b" and the header of the reply."""
 
 
-def tokenise(row, tokenizer=None, length=64, prompt_length=None):
-    tokeniser = PairTokeniser(tokenizer or fx.word_tokenizer(), length, prompt_length)
+def tokenise(row, tokenizer=None, length=64, prompt_length=None, truncation="keep-end"):
+    tokenizer = tokenizer or fx.word_tokenizer()
+    tokeniser = PairTokeniser(tokenizer, length, prompt_length, truncation=truncation)
     packed, report = tokeniser([parse_pair(row, 5, "p.jsonl, line 5")])
     pairs = TokenisedPairs(packed.tokens, packed.index)
     sides = [(p.prompt.tolist(), p.chosen.tolist(), p.rejected.tolist()) for p in pairs]
@@ -206,6 +207,37 @@ def test_long_completion_keeps_its_end_of_turn():
     # The prompt gives way to half of the budget, 6; of 10 completion tokens 6 are left.
     assert sides == (ASK[4:], [A, B, C, D, END, NL], [D, E, END, NL])
     assert report.issues == {"prompt_cut": 1, "completion_cut": 1}
+
+
+LONG = talk(chosen="a b c d e f a b")
+"""A reply of ten tokens, six of which fit beside half a budget of twelve for the prompt."""
+
+
+def test_a_cut_completion_may_stay_open():
+    sides, report = tokenise(LONG, length=12, truncation="cut")
+    assert sides == (ASK[4:], [A, B, C, D, E, fx.F], [D, E, END, NL])
+    assert report.issues == {"prompt_cut": 1, "completion_open": 1}
+
+
+def test_a_pair_may_have_to_be_whole():
+    sides, report = tokenise(LONG, length=12, truncation="drop")
+    assert (sides, report.issues, report.dropped) == (None, {"too_long": 1}, 1)
+    rejected = talk(chosen="c", rejected="a b c d e f a b")
+    assert tokenise(rejected, length=12, truncation="drop")[1].issues == {"too_long": 1}
+
+
+@pytest.mark.parametrize("truncation", ["drop", "cut", "keep-end"])
+def test_what_fits_is_the_same_under_every_truncation(truncation):
+    sides, report = tokenise(talk(), length=14, truncation=truncation)
+    assert sides == (ASK, [C, END, NL], [D, E, END, NL])
+    assert report.issues == {}
+
+
+def test_a_prompt_is_cut_under_every_truncation():
+    for truncation in ("drop", "cut"):
+        sides, report = tokenise(talk(), length=12, truncation=truncation)
+        assert sides == (ASK[2:], [C, END, NL], [D, E, END, NL])
+        assert report.issues == {"prompt_cut": 1}
 
 
 def test_an_explicit_prompt_budget_is_a_cap():

@@ -163,6 +163,16 @@ def test_changed_settings_are_refused_key_by_key(tmp_path: Path, change: str) ->
     check_unchanged(checkpoint, config(tmp_path, **values, **allowed), contents)
 
 
+def test_a_setting_younger_than_the_checkpoint_was_at_its_default(tmp_path: Path) -> None:
+    run(tmp_path, PretendPolicy())
+    checkpoint, contents = newest(tmp_path / "run"), data(tmp_path).fingerprints()
+    del checkpoint.origin.config["truncation"]
+    check_unchanged(checkpoint, config(tmp_path), contents)
+    way = "drop" if config(tmp_path).truncation != "drop" else "cut"
+    with pytest.raises(ConfigError, match=f"truncation was not set, is {way}"):
+        check_unchanged(checkpoint, config(tmp_path, truncation=way), contents)
+
+
 def test_other_contents_in_the_same_place_are_refused(tmp_path: Path) -> None:
     run(tmp_path, PretendPolicy())
     checkpoint, contents = newest(tmp_path / "run"), data(tmp_path).fingerprints()

@@ -14,7 +14,7 @@ import torch
 
 from fpo_convert.sae import convert_sae
 from fpo_core.arrays import numpy_ops
-from fpo_core.errors import DataError, ModelError
+from fpo_core.errors import ConfigError, DataError, ModelError
 from fpo_core.sae.sae import load_sae
 
 ROOT = Path(__file__).parents[2]
@@ -234,6 +234,29 @@ def test_a_wheel_that_is_not_what_its_hash_says_is_refused(tmp_path: Path) -> No
     with pytest.raises(ModelError, match="moodswapper"):
         fetch.download(wheels, tmp_path)
     assert not list(tmp_path.glob("*.whl"))
+
+
+def test_model_and_pairs_are_linked_from_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fetch
+    import get
+
+    from fpo_cli.console.ui import Ui
+
+    cached = fetch.Assets(*(tmp_path / name for name in ("a", "b", "c")))
+    for folder in (cached.model, cached.pairs):
+        folder.mkdir()
+    monkeypatch.setattr(get, "fetch", lambda cache: cached)
+    config = get.GetConfig(folder=str(tmp_path / "here"))
+    for _ in range(2):  # links of an earlier call are replaced
+        said = get.get(config, Ui())
+        assert Path(said["model"]).resolve() == cached.model
+        assert Path(said["pairs"]).resolve() == cached.pairs
+    assert str(tmp_path / "here" / "model") in capsys.readouterr().out.replace("\n", "")
+    (tmp_path / "other" / "model").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="which holds model: name another"):
+        get.get(get.GetConfig(folder=str(tmp_path / "other")), Ui())
 
 
 @pytest.mark.skipif(
