@@ -1,6 +1,6 @@
 """What bfloat16 leaves of the constraint's gradient while drift is small, and the floor of D.
 
-An adapter of SmolLM2 is taken at shares t of its way (t·B: t = 0 is the reference), those at which
+A trained adapter is taken at shares t of its way (t·B: t = 0 is the reference), those at which
 D in float32 is about --drifts, and all of it. At each, the gradient of the constraint by itself in
 bfloat16 is compared with float32's on the same pairs, and so is the preference's. Three references
 of the bfloat16 policy were tried to take the floor away:
@@ -9,7 +9,8 @@ of the bfloat16 policy were tried to take the floor away:
 - step: the reference scored by the very path and shape of the step (t = 0, the same batch);
 - float32: the reference of a float32 pass.
 
-Run: python -m benchmarks.drift_floor --model FOLDER --data FOLDER --sae FILE --adapter FOLDER
+Run: python -m benchmarks.drift_floor --name NAME --model FOLDER --data FOLDER --sae FILE
+     --adapter FOLDER
 """
 
 import argparse
@@ -32,6 +33,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.metrics import ABOVE_FLOOR
 from fpo_core.loss.objectives import Part
 from fpo_core.loss.scores import rejected
+from fpo_core.models.folder import ModelFolder
 
 Arrays = dict[str, np.ndarray]
 
@@ -108,13 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "data", "sae", "adapter"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--name", required=True, help="of the result, such as smollm2")
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--drifts", type=float, nargs="+", default=[4.7e-5, 4.2e-4])
     args = parser.parse_args()
-    adapter = load_adapter(Path(args.adapter), 30)
-    shape = {"num_layers": 12, "rank": adapter.rank, "scale": adapter.scale}
+    layers = ModelFolder(Path(args.model), args.model).layers
+    adapter = load_adapter(Path(args.adapter), layers)
+    shape = {"rank": adapter.rank, "scale": adapter.scale, "num_layers": adapter.num_layers}
     names = {name: getattr(args, name) for name in ("model", "data", "backend")}
     rows = {"max_rows": args.pairs, "max_seq_length": 224}
     places = {"sae": (args.sae,), "output": "unused", "dtype": "float32"}
@@ -157,7 +161,7 @@ def main() -> None:
         "versions": versions(),
         "hardware": hardware(),
     }
-    write_result(f"drift_floor-{args.backend}", result)
+    write_result(f"drift_floor-{args.backend}-{args.name}", result)
     print(json.dumps(result["rows"], indent=2))
 
 

@@ -17,8 +17,8 @@ WEAK_CONSTRAINT = 0.01
 WEAK_SHARE = 0.05
 """Share of the gradient under which the constraint turns a step by less than 3 degrees."""
 ABOVE_FLOOR = 4.0
-"""How many times its floor D must be for its gradient to be more than rounding
-(benchmarks/drift_floor.py)."""
+"""How many times its floor D must be before anything is said of its gradient: a choice, which
+benchmarks/drift_floor.py is there to check."""
 
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""
@@ -26,7 +26,7 @@ Z_95 = 1.959964
 
 def is_below_floor(d: float | None, floor: float | None) -> bool:
     """Whether a D of rejected completions is too near that of the reference itself to mean more."""
-    return d is not None and floor is not None and d < ABOVE_FLOOR * floor
+    return d is not None and floor is not None and d <= ABOVE_FLOOR * floor
 
 
 def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
