@@ -58,7 +58,7 @@ NOT_RUN = {
     "fpo doctor --self-test": "in test_json.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
-    "python examples/smollm2/build_sae.py --out smollm2.safetensors": "trains for a quarter of an hour",
+    "python examples/smollm2/build_sae.py --out smollm2.safetensors": "trains for minutes",
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
     "sh examples/world/build.sh": "trains for minutes",
 }
