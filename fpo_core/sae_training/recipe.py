@@ -14,8 +14,8 @@ _SIZES = (
 """Largest d_in of a row, then d_sae, k and tokens; the last row is for wider models."""
 _WIDEST = (32_768, 100, 20_000_000)
 _RATE, _RATE_WIDTH = 0.128, 4_096
-"""Peak learning rate times √d_in, the step relative to an entry of a unit row, by experiment up to
-d_sae 4096; above it falls with √d_sae (as in dictionary_learning)."""
+"""Peak learning rate times √d_in, so relative to an entry of a unit row: the best of seven on a
+planted dictionary (d_in 64). Beyond d_sae 4096 it falls with √d_sae, as in dictionary_learning."""
 _WARMUP, _DECAY = 0.05, 0.5
 """Shares of the steps in which the rate rises, and falls to 0."""
 _MOST_WARMUP = 1_000
