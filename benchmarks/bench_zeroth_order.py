@@ -30,19 +30,14 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.finite_difference import slope
 
 NAME = "zeroth_order"
-LOZO = {"optimizer": "lozo", "iters": 1000, "schedule": "linear"}
+LOZO = {"optimizer": "lozo", "iters": 1000, "schedule": "constant"}
 ADAMW = {"optimizer": "adamw", "iters": 100}
 FULL = {"fine_tune_type": "full"}
 WORLD: dict[str, dict[str, Any]] = {
     "adapters, AdamW": {**ADAMW, "learning_rate": 3e-3},
-    "adapters, LOZO": {
-        **LOZO,
-        "learning_rate": 5e-3,
-        "max_grad_norm": 0.5,
-        "schedule": "constant",
-    },
+    "adapters, LOZO": {**LOZO, "learning_rate": 5e-3, "max_grad_norm": 0.5},
     "full, AdamW": {**ADAMW, **FULL, "learning_rate": 3e-4},
-    "full, LOZO": {**LOZO, **FULL, "learning_rate": 8e-5, "max_grad_norm": 12.0, "iters": 800},
+    "full, LOZO": {**LOZO, **FULL, "learning_rate": 1e-4, "max_grad_norm": 6.0, "iters": 2000},
 }
 ON_WORLD = {
     "objective": "dpo-norm",

@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from fpo_core.backend.directions import RIGHT, Dense
 from fpo_core.backend.zeroth_order import ZerothOrder, projected
@@ -216,6 +217,20 @@ def test_the_slope_of_fpo_holds_what_the_gradient_holds(stop_gradient):
     c = slope(scores_at(1e-4), scores_at(-1e-4), np.zeros(4), config, 1e-4)
     assert c == pytest.approx(loss_slope(stop_gradient), rel=1e-6)
     assert abs(loss_slope(True) / loss_slope(False) - 1) > 0.2, "the two would agree anyway"
+
+
+def test_moves_that_are_undone_one_by_one_leave_less_in_bfloat16():
+    """Under a fifth of +ε, −2ε, +ε, whose roundings do not cancel (docs/zeroth-order.md)."""
+    generator = np.random.default_rng(0)
+    start = (0.04 * generator.normal(size=20_000)).astype(bfloat16)
+    left = []
+    for moves in ((1, -1, -1, 1), (1, -2, 1)):
+        x = start
+        for z in generator.normal(size=(50, len(start))).astype(np.float32):
+            for move in moves:
+                x = (x.astype(np.float32) + np.float32(1e-3 * move) * z).astype(bfloat16)
+        left.append(np.linalg.norm((x - start).astype(np.float32)))
+    assert 0 < left[0] < left[1] / 5
 
 
 def test_settings_without_effect_are_refused():
