@@ -35,7 +35,7 @@ ADAMW = {"optimizer": "adamw", "iters": 100}
 FULL = {"fine_tune_type": "full"}
 WORLD: dict[str, dict[str, Any]] = {
     "adapters, AdamW": {**ADAMW, "learning_rate": 3e-3},
-    "adapters, LOZO": {**LOZO, "learning_rate": 5e-3, "max_grad_norm": 0.5},
+    "adapters, LOZO": {**LOZO, "learning_rate": 5e-3, "max_grad_norm": 0.5, "iters": 1700},
     "full, AdamW": {**ADAMW, **FULL, "learning_rate": 3e-4},
     "full, LOZO": {**LOZO, **FULL, "learning_rate": 1e-4, "max_grad_norm": 6.0, "iters": 2000},
 }
@@ -165,7 +165,7 @@ def cost_step(options: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
     def by_losses() -> None:
         sides = []
         for sign in (1, -1):
-            with policy.perturbed(sign):
+            with policy.perturbed(sign, stay=True):
                 sides.append(policy.score(batch, reference, objective))
         policy.apply_slope(slope(*sides, logps, objective, 1e-3), 1e-6, 1.0)
 

@@ -117,6 +117,24 @@ def test_the_norm_is_the_gradients_in_mean_square_and_clipped():
     np.testing.assert_allclose(weights.weights["w"], 0.2 * U @ V.T)
 
 
+@pytest.mark.parametrize("settings", [{"zo_rank": 2}, {"optimizer": "lozo-m", "zo_rank": 2}])
+def test_a_step_from_the_far_side_ends_where_the_others_do(settings):
+    """Weights that stay perturbed come back in the move that takes the step, if there is one."""
+    ends = []
+    for stay in (False, True):
+        weights = Weights(w=(4, 3), v=(3,))
+        taken = optimizer(weights, **settings)
+        for c in (2.0, np.nan, -1.0):
+            for sign in (1, -1):
+                with taken.perturbed(sign, stay=stay):
+                    ends.append(weights.weights["w"])
+            taken.step(c, RATE, 1e9)
+            ends.append(weights.weights["w"])
+        ends.append(weights.weights["v"])
+    for once, again in zip(ends[:10], ends[10:], strict=True):
+        np.testing.assert_allclose(again, once, rtol=1e-5, atol=1e-9)
+
+
 def test_momentum_by_hand():
     """N₁ = ½ c₁ U and N₂ = ½ N₁ + ½ c₂ U under one V; a new V rewrites N first."""
     weights = Weights(w=(2, 3))
