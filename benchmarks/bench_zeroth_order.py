@@ -205,7 +205,11 @@ def cost(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
                 row["arrays_gb"] = run_json(_worker(profiled), environment()) / 1e9
                 print(f"{name}: arrays {row['arrays_gb']:.3f} GB", flush=True)
     shape = (arguments.backend, arguments.model_shape, arguments.pairs, arguments.dtype)
-    yield " ".join(shape), {"steps": arguments.steps, "rows": rows}
+    name = " ".join(shape)
+    earlier = read_result(NAME).get("cost", {}).get(name, {}).get("rows", {})
+    # Each row is relative to the scoring that ran beside it.
+    added = {row: values | {"steps": arguments.steps} for row, values in rows.items()}
+    yield name, {"rows": earlier | added}
 
 
 def _worker(options: dict[str, Any]) -> list[str]:
