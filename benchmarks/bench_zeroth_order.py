@@ -167,7 +167,7 @@ def cost_step(options: dict[str, Any]) -> tuple[Any, Callable[[], None]]:
         for sign in (1, -1):
             with policy.perturbed(sign, stay=True):
                 sides.append(policy.score(batch, reference, objective))
-        policy.apply_slope(slope(*sides, logps, objective, 1e-3), 1e-6, 1.0)
+        policy.apply_slope(slope(sides[0], sides[1], logps, objective, 1e-3), 1e-6, 1.0)
 
     def by_gradient() -> None:
         policy.accumulate(batch, reference, objective, 1 / batch.pairs)
