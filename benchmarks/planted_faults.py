@@ -109,6 +109,7 @@ ZEROTH_ORDER = (
     ),
     ("clipping ignored", _LOZO, "min(1.0, max_norm / max(norm, 1e-12))", "1.0", _STEPS),
     ("weights stay perturbed", _LOZO, "-sign * self.epsilon", "0.0", _STEPS),
+    ("the way back left out of a step", _LOZO, "-self._at * self.epsilon", "0.0", _STEPS),
     (
         "both normals the cosine",
         _DIRECTIONS,

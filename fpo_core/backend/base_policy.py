@@ -318,13 +318,14 @@ class BasePolicy(ABC):
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
         """See `fpo_core.backend.policy.Policy`."""
         if config.zeroth_order:
-            self._optimizer = ZerothOrder(self._trainable, config, self._seed)
+            float32 = self.info.dtype == "float32"
+            self._optimizer = ZerothOrder(self._trainable, config, self._seed, float32=float32)
         else:
             self._optimizer = self._make_optimizer(config, group)
 
-    def perturbed(self, sign: float) -> AbstractContextManager[None]:
+    def perturbed(self, sign: float, *, stay: bool = False) -> AbstractContextManager[None]:
         """See `fpo_core.backend.policy.Policy`."""
-        return self._prepared().perturbed(sign)
+        return self._prepared().perturbed(sign, stay=stay)
 
     def apply_slope(self, slope: float, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy`."""

@@ -137,11 +137,12 @@ class Policy(Protocol):
         """Forget the accumulated gradient."""
         ...
 
-    def perturbed(self, sign: float) -> AbstractContextManager[None]:
+    def perturbed(self, sign: float, *, stay: bool = False) -> AbstractContextManager[None]:
         """Within, the weights are moved by sign · ε along the direction of the next step.
 
         For an optimizer of zeroth order, as `apply_slope` is. Adapters are restored exactly, the
-        model's own weights up to rounding.
+        model's own weights up to rounding. Those in float32 may `stay` where they are, for the next
+        `perturbed` or `apply_slope` to go on from: nothing else may use them until then.
         """
         ...
 

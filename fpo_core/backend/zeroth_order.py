@@ -32,7 +32,10 @@ from fpo_core.config import OptimiserConfig
 class ZerothOrder:
     """The optimizer of the trained weights, on any framework."""
 
-    def __init__(self, trainable: Trainable, config: OptimiserConfig, seed: int) -> None:
+    def __init__(
+        self, trainable: Trainable, config: OptimiserConfig, seed: int, *, float32: bool = True
+    ) -> None:
+        """`float32` says whether the weights are: others are moved back after each evaluation."""
         self._trainable, self._seed, self._name = trainable, seed, config.optimizer
         self._vectors = {name for name, shape in trainable.shapes().items() if len(shape) < 2}
         self._shapes = {name: matrix_shape(s) for name, s in trainable.shapes().items()}
@@ -40,6 +43,8 @@ class ZerothOrder:
         self._interval: int = config.direction("zo_interval") or 1
         self.epsilon: float = config.direction("zo_epsilon")
         self._momentum: float | None = config.direction("zo_momentum")
+        self._may_stay = float32 and not trainable.adapters
+        self._at = 0.0
         self._step = 0
         self._left: dict[str, np.ndarray] = {}
         self._right: dict[str, np.ndarray] = {}
@@ -47,28 +52,37 @@ class ZerothOrder:
         self._mean = {} if self._momentum is None else self._zeros()
 
     @contextlib.contextmanager
-    def perturbed(self, sign: float) -> Iterator[None]:
-        """Within, the weights are X + sign · εZ of the next step."""
+    def perturbed(self, sign: float, *, stay: bool = False) -> Iterator[None]:
+        """See `fpo_core.backend.policy.Policy`."""
         trainable, directions = self._trainable, self._directions()
         if trainable.adapters:  # a copy of them is small, and makes the way back exact
             with trainable.swapped(trainable.from_canonical(trainable.canonical())):
                 trainable.move(directions, sign * self.epsilon)
                 yield
             return
-        trainable.move(directions, sign * self.epsilon)
+        trainable.move(directions, (sign - self._at) * self.epsilon)
+        self._at = 0.0
         try:
             yield
+            self._at = sign if stay and self._may_stay else 0.0
         finally:
-            trainable.move(directions, -sign * self.epsilon)
+            if not self._at:
+                trainable.move(directions, -sign * self.epsilon)
 
     def step(self, slope: float, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy.apply_slope`."""
         norm = abs(slope) / math.sqrt(self._rank or 1)
+        directions = self._directions()
         self._project()
+        updates = {}
         if math.isfinite(norm):
             c = slope * min(1.0, max_norm / max(norm, 1e-12))
-            rounding = int(Stream(self._seed, "", self._step, ROUNDING).raw(0, 1)[0]) >> 1
-            self._trainable.move(self._update(c), -learning_rate, rounding)
+            updates = _scaled(self._update(c), -learning_rate)
+        if self._at:
+            updates = _added(_scaled(directions, -self._at * self.epsilon), updates)
+        rounding = int(Stream(self._seed, "", self._step, ROUNDING).raw(0, 1)[0]) >> 1
+        self._trainable.move(updates, 1.0, rounding)
+        self._at = 0.0
         self._step += 1
         self._left = {}
         return norm
@@ -116,7 +130,7 @@ class ZerothOrder:
                 left = self._averaged(name, c * direction.left) / self._rank_of(name)
                 updates[name] = LowRank(left, direction.right)
             elif self._momentum is None:
-                updates[name] = _scaled(direction, c)
+                updates |= _scaled({name: direction}, c)
             else:
                 whole = c * direction.rows(0, self._shapes[name][0])
                 mean = self._averaged(name, whole)
@@ -172,5 +186,24 @@ def projected(mean: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return (mean @ (old.T @ new) / len(new)).astype(np.float32)
 
 
-def _scaled(direction: Dense, factor: float) -> Dense:
-    return Dense(lambda start, stop: np.float32(factor) * direction.rows(start, stop))
+def _scaled(directions: dict[str, Direction], factor: float) -> dict[str, Direction]:
+    """Each direction times a factor."""
+    scaled: dict[str, Direction] = {}
+    for name, z in directions.items():
+        if isinstance(z, LowRank):
+            scaled[name] = LowRank(np.float32(factor) * z.left, z.right)
+        else:
+            scaled[name] = Dense(lambda i, j, z=z: np.float32(factor) * z.rows(i, j))
+    return scaled
+
+
+def _added(first: dict[str, Direction], second: dict[str, Direction]) -> dict[str, Direction]:
+    """The sum of directions under the same V; what `second` lacks stays as it is."""
+    total = dict(first)
+    for name, b in second.items():
+        a = first[name]
+        if isinstance(a, LowRank) and isinstance(b, LowRank):
+            total[name] = LowRank(a.left + b.left, a.right)
+        elif isinstance(a, Dense) and isinstance(b, Dense):
+            total[name] = Dense(lambda i, j, a=a, b=b: a.rows(i, j) + b.rows(i, j))
+    return total

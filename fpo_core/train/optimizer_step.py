@@ -81,7 +81,7 @@ class Stepper:
 
         sides: list[Scores] = []
         for sign in (1, -1):
-            with self.policy.perturbed(sign):
+            with self.policy.perturbed(sign, stay=True):
                 sides.append(self._scores(step, rows, score))
         plus, minus = (self._metrics(side, rows) for side in sides)
         epsilon = self.config.direction("zo_epsilon")

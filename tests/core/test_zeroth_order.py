@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 from fpo_core.backend.directions import RIGHT, Dense
 from fpo_core.backend.zeroth_order import ZerothOrder, projected
@@ -116,6 +117,24 @@ def test_the_norm_is_the_gradients_in_mean_square_and_clipped():
     np.testing.assert_allclose(weights.weights["w"], 0.2 * U @ V.T)
 
 
+@pytest.mark.parametrize("settings", [{"zo_rank": 2}, {"optimizer": "lozo-m", "zo_rank": 2}])
+def test_a_step_from_the_far_side_ends_where_the_others_do(settings):
+    """Weights that stay perturbed come back in the move that takes the step, if there is one."""
+    ends = []
+    for stay in (False, True):
+        weights = Weights(w=(4, 3), v=(3,))
+        taken = optimizer(weights, **settings)
+        for c in (2.0, np.nan, -1.0):
+            for sign in (1, -1):
+                with taken.perturbed(sign, stay=stay):
+                    ends.append(weights.weights["w"])
+            taken.step(c, RATE, 1e9)
+            ends.append(weights.weights["w"])
+        ends.append(weights.weights["v"])
+    for once, again in zip(ends[:10], ends[10:], strict=True):
+        np.testing.assert_allclose(again, once, rtol=1e-5, atol=1e-9)
+
+
 def test_momentum_by_hand():
     """N₁ = ½ c₁ U and N₂ = ½ N₁ + ½ c₂ U under one V; a new V rewrites N first."""
     weights = Weights(w=(2, 3))
@@ -216,6 +235,20 @@ def test_the_slope_of_fpo_holds_what_the_gradient_holds(stop_gradient):
     c = slope(scores_at(1e-4), scores_at(-1e-4), np.zeros(4), config, 1e-4)
     assert c == pytest.approx(loss_slope(stop_gradient), rel=1e-6)
     assert abs(loss_slope(True) / loss_slope(False) - 1) > 0.2, "the two would agree anyway"
+
+
+def test_moves_that_are_undone_one_by_one_leave_less_in_bfloat16():
+    """Under a fifth of +ε, −2ε, +ε, whose roundings do not cancel (docs/zeroth-order.md)."""
+    generator = np.random.default_rng(0)
+    start = (0.04 * generator.normal(size=20_000)).astype(bfloat16)
+    left = []
+    for moves in ((1, -1, -1, 1), (1, -2, 1)):
+        x = start
+        for z in generator.normal(size=(50, len(start))).astype(np.float32):
+            for move in moves:
+                x = (x.astype(np.float32) + np.float32(1e-3 * move) * z).astype(bfloat16)
+        left.append(np.linalg.norm((x - start).astype(np.float32)))
+    assert 0 < left[0] < left[1] / 5
 
 
 def test_settings_without_effect_are_refused():
