@@ -74,18 +74,12 @@ def _run(
     seed: int,
 ) -> dict[str, float]:
     world.train(data, ObjectiveConfig(objective="dpo-norm", beta=BETA), seed, steps=STEPS)
-    at = {goal: _asked(world, template, prompts, goal, seed) for goal in GOALS}
     fall = rejected(world.score(held_out.tokens).logps) - held_out.logps[1]
-    return {
-        **{f"oracle_at_{goal}": value for goal, value in at.items()},
-        "slope": float(np.polyfit(GOALS, list(at.values()), 1)[0]),
-        "good_rejected_logp": float(fall.mean()),
-    }
-
-
-def _asked(
-    world: World, template: GoalTemplate | None, prompts: list[str], goal: float, seed: int
-) -> float:
-    if template is None:
-        return world.samples(prompts, seed)["oracle"] if goal == GOALS[-1] else 0.0
-    return world.samples(prompts, seed, template=template, goal=goal)["oracle"]
+    values = {"good_rejected_logp": float(fall.mean())}
+    if (
+        template is None
+    ):  # no goal is asked for: its samples stand beside those that ask for the top
+        return values | {f"oracle_at_{GOALS[-1]}": world.samples(prompts, seed)["oracle"]}
+    at = [world.samples(prompts, seed, template, goal)["oracle"] for goal in GOALS]
+    slope = float(np.polyfit(GOALS, at, 1)[0])
+    return values | {"slope": slope} | {f"oracle_at_{g}": v for g, v in zip(GOALS, at, strict=True)}
