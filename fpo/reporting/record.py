@@ -10,6 +10,7 @@ from fpo_core.data.inspect import TokenTexts
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.inspection import Context, InspectedFeature, InspectedSide, Inspection
 from fpo_core.io.atomic import write_json
+from fpo_core.io.digests import seal_holds, sealed
 from fpo_core.io.regular import read_json_object
 from fpo_core.sae.taps import Features
 
@@ -17,6 +18,7 @@ RECORD_FILE = "report.json"
 FORMAT, VERSION = "fpo-report", 1
 PER_NAT = 1000
 """Log-probabilities are stored as whole thousandths of a nat."""
+_MOST_BYTES = 2**28
 _AROUND = (30, 15)
 """Tokens shown before and behind the one where a feature is strongest."""
 
@@ -26,7 +28,7 @@ Record = dict[str, Any]
 
 def write_record(folder: Path, values: Mapping[str, Any]) -> Record:
     """Write the record of a run into its folder, and return it."""
-    record = {"format": FORMAT, "version": VERSION} | dict(values)
+    record = sealed({"format": FORMAT, "version": VERSION} | dict(values))
     write_json(folder / RECORD_FILE, record)
     return record
 
@@ -34,16 +36,21 @@ def write_record(folder: Path, values: Mapping[str, Any]) -> Record:
 def read_record(folder: Path) -> Record | None:
     """The record that a run left; None where it left none.
 
-    Raises ConfigError for a file that is none, or of another version.
+    Raises ConfigError for a file that is none, of another version, or was changed.
     """
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
-    record = read_json_object(path, ConfigError)
+    record = read_json_object(path, ConfigError, _MOST_BYTES)
     if record.get("format") != FORMAT or record.get("version") != VERSION:
         raise ConfigError(
             f"{path} says format {record.get('format')!r} version {record.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}: delete it, and the model is read again"
+        )
+    if not seal_holds(record):
+        raise ConfigError(
+            f"{path} is not what was written (SHA-256 differs): delete it, and the model is read "
+            "again"
         )
     return record
 
@@ -84,7 +91,7 @@ def inspected(
     pairs = [
         {
             "row": pair.row,
-            "margin": round(pair.margin, 4),
+            "margin": round(float(np.nan_to_num(pair.margin)), 4),
             "prompt": tokenizer.decode(pair.prompt, skip_special_tokens=True),
             "chosen": side(pair.chosen),
             "rejected": side(pair.rejected),
@@ -133,4 +140,6 @@ def _context(context: Context, vocabulary: _Vocabulary, rows: Sequence[int]) -> 
 
 
 def _thousandths(logps: np.ndarray) -> list[int]:
-    return np.rint(np.asarray(logps, np.float64) * PER_NAT).astype(np.int64).tolist()
+    # A model that broke has values that are no numbers, which JSON does not know.
+    finite = np.nan_to_num(np.asarray(logps, np.float64), nan=0.0, posinf=0.0, neginf=-1e6)
+    return np.rint(finite * PER_NAT).astype(np.int64).tolist()

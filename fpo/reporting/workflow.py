@@ -7,13 +7,13 @@ from typing import Any
 from fpo.curves import read_log
 from fpo.reporting.page import run_page
 from fpo.reporting.page_file import REPORT_FILE, write_page
-from fpo.reporting.record import Record, read_record
+from fpo.reporting.record import RECORD_FILE, Record, read_record
 from fpo.reporting.reread import inspect_again, record_of_log
 from fpo.reporting.several import is_comparison, page_of_comparison, page_of_runs
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.config import ReportConfig
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, shorten
 from fpo_core.events import Sink
 from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
 
@@ -45,12 +45,12 @@ def report(config: ReportConfig, sink: Sink) -> Report:
     for folder in folders:
         check_run_folder(folder)
     out = Path(config.output) if config.output else _default(folders)
-    if len(folders) == 1 and not is_comparison(folders[0]):
-        text = run_page(_record(folders[0], config, sink), read_log(folders[0] / LOG_FILE))
-    elif len(folders) == 1:
+    if len(folders) > 1:
+        text = page_of_runs(folders)
+    elif is_comparison(folders[0]):
         text = page_of_comparison(folders[0])
     else:
-        text = page_of_runs(folders)
+        text = _page_of_run(folders[0], config, sink)
     return Report(file=out, runs=folders, bytes=write_page(out, text))
 
 
@@ -64,6 +64,17 @@ def check_run_folder(folder: Path) -> None:
 
 def _default(folders: list[Path]) -> Path:
     return (folders[0] if len(folders) == 1 else Path()) / REPORT_FILE
+
+
+def _page_of_run(folder: Path, config: ReportConfig, sink: Sink) -> str:
+    record, events = _record(folder, config, sink), read_log(folder / LOG_FILE)
+    try:
+        return run_page(record, events)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder / RECORD_FILE} is damaged ({shorten(error, 80)}): delete it, and the model "
+            "is read again"
+        ) from None
 
 
 def _record(folder: Path, config: ReportConfig, sink: Sink) -> Record:

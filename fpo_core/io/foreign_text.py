@@ -14,6 +14,10 @@ separators of lines and paragraphs.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>|~&$!]|(?<!\w)_|_(?!\w)|^[#+=-])")
 """What begins a span, a link, HTML, a cell or mathematics anywhere, or a block at the start."""
 
+_ACCENTS = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_STACKED = re.compile(f"({_ACCENTS}{{3}}){_ACCENTS}+")
+"""More accents on one letter than any language writes."""
+
 
 def for_terminal(text: str, keep: str = "\n\t") -> str:
     """The text with every character that a terminal would obey or hide as an escape, \\x1b say.
@@ -46,11 +50,11 @@ def for_page(text: str, most: int = 20_000) -> str:
     """The text for a page, hidden characters as escapes, and cut in the middle beyond `most`.
 
     Markup is the template's to escape: this is about what HTML itself lets through, such as marks
-    of direction, and about a megabyte of one word.
+    of direction, accents stacked over whole lines, and a megabyte of one word.
     """
     if len(text) > most:
         text = f"{text[: most // 2]} … {len(text) - most} characters … {text[-most // 2 :]}"
-    return for_terminal(text)
+    return for_terminal(_STACKED.sub(r"\1…", text))
 
 
 def for_markdown(text: str) -> str:
