@@ -26,6 +26,8 @@ WORKFLOWS = (
     "generate",
     "answer_prompts",
     "judge",
+    "chat",
+    "serve",
     "compare",
     "fuse",
     "convert_adapter",

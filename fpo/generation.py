@@ -58,7 +58,7 @@ class Generation(Result):
         return values
 
 
-class _Stream:
+class TextStream:
     """Turns tokens into pieces of text as they come, an event each."""
 
     def __init__(self, tokenizer: Any, samples: int, total: int, sink: Sink) -> None:
@@ -102,7 +102,7 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
         config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
     )
     note(sink, f"reading {len(ids)} tokens")
-    stream = _Stream(setup.tokenizer, config.samples, config.samples * config.max_tokens, sink)
+    stream = TextStream(setup.tokenizer, config.samples, config.samples * config.max_tokens, sink)
     start = time.perf_counter()
     sampled = policy.generate([ids] * config.samples, sampling, stream)
     seconds = time.perf_counter() - start

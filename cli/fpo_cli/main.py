@@ -6,6 +6,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fpo.launch import process_number
+from fpo_cli.commands.chat import chat
 from fpo_cli.commands.compare import compare
 from fpo_cli.commands.convert_adapter import convert_adapter
 from fpo_cli.commands.convert_gguf import convert_gguf
@@ -24,6 +25,7 @@ from fpo_cli.commands.sae_features import sae_features
 from fpo_cli.commands.sae_info import sae_info
 from fpo_cli.commands.sae_list import sae_list
 from fpo_cli.commands.sae_train import sae_train
+from fpo_cli.commands.serve import serve
 from fpo_cli.commands.train import train
 from fpo_cli.console.options import normalised
 from fpo_core import __version__
@@ -74,7 +76,7 @@ COMMANDS = (
         _group("sae", "Find, train and look at autoencoders."),
         (sae_list, sae_train, sae_check, sae_features, sae_info),
     ),
-    (app, (reference, train, report, compare, evaluate, fuse, generate, judge)),
+    (app, (reference, train, report, compare, evaluate, fuse, generate, chat, serve, judge)),
     (_group("data", "Look at preference data."), (data_inspect,)),
     (app, (doctor,)),
 )

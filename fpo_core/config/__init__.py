@@ -11,6 +11,7 @@ from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
 from fpo_core.config.presets import PRESETS
 from fpo_core.config.runs import (
+    ChatConfig,
     CompareConfig,
     EvalConfig,
     FuseConfig,
@@ -18,6 +19,7 @@ from fpo_core.config.runs import (
     QuickstartConfig,
     ReferenceRunConfig,
     ReportConfig,
+    ServeConfig,
     TrainConfig,
 )
 from fpo_core.config.sae_training import SaeTrainConfig
@@ -50,6 +52,7 @@ __all__ = [
     "PRESETS",
     "AdapterConfig",
     "BackendConfig",
+    "ChatConfig",
     "CompareConfig",
     "ConvertAdapterConfig",
     "ConvertConfig",
@@ -82,6 +85,7 @@ __all__ = [
     "SaeListConfig",
     "SaeTrainConfig",
     "SamplingConfig",
+    "ServeConfig",
     "StepConfig",
     "TrainConfig",
     "WinRateConfig",

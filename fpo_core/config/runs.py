@@ -238,6 +238,27 @@ class ReportConfig(BackendConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatConfig(ModelConfig, SaeConfig, SamplingConfig):
+    """Settings of `chat`."""
+
+    other_adapter: str | None = setting(
+        None,
+        help="Adapter of the model beside this one, for /compare; by default the bare model.",
+    )
+    system_prompt: str | None = like(GenerateConfig, "system_prompt")
+    max_tokens: int = like(SamplingConfig, "max_tokens", default=256)
+    top_features: int = setting(8, help="Features of a reply that /features shows.", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(ModelConfig):
+    """Settings of `serve`."""
+
+    host: str = setting("127.0.0.1", help="Address to listen at.")
+    port: int = setting(8000, help="Port to listen at.", least=1, most=65535)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FuseConfig(ModelConfig, PublishConfig):
     """Settings of `fuse`."""
 

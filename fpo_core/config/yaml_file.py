@@ -8,7 +8,17 @@ from fpo_core.errors import ConfigError
 from fpo_core.io import regular
 
 _READ = {
-    *("adapter", "base", "base_adapter", "data", "feature_weights", "file", "model", "negative"),
+    *(
+        "adapter",
+        "base",
+        "base_adapter",
+        "data",
+        "other_adapter",
+        "feature_weights",
+        "file",
+        "model",
+        "negative",
+    ),
     *("positive", "runs", "sae", "settings", "source", "text"),
     *("answers", "baseline", "judge", "judge_template", "prompts"),
 }

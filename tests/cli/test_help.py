@@ -82,6 +82,8 @@ def test_there_are_all_commands() -> None:
         "fpo fuse",
         "fpo generate",
         "fpo judge",
+        "fpo chat",
+        "fpo serve",
         "fpo data inspect",
         "fpo doctor",
     }

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from fpo_core.io.foreign_text import code_span, for_json, for_markdown, for_terminal, one_line
+from fpo_core.io.foreign_text import (
+    code_span,
+    for_json,
+    for_markdown,
+    for_page,
+    for_terminal,
+    one_line,
+)
 
 PLAIN = "naïve 日本語 … – 1,5 € 🙂"
 
@@ -88,3 +95,18 @@ def test_in_markdown(text, shown):
 )
 def test_as_code(text, shown):
     assert code_span(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (PLAIN, PLAIN),
+        ("<b>&amp;</b>", "<b>&amp;</b>"),  # markup is the template's to escape
+        ("a\u202eb\u200b", r"a\u202eb\u200b"),
+        ("e\u0301\u0302\u0303", "e\u0301\u0302\u0303"),
+        ("e" + "\u0301" * 90 + "!", "e\u0301\u0301\u0301…!"),
+        ("x" * 50, "xxxxx … 40 characters … xxxxx"),
+    ],
+)
+def test_on_a_page(text, shown):
+    assert for_page(text, 10 if len(text) == 50 else 1000) == shown

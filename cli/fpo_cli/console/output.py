@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 from fpo_core.io.foreign_text import for_terminal, one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from fpo.results import Table
+
+_WIDE = 72
+"""Columns of a terminal from which on two texts stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,23 @@ class Output:
 
     def piece(self, text: str) -> None:
         """A part of the result that more will follow on its line."""
-        self.out.out(text, end="", highlight=False)
+        self.out.out(for_terminal(text), end="", highlight=False)
+
+    def beside(self, texts: "Sequence[tuple[str, str]]") -> None:
+        """Texts under their titles, side by side where the terminal is wide enough."""
+        from rich.table import Table as Columns
+        from rich.text import Text
+
+        if self.out.width < _WIDE:
+            for title, text in texts:
+                self.say(title, "bold")
+                self.say(text)
+            return
+        columns = Columns(expand=True)
+        for title, _ in texts:
+            columns.add_column(Text(one_line(title)), ratio=1, overflow="fold")
+        columns.add_row(*(Text(for_terminal(text)) for _, text in texts))
+        self.out.print(columns)
 
     def note(self, text: str, style: str = "dim") -> None:
         """A remark on the way."""
