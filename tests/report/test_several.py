@@ -18,6 +18,20 @@ def second(folder, settings):
 
 
 @pytest.fixture(scope="module")
+def bare(folder, settings):
+    """A run without an autoencoder."""
+    without = {k: v for k, v in settings.items() if k not in ("sae", "normalize_d")}
+    return fpo.train(**without | {"objective": "dpo", "iters": 2}, output=folder / "bare")
+
+
+def test_a_run_without_an_autoencoder_has_no_features(show, bare):
+    seen = show(bare.report)
+    assert seen.messages == []
+    assert seen.page.locator("#pair-list details").count() == 12
+    assert seen.page.locator("#features").count() == 0
+
+
+@pytest.fixture(scope="module")
 def comparison(folder, settings):
     """Two objectives by a few steps each."""
     shared = {k: str(v) if k in ("model", "data", "sae") else v for k, v in settings.items()}
