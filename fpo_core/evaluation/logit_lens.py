@@ -27,5 +27,7 @@ def promoted_tokens(
         batch = features[at : at + _AT_ONCE]
         directions = np.concatenate([sae.W_dec[i : i + 1] for i in batch], dtype=np.float32)
         logits = policy.unembed(directions)
-        found += np.argsort(-logits, axis=1, kind="stable")[:, :count].tolist()
+        top = np.argpartition(-logits, count, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable")
+        found += np.take_along_axis(top, order, 1).tolist()
     return found

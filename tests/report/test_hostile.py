@@ -10,6 +10,7 @@ import pytest
 import fpo
 from fpo.curves import read_log
 from fpo.reporting.page import run_page
+from fpo_cli.console.ui import Ui
 from fpo_core.io.digests import sealed
 from fpo_core.io.foreign_text import for_page
 
@@ -117,3 +118,39 @@ def test_a_damaged_record_is_one_sentence(run, folder, sealed_again):
 
 def test_there_are_sixty():
     assert len(TEXTS) == len({*TEXTS}) == 60
+
+
+def test_a_run_on_hostile_rows(show, folder, settings):
+    """The same texts as a user's own pairs, through tokenizer, training and page."""
+    rows = [
+        {"prompt": text, "chosen": f"yes {text}", "rejected": f"no {other}"}
+        for text, other in zip(TEXTS, TEXTS[1:] + TEXTS[:1], strict=True)
+        if "\ud800" not in text + other
+    ]
+    data = folder / "hostile.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    without = {k: v for k, v in settings.items() if k not in ("sae", "normalize_d", "max_rows")}
+    more = {"objective": "dpo", "data": data, "iters": 2, "shown_pairs": 60}
+    run = fpo.train(**without | more, output=folder / "hostile-rows", sink=lambda _: None)
+    seen = show(run.report)
+    page = seen.page
+    page.locator("#pair-more").evaluate("button => button.click()")
+    for details in page.locator("#pair-list details").all():
+        details.evaluate("element => { element.open = true }")
+    assert seen.messages == []
+    assert seen.requests == [f"file://{run.report}"]
+    assert page.evaluate("window.hacked") is None
+    assert page.locator(ELEMENTS).count() == 0
+    assert page.locator("#pair-list details").count() > 40
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_the_terminal_stays_sane(capsys):
+    ui = Ui()
+    for text in TEXTS:
+        short = text[:300]
+        ui.piece(short)
+        ui.say(short)
+        ui.beside([(short, short), ("base", short)])
+    out = capsys.readouterr().out
+    assert not [char for char in out if not char.isprintable() and char not in "\n\t"]
