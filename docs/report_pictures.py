@@ -19,6 +19,7 @@ PICTURES = {
 
 
 def main() -> None:
+    """Write every picture."""
     page_file = Path(sys.argv[1]).absolute() / "report.html"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

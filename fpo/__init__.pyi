@@ -9,6 +9,10 @@ from fpo.preflight_report import PreflightReport as PreflightReport
 from fpo.evaluation import EvaluationResult as EvaluationResult
 from fpo.generation import Generation as Generation
 from fpo.generation import Completion as Completion
+from fpo.conversation import Conversation as Conversation
+from fpo.conversation import Reply as Reply
+from fpo.conversation import ReplyFeature as ReplyFeature
+from fpo.serving import Server as Server
 from fpo.reporting.workflow import Report as Report
 from fpo.answer_file import AnswerFile as AnswerFile
 from fpo.win_rates import JudgedAnswers as JudgedAnswers
@@ -43,6 +47,7 @@ from fpo.sinks import warnings_only as warnings_only
 from fpo_core.events import Event as Event
 from fpo_core.events import Sink as Sink
 from fpo_core.events import fan_out as fan_out
+from fpo_core.config import ChatConfig as ChatConfig
 from fpo_core.config import CompareConfig as CompareConfig
 from fpo_core.config import ConvertAdapterConfig as ConvertAdapterConfig
 from fpo_core.config import ConvertConfig as ConvertConfig
@@ -60,6 +65,7 @@ from fpo_core.config import SaeFeaturesConfig as SaeFeaturesConfig
 from fpo_core.config import SaeInfoConfig as SaeInfoConfig
 from fpo_core.config import SaeListConfig as SaeListConfig
 from fpo_core.config import SaeTrainConfig as SaeTrainConfig
+from fpo_core.config import ServeConfig as ServeConfig
 from fpo_core.config import TrainConfig as TrainConfig
 from fpo_core.config import WinRateConfig as WinRateConfig
 from fpo_core.config.yaml_file import read_yaml as read_yaml
@@ -304,7 +310,7 @@ def preflight(
     shown_features: int = 100,
     val_pairs: int = 256,
     text: _Text | None = None,
-    answers: int = 3,
+    greedy_answers: int = 3,
     prompts: _Text | None = None,
     answer_tokens: int = 32,
     output: _Text = ...,
@@ -404,7 +410,7 @@ def train(
     shown_features: int = 100,
     val_pairs: int = 256,
     text: _Text | None = None,
-    answers: int = 3,
+    greedy_answers: int = 3,
     prompts: _Text | None = None,
     answer_tokens: int = 32,
     output: _Text = ...,
@@ -538,7 +544,7 @@ def evaluate(
     top_p: float = 1.0,
     val_pairs: int = 256,
     text: _Text | None = None,
-    answers: int = 3,
+    greedy_answers: int = 3,
     prompts: _Text | None = None,
     answer_tokens: int = 32,
     plain: bool = False,
@@ -686,6 +692,55 @@ def judge(
     Win rates stand as they are and controlled for length, with intervals over prompts. `by` is a
     judge, or a function of a prompt and a completion, in place of the setting. Raises DataError
     where the files answer different prompts, JudgeError where the judge fails.
+    """
+
+def chat(
+    config: ChatConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    sae: Sequence[_Text] | _Text | None = None,
+    hook: Sequence[_Text] | _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    other_adapter: _Text | None = None,
+    system_prompt: _Text | None = None,
+    top_features: int = 8,
+) -> Conversation:
+    """Open a conversation with a model, with or without an adapter, and one to compare it with.
+
+    Messages go through the tokenizer's chat template; without one, the turns are one text that goes
+    on. Both models are one set of weights with two adapters, so a comparison holds no second model.
+    """
+
+def serve(
+    config: ServeConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    host: _Text = '127.0.0.1',
+    port: int = 8000,
+) -> Server:
+    """Prepare to serve a model, with its adapter, through the backend's own server.
+
+    `with server.running():` starts mlx_lm.server, or transformers serve. A request names
+    `default_model`, the model with its adapter, or `base`, the bare one. Raises BackendError where
+    the server's libraries are not installed, ConfigError for what it cannot load.
     """
 
 def compare(

@@ -98,4 +98,3 @@ class _Session:
             for f in self._conversation.features()
         ]
         self._ui.table(Table(("feature", "mean", "peak", "promotes"), rows))
-

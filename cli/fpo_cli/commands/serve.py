@@ -23,4 +23,3 @@ def serve(config: ServeConfig, ui: Ui) -> "fpo.Server":
         except KeyboardInterrupt:
             return server
     raise BackendError(f"the server ended with code {code}: look at what it said above")
-
