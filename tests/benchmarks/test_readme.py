@@ -109,7 +109,9 @@ def test_report() -> None:
     )
     text = " ".join(README.split())
     assert [word for word in words if word not in text] == []
-    numbers = {cells[0]: cells[1:] for cells in rows_with("run", "largest difference from NumPy")}
+    numbers = {
+        cells[0]: cells[1:] for cells in rows_with("run", "largest difference from NumPy: features")
+    }
     assert numbers == {name: number_row(row) for name, row in shown["numbers"].items()}
 
 
@@ -122,10 +124,11 @@ def report_row(row: dict[str, Any]) -> list[str]:
 
 def number_row(row: dict[str, Any]) -> list[str]:
     found = row["largest difference from NumPy"]
+    between = row["largest difference between backends"]
     sums = [value for both in row["sum of contributions over D"].values() for value in both]
     return [
         f"{found['features']:.0e}",
         f"{found['tokens']:.0e}",
-        f"{row['largest difference between backends']:.0e}",
+        "–" if between is None else f"{between:.0e}",
         f"1 ± {max(abs(value - 1) for value in sums):.0e}",
     ]
