@@ -13,6 +13,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +187,15 @@ def open_page(run: Path, rounds: int) -> dict[str, Any]:
     return {"bytes": len(text.encode()), "seconds": medians}
 
 
-def numbers(run: Path) -> dict[str, Any]:
+def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, Any]:
     """The largest differences of a run's shown numbers from NumPy's, and between backends."""
     config = config_of(run)
-    asked = ReportConfig(runs=(str(run),), shown_features=10**6)
-    record = json.loads((run / "report.json").read_text())
+    asked = ReportConfig(runs=(str(run),), shown_pairs=pairs, shown_features=10**6)
     again = {
         backend: inspect_again(run, dataclasses.replace(asked, backend=backend), silent)
-        for backend in ("torch", "mlx")
+        for backend in backends
     }
+    record = again[backends[0]]
     sides = {backend: np.array([f["d"] for f in r["features"]]) for backend, r in again.items()}
     dense = dense_features(run, config, [pair["row"] for pair in record["pairs"]])
     differences: dict[str, float] = {"tokens": 0.0, "features": 0.0}
@@ -219,7 +220,9 @@ def numbers(run: Path) -> dict[str, Any]:
             backend: (sides[backend].sum(0) / np.array(again[backend]["d"])).tolist()
             for backend in again
         },
-        "largest difference between backends": between(again["torch"], again["mlx"]),
+        "largest difference between backends": max(
+            (between(record, again[backend]) for backend in backends[1:]), default=None
+        ),
     }
 
 
@@ -297,14 +300,15 @@ def main() -> None:
     arguments.add_argument("--run", type=Path, help="a run with its report, for open and numbers")
     arguments.add_argument("--name", default="world", help="what the numbers are called")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--backend", default="torch")
+    arguments.add_argument("--backend", default="torch", help="for numbers, perhaps several: a,b")
+    arguments.add_argument("--pairs", type=int, help="for numbers: how many, by default the run's")
     options = arguments.parse_args()
     if options.part == "build":
         found = {options.backend: build(options.rounds, options.backend)}
     elif options.part == "open":
         found = open_page(options.run, options.rounds)
     else:
-        found = {options.name: numbers(options.run)}
+        found = {options.name: numbers(options.run, options.pairs, options.backend.split(","))}
     # Read only now: another part may have been measured in the meantime.
     whole = {k: v for k, v in read_result("report").items() if k in ("build", "open", "numbers")}
     whole[options.part] = whole.get(options.part, {}) | found

@@ -12,7 +12,7 @@ from fpo.reporting.page import run_page
 from fpo.reporting.page_file import REPORT_FILE, write_page
 from fpo.reporting.record import write_record
 from fpo.reporting.reread import inspected_with_lens
-from fpo.reporting.run_record import about_run, measured, samples_of, settings_rows
+from fpo.reporting.run_record import about_run, answers_of, measured, samples_of, settings_rows
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.data.report import DataReport
@@ -62,6 +62,7 @@ class TrainingReport:
             emit=self.measurer.sink,
         )
         start, end = before.to_mapping(), after.to_mapping()
+        answers = after.with_samples(before).get("samples", ())
         versions = versions_of(self.setup.backend).items()
         values: dict[str, Any] = {
             "title": folder.resolve().name,
@@ -75,7 +76,7 @@ class TrainingReport:
             "measured": measured(start, end),
             "data": self.data.lines(),
             "command": command_of(config),
-            "samples": samples_of(self._prompts(), start, end),
+            "samples": answers_of(answers) + samples_of(self._prompts(), start, end),
         }
         shown = inspected_with_lens(
             policy, inspection, self.setup.tokenizer, self.setup.features, config

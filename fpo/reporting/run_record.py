@@ -75,4 +75,24 @@ def samples_of(
 
 def _score(values: Mapping[str, Any], i: int) -> str | None:
     scores = values.get("sample_scores") or ()
-    return f"{scores[i]:.2f}" if i < len(scores) else None
+    return f"judge {scores[i]:.2f}" if i < len(scores) else None
+
+
+def answers_of(samples: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Greedy answers side by side (`fpo_core.evaluation.answers.compared`), and which are right."""
+    return [
+        {
+            "prompt": sample["prompt"],
+            "sides": [
+                {"name": f"{side}, greedy", "text": sample[side], "score": _right(sample, side)}
+                for side in ("before", "after")
+                if side in sample
+            ],
+        }
+        for sample in samples
+    ]
+
+
+def _right(sample: Mapping[str, Any], side: str) -> str | None:
+    right = sample.get(f"right_{side}")
+    return None if right is None else "right" if right else "wrong"

@@ -119,3 +119,42 @@ def test_the_first_hour() -> None:
     assert f"and {summary['minutes']:.0f} on the wall" in page
     assert f"load of {max(loads):.0f}" in page
     assert summary["minutes"] <= 20
+
+
+def test_report() -> None:
+    shown = result("report")
+    rows = {cells[0]: cells[1:] for cells in rows_with("backend", "scoring", "with KL")}
+    assert rows == {name: report_row(shown["build"][name]) for name in shown["build"]}
+    opened = shown["open"]
+    seconds = opened["seconds"]
+    words = (
+        f"{opened['bytes'] / 1e6:.1f} MB",
+        f"pairs stood after {seconds['drawn']:.1f} s",
+        f"answered after {seconds['answered']:.1f} s",
+        f"thread had worked for {seconds['thread']:.1f} s",
+    )
+    text = " ".join(README.split())
+    assert [word for word in words if word not in text] == []
+    numbers = {
+        cells[0]: cells[1:] for cells in rows_with("run", "largest difference from NumPy: features")
+    }
+    assert numbers == {name: number_row(row) for name, row in shown["numbers"].items()}
+
+
+def report_row(row: dict[str, Any]) -> list[str]:
+    names = ("scoring", "scoring with KL", "report, reference's tokens known", "report")
+    ratios = ("to scoring", "anew, to scoring", "anew, to scoring with KL")
+    seconds = [f"{row['seconds'][name]:.1f} s" for name in names]
+    return seconds + [f"{row[name]:.2f}" for name in ratios]
+
+
+def number_row(row: dict[str, Any]) -> list[str]:
+    found = row["largest difference from NumPy"]
+    between = row["largest difference between backends"]
+    sums = [value for both in row["sum of contributions over D"].values() for value in both]
+    return [
+        f"{found['features']:.0e}",
+        f"{found['tokens']:.0e}",
+        "–" if between is None else f"{between:.0e}",
+        f"1 ± {max(abs(value - 1) for value in sums):.0e}",
+    ]

@@ -130,7 +130,7 @@ def test_a_run_on_hostile_rows(show, folder, settings):
     data = folder / "hostile.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
     without = {k: v for k, v in settings.items() if k not in ("sae", "normalize_d", "max_rows")}
-    more = {"objective": "dpo", "data": data, "iters": 2, "shown_pairs": 60}
+    more = {"objective": "dpo", "beta": 0.1, "data": data, "iters": 2, "shown_pairs": 60}
     run = fpo.train(**without | more, output=folder / "hostile-rows", sink=lambda _: None)
     seen = show(run.report)
     page = seen.page
