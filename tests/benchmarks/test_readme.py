@@ -117,7 +117,8 @@ def test_a_default_run_and_one_at_ten_times_the_rate() -> None:
     facts = [f"{run[side]['facts']}" for run in (default, fast) for side in ("before", "after")]
     row = (
         f"validation takes {default['validation_share']:.0%} of the run (bar 15%), {both:.0%} with "
-        f"the measuring of start and end; the estimate is off by {off['training']:+.0%} in training "
+        "the measuring of start and end; the estimate is off by "
+        f"{off['training']:+.0%} in training "
         f"and {off['validation']:+.0%} in validation (bar 20%); general questions right "
         f"{facts[0]} → {facts[1]}, {facts[2]} → {facts[3]} at ten times the rate, which these "
         "pairs bear"
