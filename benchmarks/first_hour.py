@@ -1,6 +1,6 @@
-"""A default run of SmolLM2 and one that is planted to break it: verdicts, shares of time, estimate.
+"""A default run of SmolLM2 and ones planted to break it: verdicts, shares of time, estimate.
 
-Run: python -m benchmarks.first_hour [--runs default lr-x10] [--cache FOLDER]
+Run: python -m benchmarks.first_hour [--runs default lr-x10 lr-x100] [--cache FOLDER]
 
 Model and autoencoder are those of examples/smollm2, the pairs are `own_pairs`, a quarter of them
 held out. Every setting is `fpo train`'s default, but that two epochs make more than a few steps.
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,9 +31,11 @@ from fpo_core.reference.reader import ReferenceStore  # noqa: E402
 from fpo_core.train.preflight import preflight  # noqa: E402
 
 NAME = "first_hour"
-RUNS: dict[str, Callable[[], dict[str, Any]]] = {
-    "default": dict,
-    "lr-x10": lambda: {"learning_rate": 10 * OptimiserConfig().peak_learning_rate("lora")},
+RATE = OptimiserConfig().peak_learning_rate("lora")
+RUNS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "lr-x10": {"learning_rate": 10 * RATE},
+    "lr-x100": {"learning_rate": 100 * RATE, "preflight": False, "val_pairs": 4},
 }
 _LABELS = {
     "training": "training",
@@ -73,7 +74,7 @@ class Spans:
 
 
 def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
-    settings = inputs | RUNS[name]()
+    settings = inputs | RUNS[name]
     spans, estimates = Spans(), {}
 
     def sink(event: Event) -> None:
@@ -96,7 +97,7 @@ def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
         "measuring": "measuring_seconds",
     }
     return {
-        "settings": RUNS[name](),
+        "settings": RUNS[name],
         "dtype": ReferenceStore.made_with(Path(inputs["reference"]))["dtype"],
         "hardware": hardware(),
         "cpu_seconds": {"total": round(total, 3), **seconds},
