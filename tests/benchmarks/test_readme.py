@@ -109,24 +109,27 @@ def test_truncation() -> None:
     ]
 
 
-def test_a_default_run_and_one_at_ten_times_the_rate() -> None:
+def test_a_default_run_and_one_that_breaks_the_model() -> None:
     runs = result("first_hour")["runs"]
-    default, fast = runs["default"], runs["lr-x10"]
+    default, fast, bad = (runs[name] for name in ("default", "lr-x10", "lr-x100"))
     seconds, off = default["cpu_seconds"], default["estimate_off"]
     both = (seconds["validation"] + seconds["measuring"]) / seconds["total"]
-    facts = [f"{run[side]['facts']}" for run in (default, fast) for side in ("before", "after")]
+    facts = [
+        f"{run[side]['facts']}" for run in (default, fast, bad) for side in ("before", "after")
+    ]
     row = (
         f"validation takes {default['validation_share']:.0%} of the run (bar 15%), {both:.0%} with "
         "the measuring of start and end; the estimate is off by "
         f"{off['training']:+.0%} in training "
         f"and {off['validation']:+.0%} in validation (bar 20%); general questions right "
         f"{facts[0]} → {facts[1]}, {facts[2]} → {facts[3]} at ten times the rate, which these "
-        "pairs bear"
+        f"pairs bear, and {facts[4]} → {facts[5]} at a hundred times, which is called broken"
     )
     assert row in README
     assert default["validation_share"] <= 0.15
     assert max(abs(off[phase]) for phase in ("training", "validation")) <= 0.2
     assert "broken" not in default["verdict"][1] + fast["verdict"][1]
+    assert bad["verdict"][1].startswith("Drifted? broken")
 
 
 def test_the_first_hour() -> None:
