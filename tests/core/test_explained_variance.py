@@ -39,7 +39,7 @@ class Table:
     def read(self, tokens):
         assert tokens.dtype == np.int32
         self.batches.append(tokens.shape)
-        return self.rows[tokens]
+        return (self.rows[tokens],)
 
 
 def sae(**changes):
@@ -88,13 +88,17 @@ def test_every_number_from_its_definition():
     assert (found.outlier_share, found.outliers_first) == (2 / 18, 0.5)
 
 
+def numbers(fit):
+    return {k: v for k, v in dataclasses.asdict(fit).items() if k != "recovered"}
+
+
 def test_batches_do_not_change_the_numbers():
     few, many = Table(), Table()
     alone = [check_texts(few, tap(), ROWS[2:4] * count) for count in (1, 400)]
     check_texts(many, tap(), [[5] * 300] * 9)
     assert many.batches == [(3, 300)] * 6, "the sample for outliers, then all"
     first, second = (dataclasses.replace(fit, tokens=0) for fit in alone)
-    for name, value in dataclasses.asdict(first).items():
+    for name, value in numbers(first).items():
         np.testing.assert_allclose(getattr(second, name), value, rtol=1e-5)
 
 
@@ -111,7 +115,7 @@ def test_a_row_longer_than_a_batch_is_encoded_in_parts(monkeypatch):
     long, short = [[3, 4, SINK, 5] * 700], [[3, 4, SINK, 5]] * 700
     alone, apart = (check_texts(Table(), tap(), rows) for rows in (long, short))
     assert max(widest) == 1024
-    for name, value in dataclasses.asdict(apart).items():
+    for name, value in numbers(apart).items():
         np.testing.assert_allclose(getattr(alone, name), value, rtol=1e-5)
 
 

@@ -22,7 +22,7 @@ def functions():
 
 
 def test_every_backend_has_every_function(fw):
-    assert len(functions()) == 14
+    assert len(functions()) == 15
     for name in functions():
         assert callable(getattr(fw.xp, name)), name
 

@@ -250,13 +250,13 @@ def test_model_and_pairs_are_linked_from_a_folder(
     monkeypatch.setattr(get, "fetch", lambda cache: cached)
     config = get.GetConfig(folder=str(tmp_path / "here"))
     for _ in range(2):  # links of an earlier call are replaced
-        said = get.get(config, Ui())
-        assert Path(said["model"]).resolve() == cached.model
-        assert Path(said["pairs"]).resolve() == cached.pairs
+        links = get.get.run(config, Ui())
+        assert links.model.resolve() == cached.model
+        assert links.pairs.resolve() == cached.pairs
     assert str(tmp_path / "here" / "model") in capsys.readouterr().out.replace("\n", "")
     (tmp_path / "other" / "model").mkdir(parents=True)
     with pytest.raises(ConfigError, match="which holds model: name another"):
-        get.get(get.GetConfig(folder=str(tmp_path / "other")), Ui())
+        get.get.run(get.GetConfig(folder=str(tmp_path / "other")), Ui())
 
 
 @pytest.mark.skipif(
