@@ -68,7 +68,7 @@ ON_SMOLLM2 = {
 }
 
 
-def curve(settings: dict[str, Any], evaluations: int) -> dict[str, Any]:
+def curve(settings: dict[str, Any], places: dict[str, str], evaluations: int) -> dict[str, Any]:
     """A run of `fpo.train`: held-out loss and accuracy over steps, CPU seconds, peak bytes."""
     import fpo
 
@@ -91,7 +91,7 @@ def curve(settings: dict[str, Any], evaluations: int) -> dict[str, Any]:
 
     every = settings["iters"] // evaluations
     with tempfile.TemporaryDirectory() as folder:
-        run = {**settings, "output": f"{folder}/run", "save_every": 10**6}
+        run = {**settings, **places, "output": f"{folder}/run", "save_every": 10**6}
         fpo.train(**run, steps_per_eval=every, steps_per_report=every, sink=hear)
     return {"settings": settings, "points": points, "peak_gb": max(peaks) / 1e9}
 
@@ -103,7 +103,7 @@ def world(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     files = {"model": str(assets().model), "data": str(assets().pairs), "dtype": "float32"}
     for name in arguments.only or WORLD:
         with tempfile.TemporaryDirectory() as cache:
-            yield name, curve(ON_WORLD | WORLD[name] | _elsewhere(files, cache), 10)
+            yield name, curve(ON_WORLD | WORLD[name], _elsewhere(files, cache), 10)
 
 
 def smollm2(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -116,7 +116,7 @@ def smollm2(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     with tempfile.TemporaryDirectory() as cache:
         for seed in arguments.seeds:
             settings = ON_SMOLLM2 | {"iters": arguments.iters, "seed": seed}
-            yield f"seed {seed}", curve(settings | _elsewhere(places, cache), 1)
+            yield f"seed {seed}", curve(settings, _elsewhere(places, cache), 1)
 
 
 def _elsewhere(files: dict[str, str], folder: str) -> dict[str, str]:

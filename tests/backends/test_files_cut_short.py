@@ -41,11 +41,11 @@ def test_a_policy_has_its_weights_in_memory(backend, model, make_policy, kind):
 
 def test_so_has_a_reader(backend, model):
     config = ModelConfig(model=str(model), device="cpu")
-    reader = build_reader(backend, model, config, Hook.parse("blocks.1.hook_resid_post"))
+    reader = build_reader(backend, model, config, [Hook.parse("blocks.1.hook_resid_post")])
     tokens = np.array([[5, 6, 7]], np.int32)
-    before = reader.numpy(reader.read(tokens))
+    before = reader.numpy(reader.read(tokens)[0])
     cut(model)
-    np.testing.assert_array_equal(reader.numpy(reader.read(tokens)), before)
+    np.testing.assert_array_equal(reader.numpy(reader.read(tokens)[0]), before)
 
 
 LOADERS = {
