@@ -143,10 +143,12 @@ ZEROTH_ORDER = (
 
 
 CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
-    "fpo_core/loss/objectives.py": (
+    "fpo_core/loss/terms.py": (
         ("sign of delta", "- self.margin - self.delta", "- self.margin + self.delta"),
-        ("delta of the other side", "rejected(drift) - drift_chosen", "-drift_chosen"),
         ("sign of the margin", "self.lpd - self.margin", "self.lpd + self.margin"),
+    ),
+    "fpo_core/loss/objectives.py": (
+        ("delta of the other side", "rejected(drift) - drift_chosen", "-drift_chosen"),
         ("stop-gradient dropped", "= xp.stop_gradient(drift_chosen)", "= drift_chosen"),
         ("stop-gradient option ignored", "if config.stop_gradient and not", "if True and not"),
         (
@@ -227,7 +229,7 @@ CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("features that never fired", " & (reference > 0)", ""),
         ("ties all taken", "(tied.cumsum(-1) <= room)", "(tied > 0)"),
         ("signed features by value", "abs(xp.stop_gradient(policy))", "policy"),
-        ("D over the union's size", ".sum(-1) / k", ".sum(-1) / (size + 1e-9)"),
+        ("D over the union's size", "divisor = size * 0 + k", "divisor = size + 1e-9"),
         (
             "pooling by padded width",
             "mask.sum(1)[..., None]",
