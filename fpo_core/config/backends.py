@@ -25,8 +25,8 @@ class Backend:
     prefix: str
     """How the names of its classes begin: `<prefix>Policy` in `<package>.policy`, `<prefix>Reader`
     in `.activation_reader`, `<prefix>Group` in `.process_group`, `<prefix>Kernels` in
-    `.kernels.sparse_codes`; `.doctor` has `describe` and
-    `calculator`."""
+    `.kernels.sparse_codes`; `.device` has `select_device`, `.doctor` has `describe`, `calculator`
+    and `products`."""
 
 
 BACKENDS = {
