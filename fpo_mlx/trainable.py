@@ -123,8 +123,12 @@ def _move_rows(weight: mx.array, direction: Direction, scale: float, key: mx.arr
     """Add scale · direction to a matrix in place, some rows at a time."""
     for start, stop in row_blocks((weight.shape[0], weight.shape[1])):
         key, now = (None, None) if key is None else mx.random.split(key)
-        added = _block(direction, start, stop)
-        weight[start:stop] = _sum(weight[start:stop], added, scale, now)
+        rows = weight[start:stop]
+        if isinstance(direction, LowRank) and weight.dtype == mx.float32:
+            left, right = mx.array(direction.left[start:stop]), mx.array(direction.right)
+            weight[start:stop] = mx.addmm(rows, left, right.T, alpha=scale)
+        else:
+            weight[start:stop] = _sum(rows, _block(direction, start, stop), scale, now)
         mx.eval(weight)  # or the parts of all blocks would live at once
 
 
