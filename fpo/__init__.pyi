@@ -438,6 +438,7 @@ def preflight(
     early_stopping: int | None = None,
     save_every: int | None = None,
     preflight: bool = True,
+    yes: bool = False,
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
@@ -510,7 +511,6 @@ def preflight(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
-    yes: bool = False,
 ) -> PreflightReport:
     """Try a run's largest batches: its memory, time and disk. Trains and writes nothing.
     """
@@ -541,6 +541,7 @@ def train(
     early_stopping: int | None = None,
     save_every: int | None = None,
     preflight: bool = True,
+    yes: bool = False,
     dry_run: bool = False,
     save_total_limit: int = 2,
     resume: bool = False,
@@ -613,7 +614,6 @@ def train(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
-    yes: bool = False,
 ) -> TrainingRun:
     """Align a model with FPO, or another objective, on preference pairs.
 

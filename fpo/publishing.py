@@ -8,9 +8,9 @@ from fpo_core.io.hub import advice
 
 PRIVATE = (
     *("checkpoints/*", "reference/*", "best/*", "tensorboard/*", "wandb/*"),
-    *("fpo_config.json", "fpo_base.json", "log.jsonl"),
+    *("fpo_config.json", "fpo_base.json", "log.jsonl", "report.html", "report.json"),
 )
-"""What stays here: the state of the run, and files that name paths of this machine."""
+"""What stays here: the state of the run, and files with paths of this machine or rows of data."""
 
 
 def check_account(repo: str | None) -> None:

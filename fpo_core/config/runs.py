@@ -56,11 +56,6 @@ class TrainConfig(
 ):
     """Settings of `train`."""
 
-    yes: bool = setting(
-        False,
-        help="Train a quick autoencoder on the pairs where sae is auto and none is published.",
-    )
-
     def check(self) -> None:
         """FPO needs an autoencoder."""
         if self.needs_features and self.sae is None:

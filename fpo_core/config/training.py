@@ -209,6 +209,10 @@ class LoopConfig(Settings):
     preflight: bool = setting(
         True, help="Try the largest batches before anything else, for memory, time and disk."
     )
+    yes: bool = setting(
+        False,
+        help="Train a quick autoencoder on the pairs where sae is auto and none is published.",
+    )
     dry_run: bool = setting(False, help="Only that: nothing is trained or written to the output.")
     save_total_limit: int = setting(2, help="Checkpoints kept, the newest ones.", least=1)
     resume: bool = setting(
