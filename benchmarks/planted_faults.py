@@ -343,6 +343,8 @@ def run_tests(tree: Path, tests: list[str]) -> str | None:
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     if done.returncode == 1 and failed:
         return failed[1]
+    if done.returncode < 0:
+        return f"{' '.join(tests)}, ended by signal {-done.returncode}"
     if done.returncode != 0:
         raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return None
