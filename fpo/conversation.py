@@ -117,13 +117,13 @@ class Conversation(Result):
         pooled = scores.pooled[0]
         top = np.argsort(-np.abs(pooled), kind="stable")[: self.config.top_features]
         top = top[pooled[top] != 0]
-        found = promoted_tokens(self.policy, tap.sae, tap.hook.site, top.tolist(), _PROMOTED)
+        promoted = promoted_tokens(self.policy, tap.sae, tap.hook.site, top.tolist(), _PROMOTED)
         decode = self.setup.tokenizer.decode
         return [
             ReplyFeature(
                 int(i), float(pooled[i]), float(scores.peaks[0][i]), [decode([t]) for t in ids]
             )
-            for i, ids in zip(top, found or [[]] * len(top), strict=True)
+            for i, ids in zip(top, promoted or [[]] * len(top), strict=True)
         ]
 
     def _answer(

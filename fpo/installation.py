@@ -108,9 +108,9 @@ def doctor(config: DoctorConfig, sink: Sink) -> Installation:
 def _leftovers(cache: Path, *, remove: bool) -> dict[str, Any]:
     """Temporaries of killed processes in the cache and the working folder, perhaps removed."""
     look = remove_leftovers if remove else leftovers
-    found = [*look(cache, deep=True), *look(Path.cwd())]
-    paths = [str(leftover.path) for leftover in found]
-    return {"paths": paths, "bytes": sum(f.bytes for f in found), "removed": remove}
+    remains = [*look(cache, deep=True), *look(Path.cwd())]
+    paths = [str(leftover.path) for leftover in remains]
+    return {"paths": paths, "bytes": sum(f.bytes for f in remains), "removed": remove}
 
 
 def _auto() -> str | None:

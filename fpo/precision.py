@@ -32,8 +32,8 @@ def faster_dtype(backend: str, model: dict[str, Any], group: Group, sink: Sink) 
     chosen = "float32"
     if not group.rank and inner >= SMALLEST:
         sizes = (min(pair) for pair in zip((inner, outer), WIDEST, strict=True))
-        found = probe(backend_module(backend, "doctor").products(ROWS, *sizes))
-        chosen = found.dtype
-        note(sink, f"computing in {chosen}: {found}")
+        timing = probe(backend_module(backend, "doctor").products(ROWS, *sizes))
+        chosen = timing.dtype
+        note(sink, f"computing in {chosen}: {timing}")
     wide = group.sum(np.array([chosen == "bfloat16"], np.float32))
     return "bfloat16" if wide[0] else "float32"

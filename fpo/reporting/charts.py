@@ -122,12 +122,12 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     """At most a few hundred of the points, the lowest and highest of every part among them."""
     if len(points) <= 2 * _BUCKETS:
         return list(points)
-    found = {0, len(points) - 1}
+    extremes = {0, len(points) - 1}
     for part in range(_BUCKETS):
         start, end = part * len(points) // _BUCKETS, (part + 1) * len(points) // _BUCKETS
         rows = range(start, end)
-        found |= {min(rows, key=lambda i: points[i][1]), max(rows, key=lambda i: points[i][1])}
-    return [points[i] for i in sorted(found)]
+        extremes |= {min(rows, key=lambda i: points[i][1]), max(rows, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(extremes)]
 
 
 _RUN = (
@@ -157,7 +157,7 @@ def charts_of_run(
     `ends` are metrics that were measured at step 0 and at the `last` one alone; they make a curve
     where the log holds none.
     """
-    found = []
+    charts = []
     for title, unit, names, training, per in _RUN:
         curves = []
         for colour, name in enumerate(names):
@@ -173,8 +173,8 @@ def charts_of_run(
         ended = not any(f"eval_{name}" in event for event in events for name in names)
         note = "measured at the start and at the end" if ended and names[0] in ends else ""
         limits = (0.0, 1.0) if title in _SHARES else None
-        found.append(Chart.of(title, unit, curves, note=note, limits=limits))
-    return [chart for chart in found if chart is not None]
+        charts.append(Chart.of(title, unit, curves, note=note, limits=limits))
+    return [chart for chart in charts if chart is not None]
 
 
 def charts_of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Chart]:

@@ -50,11 +50,11 @@ def features_page(
     def completion(place: int) -> tuple[np.ndarray, np.ndarray]:
         return ids[place][:1], ids[place][1:]
 
-    found = inspect_features(policy, movement, features, completion, budget)
-    counts = ReportedConfig(shown_features=max(1, len(found)))
+    inspected = inspect_features(policy, movement, features, completion, budget)
+    counts = ReportedConfig(shown_features=max(1, len(inspected)))
     tokenizer = setup.tokenizer
     record = inspected_with_lens(
-        policy, Inspection([], found), tokenizer, setup.features, counts, SIDES
+        policy, Inspection([], inspected), tokenizer, setup.features, counts, SIDES
     )
     names = [
         f"{side}: {shown(name)} ({len(of_side)} texts)"

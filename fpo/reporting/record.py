@@ -105,15 +105,15 @@ def inspected(
         | {"promotes": [tokenizer.decode([i]) for i in lens.get(n, ())]}
         for n, feature in enumerate(inspection.features)
     ]
-    found: Record = {"vocabulary": list(vocabulary.numbers), "pairs": pairs}
+    content: Record = {"vocabulary": list(vocabulary.numbers), "pairs": pairs}
     if features is None:
-        return found
+        return content
     saes = [
         {"hook": str(item.hook), "d_sae": item.sae.d_sae, "neuronpedia": item.sae.neuronpedia_id}
         for item in features.hooked
     ]
     d = None if inspection.d is None else list(inspection.d)
-    return found | {"saes": saes, "features": moved, "d": d, "sides": list(sides)}
+    return content | {"saes": saes, "features": moved, "d": d, "sides": list(sides)}
 
 
 def _feature(feature: InspectedFeature, vocabulary: _Vocabulary, rows: Sequence[int]) -> Record:

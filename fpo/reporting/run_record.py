@@ -61,7 +61,7 @@ def samples_of(
 ) -> list[Record]:
     """Completions of the same prompts side by side, with the judge's scores where there are any."""
     sides = [("before", before or {}), ("after", after)]
-    found = []
+    samples = []
     for i, prompt in enumerate(prompts[:SAMPLES]):
         shown_sides = [
             {"name": name, "text": values["completions"][i], "score": _score(values, i)}
@@ -69,8 +69,8 @@ def samples_of(
             if i < len(values.get("completions", ()))
         ]
         if shown_sides:
-            found.append({"prompt": prompt, "sides": shown_sides})
-    return found
+            samples.append({"prompt": prompt, "sides": shown_sides})
+    return samples
 
 
 def _score(values: Mapping[str, Any], i: int) -> str | None:

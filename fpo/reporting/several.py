@@ -132,7 +132,7 @@ def _against_kl(runs: Sequence[Record], start: Mapping[str, Any] | None, name: s
         kl, value = (value_of(run["metrics"], n) for n in ("fpo/kl_chosen", name))
         if kl is not None and value is not None:
             points[run["variant"]].append(((kl, value), safe(run["name"])))
-    every = [point for found in points.values() for point, _ in found]
+    every = [point for marks in points.values() for point, _ in marks]
     if not every:
         return None
     begun = value_of(start or {}, name)
@@ -140,11 +140,11 @@ def _against_kl(runs: Sequence[Record], start: Mapping[str, Any] | None, name: s
     curves = [
         Curve(
             safe(variant),
-            [point for point, _ in found],
+            [point for point, _ in marks],
             colour_of(number),
-            labels=[label for _, label in found],
+            labels=[label for _, label in marks],
         )
-        for number, (variant, found) in enumerate(points.items())
+        for number, (variant, marks) in enumerate(points.items())
     ]
     if first:
         curves.append(Curve("start", [first[0][0]], 2, labels=["start"]))
@@ -158,11 +158,11 @@ def _against_kl(runs: Sequence[Record], start: Mapping[str, Any] | None, name: s
 
 def _edge(points: Sequence[Point]) -> list[Point]:
     """The points that no other beats in both: less KL and more of the other."""
-    found: list[Point] = []
+    frontier: list[Point] = []
     for point in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not found or point[1] > found[-1][1]:
-            found.append(point)
-    return found
+        if not frontier or point[1] > frontier[-1][1]:
+            frontier.append(point)
+    return frontier
 
 
 def _table(runs: Sequence[Record], start: Mapping[str, Any] | None) -> Record:

@@ -70,7 +70,7 @@ def cpu_rates(
 ) -> dict[str, float | int | None]:
     """GFLOPS of a framework's products by precision, for a report, and the threads they ran on."""
     inner, outer = 1024, 2048
-    found = probe(products(ROWS, inner, outer), seconds)
+    timing = probe(products(ROWS, inner, outer), seconds)
     operations = 2 * 2 * ROWS * inner * outer  # one product forward and one backward
-    rates = {name: operations / value / 1e9 for name, value in vars(found).items()}
+    rates = {name: operations / value / 1e9 for name, value in vars(timing).items()}
     return {"threads": threads, **rates}

@@ -92,12 +92,12 @@ def reference_tokens(
 
     That is the policy as it is; with `swap`, the weights of its `set_reference`.
     """
-    found: ReferenceTokens = [np.zeros(0)] * (2 * len(rows))
+    scored: ReferenceTokens = [np.zeros(0)] * (2 * len(rows))
     for places, batch in _batches(split, rows, tokens_per_batch):
         scores = policy.token_scores(batch, features=False, reference=swap)
         for place, logps in zip(_numbers(places), _split(batch, scores.logps), strict=True):
-            found[place] = logps
-    return found
+            scored[place] = logps
+    return scored
 
 
 def inspect(
@@ -167,7 +167,7 @@ def inspect_features(
     """The features `top`, the first of them with the texts where they are strongest."""
     wanted = {int(f): movement.places(int(f)) for f in top[:WITH_CONTEXTS]}
     columns = np.array(list(wanted), np.int64)
-    places = sorted({place for found in wanted.values() for place in found})
+    places = sorted({place for group in wanted.values() for place in group})
     texts = {place: completion(place) for place in places}
     values = _activations(policy, texts, columns, tokens_per_batch)
     return [
@@ -192,7 +192,7 @@ def _activations(
     """Features at every scored token of some completions, by place: (tokens, columns) each."""
     places = list(texts)
     lengths = np.array([len(p) + len(c) for p, c in texts.values()], np.int64)
-    found: dict[int, np.ndarray] = {}
+    values: dict[int, np.ndarray] = {}
     # Batches are planned for pairs, two sequences to a row; a completion is one.
     for part in scoring_batches(lengths, 2 * tokens_per_batch) if places else ():
         chosen = [places[int(i)] for i in part]
@@ -200,8 +200,8 @@ def _activations(
         batch = sequences(rows, [len(texts[place][0]) for place in chosen])
         scores = policy.token_scores(batch, columns)
         assert scores.columns is not None, "the policy reads an autoencoder"
-        found |= dict(zip(chosen, _split(batch, scores.columns), strict=True))
-    return found
+        values |= dict(zip(chosen, _split(batch, scores.columns), strict=True))
+    return values
 
 
 def _batches(

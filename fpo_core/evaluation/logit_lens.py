@@ -22,12 +22,12 @@ def promoted_tokens(
     """
     if sae.W_dec is None or site not in _RESIDUAL or sae.d_in != policy.info.hidden_size:
         return None
-    found: list[list[int]] = []
+    promoted: list[list[int]] = []
     for at in range(0, len(features), _AT_ONCE):
         batch = features[at : at + _AT_ONCE]
         directions = np.concatenate([sae.W_dec[i : i + 1] for i in batch], dtype=np.float32)
         logits = policy.unembed(directions)
         top = np.argpartition(-logits, count, axis=1)[:, :count]
         order = np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable")
-        found += np.take_along_axis(top, order, 1).tolist()
-    return found
+        promoted += np.take_along_axis(top, order, 1).tolist()
+    return promoted

@@ -51,8 +51,8 @@ class Orders:
         pairs = [
             (a, b) for a, b in zip(self.first, self.second, strict=True) if not math.isnan(a + b)
         ]
-        apart = sum((a - 0.5) * (b - 0.5) < 0 for a, b in pairs)
-        return apart / len(pairs) if pairs else math.nan
+        swapped = sum((a - 0.5) * (b - 0.5) < 0 for a, b in pairs)
+        return swapped / len(pairs) if pairs else math.nan
 
 
 class EndpointJudge(ScoringJudge):
@@ -148,7 +148,7 @@ class EndpointJudge(ScoringJudge):
         return {**request, "messages": [*request["messages"], *more]}
 
     def _verdicts(self, texts: Sequence[Mapping[str, str]]) -> list[float]:
-        requests = [self._request(each) for each in texts]
+        requests = [self._request(text) for text in texts]
         self._ask(requests)
         unread = [r for r in requests if self._unread(r)]
         self._ask([self._again(r, reply) for r in unread if (reply := self._reply(r))])

@@ -68,11 +68,11 @@ class Template:
     def read(self, reply: Reply) -> float:
         """The preference for A in [0, 1], or the grade; NaN where the reply says neither."""
         if self.reply == "grade":
-            found = _GRADE.findall(reply.text)
-            return float(found[-1]) if found and 0 <= float(found[-1]) <= 10 else NO_VERDICT
+            matches = _GRADE.findall(reply.text)
+            return float(matches[-1]) if matches and 0 <= float(matches[-1]) <= 10 else NO_VERDICT
         if self.reply == "bracket":
-            found = _VERDICT.findall(reply.text)
-            return _PREFERENCES[found[-1].lower()] if found else NO_VERDICT
+            matches = _VERDICT.findall(reply.text)
+            return _PREFERENCES[matches[-1].lower()] if matches else NO_VERDICT
         soft = _soft(reply.letters) if reply.letters else NO_VERDICT
         if not math.isnan(soft):
             return soft

@@ -36,9 +36,9 @@ def rewards(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveCo
 
     β(log π − log π_ref), or the same of means over tokens; β · mean log π where γ is a constant.
     """
-    own = OWN_LOSSES.get(config.objective_entry.losses or "")
-    if own is not None and own.rewards is not None:
-        return own.rewards(xp, scores, config)
+    special = OWN_LOSSES.get(config.objective_entry.losses or "")
+    if special is not None and special.rewards is not None:
+        return special.rewards(xp, scores, config)
     values = _scaled(scores.logps, scores, config)
     if not config.objective_entry.referenced:
         return values
@@ -90,8 +90,8 @@ def objective_losses(
     arXiv 2404.19733), whatever the objective makes of lengths.
     """
     name = config.objective_entry.losses
-    own = _linked if name is None else OWN_LOSSES[name].losses
-    losses = own(xp, scores, reference_logps, config)
+    special = _linked if name is None else OWN_LOSSES[name].losses
+    losses = special(xp, scores, reference_logps, config)
     if config.rpo_alpha == 0:
         return losses
     return losses - config.rpo_alpha * chosen(scores.mean_logps)

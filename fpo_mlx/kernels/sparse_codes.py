@@ -121,7 +121,9 @@ class MlxAdam:
     def state(self) -> dict[str, np.ndarray]:
         """See `Adam`."""
         moments = {"m": self._m, "v": self._v}
-        return {f"{k}.{n}": np.array(x) for k, named in moments.items() for n, x in named.items()}
+        return {
+            f"{k}.{n}": np.array(x) for k, by_name in moments.items() for n, x in by_name.items()
+        }
 
     def load_state(self, state: Mapping[str, np.ndarray], steps: int) -> None:
         """See `Adam`."""
