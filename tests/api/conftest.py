@@ -53,5 +53,7 @@ def events() -> list[fpo.Event]:
 
 @pytest.fixture(scope="session")
 def run(cache: Path, small: Settings, steps: Settings, events: list[fpo.Event]) -> fpo.TrainingRun:
-    """A training run, its `output` in the shared folder."""
-    return fpo.train(**small, **steps, output=cache / "run", sink=events.append)
+    """A training run, its `output` in the shared folder; no store of another test serves it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FPO_CACHE", str(cache / "cache of the run"))
+        return fpo.train(**small, **steps, output=cache / "run", sink=events.append)

@@ -15,8 +15,12 @@ BACKENDS = ("torch", "mlx")
 
 
 @pytest.fixture
-def probed(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
-    """Every model is large enough, and the probe finds what is in the list, last first."""
+def probed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Probe]:
+    """Every model is large enough, and the probe finds what is in the list, last first.
+
+    No store of another test lies in the cache: a run on it would compute in its precision.
+    """
+    monkeypatch.setenv("FPO_CACHE", str(tmp_path / "cache"))
     found = [Probe(9.0, 1.0)]
     monkeypatch.setattr("fpo.precision.SMALLEST", 1)
     monkeypatch.setattr("fpo.precision.probe", lambda _: found[-1])
