@@ -59,6 +59,8 @@ def test_options_are_the_keywords() -> None:
     """Each command's options are the settings of some function, with its defaults."""
     calls = [inspect.signature(getattr(fpo, name)).parameters for name in api_page.WORKFLOWS]
     for command in COMMANDS:
+        if not command.run.__module__.startswith("fpo_cli"):
+            continue  # of an example
         options = {
             option.name: ... if option.help.endswith("Required.") else option.default
             for option in command.options
