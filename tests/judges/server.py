@@ -62,15 +62,17 @@ class Server:
                     outer._now += 1
                     outer.most_at_once = max(outer.most_at_once, outer._now)
                 try:
-                    self._send(outer.answer(body, number))
+                    said = outer.answer(body, number)
+                    said = completion(said) if isinstance(said, str) else said
+                    raw = said if isinstance(said, Raw) else Raw(body=said)
+                    time.sleep(raw.hang)
                 finally:
+                    # Before the reply is out: with it in hand, a client may send the next request.
                     with outer._lock:
                         outer._now -= 1
+                self._send(raw)
 
-            def _send(self, said: "str | bytes | Raw") -> None:
-                said = completion(said) if isinstance(said, str) else said
-                raw = said if isinstance(said, Raw) else Raw(body=said)
-                time.sleep(raw.hang)
+            def _send(self, raw: Raw) -> None:
                 if raw.drop:
                     self.close_connection = True
                     self.connection.close()
