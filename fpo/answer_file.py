@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fpo.generation import Completion
 from fpo.model_setup import FROZEN, ModelSetup
-from fpo.prompt_text import prompt_ids
-from fpo.results import Result, Table
+from fpo.prompt_text import prompt_ids, prompt_text
+from fpo.results import Result
 from fpo.workflow import workflow
-from fpo_core.backend.policy import Sampling
 from fpo_core.config import GenerateConfig
 from fpo_core.data.cache import fingerprint
 from fpo_core.errors import ConfigError, DataError
@@ -38,10 +38,6 @@ class AnswerFile(Result):
     answers: int
     generated: int
     """Answers of this call; the others were there."""
-
-    def table(self) -> Table:
-        """Its facts."""
-        return Table(("", ""), [(name, str(value)) for name, value in vars(self).items()])
 
 
 @dataclass(frozen=True)
@@ -146,28 +142,25 @@ def _answer(
 ) -> None:
     setup.warn_of_base(config.adapter, sink)
     policy = setup.policy(FROZEN)
-    sampling = Sampling(
-        config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
-    )
+    sampling = setup.sampling(config)
     for start in left:
         batch = plan.prompts[start : start + plan.size]
-        ids = [
-            prompt_ids(setup.tokenizer, prompt, config)
-            for prompt in batch
-            for _ in range(plan.samples)
-        ]
+        texts = [prompt_text(setup.tokenizer, prompt, config) for prompt in batch]
+        read = [prompt_ids(setup.tokenizer, text, config) for text in texts]
+        ids = [prompt for prompt in read for _ in range(plan.samples)]
         # A seed per batch: under one seed every batch would repeat the same draws.
-        answers = policy.generate(ids, replace(sampling, seed=sampling.seed + start))
+        sampled = policy.generate(ids, replace(sampling, seed=sampling.seed + start))
+        completions = [Completion.of(setup, tokens) for tokens in sampled]
         rows = [
             {
                 "prompt": batch[i // plan.samples],
-                "completion": setup.tokenizer.decode(tokens, skip_special_tokens=True),
-                "tokens": len(tokens),
-                "ended": bool(len(tokens)) and int(tokens[-1]) in setup.stop,
+                "completion": completion.text,
+                "tokens": completion.tokens,
+                "ended": completion.ended,
                 "sample": i % plan.samples,
                 "settings": plan.settings,
             }
-            for i, tokens in enumerate(answers)
+            for i, completion in enumerate(completions)
         ]
         plan.path.parent.mkdir(parents=True, exist_ok=True)
         with writing(plan.path), plan.path.open("a", encoding="utf-8") as file:

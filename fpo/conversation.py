@@ -9,11 +9,12 @@ import numpy as np
 from fpo.backends import build_policy
 from fpo.generation import TextStream
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.prompt_text import token_ids
 from fpo.results import Result, Table
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import Adapter, common_shape
 from fpo_core.adapters.reader import load_adapter
-from fpo_core.backend.policy import Policy, Sampling
+from fpo_core.backend.policy import Policy
 from fpo_core.config import ChatConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError, DataError
@@ -132,11 +133,8 @@ class Conversation(Result):
         config, tokenizer = self.config, self.setup.tokenizer
         ids = _prompt_ids(tokenizer, turns)
         self.policy.load_trained(self.models[name])
-        sampling = Sampling(
-            config.max_tokens, config.temperature, config.top_p, config.seed, self.setup.stop
-        )
         stream = TextStream(tokenizer, 1, config.max_tokens, sink)
-        [sampled] = self.policy.generate([ids], sampling, stream)
+        [sampled] = self.policy.generate([ids], self.setup.sampling(config), stream)
         text = tokenizer.decode(sampled, skip_special_tokens=True)
         stream.emit(0, text)
         return Reply(name, text, len(sampled)), [ids, sampled]
@@ -202,10 +200,10 @@ def _prompt_ids(tokenizer: Any, turns: list[dict[str, str]]) -> np.ndarray:
     """The conversation as the model reads it, up to where its answer begins."""
     if tokenizer.chat_template:
         messages: list[Any] = list(turns)
-        text, special = render(tokenizer, messages, generation_prompt=True), False
+        text = render(tokenizer, messages, generation_prompt=True)
     else:
-        text, special = "\n".join(turn["content"] for turn in turns), True
-    ids = np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
+        text = "\n".join(turn["content"] for turn in turns)
+    ids = token_ids(tokenizer, text, rendered=bool(tokenizer.chat_template))
     if not len(ids):
         raise DataError("the message is empty, expected some text")
     return ids

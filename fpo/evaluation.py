@@ -19,7 +19,7 @@ from fpo.run_checks import announce, check_positions
 from fpo.store_location import evaluation_store
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
-from fpo_core.backend.policy import Policy, Sampling
+from fpo_core.backend.policy import Policy
 from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.data.load import Goal
 from fpo_core.evaluation.answers import questions_of
@@ -120,9 +120,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
         questionnaire=Questionnaire.of(config, questions, split, setup.tokenizer, setup.stop),
         samples=config.samples,
         sink=sink,
-        sampling=Sampling(
-            config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
-        ),
+        sampling=setup.sampling(config),
     )
     note(sink, "measuring the model" if weights is None else "measuring the reference")
     before, after = None, measurer.measure(policy)

@@ -12,7 +12,6 @@ from fpo.model_setup import FROZEN, ModelSetup
 from fpo.prompt_text import prompt_ids, prompt_text
 from fpo.results import Result, Table
 from fpo.workflow import workflow
-from fpo_core.backend.policy import Sampling
 from fpo_core.config import GenerateConfig
 from fpo_core.errors import ConfigError
 from fpo_core.events import Event, Sink, note, progress
@@ -26,6 +25,12 @@ class Completion:
     tokens: int
     ended: bool
     """Whether the model ended it, rather than `max_tokens`."""
+
+    @classmethod
+    def of(cls, setup: ModelSetup, tokens: np.ndarray) -> "Completion":
+        """The completion of these tokens (t,)."""
+        text = setup.tokenizer.decode(tokens, skip_special_tokens=True)
+        return cls(text, len(tokens), bool(len(tokens)) and int(tokens[-1]) in setup.stop)
 
 
 @dataclass(frozen=True)
@@ -96,19 +101,16 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
         raise ConfigError("prompts is set, which is a file: call answer_prompts, or set prompt")
     setup = ModelSetup(config)
     text = prompt_text(setup.tokenizer, config.prompt, config)
-    ids = prompt_ids(setup.tokenizer, config.prompt, config)
+    ids = prompt_ids(setup.tokenizer, text, config)
     setup.warn_of_base(config.adapter, sink)
     note(sink, f"loading {setup.model.name}")
     policy = setup.policy(FROZEN)
-    sampling = Sampling(
-        config.max_tokens, config.temperature, config.top_p, config.seed, setup.stop
-    )
     note(sink, f"reading {len(ids)} tokens")
     stream = TextStream(setup.tokenizer, config.samples, config.samples * config.max_tokens, sink)
     start = time.perf_counter()
-    sampled = policy.generate([ids] * config.samples, sampling, stream)
+    sampled = policy.generate([ids] * config.samples, setup.sampling(config), stream)
     seconds = time.perf_counter() - start
-    completions = [_completion(setup, tokens) for tokens in sampled]
+    completions = [Completion.of(setup, tokens) for tokens in sampled]
     for i, completion in enumerate(completions):
         stream.emit(i, completion.text)
     return Generation(
@@ -120,8 +122,3 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
         completions=completions,
         tokens_per_second=stream.count / seconds,
     )
-
-
-def _completion(setup: ModelSetup, tokens: np.ndarray) -> Completion:
-    text = setup.tokenizer.decode(tokens, skip_special_tokens=True)
-    return Completion(text, len(tokens), bool(len(tokens)) and int(tokens[-1]) in setup.stop)

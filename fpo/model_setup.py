@@ -11,7 +11,7 @@ from fpo.precision import computes_on_cpu, faster_dtype, stored_dtype
 from fpo_core.adapters.base import base_change
 from fpo_core.adapters.lora import Adapter
 from fpo_core.adapters.reader import load_adapter
-from fpo_core.backend.policy import Policy
+from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import (
     AdapterConfig,
@@ -20,6 +20,7 @@ from fpo_core.config import (
     OptimiserConfig,
     ReferenceConfig,
     SaeConfig,
+    SamplingConfig,
     StepConfig,
 )
 from fpo_core.data.load import Goal, PreferenceData, load_data
@@ -74,6 +75,11 @@ class ModelSetup:
     def stop(self) -> tuple[int, ...]:
         """Tokens that end a completion."""
         return tuple(dict.fromkeys(self.special["end_of_turn"] + self.special["eos"]))
+
+    def sampling(self, config: SamplingConfig) -> Sampling:
+        """How completions are drawn: as configured, until one of the model's ends."""
+        drawn = config.max_tokens, config.temperature, config.top_p
+        return Sampling(*drawn, self.config.seed, self.stop)
 
     @cached_property
     def features(self) -> Features | None:

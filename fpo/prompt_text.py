@@ -37,12 +37,10 @@ def _template(config: GenerateConfig) -> GoalTemplate:
     return require_template(config.adapter, config.model)
 
 
-def prompt_ids(tokenizer: Any, prompt: str, config: GenerateConfig) -> np.ndarray:
-    """Its token ids (t,). Raises ConfigError where there is none."""
-    text = prompt_text(tokenizer, prompt, config)
-    # A chat template has written its own special tokens.
-    special = config.ignore_chat_template or not tokenizer.chat_template
-    ids = np.asarray(tokenizer(text, add_special_tokens=special).input_ids, np.int32)
+def prompt_ids(tokenizer: Any, text: str, config: GenerateConfig) -> np.ndarray:
+    """The token ids (t,) of a `prompt_text`. Raises ConfigError where there is none."""
+    rendered = bool(tokenizer.chat_template) and not config.ignore_chat_template
+    ids = token_ids(tokenizer, text, rendered=rendered)
     if not len(ids):
         raise ConfigError("prompt is empty, expected some text")
     return ids
@@ -51,7 +49,12 @@ def prompt_ids(tokenizer: Any, prompt: str, config: GenerateConfig) -> np.ndarra
 def question_ids(tokenizer: Any, question: str, date: str) -> np.ndarray:
     """The ids of a user's message, (t,), or without a chat template of a question to continue."""
     if not tokenizer.chat_template:
-        return np.asarray(tokenizer(f"Question: {question}\nAnswer:").input_ids, np.int32)
+        return token_ids(tokenizer, f"Question: {question}\nAnswer:", rendered=False)
     messages = [{"role": "user", "content": question}]
     text = render(tokenizer, messages, generation_prompt=True, date=date)
-    return np.asarray(tokenizer(text, add_special_tokens=False).input_ids, np.int32)
+    return token_ids(tokenizer, text, rendered=True)
+
+
+def token_ids(tokenizer: Any, text: str, *, rendered: bool) -> np.ndarray:
+    """Ids (t,) of a text; the chat template that `rendered` it has written the special ones."""
+    return np.asarray(tokenizer(text, add_special_tokens=not rendered).input_ids, np.int32)

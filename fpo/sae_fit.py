@@ -1,8 +1,7 @@
 """How well an autoencoder explains a model on a user's own pairs, raw and as chat."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from fpo.backends import build_reader
 from fpo.model_setup import ModelSetup
@@ -71,12 +70,6 @@ def fit_rows(fits: Iterable[Fit]) -> list[tuple[str, ...]]:
     ]
 
 
-def fit_mapping(fit: Fit) -> dict[str, Any]:
-    """The measurements of a fit as JSON values."""
-    share = {} if fit.recovered is None else {"ce_recovered": fit.recovered.share}
-    return asdict(fit) | share
-
-
 def measure_fit(
     reader: ActivationReader, features: Features, rows: Sequence[Sequence[int]], sink: Sink
 ) -> Fit:
@@ -92,8 +85,7 @@ def check_sae(config: SaeCheckConfig, sink: Sink) -> SaeFit:
     The first pairs are read twice: as raw text, and under the model's chat template. Raises
     SaeError for a file without decoder, or one that does not fit the model's shape.
     """
-    names = set(ModelConfig.names()) & set(SaeCheckConfig.names())
-    setup = ModelSetup(ModelConfig(**{name: getattr(config, name) for name in names}))
+    setup = ModelSetup(config.only(ModelConfig))
     hook = None if config.hook is None else (config.hook,)
     features = load_features(SaeConfig(sae=(config.sae,), hook=hook), setup.model, setup.special)
     assert features is not None, "the autoencoder is set"

@@ -13,7 +13,7 @@ from fpo.curves import draw_sae_curves, figure_of_sae, read_log
 from fpo.model_setup import ModelSetup
 from fpo.results import Result, Table
 from fpo.run_checks import writing_output
-from fpo.sae_fit import fit_mapping, fit_rows, measure_fit
+from fpo.sae_fit import fit_rows, measure_fit
 from fpo.workflow import Stop, workflow
 from fpo_core import __version__
 from fpo_core.backend.process_group import check_same_settings, only_first
@@ -100,18 +100,9 @@ class SaeTraining(Result):
 
     def to_mapping(self) -> dict[str, Any]:
         """The run as JSON values."""
-        saes = [
-            vars(sae) | {"file": str(sae.file), "fit": fit_mapping(sae.fit)} for sae in self.saes
-        ]
-        return {
-            "saes": saes,
-            **vars(self.recipe),
-            "steps": self.recipe.steps,
-            "distinct_tokens": self.distinct_tokens,
-            "log": str(self.log),
-            "curves": str(self.curves),
-            "peak_memory": self.peak_memory,
-        }
+        values = super().to_mapping()
+        recipe = values.pop("recipe")
+        return values | recipe | {"steps": self.recipe.steps}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +158,7 @@ class _Plan:
 
     @cached_property
     def setup(self) -> ModelSetup:
-        names = set(ModelConfig.names()) & set(SaeTrainConfig.names())
-        return ModelSetup(ModelConfig(**{name: getattr(self.config, name) for name in names}))
+        return ModelSetup(self.config.only(ModelConfig))
 
     @cached_property
     def hooks(self) -> tuple[Hook, ...]:

@@ -97,8 +97,9 @@ class Settings:
         }
 
     def only(self, group: "type[SettingsT]") -> "SettingsT":
-        """The part of these settings that belongs to `group`."""
-        return group(**{name: getattr(self, name) for name in group.names()})
+        """The part of these settings that belongs to `group`; what they lack is at its default."""
+        names = set(self.names()) & set(group.names())
+        return group(**{name: getattr(self, name) for name in names})
 
 
 SettingsT = typing.TypeVar("SettingsT", bound=Settings)

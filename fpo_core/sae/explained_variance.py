@@ -1,7 +1,7 @@
 """How much of the variance of a model's activations an autoencoder explains on given texts."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -79,6 +79,11 @@ class Fit:
     outliers_first: float
     recovered: Recovered | None = None
     """What the model itself loses by the reconstruction, where that was measured."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The measurements as JSON values, the share of the cross-entropy recovered among them."""
+        share = {} if self.recovered is None else {"ce_recovered": self.recovered.share}
+        return asdict(self) | share
 
 
 @dataclass(frozen=True)

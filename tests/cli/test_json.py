@@ -51,6 +51,12 @@ def test_sae_check(fpo: Fpo, sae: Path) -> None:
         assert (ran["command"], ran["verdict"], ran["pairs"]) == ("sae check", "fits", 12)
         assert ran["hook"] == "blocks.2.hook_resid_post"
         assert 0 < ran["chat"]["variance_unexplained"] < ran["raw"]["variance_unexplained"] < 0.1
+        lost = {
+            name: ran["raw"]["recovered"][name] for name in ("ce_clean", "ce_spliced", "ce_zero")
+        }
+        spliced = lost["ce_zero"] - lost["ce_spliced"]
+        share = spliced / (lost["ce_zero"] - lost["ce_clean"])
+        assert ran["raw"]["ce_recovered"] == pytest.approx(share)
     for kind in ("raw", "chat"):
         torch, mlx = (flat(ran[kind]) for ran in found)
         assert torch == pytest.approx(mlx, rel=1e-3)
