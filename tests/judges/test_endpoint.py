@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -238,8 +239,11 @@ MANY = ([f"p{i}" for i in range(20)], ["good"] * 20, ["bad"] * 20)
 def test_a_killed_run_asks_only_what_is_missing(tmp_path: Path) -> None:
     """Killed in the middle: as many requests follow as replies are not in the file."""
 
-    def slow(body: dict, number: int) -> str:
-        time.sleep(0.03)
+    killed = threading.Event()
+
+    def some(body: dict, number: int) -> str:
+        if number >= 12:  # however slow this test is, the child does not end before it is killed
+            killed.wait()
         return better(body, number)
 
     path = tmp_path / "v"
@@ -247,7 +251,7 @@ def test_a_killed_run_asks_only_what_is_missing(tmp_path: Path) -> None:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    with serving(slow) as server:
+    with serving(some) as server:
         child = subprocess.Popen(
             [sys.executable, "-c", RUN, server.url, str(path)], env=environment
         )
@@ -256,6 +260,7 @@ def test_a_killed_run_asks_only_what_is_missing(tmp_path: Path) -> None:
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
         child.wait()
+        killed.set()
         time.sleep(0.1)  # for requests that were under way
         with path.open("a") as file:
             file.write('{"key": "half a li')
