@@ -161,6 +161,8 @@ def chat(config: ChatConfig, sink: Sink) -> Conversation:
     """
     setup = ModelSetup(config)
     note(sink, f"{setup.backend}, {setup.model.name}")
+    for adapter in (config.adapter, config.other_adapter):
+        setup.warn_of_base(adapter, sink)
     adapters = [setup.start_adapter]
     if config.other_adapter is not None or config.adapter is not None:
         adapters.append(_other(config, setup))

@@ -77,6 +77,7 @@ def serve(config: ServeConfig, sink: Sink) -> Server:
             "pip install 'fpo-mlx[serve]'"
         )
     adapter = setup.start_adapter
+    setup.warn_of_base(config.adapter, sink)
     opens = adapter is None or (_adapter(config) / _PEFT).is_file()
     if setup.backend == "torch" and not opens:
         raise ConfigError(

@@ -1,7 +1,9 @@
 """Every function of `fpo` on the embedded world: results, their JSON and their tables."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,3 +173,20 @@ def test_doctor_and_self_test() -> None:
     report = fpo.self_test(backend="torch")
     assert report.passed
     assert checked(report)["passed"] is True
+
+
+@pytest.mark.parametrize("workflow", [fpo.chat, fpo.serve])
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_talk_on_a_base_that_changed_since_is_told_of(
+    workflow: Any, backend: str, run: fpo.TrainingRun, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(assets().model, tmp_path / "moved"))
+    said: dict[str, list[str]] = {}
+    for name in ("same", "other"):
+        seen: list[fpo.Event] = []
+        workflow(model=moved, adapter=run.output, backend=backend, sink=seen.append)
+        said[name] = [e.values["message"] for e in seen if e.kind == "warning"]
+        config = json.loads((moved / "config.json").read_text())
+        (moved / "config.json").write_text(json.dumps(config | {"note": "other"}))
+    assert not said["same"]
+    assert f"the adapter {run.output} was trained on" in said["other"][0]
