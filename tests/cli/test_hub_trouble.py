@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -35,7 +36,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..
     http = importlib.import_module("huggingface_hub.utils._http")
     library: Any = http.httpx2 if hasattr(http, "httpx2") else http.httpx
     # A request that is sent again comes after a second, then two, then four.
-    monkeypatch.setattr(http.time, "sleep", lambda _: pytest.fail("a request was repeated"))
+    repeated = {"sleep": lambda _: pytest.fail("a request was repeated")}
+    monkeypatch.setattr(http, "time", SimpleNamespace(**vars(http.time) | repeated))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     for name, value in (("HF_HUB_OFFLINE", False), ("HF_DATASETS_CACHE", tmp_path / "datasets")):

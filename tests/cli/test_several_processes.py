@@ -58,8 +58,9 @@ def test_two_processes_speak_with_one_voice(
     found = json.loads(ran.stdout)
     for metric in ("loss_first", "loss_last"):
         assert found[metric] == pytest.approx(alone.json[metric], rel=1e-5)
-    for metric in ("loss", "fpo/kl_rejected", "fpo/d_rejected"):
-        assert found["after"][metric] == pytest.approx(alone.json["after"][metric], rel=1e-3)
+    # A feature near its threshold flips with the last bit of a sum, which differs by the BLAS.
+    for metric, rel in {"loss": 1e-4, "fpo/kl_rejected": 1e-2, "fpo/d_rejected": 1e-2}.items():
+        assert found["after"][metric] == pytest.approx(alone.json["after"][metric], rel=rel)
     logs = [
         (tmp_path / output / "log.jsonl").read_text().count("\n") for output in ("alone", "both")
     ]
