@@ -129,7 +129,7 @@ def _check_checkpoint(
         causes["data"] = _KEPT_END
     check_unchanged(checkpoint, config, inputs, causes)
     if not finished_too:
-        check_unfinished(checkpoint, config, RowPlan.of(data.train.lengths(), config).steps)
+        check_unfinished(checkpoint, config, RowPlan.of(data.train, config).steps)
 
 
 def check_positions(

@@ -91,6 +91,15 @@ def random_pairs(count: int, seed: int = 0, vocab: int = 64) -> TokenisedPairs:
     )
 
 
+def pairs_of_prompts(prompts: int, of_each: int) -> TokenisedPairs:
+    """The pairs of `random_pairs` under fewer prompts, those with the same one far apart."""
+    pairs = random_pairs(prompts * of_each)
+    return TokenisedPairs.from_lists(
+        (pairs[i % prompts].prompt.tolist(), pair.chosen.tolist(), pair.rejected.tolist())
+        for i, pair in enumerate(pairs)
+    )
+
+
 def random_batch(count: int = 4, seed: int = 0, width: int | None = None) -> Batch:
     """`random_pairs` as one batch."""
     pairs = random_pairs(count, seed)

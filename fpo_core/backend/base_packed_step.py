@@ -96,7 +96,8 @@ class BasePackedStep(ABC):
 
     def tokens(self, batch: Batch) -> tuple[Scored, Array, list[Array]]:
         """The N scored tokens of a batch, their log π (N,), and activations on them, (N, d_in)."""
-        row = Row.of(batch, () if self._features is None else self._features.untrained)
+        untrained = () if self._features is None else self._features.untrained
+        row = Row.of(batch, untrained, every=True)
         states, activations = self._states(row)
         labels = self.ops.asarray(row.scored.labels, states)
         terms = self._terms(states, labels, None, entropy=False, differentiate=False)

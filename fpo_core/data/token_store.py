@@ -201,6 +201,18 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         longer = np.maximum(self._index["chosen"], self._index["rejected"])
         return np.asarray(self._index["prompt"] + longer, np.int64)
 
+    def prompts(self, rows: Int64s | None = None) -> Int64s:
+        """Numbers of the prompts of the pairs at `rows`, or of all, from 0 as they appear: (n,).
+
+        Pairs have the same number where their prompts have the same tokens. Reads every prompt.
+        """
+        numbers: dict[bytes, int] = {}
+        index = self._index if rows is None else self._index[rows]
+        at = zip(index["start"].tolist(), index["prompt"].tolist(), strict=True)
+        prompts = (self._tokens[start : start + count] for start, count in at)
+        digests = (hashlib.blake2b(np.asarray(ids).tobytes()).digest() for ids in prompts)
+        return np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
+
     def keys(self) -> list[bytes]:
         """The key of every pair, in order."""
         return [key.tobytes() for key in self._index["key"]]

@@ -13,6 +13,7 @@ Two pairs with prompts p and q, chosen c and d, rejected r and s, tokens numbere
 
 With these positions and this mask, a forward pass over the row gives each completion the states of
 an unpadded pass over prompt + completion, at the cost of P + R_w + R_l tokens, not 2P + R_w + R_l.
+Pairs with the same prompt share it too, and a completion that several of them have stands once.
 `Row` is that row, `Scored` says where in it each scored token stands and is predicted, `Rectangles`
 cuts it up for a framework whose attention kernels take dense, padded arrays.
 """
@@ -20,6 +21,7 @@ cuts it up for a framework whose attention kernels take dense, padded arrays.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +34,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scored:
-    """The N scored tokens of n sequences, one sequence after the other, in the batch's order."""
+    """The N scored tokens of n sequences, one sequence after the other, in the batch's order.
+
+    Of sequences with the same tokens perhaps one alone is listed: then they all hold its tokens.
+    """
 
     labels: Ints
     """(N,) the tokens."""
@@ -40,24 +45,34 @@ class Scored:
     """(N,) index in the row of the token before each: the state there predicts it."""
     places: Ints
     """(N,) index in the row of the token itself: features are read there."""
-    bounds: Ints
-    """(n + 1,) sequence s holds the tokens from bounds[s] up to bounds[s + 1]."""
+    spans: Ints
+    """(n, 2) sequence s holds the tokens from spans[s, 0] up to spans[s, 1]."""
     feature_mask: Floats
     """(N,) 1 at tokens that the autoencoder was trained on, else 0."""
 
     @classmethod
     def of(
-        cls, batch: Batch, untrained: Sequence[int], prompts_at: Ints, completions_at: Ints
+        cls,
+        batch: Batch,
+        untrained: Sequence[int],
+        prompts_at: Ints,
+        completions_at: Ints,
+        listed: Ints | None = None,
     ) -> "Scored":
         """The scored tokens of a batch whose prompts begin at `prompts_at` (n,) in the row, and
         its completions at `completions_at` (n,). A first token that nothing predicts is not scored.
+
+        `listed` (n,) is the sequence whose tokens stand for each one's; by default its own.
         """
         prompts, lengths = batch.prompt_lengths.astype(np.int64), batch.lengths.astype(np.int64)
         first = np.maximum(prompts, 1)
-        counts = np.maximum(lengths - first, 0)
-        bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        sequence = np.repeat(np.arange(len(counts)), counts)
-        position = np.arange(bounds[-1]) - bounds[sequence] + first[sequence]
+        numbers = np.arange(len(lengths))
+        listed = numbers if listed is None else listed
+        counts = np.maximum(lengths - first, 0) * (listed == numbers)
+        ends = np.cumsum(counts)
+        starts = ends - counts
+        sequence = np.repeat(numbers, counts)
+        position = np.arange(len(sequence)) - starts[sequence] + first[sequence]
 
         def index(position: Ints) -> Ints:
             """Of a position in its sequence, the index in the row."""
@@ -72,20 +87,21 @@ class Scored:
 
         labels = batch.tokens[sequence, position].astype(np.int64)
         trained = ~np.isin(labels, np.asarray(untrained, np.int64))
-        return cls(labels, index(position - 1), index(position), bounds, trained.astype(np.float32))
+        spans = np.stack([starts, ends], 1)[listed]
+        return cls(labels, index(position - 1), index(position), spans, trained.astype(np.float32))
 
     @property
     def lengths(self) -> Floats:
         """(n,) |y|, the tokens scored of each sequence."""
-        return np.diff(self.bounds).astype(np.float32)
+        return np.diff(self.spans)[:, 0].astype(np.float32)
 
     @property
     def membership(self) -> Floats:
         """(n, N) 1 where a token belongs to a sequence, else 0."""
         # A mask and a sum, not a segment sum: that is spelt alike and deterministic everywhere,
         # and n is a few pairs.
-        sequence = np.repeat(np.arange(len(self.bounds) - 1), np.diff(self.bounds))
-        return (sequence == np.arange(len(self.bounds) - 1)[:, None]).astype(np.float32)
+        token, (start, end) = np.arange(len(self.labels)), self.spans.T[..., None]
+        return ((start <= token) & (token < end)).astype(np.float32)
 
     @property
     def feature_lengths(self) -> Floats:
@@ -127,29 +143,33 @@ class Row:
     scored: Scored
 
     @classmethod
-    def of(cls, batch: Batch, untrained: Sequence[int] = ()) -> "Row":
-        """The row of a batch: pairs with a prompt in common as one run, other sequences alone."""
-        count = len(batch.tokens)
-        prompts_at, completions_at = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    def of(cls, batch: Batch, untrained: Sequence[int] = (), *, every: bool = False) -> "Row":
+        """The row of a batch: sequences of pairs with a prompt in common as one run, others alone.
+
+        With `every`, a completion of several pairs is scored for each, though it runs once.
+        """
+        prompts_at, completions_at, listed = np.zeros((3, len(batch.tokens)), np.int64)
         spans: list[tuple[int, int, int]] = []  # sequence, first position, last + 1
         runs: list[Run] = []
         at = 0
-        for sequences in _sharing_a_prompt(batch):
-            prompt = int(batch.prompt_lengths[sequences[0]])
-            lengths = [int(batch.lengths[sequence]) - prompt for sequence in sequences]
-            spans.append((sequences[0], 0, prompt))
-            prompts_at[sequences] = at
+        for completions in _by_prompt(batch):
+            first = completions[0][0]
+            prompt = int(batch.prompt_lengths[first])
+            lengths = [int(batch.lengths[equal[0]]) - prompt for equal in completions]
+            spans.append((first, 0, prompt))
+            prompts_at[[sequence for equal in completions for sequence in equal]] = at
             at += prompt
-            for sequence, length in zip(sequences, lengths, strict=True):
-                spans.append((sequence, prompt, prompt + length))
-                completions_at[sequence] = at
+            for equal, length in zip(completions, lengths, strict=True):
+                spans.append((equal[0], prompt, prompt + length))
+                completions_at[equal] = at
+                listed[equal] = equal if every else equal[0]
                 at += length
-            alone = len(sequences) == 1
+            alone = len(completions) == 1
             runs.append(Run(0, (prompt + lengths[0],)) if alone else Run(prompt, tuple(lengths)))
         tokens = np.concatenate([batch.tokens[row, start:end] for row, start, end in spans])
         # Positions count from the start of the sequence: rotary embeddings must not see the row.
         positions = np.concatenate([np.arange(start, end) for _, start, end in spans])
-        scored = Scored.of(batch, untrained, prompts_at, completions_at)
+        scored = Scored.of(batch, untrained, prompts_at, completions_at, listed)
         return cls(tokens.astype(np.int64), positions, tuple(runs), scored)
 
     def members(self) -> tuple[Ints, Ints]:
@@ -171,7 +191,7 @@ class Rectangles:
     roots form one rectangle and the branches another, padded on the right; in the picture above,
     roots (p0 p1 | q0 ·) and branches (c2 c3 c4 | r2 · · | d1 · · | s1 s2 ·). So two dense attention
     calls serve the whole row: roots causally, branches against their root's keys and their own.
-    Prompts come before sequences alone, and have as many branches each.
+    Prompts come before sequences alone.
     """
 
     roots: Ints
@@ -182,8 +202,8 @@ class Rectangles:
     """(t,) the way back: each token's index in the flattened roots, then branches."""
     prompts: Ints
     """(c,) tokens of the prompt that each branch goes on from."""
-    shared: int
-    """Roots that have branches."""
+    fans: tuple[int, ...]
+    """Branches of each root that has some."""
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Rectangles":
@@ -202,8 +222,10 @@ class Rectangles:
         # Inverts the gather: every token of the row stands at exactly one slot that is no padding.
         slots = np.empty(total, np.int64)
         slots[flat[flat < total]] = np.flatnonzero(flat < total)
-        lengths = [run.prompt for run in runs for _ in run.completions if run.prompt]
-        return cls(roots, leaves, slots, np.array(lengths, np.int64), len(prompts))
+        shared = [run for run in runs if run.prompt]
+        fans = tuple(len(run.completions) for run in shared)
+        lengths = np.repeat(np.array([run.prompt for run in shared], np.int64), fans)
+        return cls(roots, leaves, slots, lengths, fans)
 
     @property
     def width(self) -> int:
@@ -235,19 +257,20 @@ def _padded(parts: Sequence[Ints], pad: int) -> Ints:
     return rows
 
 
-def _sharing_a_prompt(batch: Batch) -> list[list[int]]:
-    """Sequences of the batch grouped by the prompt they go on from: pairs, or each alone."""
-    pairs = batch.pairs
-    if 2 * pairs != len(batch.tokens):
-        return [[sequence] for sequence in range(len(batch.tokens))]
-    groups: list[list[int]] = []
-    for chosen, rejected in zip(range(pairs), range(pairs, 2 * pairs), strict=True):
-        prompt = int(batch.prompt_lengths[chosen])
-        # `collate` gives both sides one prompt; a batch from elsewhere may not.
-        same = batch.prompt_lengths[rejected] == prompt and prompt > 0
-        same = same and (batch.tokens[chosen, :prompt] == batch.tokens[rejected, :prompt]).all()
-        groups += [[chosen, rejected]] if same else [[chosen], [rejected]]
-    return groups
+def _by_prompt(batch: Batch) -> list[list[list[int]]]:
+    """Sequences of pairs, by their prompt and then by their completion; others, each alone."""
+    if 2 * batch.pairs != len(batch.tokens):
+        return [[[sequence]] for sequence in range(len(batch.tokens))]
+    prompts: dict[Any, dict[bytes, list[int]]] = {}
+    # Chosen and rejected of a pair, then of the next.
+    for sequence in np.arange(2 * batch.pairs).reshape(2, -1).T.ravel().tolist():
+        prompt, length = int(batch.prompt_lengths[sequence]), int(batch.lengths[sequence])
+        tokens = batch.tokens[sequence]
+        # Without a prompt there is nothing to share.
+        key = tokens[:prompt].tobytes() if prompt else sequence
+        completions = prompts.setdefault(key, {})
+        completions.setdefault(tokens[prompt:length].tobytes(), []).append(sequence)
+    return [list(completions.values()) for completions in prompts.values()]
 
 
 def chunk_rows(budget: int, width: int, copies: int = 1) -> int:

@@ -79,7 +79,7 @@ def _pooled_and_peaks(xp: Ops, sae: Sae, h: Array, scored: Scored) -> tuple[Arra
     """Means and largest magnitudes of every feature in n sequences, (n, d_sae) each."""
     mask, shares = (xp.asarray(x, h) for x in (scored.feature_mask, scored.shares))
     zero = h[:1, :1] * 0.0 + xp.asarray(np.zeros(sae.d_sae, np.float32), h)
-    count = len(scored.bounds) - 1
+    count = len(scored.spans)
     pooled: Any = None
     peaks: list[Any] = [zero] * count
     for at, end, values in _chunks(xp, sae, h):
@@ -87,7 +87,8 @@ def _pooled_and_peaks(xp: Ops, sae: Sae, h: Array, scored: Scored) -> tuple[Arra
         pooled = part if pooled is None else pooled + part
         size = abs(values) * mask[at:end, None]
         for row in range(count):
-            first, last = max(scored.bounds[row], at) - at, min(scored.bounds[row + 1], end) - at
+            start, stop = scored.spans[row]
+            first, last = max(start, at) - at, min(stop, end) - at
             if first < last:
                 high = xp.largest(size[int(first) : int(last)], 0)[None]
                 peaks[row] = xp.where(high > peaks[row], high, peaks[row])

@@ -147,7 +147,7 @@ def _scored(
 ) -> Iterator[tuple[Int64s, Scores]]:
     """Rows of a split and their scores, gathered from one batch per process at a time."""
     rows = _first_of_equals(split)
-    plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
+    plan = scoring_batches(split.lengths()[rows], tokens_per_batch, split.prompts(rows))
     plan = [batch for batch in plan if lacking[rows[batch]].any()]
     for first in range(0, len(plan), group.size):
         batches = plan[first : first + group.size]

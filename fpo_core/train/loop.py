@@ -72,7 +72,7 @@ class _Run:
     ) -> None:
         self.policy, self.data, self.config = policy, data, config
         self.folder, self.emit, self.group = folder, emit, data.group
-        self.plan = RowPlan.of(data.train.lengths(), config)
+        self.plan = RowPlan.of(data.train, config)
         self.stepper = Stepper(policy, data, config, self.plan)
         held_out = 0 if data.valid is None else len(data.valid)
         self.validation = ValidationPlan.of(held_out, self.plan.steps, config)

@@ -90,7 +90,7 @@ def preflight(
     TrainingError where memory runs out, naming the setting to change, and where the disk is too
     small.
     """
-    plan = RowPlan.of(train.lengths(), config)
+    plan = RowPlan.of(train, config)
     shapes = _Shapes(train.lengths(), plan)
     progress(emit, _TRIAL, 0, 3)
     try:
@@ -158,7 +158,7 @@ def _try_scoring(
     """Score the largest batch of the reference pass: its scores, seconds per token, and seconds per
     token where D is computed too, as in validation.
     """
-    rows = scoring_batches(train.lengths(), config.tokens_per_batch)[0]
+    rows = scoring_batches(train.lengths(), config.tokens_per_batch, train.prompts())[0]
     batch, tokens = collate(train, rows), train.num_tokens(rows)
     scores = policy.score(batch)  # untimed: the first call compiles and allocates
     seconds, _ = _timed(lambda: policy.score(batch))

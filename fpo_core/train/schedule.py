@@ -7,7 +7,7 @@ import numpy as np
 
 from fpo_core.config import TrainConfig
 from fpo_core.data.batching import BatchPlan
-from fpo_core.data.token_store import Int64s
+from fpo_core.data.token_store import Int64s, TokenisedPairs
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -48,10 +48,11 @@ class RowPlan:
     steps: int
 
     @classmethod
-    def of(cls, lengths: Int64s, config: TrainConfig) -> "RowPlan":
-        """The plan of a run over rows of these lengths."""
+    def of(cls, pairs: TokenisedPairs, config: TrainConfig) -> "RowPlan":
+        """The plan of a run over these pairs."""
         window = config.batch_size * config.grad_accumulation_steps
-        plan = BatchPlan(lengths, window, config.seed)
+        prompts = pairs.prompts() if config.group_prompts else None
+        plan = BatchPlan(pairs.lengths(), window, config.seed, prompts)
         epochs = 1.0 if config.epochs is None else config.epochs
         steps = config.iters or max(1, math.ceil(epochs * plan.batches_per_epoch))
         return cls(plan, config.batch_size, steps)

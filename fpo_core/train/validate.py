@@ -78,7 +78,7 @@ def score_pairs(
     """
     rows = spread(len(split), pairs)
     group = data.group
-    plan = scoring_batches(split.lengths()[rows], tokens_per_batch)
+    plan = scoring_batches(split.lengths()[rows], tokens_per_batch, split.prompts(rows))
     parts: list[Scores] = []
     planned = plan[group.rank :: group.size]
     for i, places in enumerate(planned, 1):

@@ -6,7 +6,6 @@ each token's choice of features. Backward re-encodes only the rows and columns t
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -45,18 +44,21 @@ def pooled_features(
     def backward(h: mx.array, cotangents: Any, outputs: Any) -> mx.array:
         # `cotangents[0]` is the loss's gradient by c̄, (n, d_sae); `outputs[1]`, where there is
         # one, the saved choice of topk.
-        parts: list[mx.array] = []
-        for row, (start, end) in enumerate(pairwise(scored.bounds.tolist())):
-            tokens = h[start:end]
-            if row not in rows or start == end:
-                parts.append(mx.zeros_like(tokens))
+        spans = [(start, end) for start, end in scored.spans.tolist() if start < end]
+        parts = {span: mx.zeros_like(h[slice(*span)]) for span in sorted(set(spans))}
+        for row in rows:
+            start, end = scored.spans[row].tolist()
+            if start == end:
                 continue
+            tokens = h[start:end]
             gradient = cotangents[0][row]
             columns = gradient_columns(ops, gradient, slots)
             weights = shares[row, start:end][:, None] * gradient[columns]
             winners = outputs[1][start:end] if len(outputs) > 1 else None
-            parts += mx.vjp(_encoder(sae, columns, winners), [tokens], [weights])[1]
-        return mx.concatenate(parts)
+            gradients = mx.vjp(_encoder(sae, columns, winners), [tokens], [weights])[1]
+            # Sequences may hold the same tokens.
+            parts[start, end] = parts[start, end] + gradients[0]
+        return mx.concatenate(list(parts.values())) if parts else mx.zeros_like(h)
 
     function = mx.custom_function(forward)
     function.vjp(backward)

@@ -20,6 +20,7 @@ gradient is the other.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ class RowCache:
     def __init__(self, row: Row, axes: int) -> None:
         layout = Rectangles.of(row.runs)
         self._layout, self._axes = layout, axes
-        rectangles = [layout.roots, layout.branches] if layout.shared else [layout.roots]
+        rectangles = [layout.roots, layout.branches] if layout.fans else [layout.roots]
         self.shapes = [rectangle.shape for rectangle in rectangles]
         self._indices = [mx.array(rectangle) for rectangle in rectangles]
         self._slots = mx.array(layout.slots)
@@ -135,11 +136,17 @@ class _BranchCache:
 
     def _prompts(self, old: mx.array) -> mx.array:
         """(f, heads, p, d) of the roots -> (c, heads, width, d), a prompt for each branch."""
-        prompts = old[: self._layout.shared, None, :, : self._layout.width]
-        # Prompts have as many branches each, in order, so a broadcast view serves as the gather.
-        count = len(self._layout.prompts) // self._layout.shared
-        repeated = mx.broadcast_to(prompts, (len(prompts), count, *prompts.shape[2:]))
-        return repeated.reshape(-1, *prompts.shape[2:])
+        parts: list[mx.array] = []
+        at = 0
+        # A broadcast view serves as the gather of prompts that have as many branches each: its
+        # gradient is a sum, where that of a gather would scatter with atomic additions.
+        for fan, equal in itertools.groupby(self._layout.fans):
+            end = at + len(list(equal))
+            prompts = old[at:end, None, :, : self._layout.width]
+            repeated = mx.broadcast_to(prompts, (len(prompts), fan, *prompts.shape[2:]))
+            parts.append(repeated.reshape(-1, *prompts.shape[2:]))
+            at = end
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
 def pack_attention(stack: Sequence[nn.Module], windows: Windows | None) -> None:

@@ -43,7 +43,7 @@ def pooled_features(
     Gradients flow to the sequences `rows` alone, each through at most `slots` features.
     """
     chunk = chunk_rows(budget, sae.d_sae, _COPIES)
-    bounds = [(row, *scored.bounds[row : row + 2].tolist()) for row in rows]
+    bounds = [(row, *scored.spans[row].tolist()) for row in rows]
     return _Pooled.apply(h, sae, shares, chunk, bounds, slots)
 
 
@@ -84,5 +84,6 @@ class _Pooled(torch.autograd.Function):
                 tokens = h[start:end].detach().requires_grad_()
                 active = None if winners is None else winners[start:end]
                 features = encode_columns(ops, ctx.sae, columns, tokens, active)
-                to_h[start:end] = torch.autograd.grad(features, tokens, to_features)[0]
+                # Sequences may hold the same tokens.
+                to_h[start:end] += torch.autograd.grad(features, tokens, to_features)[0]
         return to_h, None, None, None, None, None

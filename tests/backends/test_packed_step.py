@@ -10,9 +10,19 @@ from fpo_core.config import StepConfig
 from fpo_core.data.batches import collate
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.evaluation.texts import sequences
+from fpo_core.loss.token_scores import token_bounds
 from fpo_core.sae.hook import SITES, Hook
 from tests.backends.families import FAMILIES, ROUNDED, write_family
-from tests.backends.support import HIDDEN, OBJECTIVE, difference, gradients, reference_of, shaken
+from tests.backends.support import (
+    HIDDEN,
+    OBJECTIVE,
+    difference,
+    gradients,
+    part,
+    part_of_reference,
+    reference_of,
+    shaken,
+)
 from tests.helpers import random_batch, random_sae
 
 HOOK = "blocks.0.hook_resid_post"
@@ -170,6 +180,61 @@ def test_prompts_that_are_not_shared(backend, make_policy):
     tokens = batch.tokens.copy()
     tokens[0, 1] = tokens[0, 1] % 60 + 4
     check(*both(make_policy, backend, dataclasses.replace(batch, tokens=tokens)))
+
+
+PAIRS_OF_A_PROMPT = [
+    *(("a", [20, 21, 22], worse) for worse in ([23], [24, 25, 26, 27], [28, 29])),
+    *(("b", better, [31, 32, 33]) for better in ([34, 35], [36])),
+    ("c", [37, 38], [39, 40]),
+    ("a", [23], [28, 29]),
+]
+"""Prompts of four, two and one pair in disorder; completions recur, on the other side too."""
+
+
+def several_pairs_of_a_prompt():
+    prompts = {"a": [5, 6, 7, 8, 9], "b": [10], "c": [11, 12, 13]}
+    lists = [(prompts[name], chosen, rejected) for name, chosen, rejected in PAIRS_OF_A_PROMPT]
+    pairs = TokenisedPairs.from_lists(lists)
+    return collate(pairs, [3, 0, 1, 5, 4, 6, 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("llama", {}),
+        ("gemma2", {"straight_through": True}),
+        ("gpt2", {"stop_gradient": False}),
+        ("mistral", {"objective": "tdpo2"}),
+    ],
+)
+def test_several_pairs_of_a_prompt(backend, make_policy, family, name, change):
+    batch, objective = several_pairs_of_a_prompt(), dataclasses.replace(OBJECTIVE, **change)
+    check(*both(make_policy, backend, batch, family(name), objective, hook=HOOK))
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("sae", ["relu", "topk"])
+def test_a_batch_scores_as_its_pairs_do_singly(backend, make_policy, kind, sae):
+    """One run of a prompt with all its completions gives the sum of the pairs' gradients."""
+    batch = several_pairs_of_a_prompt()
+    policy = make_policy(backend, fine_tune_type=kind, sae=random_sae(HIDDEN, kind=sae))
+    reference = reference_of(policy, batch)
+    policy.load_trained(shaken(policy.trained()))
+    singly = [
+        (part(batch, [i]), part_of_reference(reference, batch, [i])) for i in range(batch.pairs)
+    ]
+    together, apart = gradients(policy, [(batch, reference)]), gradients(policy, singly)
+    assert difference(together, apart) < TIGHT
+    tokens = policy.token_scores(batch)
+    expected = [policy.token_scores(alone) for alone, _ in singly]
+    halves = [
+        [
+            np.split(x.logps, token_bounds(b)[1:-1])[side]
+            for x, (b, _) in zip(expected, singly, strict=True)
+        ]
+        for side in (0, 1)
+    ]
+    np.testing.assert_allclose(tokens.logps, np.concatenate(halves[0] + halves[1]), rtol=1e-5)
 
 
 def test_prompts_of_one_token_and_completions_of_one(backend, make_policy):

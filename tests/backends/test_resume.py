@@ -7,6 +7,7 @@ import os
 import pytest
 
 from fpo_core.errors import ConfigError
+from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
 from tests.backends.runs import (
     CrashError,
@@ -17,7 +18,8 @@ from tests.backends.runs import (
     settings,
     train_on,
 )
-from tests.helpers import BACKENDS
+from tests.backends.support import HIDDEN, UNTRAINED
+from tests.helpers import BACKENDS, pairs_of_prompts, random_sae
 
 KINDS = {
     "lora": {"dropout": 0.2, "rank": 4},
@@ -74,6 +76,28 @@ def test_a_run_goes_on_bit_for_bit(backend, tiny, store, tmp_path, kind):
     assert log_of(tmp_path / "whole") == log_of(tmp_path / "cut")
     assert len(log_of(tmp_path / "cut")) > 10
     assert all((resumed.trained()[n] == w).all() for n, w in policy.trained().items())
+
+
+def test_a_run_over_grouped_prompts_goes_on_bit_for_bit_and_is_the_same_on_both(tiny, tmp_path):
+    tap = Features.of(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
+    pairs = pairs_of_prompts(5, 4)
+    losses = {}
+
+    def run(output, emit=None, **options):
+        few = {"batch_size": 4, "iters": 8, "steps_per_report": 1, "group_prompts": True}
+        config = settings(tiny, output, **few, **options)
+        train_on(config, pairs, None, tap, tmp_path / "store", emit=emit)
+
+    for backend in BACKENDS:
+        whole, cut = tmp_path / backend / "whole", tmp_path / backend / "cut"
+        run(whole, backend=backend)
+        with pytest.raises(CrashError):
+            run(cut, backend=backend, emit=crash_at("train", 7))
+        run(cut, backend=backend, resume=True)
+        assert files_of(whole) == files_of(cut)
+        assert log_of(whole) == log_of(cut)
+        losses[backend] = [row["loss"] for row in log_of(whole) if "loss" in row]
+    assert losses["mlx"] == pytest.approx(losses["torch"], rel=1e-4)
 
 
 @pytest.mark.parametrize("source", BACKENDS)

@@ -124,6 +124,68 @@ def test_plan_reaches_any_batch_of_any_epoch(lengths, size, seed):
     assert plan.batch(2, 0).tolist() == expected[2 * plan.batches_per_epoch].tolist()
 
 
+prompted = st.lists(st.tuples(st.integers(2, 300), st.integers(0, 9)), min_size=1, max_size=60)
+
+
+def as_they_appear(names):
+    numbers: dict = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
+
+
+def runs_of_prompts(batches, prompts):
+    """How often a prompt runs, were it once in each batch."""
+    return sum(len(set(prompts[batch].tolist())) for batch in batches)
+
+
+@given(prompted, sizes, seeds)
+def test_grouped_rows_of_a_prompt_are_parted_by_full_batches_alone(rows, size, seed):
+    lengths, names = zip(*rows, strict=True)
+    prompts = as_they_appear(names)
+    batches = epoch_batches(lengths, size, seed, 2, prompts)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert runs_of_prompts(batches, prompts) < max(prompts) + 1 + len(batches)
+    plan = BatchPlan(lengths, size, seed, prompts)
+    assert plan.batch(2, len(batches) - 1).tolist() == batches[-1].tolist()
+
+
+def test_grouped_order_is_pinned():
+    # Kept for ever: a change here breaks the resumption of every run under way.
+    lengths, prompts = [9, 3, 7, 5, 1, 8, 2, 6], np.array([0, 1, 1, 2, 0, 3, 2, 1])
+    order = [batch.tolist() for batch in epoch_batches(lengths, 3, 7, 3, prompts)]
+    assert order == [[7, 1, 5], [3, 6, 2], [4, 0]]
+
+
+def test_grouped_prompts_come_in_any_order_and_never_the_same_twice():
+    prompts = np.repeat(np.arange(40), 4)
+    epochs = [epoch_batches([5] * 160, 4, 0, epoch, prompts) for epoch in (0, 1)]
+    firsts = [[int(prompts[batch[0]]) for batch in batches] for batches in epochs]
+    assert sorted(firsts[0]) == sorted(firsts[1]) == list(range(40))
+    assert firsts[0] != firsts[1]
+
+
+@given(prompted, st.integers(8, 4096))
+def test_scoring_holds_a_prompt_together(rows, budget):
+    lengths, names = zip(*rows, strict=True)
+    prompts = as_they_appear(names)
+    batches = scoring_batches(lengths, budget, prompts)
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert np.count_nonzero(np.diff(prompts[order])) == max(prompts)
+    for batch in batches:
+        width = max(
+            bucket_width(lengths[i]) for i in np.flatnonzero(np.isin(prompts, prompts[batch]))
+        )
+        assert len(batch) == 1 or 2 * len(batch) * width <= budget
+
+
+@given(lengths_of, st.integers(8, 4096))
+def test_prompts_that_differ_change_nothing_of_scoring(lengths, budget):
+    alone = scoring_batches(lengths, budget)
+    grouped = scoring_batches(lengths, budget, np.arange(len(lengths)))
+    assert [b.tolist() for b in alone] == [b.tolist() for b in grouped]
+
+
 @given(lengths_of, st.integers(8, 4096))
 def test_scoring_keeps_the_budget_and_holds_every_row_once(lengths, budget):
     batches = scoring_batches(lengths, budget)

@@ -63,6 +63,16 @@ def test_a_file_that_is_cut_short_under_a_run_is_an_error(tmp_path):
         pairs.token_outside(9)
 
 
+def test_prompts_are_numbered_as_they_appear(tmp_path):
+    lists = [([1, 2], [3], [4]), ([1], [2, 3], [4]), ([1, 2], [5], [6]), ([], [1], [2])]
+    pairs = TokenisedPairs.from_lists(lists)
+    assert pairs.prompts().tolist() == [0, 1, 0, 2]
+    assert pairs.prompts(np.array([1, 3, 1])).tolist() == [0, 1, 0]
+    with RowWriter(tmp_path, "train") as writer:
+        writer.append(pack((row, *pair) for row, pair in enumerate(lists, 1)))
+    assert TokenisedPairs.open(tmp_path, "train").prompts().tolist() == [0, 1, 0, 2]
+
+
 def test_key_is_a_hash_of_lengths_and_ids():
     key = TokenisedPairs.from_lists(PAIRS)[0].key
     packed = struct.pack("<2i", 2, 1) + struct.pack("<5i", 1, 2, 3, 4, 5)

@@ -40,7 +40,7 @@ def test_scored_tokens_follow_the_order_of_the_batch(batch):
     assert scored.places.tolist() == [2, 3, 4, 7, 5, 8, 9]
     # the first of each completion is predicted by the prompt's last token
     assert scored.predictors.tolist() == [1, 2, 3, 6, 1, 6, 8]
-    assert scored.bounds.tolist() == [0, 3, 4, 5, 7]
+    assert scored.spans.tolist() == [[0, 3], [3, 4], [4, 5], [5, 7]]
     assert scored.lengths.tolist() == [3, 1, 1, 2]
     assert scored.feature_lengths.tolist() == [2, 1, 1, 1]
     assert scored.shares[0].tolist() == [0.5, 0, 0.5, 0, 0, 0, 0]
@@ -55,7 +55,7 @@ def test_roots_and_branches_are_padded_separately(batch):
     flat = np.concatenate([tokens[layout.roots].ravel(), tokens[layout.branches].ravel()])
     assert flat[layout.slots].tolist() == row.tokens.tolist()
     assert layout.prompts.tolist() == [2, 2, 1, 1]
-    assert layout.shared == 2
+    assert layout.fans == (2, 2)
 
 
 def test_what_a_branch_sees(batch):
@@ -88,9 +88,52 @@ def test_prompts_that_differ_are_not_shared(batch):
     other = dataclasses.replace(batch, tokens=tokens)
     assert Row.of(other).runs == (Run(0, (5,)), Run(0, (3,)), Run(1, (1, 2)))
     layout = Rectangles.of(Row.of(other).runs)
-    assert layout.shared == 1
+    assert layout.fans == (2,)
     assert layout.roots.tolist() == [[8, 12, 12, 12, 12], [0, 1, 2, 3, 4], [5, 6, 7, 12, 12]]
     assert layout.branches.tolist() == [[9, 12], [10, 11]]
+
+
+SHARED = TokenisedPairs.from_lists(
+    [([5, 6], [7, 8], [9]), ([4], [3], [2, 1]), ([5, 6], [7, 8], [10, 11]), ([5, 6], [9], [7])]
+)
+"""Three pairs of one prompt with four completions, chosen in one pair and rejected in another."""
+
+
+def test_pairs_with_one_prompt_are_one_run_and_a_completion_of_several_stands_once():
+    row = Row.of(collate(SHARED, range(4)), untrained=(8,))
+    assert row.runs == (Run(2, (2, 1, 2, 1)), Run(1, (1, 2)))
+    assert row.tokens.tolist() == [5, 6, 7, 8, 9, 10, 11, 7, 4, 3, 2, 1]
+    assert row.positions.tolist() == [0, 1, 2, 3, 2, 2, 3, 2, 0, 1, 1, 2]
+    scored = row.scored
+    assert scored.labels.tolist() == [7, 8, 3, 9, 2, 1, 10, 11, 7]
+    spans = [[0, 2], [2, 3], [0, 2], [3, 4], [3, 4], [4, 6], [6, 8], [8, 9]]
+    assert scored.spans.tolist() == spans
+    assert scored.membership.sum(1).tolist() == scored.lengths.tolist() == [2, 1, 2, 1, 1, 2, 2, 1]
+    assert scored.feature_lengths.tolist() == [1, 1, 1, 1, 1, 2, 2, 1]
+    assert Rectangles.of(row.runs).fans == (4, 2)
+
+
+def test_every_completion_is_scored_for_each_of_its_pairs_where_asked():
+    batch = collate(SHARED, range(4))
+    once, every = Row.of(batch), Row.of(batch, every=True)
+    assert every.tokens.tolist() == once.tokens.tolist()
+    expected = [batch.tokens[i, p:n] for i, (p, n) in enumerate(lengths_of(batch))]
+    assert every.scored.labels.tolist() == np.concatenate(expected).tolist()
+    for scored in (once.scored, every.scored):
+        for tokens, (start, end) in zip(expected, scored.spans, strict=True):
+            assert scored.labels[start:end].tolist() == tokens.tolist()
+
+
+def test_empty_prompts_and_completions_are_not_taken_for_others():
+    pairs = TokenisedPairs.from_lists([([], [7, 8], [7, 8]), ([5], [], [6]), ([5], [6], [])])
+    row = Row.of(collate(pairs, range(3)))
+    assert row.runs == (Run(0, (2,)), Run(0, (2,)), Run(1, (0, 1)))
+    assert row.scored.labels.tolist() == [8, 8, 6]
+    assert row.scored.lengths.tolist() == [1, 0, 1, 1, 1, 0]
+
+
+def lengths_of(batch):
+    return zip(batch.prompt_lengths.tolist(), batch.lengths.tolist(), strict=True)
 
 
 def test_sequences_that_are_no_pairs_run_alone():

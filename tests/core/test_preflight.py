@@ -145,7 +145,7 @@ def test_seconds_per_step_lie_on_the_line_between_the_timed_batches(tmp_path):
     from fpo_core.train.schedule import RowPlan
 
     settings = config(tmp_path, iters=6)
-    shapes = _Shapes(PAIRS.lengths(), RowPlan.of(PAIRS.lengths(), settings))
+    shapes = _Shapes(PAIRS.lengths(), RowPlan.of(PAIRS, settings))
     # One epoch of six batches: widths 32 ×4, 64 and 128; 4 s at 32 tokens, 10 s at 128.
     expected = np.mean([4.0] * 4 + [4.0 + 6.0 / 96 * 32, 10.0])
     assert shapes.step_seconds(10.0, 4.0) == pytest.approx(expected)

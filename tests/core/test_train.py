@@ -2,13 +2,18 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fpo_core.errors import StoreError, TrainingError
+from fpo_core.events import silent
+from fpo_core.reference.build import extend_store
+from fpo_core.reference.key import StoreKey
 from fpo_core.train.schedule import RowPlan, learning_rate, warmup_steps
 from tests.core.pretend import ROWS, PretendPolicy, config, run
+from tests.helpers import pairs_of_prompts, random_pairs
 
 
 def test_a_run_learns_saves_and_reports(tmp_path: Path) -> None:
@@ -26,13 +31,31 @@ def test_a_run_learns_saves_and_reports(tmp_path: Path) -> None:
 
 
 def test_accumulation_splits_the_same_windows(tmp_path: Path) -> None:
-    lengths = np.arange(5, 5 + ROWS)
-    large = RowPlan.of(lengths, config(tmp_path, batch_size=4))
-    small = RowPlan.of(lengths, config(tmp_path, batch_size=2, grad_accumulation_steps=2))
+    pairs = random_pairs(ROWS)
+    large = RowPlan.of(pairs, config(tmp_path, batch_size=4))
+    small = RowPlan.of(pairs, config(tmp_path, batch_size=2, grad_accumulation_steps=2))
     for step in range(1, 7):
         parts = small.batches(step)
         assert [len(part) for part in parts] == [2, 2]
         assert np.concatenate(parts).tolist() == np.concatenate(large.batches(step)).tolist()
+
+
+def test_pairs_of_a_prompt_share_a_batch_where_asked(tmp_path: Path) -> None:
+    pairs = pairs_of_prompts(3, 4)
+    prompts = pairs.prompts()
+    plan = RowPlan.of(pairs, config(tmp_path, batch_size=2, group_prompts=True))
+    assert all(len(set(prompts[rows])) == 1 for step in range(1, 7) for rows in plan.batches(step))
+
+
+def test_pairs_of_a_prompt_share_a_batch_of_the_reference_pass(tmp_path: Path) -> None:
+    pairs = pairs_of_prompts(3, 4)
+    policy: Any = PretendPolicy()
+    seen: list[Any] = []
+    policy.score = lambda batch: seen.append(batch) or PretendPolicy().score(batch)
+    settings = config(tmp_path, tokens_per_batch=8 * 32)
+    extend_store(tmp_path / "store", StoreKey("m", None), policy, [pairs], settings, silent)
+    prompts = pairs.prompts()
+    assert [len(set(prompts[batch.rows])) for batch in seen] == [1, 1, 1]
 
 
 def test_weights_of_a_window_sum_to_one_per_pair(tmp_path: Path) -> None:
