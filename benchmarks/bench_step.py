@@ -7,8 +7,11 @@ on a CPU, the peak bytes of live tensors, which process memory exceeds by the al
 
 import argparse
 import contextlib
+import io
 import json
+import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import interleave
-from benchmarks.record import run_json, write_result
+from benchmarks.record import ROOT, run_json, write_result
 from benchmarks.shapes import MODELS, batch_of, build_model, environment, mlx_on_cpu, random_sae
 from fpo_core.config import (
     AdapterConfig,
@@ -193,12 +196,32 @@ def model_folder(arguments: argparse.Namespace) -> Iterator[Path]:
         yield build_model(arguments.model_shape, folder, arguments.dtype, device)
 
 
+@contextlib.contextmanager
+def tree_of(commit: str | None) -> Iterator[Path | None]:
+    """The files of a commit of this repository; None for none."""
+    if commit is None:
+        yield None
+        return
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def within(tree: Path, command: list[str]) -> list[str]:
+    """The command on the code of another tree."""
+    paths = ":".join(map(str, (tree, tree / "convert", tree / "cli")))
+    return ["env", "-C", str(tree), f"PYTHONPATH={paths}", *command]
+
+
 def main() -> None:
     arguments = parser()
     arguments.add_argument("--variants", nargs="*", default=None)
     arguments.add_argument(
         "--slices", action="store_true", help="share a core by the millisecond: less noise"
     )
+    arguments.add_argument("--beside", help="a commit whose step of the first variant comes last")
     arguments = arguments.parse_args()
     if arguments.worker:
         work(json.loads(arguments.worker))
@@ -206,17 +229,21 @@ def main() -> None:
     on_gpu = arguments.backend == "torch" and arguments.device == "cuda"
     variants = VARIANTS | ({BARE: {"bare": True}} if on_gpu else {})
     names = arguments.variants or list(variants)
-    with model_folder(arguments) as folder:
+    with model_folder(arguments) as folder, tree_of(arguments.beside) as tree:
         settings = {name: options_of(arguments, folder, **variants[name]) for name in names}
         commands = {name: command(options) for name, options in settings.items()}
+        if tree is not None:
+            commands[f"{names[0]} at {arguments.beside}"] = within(tree, commands[names[0]])
         take = interleave.slice_cores if arguments.slices else interleave.alternate
         workers = take(commands, arguments.steps)
-        values = {"rows": compare_all(workers, names[-1])}
+        values = {"rows": compare_all(workers, list(commands)[-1])}
         if on_gpu:
             values |= _on_gpu(settings, values["rows"])
-        elif arguments.backend == "torch":
+        elif arguments.backend == "torch" and tree is None:
             _add_arrays(settings, values["rows"], names[-1])
-    name = result_name("step", arguments, *["slices"] * arguments.slices)
+    name = result_name(
+        "step", arguments, *["slices"] * arguments.slices, *["beside"] * bool(arguments.beside)
+    )
     write_result(name, {"setting": setting_of(arguments)} | values)
 
 

@@ -26,6 +26,7 @@ CORE = [
         "objective_table",
         "links",
         "own_losses",
+        "degrees",
         "dense",
         "metrics",
         "packing",
@@ -63,7 +64,7 @@ class Fault:
         if self.looked_for_by:
             return [*self.looked_for_by]
         if self.path.startswith("fpo_core/pairs"):
-            return ["tests/core/test_goals.py"]
+            return ["tests/core/test_goals.py", "tests/core/test_keywords.py"]
         return CORE + BACKENDS if self.path.startswith("fpo_core") else BACKENDS
 
 
@@ -148,6 +149,12 @@ CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("sign of the margin", "self.lpd - self.margin", "self.lpd + self.margin"),
     ),
     "fpo_core/loss/objectives.py": (
+        (
+            "degrees of one side alone",
+            "chosen(scores.degree) + rejected(scores.degree)",
+            "chosen(scores.degree)",
+        ),
+        ("degrees in the constraint's share", '("logps", "degree")', '("logps",)'),
         ("delta of the other side", "rejected(drift) - drift_chosen", "-drift_chosen"),
         ("stop-gradient dropped", "= xp.stop_gradient(drift_chosen)", "= drift_chosen"),
         ("stop-gradient option ignored", "if config.stop_gradient and not", "if True and not"),
@@ -190,6 +197,20 @@ CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("padll halves the other side", "terms.logits() < 0, 0.5", "terms.logits() > 0, 0.5"),
         ("cell of unequal parts", "+ 0.5 * exponential", "+ 0.6 * exponential"),
         ("pfl by the pair's u", "terms.lpd > 0", "terms.logits() > 0"),
+    ),
+    "fpo_core/loss/degrees.py": (
+        ("degrees: loss falls with error", "degree=-token_logps", "degree=token_logps"),
+        ("degrees: a tie is a hit", "rivals == 1", "rivals > 0"),
+    ),
+    "fpo_core/train/degrees.py": (
+        ("degrees: the same in each step", "self.seed, step, row,", "self.seed, 0, row,"),
+        ("degrees: both sides at one level", "row, side])", "row, 0])"),
+        ("degrees: the end is removed", "[*again, *ids[size:]]", "[*again]"),
+    ),
+    "fpo_core/pairs/keywords.py": (
+        ("RAKE by degree alone", "degree[word] / frequency[word]", "degree[word]"),
+        ("RAKE: the least first", "reverse=True", "reverse=False"),
+        ("as many random words as phrases", "order[: len(", "order[: bool("),
     ),
     "fpo_core/loss/own_losses.py": (
         (

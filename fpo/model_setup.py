@@ -22,6 +22,7 @@ from fpo_core.config import (
     SaeConfig,
     SamplingConfig,
     StepConfig,
+    TrainConfig,
 )
 from fpo_core.data.load import Goal, PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
@@ -151,6 +152,7 @@ class ModelSetup:
 
     def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
         """The model at its starting point; `config` may say how it is trained, too."""
+        trained = config if isinstance(config, TrainConfig) else None
         policy = build_policy(
             self.backend,
             self.model.path,
@@ -160,6 +162,7 @@ class ModelSetup:
             grad_checkpoint=grad_checkpoint,
             step=self.step,
             zeroth_order=isinstance(config, OptimiserConfig) and config.zeroth_order,
+            degree_levels=trained.degree_levels if trained and trained.degree_weight else 0,
         )
         if self.start_adapter is not None:
             # Modules that an irregular adapter leaves out stay at their start, which adds nothing.

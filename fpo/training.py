@@ -35,6 +35,7 @@ from fpo_core.evaluation.model_card import (
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Event, JsonlLog, Sink, fan_out, note, silent
 from fpo_core.pairs.goals import pass_on
+from fpo_core.train.degrees import Degrader
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import TrainResult
 from fpo_core.train.loop import train as train_loop
@@ -181,7 +182,8 @@ def train_validated(
     if run.checkpoint is None:
         only_first(group, folder.begin)
     only_first(group, lambda: pass_on(config.data, folder.path))
-    run_data = RunData.of(data, store, setup.features, group)
+    degrader = Degrader.of(config, setup.tokenizer)
+    run_data = RunData.of(data, store, setup.features, group, degrader)
     measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     # KL is against the start, which for a run from an adapter is not the bare model.
     start = policy.trained() if _holds_start(config) else None

@@ -55,6 +55,8 @@ class MlxPolicy(BasePolicy):
         self._trainable = select_trainable(
             self.model, stack, setup.adapter, setup.model.seed, self.dtype
         )
+        if setup.degree_levels:
+            self._trainable.add_head(setup.degree_levels, width)
         self._features = setup.features and setup.features.to(ops, mx.zeros(0))
         mlps = None
         if not setup.step.plain:
@@ -65,7 +67,7 @@ class MlxPolicy(BasePolicy):
             mlps = FusedMlps(self.model, width)
         self._taps = tap_and_checkpoint(stack, setup.hooks, setup.grad_checkpoint)
         body = body_of(self.model, path)
-        self._cut, self._norm = ColumnCut(body), final_norm(body)
+        self._body, self._cut, self._norm = body, ColumnCut(body), final_norm(body)
         quantization = self._settings.get("quantization")
         self.info = self._describe(
             "mlx",
@@ -83,6 +85,9 @@ class MlxPolicy(BasePolicy):
     def _predict(self, batch: Batch, start: int) -> mx.array:
         tokens = mx.array(batch.tokens)
         return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
+
+    def _final_states(self, batch: Batch) -> mx.array:
+        return self._body(mx.array(batch.tokens))
 
     def _inference(self) -> AbstractContextManager[None]:
         # Full training in bfloat16 computes with casts of its float32 weights.

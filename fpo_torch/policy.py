@@ -55,15 +55,19 @@ class TorchPolicy(BasePolicy):
         if setup.grad_checkpoint:
             self._checkpoint_blocks(stack)
         self.model, self._trainable = select_trainable(self.base, setup.adapter, setup.model.seed)
+        hidden_size = self.base.config.get_text_config().hidden_size
+        if setup.degree_levels:
+            self._trainable.add_head(setup.degree_levels, hidden_size)
         self.info = self._describe(
             "torch",
             quantisation=quantisation_of(self.base),
             layers=len(stack),
-            hidden_size=self.base.config.get_text_config().hidden_size,
+            hidden_size=hidden_size,
             parameters=parameters,
         )
         self.model.eval()
         self._modules = list(self.model.modules())
+        self._body = self.base.get_submodule(path.rpartition(".")[0])
         if setup.step.plain:
             return ()
         step = PackedStep(self.base, path, self._taps, self._features, setup.step, self._precision)
@@ -89,6 +93,11 @@ class TorchPolicy(BasePolicy):
             return self.model(
                 input_ids=self._tokens(batch.tokens), logits_to_keep=columns, use_cache=False
             ).logits
+
+    def _final_states(self, batch: Batch) -> Tensor:
+        with self._precision():
+            tokens = self._tokens(batch.tokens)
+            return self._body(input_ids=tokens, use_cache=False).last_hidden_state
 
     def _inference(self) -> AbstractContextManager[Any]:
         return torch.no_grad()

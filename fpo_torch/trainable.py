@@ -17,6 +17,7 @@ from fpo_core.adapters.lora import (
 )
 from fpo_core.backend.directions import Dense, Direction, matrix_shape, row_blocks
 from fpo_core.config import AdapterConfig
+from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.models.folder import check_quantised
 from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
 from fpo_torch.models import find_blocks
@@ -47,6 +48,15 @@ class Trainable:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name."""
         return {name: tuple(weight.shape) for name, weight in self.parameters.items()}
+
+    def add_head(self, levels: int, width: int) -> None:
+        """See `fpo_core.backend.parts.Trainable`."""
+        device = next(iter(self.parameters.values())).device
+        self.parameters[DEGREE_HEAD] = nn.Parameter(torch.zeros(levels, width, device=device))
+
+    def head(self) -> Tensor:
+        """See `fpo_core.backend.parts.Trainable`."""
+        return self.parameters[DEGREE_HEAD]
 
     def canonical(self) -> dict[str, np.ndarray]:
         """The weights as NumPy arrays."""

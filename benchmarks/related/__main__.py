@@ -1,23 +1,24 @@
 """The methods beside FPO on the quickstart's world, five seeds: `python -m benchmarks.related`.
 
-Parts: links, strength, goals; `--only` runs one and keeps the others' results.
+Cases that the result holds are not run again: delete them to measure anew. `--only` runs one part.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from benchmarks.record import read_result, write_result
 from benchmarks.related import report
+from benchmarks.related.degrees import degrees
 from benchmarks.related.goals import goals
 from benchmarks.related.losses import links, strength
-from benchmarks.related.runs import SEEDS, World
+from benchmarks.related.runs import SEEDS, Cases, World
 
-PARTS: dict[str, Callable[[World], Iterator[dict[str, Any]]]] = {
+PARTS: dict[str, Callable[[World], Cases]] = {
     "links": links,
     "strength": strength,
     "goals": goals,
+    "degrees": degrees,
 }
 
 
@@ -27,13 +28,18 @@ def main() -> None:
     only = parser.parse_args().only
     world = World()
     for name in [only] if only else PARTS:
-        began = time.process_time()
-        for values in PARTS[name](
-            world
-        ):  # after each case: a run that is stopped keeps those before
-            values["cpu_seconds"] = time.process_time() - began
-            parts = read_result("related").get("parts", {}) | {name: values}
-            write_result("related", {"seeds": SEEDS, "parts": parts})
+        for case, measure in PARTS[name](world).items():
+            parts = read_result("related").get("parts", {})
+            done = parts.setdefault(name, {})
+            if case in done:
+                continue
+            began = time.process_time()
+            done[case] = measure()
+            print(name, case, done[case], flush=True)
+            spent = done.get("cpu_seconds", 0.0) + time.process_time() - began
+            write_result(
+                "related", {"seeds": SEEDS, "parts": parts | {name: done | {"cpu_seconds": spent}}}
+            )
     report.write()
 
 

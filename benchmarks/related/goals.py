@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.related.losses import BETA, graded_pairs
-from benchmarks.related.runs import SEEDS, Pairs, World, interval
+from benchmarks.related.runs import Cases, Pairs, World, over_seeds
 from fpo.world import score
 from fpo_core.config import ObjectiveConfig
 from fpo_core.config.tools import GOAL_TEXT
@@ -23,7 +24,7 @@ GOOD = 5.0
 """From this score on a rejected reply is a good one."""
 
 
-def goals(world: World) -> Iterator[dict[str, Any]]:
+def goals(world: World) -> Cases:
     """RA, its control without the swap, and DPO on the plain pairs.
 
     Each takes the same steps of as many rows: RA sees half of the pairs, twice (Half-RA).
@@ -34,19 +35,16 @@ def goals(world: World) -> Iterator[dict[str, Any]]:
     prompts = [text_of(pair.prompt or "") for pair in pairs[PAIRS : PAIRS + PROMPTS]]
     good = [i for i in range(PAIRS, PAIRS + HELD_OUT) if scores[i][1] >= GOOD]
     held_out = world.rows([row_of(pairs[i]) for i in good])
-    result: dict[str, Any] = {"good_rejected": len(good)}
-    plain: dict[str, tuple[Pairs, GoalTemplate | None]] = {
-        "dpo": (world.rows([row_of(pair) for pair in pairs[:PAIRS]]), None)
+    data: dict[str, tuple[list[dict[str, Any]], GoalTemplate | None]] = {
+        "augmented": (list(_augmented(pairs, scores, swap=True)), TEMPLATE),
+        "unswapped": (list(_augmented(pairs, scores, swap=False)), TEMPLATE),
+        "dpo": ([row_of(pair) for pair in pairs[:PAIRS]], None),
     }
-    halves = {
-        name: (world.rows(list(_augmented(pairs, scores, swap=swap))), TEMPLATE)
-        for name, swap in {"augmented": True, "unswapped": False}.items()
+    counted: Cases = {"good_rejected": lambda: len(good)}
+    return counted | {
+        name: partial(over_seeds, partial(_run, world, world.rows(rows), goal, prompts, held_out))
+        for name, (rows, goal) in data.items()
     }
-    for name, (data, template) in (halves | plain).items():
-        seen = [_run(world, data, template, prompts, held_out, seed) for seed in range(SEEDS)]
-        print(name, seen, flush=True)
-        result[name] = {key: interval([s[key] for s in seen]) for key in seen[0]}
-        yield result
 
 
 def _scores(pair: Pair) -> tuple[float, float]:
@@ -76,9 +74,7 @@ def _run(
     world.train(data, ObjectiveConfig(objective="dpo-norm", beta=BETA), seed, steps=STEPS)
     fall = rejected(world.score(held_out.tokens).logps) - held_out.logps[1]
     values = {"good_rejected_logp": float(fall.mean())}
-    if (
-        template is None
-    ):  # no goal is asked for: its samples stand beside those that ask for the top
+    if template is None:  # no goal is asked for: these samples stand beside those of the top
         return values | {f"oracle_at_{GOALS[-1]}": world.samples(prompts, seed)["oracle"]}
     at = [world.samples(prompts, seed, template, goal)["oracle"] for goal in GOALS]
     slope = float(np.polyfit(GOALS, at, 1)[0])

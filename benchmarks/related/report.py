@@ -41,6 +41,15 @@ TABLES = {
             "good_rejected_logp": "log π of good rejected",
         },
     ),
+    "degrees": (
+        "SPO's degrees, by what is removed and the weight γ",
+        {
+            "oracle": "oracle",
+            "raw_accuracy": "raw accuracy",
+            "entropy": "entropy",
+            "degree_hit": "degrees told right",
+        },
+    ),
 }
 """By part: the title of its table, and its columns."""
 

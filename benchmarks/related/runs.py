@@ -29,6 +29,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.metrics import preference_metrics
 from fpo_core.loss.scores import Scores, join
 from fpo_core.pairs.goals import GoalTemplate
+from fpo_core.train.degrees import Degrader
 from fpo_torch.policy import TorchPolicy
 
 SEEDS = 5
@@ -37,6 +38,8 @@ STEPS, BATCH, RATE = 60, 12, 3e-3
 EVERY = 10
 """Steps between looks at the held-out pairs."""
 Rows = Sequence[dict[str, Any]]
+Cases = dict[str, Callable[[], Any]]
+"""By the name of a case, what measures it: values over seeds, or a number."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ class Pairs:
 class World:
     """One policy, brought back to its start for every run."""
 
-    def __init__(self) -> None:
+    def __init__(self, degree_levels: int = 0) -> None:
         self.model = assets().model
         self.tokenizer = load_tokenizer(str(self.model))
         config = ModelConfig(model=str(self.model), device="cpu", dtype="float32")
-        self.policy = TorchPolicy(self.model, config, AdapterConfig(rank=16, scale=1.0))
+        adapter = AdapterConfig(rank=16, scale=1.0)
+        self.policy = TorchPolicy(self.model, config, adapter, degree_levels=degree_levels)
         self.start = self.policy.trained()
         self.stop = special_ids(self.tokenizer)["end_of_turn"]
 
@@ -74,10 +78,12 @@ class World:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             return self.load(path)
 
-    def score(self, tokens: TokenisedPairs) -> Scores:
-        """Scores of pairs as the policy is now."""
+    def score(self, tokens: TokenisedPairs, degrader: Degrader | None = None) -> Scores:
+        """Scores of pairs as the policy is now, with a degrader of their degrees too."""
         ends = [*range(0, len(tokens), 40), len(tokens)]
         batches = [collate(tokens, range(*span)) for span in itertools.pairwise(ends)]
+        if degrader is not None:
+            batches = [degrader.degraded(batch, 0) for batch in batches]
         parts = [self.policy.score(batch) for batch in batches]
         return join([part.without_pooled() for part in parts])
 
@@ -89,6 +95,7 @@ class World:
         *,
         steps: int = STEPS,
         look: Callable[[], None] = lambda: None,
+        degrader: Degrader | None = None,
     ) -> None:
         """A run from the start; `look` is called before it and every few steps."""
         self.policy.load_trained(self.start)
@@ -99,7 +106,10 @@ class World:
         for step in range(steps):
             rows = order[step * BATCH : (step + 1) * BATCH]
             reference = ReferenceBatch(pairs.logps[:, rows].reshape(-1))
-            self.policy.accumulate(collate(pairs.tokens, rows), reference, objective, 1 / BATCH)
+            batch = collate(pairs.tokens, rows)
+            if degrader is not None:
+                batch = degrader.degraded(batch, step + 1)
+            self.policy.accumulate(batch, reference, objective, 1 / BATCH)
             warm = min(1.0, (step + 1) / (0.1 * steps))
             self.policy.apply_gradients(RATE * warm * (1 + math.cos(math.pi * step / steps)) / 2, 1)
             if (step + 1) % EVERY == 0:
@@ -140,6 +150,16 @@ class World:
             score(prompt, text).preferred for prompt, text in zip(prompts, completions, strict=True)
         ]
         return {"oracle": float(np.mean(scores)), "entropy": drawn.entropy}
+
+
+def over_seeds(run: Callable[[int], dict[str, float]]) -> dict[str, Any]:
+    """What a run gives of each seed, as intervals."""
+    return intervals([run(seed) for seed in range(SEEDS)])
+
+
+def intervals(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """`interval` of each value of several runs."""
+    return {key: interval([row[key] for row in rows]) for key in rows[0]}
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from fpo_core.config import (
 from fpo_core.data.load import Goal, PreferenceData
 
 _LOADED = {
-    "grad_checkpoint",
+    *("grad_checkpoint", "degree_weight", "degree_levels"),
     *(
         name
         for group in (ModelConfig, FeatureConfig, AdapterConfig, StepConfig, DataConfig)

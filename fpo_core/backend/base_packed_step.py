@@ -94,6 +94,14 @@ class BasePackedStep(ABC):
         read = list(zip(saes, activations, strict=True)) if saes else []
         return score_tokens(self.ops, row.scored, terms, read, self._pool, reference, objective)
 
+    def mean_states(self, batch: Batch) -> Array:
+        """Final states averaged over each completion's tokens, (2b, d), without the head."""
+        row = Row.of(batch, ())
+        states = self._run(row)[0]
+        h = self._gather(states, self.ops.asarray(row.scored.places, states))
+        h = self.ops.as_float(h)
+        return self.ops.asarray(row.scored.shares, h) @ h
+
     def tokens(self, batch: Batch) -> tuple[Scored, Array, list[Array]]:
         """The N scored tokens of a batch, their log π (N,), and activations on them, (N, d_in)."""
         untrained = () if self._features is None else self._features.untrained

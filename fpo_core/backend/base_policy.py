@@ -25,7 +25,8 @@ from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
-from fpo_core.data.batches import Batch
+from fpo_core.data.batches import Batch, Degraded
+from fpo_core.loss.degrees import with_degrees
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.logps import token_logps
 from fpo_core.loss.objectives import Part, isolated, objective_losses
@@ -35,6 +36,7 @@ from fpo_core.loss.scores import Scores
 from fpo_core.loss.token_scores import TokenScores, scored_in_rectangle, tokens_with_features
 from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
+from fpo_core.sae.discrepancy import pool
 from fpo_core.sae.taps import Features, capture_all
 
 Loss = Callable[[], tuple[Array, Scores]]
@@ -68,16 +70,20 @@ class BasePolicy(ABC):
         grad_checkpoint: bool = False,
         step: StepConfig | None = None,
         zeroth_order: bool = False,
+        degree_levels: int = 0,
     ) -> None:
         """Open the model in a local folder, with what `adapter` trains and `features` read.
 
-        For `zeroth_order` steps the model's own weights keep the precision of the compute.
+        For `zeroth_order` steps the model's own weights keep the precision of the compute. With
+        `degree_levels`, a head that tells so many degrees apart is trained too.
 
         Raises BackendError where the settings ask for what the backend or the machine lacks,
         ModelError or SaeError where they do not fit the model.
         """
         step = step or StepConfig()
-        setup = Setup(folder, model, adapter, features, grad_checkpoint, step, zeroth_order)
+        setup = Setup(
+            folder, model, adapter, features, grad_checkpoint, step, zeroth_order, degree_levels
+        )
         self._seed = model.seed
         self.device = self.devices.select_device(model)
         self.devices.configure(self, self.device, setup.step)
@@ -102,6 +108,10 @@ class BasePolicy(ABC):
 
         Padding is on the right of a causal model, so it needs no attention mask.
         """
+
+    @abstractmethod
+    def _final_states(self, batch: Batch) -> Array:
+        """States (n, width, d) behind the final norm, which the head reads, by a padded pass."""
 
     @abstractmethod
     def _differentiate(self, loss: Loss) -> Scores:
@@ -273,7 +283,7 @@ class BasePolicy(ABC):
         """Scores of a batch as arrays of the framework, by the packed step where there is one."""
         kl = kl or (objective is not None and objective.needs_kl)
         if self._packed is not None:
-            return self._packed.score(
+            scores = self._packed.score(
                 batch,
                 reference,
                 objective,
@@ -282,16 +292,28 @@ class BasePolicy(ABC):
                 features=features,
                 differentiate=differentiate,
             )
-        return score_batch(
-            self.ops,
-            self._forward,
-            batch,
-            self._features if features else None,
-            reference=reference,
-            objective=objective,
-            reference_forward=self._reference_forward if kl else None,
-            entropy=entropy,
-        )
+        else:
+            scores = score_batch(
+                self.ops,
+                self._forward,
+                batch,
+                self._features if features else None,
+                reference=reference,
+                objective=objective,
+                reference_forward=self._reference_forward if kl else None,
+                entropy=entropy,
+            )
+        return scores if batch.degraded is None else self._with_degrees(scores, batch.degraded)
+
+    def _with_degrees(self, scores: Scores, degraded: Degraded) -> Scores:
+        """Scores with what the degree head says of the variants, by a second pass over them."""
+        batch = self._bounds.check_batch(degraded.batch)
+        if self._packed is not None:
+            means = self._packed.mean_states(batch)
+        else:
+            states = self.ops.as_float(self._final_states(batch))
+            means = pool(self.ops, states, self.ops.asarray(batch.completion_mask(), states))
+        return with_degrees(self.ops, scores, means, self._trainable.head(), degraded.levels)
 
     @contextlib.contextmanager
     def _at_reference(self) -> Iterator[None]:

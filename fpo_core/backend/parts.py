@@ -28,6 +28,7 @@ class Setup:
     grad_checkpoint: bool
     step: StepConfig
     zeroth_order: bool = False
+    degree_levels: int = 0
 
     @property
     def float32_weights(self) -> bool:
@@ -89,6 +90,14 @@ class Trainable(Protocol):
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The weights' canonical shapes."""
+        ...
+
+    def add_head(self, levels: int, width: int) -> None:
+        """Train a head of zeros, (levels, width), beside them, under `DEGREE_HEAD`."""
+        ...
+
+    def head(self) -> Any:
+        """That head as an array of the framework, (levels, width)."""
         ...
 
     def canonical(self) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fpo_core.config.fields import Settings, setting
 from fpo_core.config.link_table import LINKS, Link, LinkCoefficient, LinkName
@@ -15,6 +15,10 @@ from fpo_core.config.objective_table import (
     takers,
 )
 from fpo_core.errors import ConfigError
+
+DEGREE_READING = (
+    "degree_weight is our reading of SPO (arXiv 2409.17791), whose authors published no code."
+)
 
 
 def _defaults(name: Coefficient) -> str:
@@ -91,6 +95,19 @@ class ObjectiveConfig(Settings):
         help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training).",
         least=0.0,
     )
+    degree_weight: float = setting(
+        0.0,
+        help="Weight of SPO's loss of degrees, in training alone: a head learns how much of a "
+        f"reply was removed, by a second forward pass in each step. {DEGREE_READING}",
+        least=0.0,
+    )
+    degree_levels: int = setting(
+        4, help="Degrees K: level j lacks j/K of a reply's key phrases.", least=2, most=64
+    )
+    degree_removal: Literal["keywords", "random"] = setting(
+        "keywords",
+        help="What is removed: key phrases, or as a control as many words at random.",
+    )
     stop_gradient: bool = setting(
         True,
         help="Stop the gradient of the chosen side's drift; off, the loss rewards that drift.",
@@ -110,6 +127,12 @@ class ObjectiveConfig(Settings):
     def objective_entry(self) -> Objective:
         """The row of the objective."""
         return OBJECTIVES[self.objective]
+
+    @property
+    def reading(self) -> str:
+        """Where the loss is not its authors' own text: what it rests on; empty where it is."""
+        parts = self.objective_entry.reading, DEGREE_READING if self.degree_weight else ""
+        return " ".join(filter(None, parts))
 
     @property
     def link_name(self) -> str | None:

@@ -77,7 +77,8 @@ class TrainConfig(
 
     def _check_gradients(self) -> None:
         """What acts on gradients alone is refused where there are none."""
-        for name in ("dropout", "grad_checkpoint", "straight_through", "constraint_share"):
+        acting = ("dropout", "grad_checkpoint", "straight_through", "constraint_share")
+        for name in (*acting, "degree_weight"):
             if self.zeroth_order and getattr(self, name):
                 raise ConfigError(
                     f"{name} is set, but the optimizer {self.optimizer} only scores, without a "

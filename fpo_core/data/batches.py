@@ -40,6 +40,8 @@ class Batch:
     """Tokens of prompt and completion, (2b,)."""
     rows: Int64s
     """Positions of the pairs in the data set, (b,)."""
+    degraded: "Degraded | None" = None
+    """Variants of the completions, for a loss that reads them."""
 
     @property
     def pairs(self) -> int:
@@ -72,6 +74,15 @@ class Batch:
     def completion_lengths(self) -> Int32s:
         """|y|, the scored tokens of each completion: (2b,)."""
         return self.lengths - self.prompt_lengths
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """Variants of a batch's 2b completions, of which parts were removed."""
+
+    batch: Batch
+    levels: Int64s
+    """How much of each was, from 0 for nothing: (2b,)."""
 
 
 def collate(

@@ -64,7 +64,7 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
     lines = [
         f"{base}, {kind} on preference pairs with the objective `{config.objective}` for "
         f"{facts.steps} steps, by fpo-mlx on {facts.backend}.",
-        *([f"\n{config.objective_entry.reading}"] if config.objective_entry.reading else []),
+        *([f"\n{config.reading}"] if config.reading else []),
         *_sections(
             Use=usage(base, config.push_to_hub or _HERE, adapter=not full, chat=facts.chat),
             Verdict=judged(facts.verdict),

@@ -72,6 +72,8 @@ _ROWS = (
     *_sides("fpo/kl", "sequential KL", "KL", "nats"),
     Metric("fpo/union", "features compared", "|I_k|", ".1f"),
     Metric("fpo/outside_cap", "features outside the cap", "outside cap", ".2f", "lower"),
+    Metric("fpo/degree", "loss of degrees", "degree loss", ".3f", "lower", "nats"),
+    Metric("fpo/degree_hit", "degrees told right", "degree acc", ".3f", "higher", "share"),
     Metric("oracle", "oracle's score of samples", "oracle", ".3f", "higher"),
     Metric("judge_score", "judge's score of samples", "score", ".3f", "higher"),
     Metric("win_rate", "win rate against the start", "win rate", ".3f", "higher"),

@@ -38,7 +38,7 @@ def pair_losses(scores: Scores, reference_logps: np.ndarray, config: ObjectiveCo
 def losses_at_reference(scores: Scores, logps: np.ndarray, config: ObjectiveConfig) -> np.ndarray:
     """`pair_losses` of a policy equal to its reference, from (2b,) logps: mostly log 2."""
     zeros = np.zeros(len(logps))
-    start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros)
+    start = Scores(logps=logps, lengths=scores.lengths, d=zeros, kl=zeros, degree=scores.degree)
     return pair_losses(start, logps, config)
 
 
@@ -99,7 +99,7 @@ def _temperatures(terms: Terms, config: ObjectiveConfig) -> dict[str, np.ndarray
 
 
 def _drift_means(scores: Scores) -> dict[str, np.ndarray]:
-    """D, KL and what D compared, those that the scores hold."""
+    """D, KL, what D compared, and degrees: those that the scores hold."""
     result = {}
     for name in ("d", "kl"):
         values = getattr(scores, name)
@@ -107,7 +107,7 @@ def _drift_means(scores: Scores) -> dict[str, np.ndarray]:
             sides = chosen(values).mean(), rejected(values).mean()
             result |= {f"fpo/{name}_chosen": sides[0], f"fpo/{name}_rejected": sides[1]}
             result[f"fpo/{name}_margin"] = sides[1] - sides[0]
-    for name in ("union", "outside_cap"):
+    for name in ("union", "outside_cap", "degree", "degree_hit"):
         if getattr(scores, name) is not None:
             result[f"fpo/{name}"] = getattr(scores, name).mean()
     return result

@@ -24,7 +24,7 @@ def isolated(xp: Ops, scores: Scores, part: Part | None) -> Scores:
     """
     if part is None:
         return scores
-    names = ("logps",) if part == "constraint" else ("d", "kl")
+    names = ("logps", "degree") if part == "constraint" else ("d", "kl")
     stopped = {name: getattr(scores, name) for name in names}
     return dataclasses.replace(
         scores, **{k: None if v is None else xp.stop_gradient(v) for k, v in stopped.items()}
@@ -87,14 +87,17 @@ def objective_losses(
     """The loss per pair: scores of b pairs, (2b,) reference logps -> (b,), in nats (table 1).
 
     `rpo_alpha` adds the chosen side's −log π / |y|, each pair counting alike (Pang et al.,
-    arXiv 2404.19733), whatever the objective makes of lengths.
+    arXiv 2404.19733), whatever the objective makes of lengths. `degree_weight` is SPO's γ, on the
+    loss of both sides' degrees where the scores hold them.
     """
     name = config.objective_entry.losses
     special = _linked if name is None else OWN_LOSSES[name].losses
     losses = special(xp, scores, reference_logps, config)
-    if config.rpo_alpha == 0:
+    if config.rpo_alpha != 0:
+        losses = losses - config.rpo_alpha * chosen(scores.mean_logps)
+    if scores.degree is None:
         return losses
-    return losses - config.rpo_alpha * chosen(scores.mean_logps)
+    return losses + config.degree_weight * (chosen(scores.degree) + rejected(scores.degree))
 
 
 def _linked(xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig) -> Array:

@@ -37,6 +37,10 @@ class Scores:
     """(2b,) sequential KL(π_ref ‖ πθ), in nats."""
     entropy: Array | None = None
     """(2b,) next-token entropy summed over completion tokens, in nats."""
+    degree: Array | None = None
+    """(2b,) −log of the degree head's share for the level of a completion's variant, in nats."""
+    degree_hit: Array | None = None
+    """(2b,) 1 where the head gives that level the largest share, else 0."""
 
     @property
     def mean_logps(self) -> Array:

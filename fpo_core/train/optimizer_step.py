@@ -98,7 +98,7 @@ class Stepper:
         parts: list[Scores] = []
         for part, places in enumerate(owned[group.rank]):
             if len(places):
-                batch, reference = self.data.batch(self.data.train, rows[places])
+                batch, reference = self.data.batch(self.data.train, rows[places], step)
                 number = part * group.size + group.rank
                 parts.append(run(number, batch, reference).without_pooled())
         local = join(parts) if parts else None

@@ -16,6 +16,7 @@ from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.reference.key import StoreKey
 from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.taps import Features
+from fpo_core.train.degrees import Degrader
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class RunData:
     """(d_sae,) weights of the features that D compares; None for its top k."""
     group: Group = ALONE
     """The processes that share the run."""
+    degrader: Degrader | None = None
+    """What removes parts of completions, where the loss has degrees."""
 
     @classmethod
     def of(
@@ -39,11 +42,12 @@ class RunData:
         store: ReferenceStore,
         features: Features | None,
         group: Group = ALONE,
+        degrader: Degrader | None = None,
     ) -> Self:
         """The pairs of a run with its reference, and what its autoencoder adds to that."""
         d_sae = None if features is None else sum(features.widths)
         weights = None if features is None else features.weights
-        return cls(data.train, data.valid, store, d_sae, weights, group)
+        return cls(data.train, data.valid, store, d_sae, weights, group, degrader)
 
     def fingerprints(self) -> dict[str, str | None]:
         """What the run reads, by content, under the settings that name it."""
@@ -56,12 +60,15 @@ class RunData:
         )
 
     def batch(
-        self, split: TokenisedPairs, rows: Sequence[int] | Int64s
+        self, split: TokenisedPairs, rows: Sequence[int] | Int64s, step: int = 0
     ) -> tuple[Batch, ReferenceBatch]:
-        """The pairs at `rows` and their reference."""
+        """The pairs at `rows` and their reference; a loss of degrees has others in each `step`."""
         keys = [split[int(row)].key for row in rows]
         reference = self.store.batch(keys, self.d_sae)
-        return collate(split, rows), replace(reference, weights=self.weights)
+        batch = collate(split, rows)
+        if self.degrader is not None:
+            batch = self.degrader.degraded(batch, step)
+        return batch, replace(reference, weights=self.weights)
 
     def reference_logps(self, split: TokenisedPairs, rows: Int64s) -> np.ndarray:
         """(2b,) log π_ref(y|x) of the pairs at `rows`, chosen then rejected."""

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
-from fpo_core.data.batches import Batch, bucket_width, collate
+from fpo_core.data.batches import Batch, Degraded, bucket_width, collate
 from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import TrainingError
@@ -178,6 +178,9 @@ def _try_training(
     """Forward and backward of one batch, or both scoring passes; the second time timed."""
     batch = collate(train, rows)
     reference = _as_reference(policy.score(batch))
+    if config.degree_weight:  # no variant is longer than its completion
+        levels = np.zeros(2 * batch.pairs, np.int64)
+        batch = replace(batch, degraded=Degraded(batch, levels))
     policy.prepare_training(config)
 
     def run() -> None:

@@ -19,6 +19,7 @@ from fpo_core.io.atomic import (
     write_json,
 )
 from fpo_core.io.ownership import check_foreign, check_inputs, marked
+from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.models.folder import ModelFolder, flatten_rope
 from fpo_core.train.checkpoints import Checkpoint, Checkpoints, Origin
 from fpo_core.train.state import RunState
@@ -80,12 +81,14 @@ class RunFolder:
             flatten_rope(folder / "config.json")
             self.model.copy_companions(folder)
             return
+        weights = policy.trained()
+        weights.pop(DEGREE_HEAD, None)  # of use in training alone
         adapter = Adapter(
             rank=self.config.rank,
             scale=self.config.scale,
             dropout=self.config.dropout,
             num_layers=len(select_blocks(self.model.layers, self.config.num_layers)),
-            weights=policy.trained(),
+            weights=weights,
         )
         save_adapter(
             folder,

@@ -47,6 +47,7 @@ def make_policy(tiny):
         dtype="float32",
         step=None,
         zeroth_order=False,
+        degree_levels=0,
         **adapter,
     ):
         if isinstance(sae, str):
@@ -54,6 +55,7 @@ def make_policy(tiny):
         tap = None if sae is None else Features.of(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device=device, dtype=dtype)
         options = {"grad_checkpoint": grad_checkpoint, "step": step, "zeroth_order": zeroth_order}
+        options["degree_levels"] = degree_levels
         return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)
 
     return make

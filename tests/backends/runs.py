@@ -1,12 +1,14 @@
 """Whole runs of the training loop on the tiny model, in a folder of their own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from fpo_core.backend.process_group import ALONE, Group, only_first
 from fpo_core.config import TrainConfig
+from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
 from fpo_core.models.folder import ModelFolder
@@ -14,6 +16,7 @@ from fpo_core.reference.build import extend_store, store_key
 from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
+from fpo_core.train.degrees import Degrader
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import train
 from fpo_core.train.paired_data import RunData
@@ -65,6 +68,23 @@ def settings(model: Path, output: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(given | changes))
 
 
+class WordTokenizer:
+    """Every id is a word of its own, and 2 ends a text."""
+
+    all_special_ids = (2,)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(f"w{i}" for i in ids)
+
+    def __call__(self, text: str, **_: Any) -> Any:
+        return SimpleNamespace(input_ids=[int(word[1:]) for word in text.split()])
+
+
+def degraded(batch: Batch, step: int = 1) -> Batch:
+    """A batch of random tokens with the variants of a step, of four levels."""
+    return Degrader(cast("Any", WordTokenizer()), 4, True, 0).degraded(batch, step)
+
+
 def run_tiny(config: TrainConfig, store: Path, **options: Any) -> Any:
     """A run on random pairs with config.backend; the reference lies in, or goes into, `store`."""
     tap = Features.of(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
@@ -87,6 +107,7 @@ def train_on(
     checkpoint = find_checkpoint(config, print)
     model = ModelFolder.locate(config)
     kind = {"grad_checkpoint": config.grad_checkpoint, "zeroth_order": config.zeroth_order}
+    kind["degree_levels"] = config.degree_levels if config.degree_weight else 0
     policy = open_policy(config.backend, model.path, config, config, tap, **kind)
     hold_reference(policy, config, silent)
     if ReferenceStore.exists(store):
@@ -95,7 +116,9 @@ def train_on(
         key = store_key(model.fingerprint(), None, tap)
         splits = [train_pairs] if valid is None else [train_pairs, valid]
         opened = extend_store(store, key, policy, splits, config, silent, group)
-    data = RunData(train_pairs, valid, opened, sum(tap.widths), group=group)
+    degrader = Degrader.of(config, cast("Any", WordTokenizer()))
+    features = sum(tap.widths)
+    data = RunData(train_pairs, valid, opened, features, group=group, degrader=degrader)
     folder = RunFolder(Path(config.output), model, config)
     if checkpoint is None:
         only_first(group, folder.begin)

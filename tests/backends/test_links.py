@@ -98,6 +98,7 @@ def test_two_processes_are_one(backend, tiny, tmp_path):
         f"{name}-{link}": {"objective": name, "link": link}
         for name, link in (EVERY if "FPO_EVERY" in os.environ else few)
     }
+    runs["fpo-spo"] = {"objective": "fpo", "degree_weight": 0.5}
     places = {"model": str(tiny), "store": str(tmp_path / "store")}
     ran = together(**shared, **places, output=str(tmp_path / "two"), variants=runs)
     for run, changes in runs.items():

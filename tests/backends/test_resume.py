@@ -27,6 +27,7 @@ KINDS = {
     "dora": {"fine_tune_type": "dora", "optimizer": "adafactor", "learning_rate": 1e-2},
     "accumulated": {"dropout": 0.2, "batch_size": 1, "grad_accumulation_steps": 3},
     "checkpointed": {"dropout": 0.2, "grad_checkpoint": True, "iters": 12},
+    "spo": {"degree_weight": 0.5, "dropout": 0.2, "iters": 12},
     # Step 21, the first after the checkpoint, is the first under a new V.
     "lozo": {"optimizer": "lozo-m", "zo_interval": 10, "learning_rate": 1e-2},
     "lozo, full": {

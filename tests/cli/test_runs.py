@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def test_two_autoencoders(backend: str, fpo: Fpo, sae: Path, tmp_path: Path) -> 
     assert found == pytest.approx(trained["after"]["fpo/d_rejected"], rel=1e-3)
     refused = fpo("eval", *options[:-1], "--adapter", run, "--feature-weights", "w.json")
     assert (refused.code, "expected one" in refused.err) == (2, True)
+
+
+def test_degrees_of_preference(fpo: Fpo, world: list[object], tmp_path: Path) -> None:
+    """A head beside the adapter: told in log and card, tried by the preflight, in no result."""
+    run, weighed = tmp_path / "run", ["--degree-weight", 0.5, "--degree-removal", "random"]
+    ran = fpo("train", *world, *FEW, *weighed, "--backend", "torch", "--json", "--output", run)
+    assert ran.code == 0, ran.err
+    first = ran.json["loss_first"]
+    assert first == pytest.approx(math.log(2) + 0.5 * 2 * math.log(4), abs=1e-4), "a head of zeros"
+    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert "fpo/degree_hit" in next(row for row in logged if row["kind"] == "train")
+    assert "eval_fpo/degree" in next(row for row in logged if row["kind"] == "eval")
+    assert "degree_weight is our reading of SPO" in (run / "README.md").read_text()
+    judged = fpo("eval", *world, "--adapter", run, "--samples", 0, "--backend", "torch", "--json")
+    assert judged.code == 0, judged.err
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
