@@ -15,6 +15,8 @@ from fpo.conversation import ReplyFeature as ReplyFeature
 from fpo.serving import Server as Server
 from fpo.reporting.workflow import Report as Report
 from fpo.answer_file import AnswerFile as AnswerFile
+from fpo.sampling import sample as sample
+from fpo.sampling import SampledPairs as SampledPairs
 from fpo.win_rates import JudgedAnswers as JudgedAnswers
 from fpo.judge_choice import open_judge as open_judge
 from fpo_core.judges.judge import Judge as Judge
@@ -65,6 +67,7 @@ from fpo_core.config import SaeFeaturesConfig as SaeFeaturesConfig
 from fpo_core.config import SaeInfoConfig as SaeInfoConfig
 from fpo_core.config import SaeListConfig as SaeListConfig
 from fpo_core.config import SaeTrainConfig as SaeTrainConfig
+from fpo_core.config import SampleConfig as SampleConfig
 from fpo_core.config import ServeConfig as ServeConfig
 from fpo_core.config import TrainConfig as TrainConfig
 from fpo_core.config import WinRateConfig as WinRateConfig
@@ -752,14 +755,14 @@ def generate(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
-    prompt: _Text | None = None,
     prompts: _Text | None = None,
-    out: _Text | None = None,
     system_prompt: _Text | None = None,
     ignore_chat_template: bool = False,
     goal: float | None = None,
     samples: int = 1,
     batch_size: int = 16,
+    prompt: _Text | None = None,
+    out: _Text | None = None,
 ) -> Generation:
     """Let a model answer a prompt, with or without an adapter; `answer_prompts` takes a file.
 
@@ -782,14 +785,14 @@ def answer_prompts(
     adapter: _Text | None = None,
     revision: _Text | None = None,
     trust_remote_code: bool = False,
-    prompt: _Text | None = None,
     prompts: _Text | None = None,
-    out: _Text | None = None,
     system_prompt: _Text | None = None,
     ignore_chat_template: bool = False,
     goal: float | None = None,
     samples: int = 1,
     batch_size: int = 16,
+    prompt: _Text | None = None,
+    out: _Text | None = None,
 ) -> AnswerFile:
     """Let a model answer every prompt of a file, batch by batch, with or without an adapter.
 

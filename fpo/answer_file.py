@@ -1,15 +1,18 @@
 """Answers to a file of prompts, batch by batch; a file that is begun is gone on with."""
 
 import json
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fpo.generation import Completion
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.prompt_text import prompt_ids, prompt_text
 from fpo.results import Result
 from fpo.workflow import workflow
-from fpo_core.config import GenerateConfig
+from fpo_core.backend.draws import occurrences
+from fpo_core.config import GenerateConfig, PromptConfig
 from fpo_core.data.cache import fingerprint
 from fpo_core.errors import ConfigError, DataError
 from fpo_core.events import Sink, note, progress
@@ -18,9 +21,11 @@ from fpo_core.io.lock import locked_by
 from fpo_core.io.ownership import check_inputs
 from fpo_core.io.regular import open_regular
 from fpo_core.judges.answers import as_lines, read_prompts
+from fpo_core.judges.best_worst import scores_of
+from fpo_core.judges.judge import Judge
 
 _DECIDING = (
-    *("max_tokens", "temperature", "top_p", "seed", "samples", "batch_size"),
+    *("max_tokens", "temperature", "top_p", "seed", "samples"),
     *("system_prompt", "ignore_chat_template", "goal"),
 )
 """Settings on which answers depend, besides the model and where it runs."""
@@ -41,58 +46,110 @@ class AnswerFile(Result):
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The prompts in batches, and the file of their answers."""
+class AnswerPlan:
+    """Prompts in batches, and the file of their answers, perhaps with a judge's scores."""
 
     path: Path
     prompts: list[str]
-    size: int
-    """Prompts of a batch."""
-    samples: int
-    settings: str
-    """A digest of all that answers depend on, in every row."""
+    setup: ModelSetup
+    config: PromptConfig
+    judge: Judge | None = None
 
-    def starts(self, done: int) -> range:
-        """The first prompt of each batch that is left."""
-        return range(done * self.size, len(self.prompts), self.size)
+    @property
+    def settings(self) -> str:
+        """A digest of all that answers depend on, in every row."""
+        values = {name: getattr(self.config, name) for name in _DECIDING}
+        values |= self.setup.key.to_mapping()
+        values |= {"device": self.config.device, "dtype": self.config.dtype}
+        return fingerprint(values | ({} if self.judge is None else {"judge": self.judge.name}))
 
-    def whole_batches(self, rows: int) -> int:
-        """Batches whose answers are all among the first `rows` rows."""
-        if rows == len(self.prompts) * self.samples:
-            return -(-len(self.prompts) // self.size)
-        return rows // (self.size * self.samples)
-
-    def resume(self) -> int:
-        """Cut the file behind its last whole batch; how many there are.
+    def complete(self, sink: Sink) -> int:
+        """Answer every prompt that the file lacks; how many answers are new.
 
         Raises ConfigError where it holds anything else than answers under the same settings.
         """
+        with locked_by(self.path.with_name(f".{self.path.name}.lock"), "out"):
+            done = self._resume()
+            if done:
+                note(sink, f"{done} of {len(self.prompts)} prompts are done")
+            if done < len(self.prompts):
+                self._answer(done, sink)
+        return (len(self.prompts) - done) * self.config.samples
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The answers of a complete file, those of a prompt one after the other."""
+        with open_regular(self.path) as file:
+            return [json.loads(line) for line in file]
+
+    def _resume(self) -> int:
+        """Cut the file behind its last whole batch; how many prompts are answered there."""
         if not self.path.exists():
             return 0
         with open_regular(self.path) as file:
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline was cut short
+        samples, settings = self.config.samples, self.settings
         for number, line in enumerate(lines, 1):
-            self._check(line, number)
-        if len(lines) > len(self.prompts) * self.samples:
+            self._check(line, number, settings)
+        if len(lines) > len(self.prompts) * samples:
             raise ConfigError(f"{self.path} holds more answers than are asked for: name another")
-        done = self.whole_batches(len(lines))
-        keep = lines[: min(len(self.prompts), done * self.size) * self.samples]
+        done = len(lines) // samples
+        if done < len(self.prompts):  # the batches of an undisturbed run, to the last bit
+            done -= done % self.config.batch_size
         with writing(self.path), self.path.open("r+b") as file:
-            file.truncate(sum(len(line) + 1 for line in keep))
+            file.truncate(sum(len(line) + 1 for line in lines[: done * samples]))
         return done
 
-    def _check(self, line: bytes, number: int) -> None:
+    def _check(self, line: bytes, number: int, expected: str) -> None:
         try:
             row = json.loads(line)
             settings, prompt = row["settings"], row["prompt"]
         except (ValueError, KeyError, TypeError):
             settings, prompt = None, None
-        asked = self.prompts[min((number - 1) // self.samples, len(self.prompts) - 1)]
-        if settings != self.settings or prompt != asked:
+        place = min((number - 1) // self.config.samples, len(self.prompts) - 1)
+        if settings != expected or prompt != self.prompts[place]:
             raise ConfigError(
                 f"{self.path} line {number} is not of these prompts, model and settings, so it is "
                 "not gone on with: name another file, or remove it"
             )
+
+    def _answer(self, done: int, sink: Sink) -> None:
+        setup, config, settings = self.setup, self.config, self.settings
+        setup.warn_of_base(config.adapter, sink)
+        policy, sampling = setup.policy(FROZEN), setup.sampling(config)
+        texts = [prompt_text(setup.tokenizer, prompt, config) for prompt in self.prompts]
+        read = [prompt_ids(setup.tokenizer, text, config) for text in texts]
+        ids = [prompt for prompt in read for _ in range(config.samples)]
+        numbers = occurrences(ids)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for start in range(done, len(self.prompts), config.batch_size):
+            end = min(start + config.batch_size, len(self.prompts))
+            batch = slice(start * config.samples, end * config.samples)
+            sampled = policy.generate(ids[batch], sampling, numbers=numbers[batch])
+            completions = [Completion.of(setup, tokens) for tokens in sampled]
+            rows = [
+                {
+                    "prompt": self.prompts[start + i // config.samples],
+                    "completion": completion.text,
+                    "tokens": completion.tokens,
+                    "ended": completion.ended,
+                    "sample": i % config.samples,
+                    "settings": settings,
+                }
+                for i, completion in enumerate(completions)
+            ]
+            if self.judge is not None:
+                self._add_scores(rows, self.prompts[start:end], self.judge)
+            with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+                file.write(as_lines(rows))
+            progress(sink, "prompts", end, len(self.prompts))
+
+    def _add_scores(self, rows: list[dict[str, Any]], prompts: list[str], judge: Judge) -> None:
+        size = self.config.samples
+        texts = [row["completion"] for row in rows]
+        groups = [texts[at : at + size] for at in range(0, len(texts), size)]
+        scores = [score for group in scores_of(judge, prompts, groups) for score in group]
+        for row, score in zip(rows, scores, strict=True):
+            row["score"] = None if math.isnan(score) else score
 
 
 @workflow(GenerateConfig)
@@ -105,64 +162,24 @@ def answer_prompts(config: GenerateConfig, sink: Sink) -> AnswerFile:
     """
     if config.prompts is None or config.out is None:
         raise ConfigError("prompt is set, which is no file: call generate, or set prompts")
-    source, path = Path(config.prompts), Path(config.out)
+    path = Path(config.out)
     check_inputs([path], {"prompts": config.prompts, "model": config.model}, "out")
-    prompts = read_prompts(source)
-    if not prompts:
-        raise DataError(f"{source} holds no prompt, expected some")
-    setup = ModelSetup(config)
-    plan = _Plan(path, prompts, config.batch_size, config.samples, _digest(setup, config))
-    with locked_by(path.with_name(f".{path.name}.lock"), "out"):
-        done = plan.resume()
-        left = plan.starts(done)
-        if done:
-            note(sink, f"{min(done * plan.size, len(prompts))} of {len(prompts)} prompts are done")
-        if len(left):
-            _answer(setup, config, plan, left, sink)
+    plan = AnswerPlan(path, prompts_of(config.prompts), ModelSetup(config), config)
+    generated = plan.complete(sink)
     return AnswerFile(
         out=path,
-        backend=setup.backend,
+        backend=plan.setup.backend,
         model=config.model,
         adapter=config.adapter,
-        prompts=len(prompts),
-        answers=len(prompts) * plan.samples,
-        generated=(len(prompts) - left.start) * plan.samples if len(left) else 0,
+        prompts=len(plan.prompts),
+        answers=len(plan.prompts) * config.samples,
+        generated=generated,
     )
 
 
-def _digest(setup: ModelSetup, config: GenerateConfig) -> str:
-    values = {name: getattr(config, name) for name in _DECIDING}
-    return fingerprint(
-        values | setup.key.to_mapping() | {"device": config.device, "dtype": config.dtype}
-    )
-
-
-def _answer(
-    setup: ModelSetup, config: GenerateConfig, plan: _Plan, left: range, sink: Sink
-) -> None:
-    setup.warn_of_base(config.adapter, sink)
-    policy = setup.policy(FROZEN)
-    sampling = setup.sampling(config)
-    for start in left:
-        batch = plan.prompts[start : start + plan.size]
-        texts = [prompt_text(setup.tokenizer, prompt, config) for prompt in batch]
-        read = [prompt_ids(setup.tokenizer, text, config) for text in texts]
-        ids = [prompt for prompt in read for _ in range(plan.samples)]
-        # A seed per batch: under one seed every batch would repeat the same draws.
-        sampled = policy.generate(ids, replace(sampling, seed=sampling.seed + start))
-        completions = [Completion.of(setup, tokens) for tokens in sampled]
-        rows = [
-            {
-                "prompt": batch[i // plan.samples],
-                "completion": completion.text,
-                "tokens": completion.tokens,
-                "ended": completion.ended,
-                "sample": i % plan.samples,
-                "settings": plan.settings,
-            }
-            for i, completion in enumerate(completions)
-        ]
-        plan.path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(plan.path), plan.path.open("a", encoding="utf-8") as file:
-            file.write(as_lines(rows))
-        progress(sink, "prompts", start + len(batch), len(plan.prompts))
+def prompts_of(path: str) -> list[str]:
+    """The prompts of a file. Raises DataError where there is none."""
+    prompts = read_prompts(Path(path))
+    if not prompts:
+        raise DataError(f"{path} holds no prompt, expected some")
+    return prompts

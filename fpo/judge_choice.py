@@ -18,7 +18,7 @@ from fpo_core.io.regular import read_text
 from fpo_core.judges.chat_client import Attempts, ChatClient
 from fpo_core.judges.classifier import Classifier, held_out_auc, read_labelled
 from fpo_core.judges.endpoint import EndpointJudge
-from fpo_core.judges.judge import FunctionJudge, Judge, imported_judge
+from fpo_core.judges.judge import FunctionJudge, Judge, as_judge, imported_judge
 from fpo_core.judges.reply_file import ReplyFile
 from fpo_core.judges.reward_model import RewardModelJudge, check_reward_model
 from fpo_core.judges.rules import read_rules
@@ -26,6 +26,25 @@ from fpo_core.judges.templates import template_of
 from fpo_core.models.folder import ModelFolder
 
 _IMPORTED = re.compile(r"[\w.]+:\w+")
+
+
+JudgeLike = Judge | Callable[[str, str], float]
+"""A judge, or a function of a prompt and a completion."""
+
+
+def choose_judge(
+    config: JudgeConfig,
+    computing: BackendConfig,
+    sink: Sink,
+    cache: str | None = None,
+    by: JudgeLike | None = None,
+) -> Judge:
+    """`by` as a judge, else that of the settings. Raises ConfigError where there is neither."""
+    if by is not None:
+        return as_judge(by, getattr(by, "name", None) or getattr(by, "__name__", "function"))
+    if config.judge is None:
+        raise ConfigError("judge is not set, expected who judges: set it")
+    return open_judge(config, computing, sink, cache)
 
 
 def open_judge(

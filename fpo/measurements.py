@@ -1,13 +1,14 @@
 """The same measurements of a policy at several times: held-out pairs, texts, its own samples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fpo.questionnaire import Questionnaire
 from fpo.results import Table
+from fpo_core.backend.draws import occurrences
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
@@ -190,13 +191,11 @@ class Measurer:
             return {}
         prompts = self.prompts()
         starts = range(0, len(prompts), self.sample_batch)
-        parts = []
+        parts, numbers = [], occurrences(prompts)
         for start in starts:
-            # A seed per batch: under one seed every batch would repeat the same draws.
-            sampling = replace(self.sampling, seed=self.sampling.seed + start)
-            batch = prompts[start : start + self.sample_batch]
-            parts.append(sample(policy, batch, sampling))
-            progress(self.sink, "samples", start + len(batch), len(prompts))
+            batch = slice(start, min(start + self.sample_batch, len(prompts)))
+            parts.append(sample(policy, prompts[batch], self.sampling, numbers[batch]))
+            progress(self.sink, "samples", batch.stop, len(prompts))
         completions = [ids for part in parts for ids in part.completions]
         texts = [self._text(ids) for ids in completions]
         sizes = [part.length * len(part.completions) for part in parts]

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from fpo_core.config import GenerateConfig
+from fpo_core.config import PromptConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
 from fpo_core.pairs.goals import GoalTemplate, require_template
 from fpo_core.pairs.messages import Text
 
 
-def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
+def prompt_text(tokenizer: Any, prompt: str, config: PromptConfig) -> str:
     """The prompt as the model reads it: a user message where there is a chat template."""
     if config.ignore_chat_template or not tokenizer.chat_template:
         if config.system_prompt is not None:
@@ -33,11 +33,11 @@ def prompt_text(tokenizer: Any, prompt: str, config: GenerateConfig) -> str:
     return render(tokenizer, messages, generation_prompt=True)
 
 
-def _template(config: GenerateConfig) -> GoalTemplate:
+def _template(config: PromptConfig) -> GoalTemplate:
     return require_template(config.adapter, config.model)
 
 
-def prompt_ids(tokenizer: Any, text: str, config: GenerateConfig) -> np.ndarray:
+def prompt_ids(tokenizer: Any, text: str, config: PromptConfig) -> np.ndarray:
     """The token ids (t,) of a `prompt_text`. Raises ConfigError where there is none."""
     rendered = bool(tokenizer.chat_template) and not config.ignore_chat_template
     ids = token_ids(tokenizer, text, rendered=rendered)

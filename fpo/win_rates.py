@@ -1,23 +1,21 @@
 """Answers in files under a judge: scores, win rates, and the files of other harnesses."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo.judge_choice import open_judge
+from fpo.judge_choice import JudgeLike, choose_judge
 from fpo.results import Result, Table, shown
 from fpo.workflow import workflow
 from fpo_core.config.judging import WinRateConfig
-from fpo_core.errors import ConfigError
 from fpo_core.events import Sink
 from fpo_core.io.atomic import write_atomically, write_json
 from fpo_core.io.ownership import check_foreign, check_inputs
 from fpo_core.judges.answers import Answer, AnsweredTwice, as_lines, matched, read_answers
 from fpo_core.judges.endpoint import Cost, EndpointJudge
 from fpo_core.judges.exports import export
-from fpo_core.judges.judge import Judge, as_judge
+from fpo_core.judges.judge import Judge
 from fpo_core.judges.win_rate import Rate, WinRate, mean_with_interval, win_rate
 
 RESULT, PAIRS = "judged.json", "pairs.jsonl"
@@ -81,9 +79,7 @@ class JudgedAnswers(Result):
 
 
 @workflow(WinRateConfig)
-def judge(
-    config: WinRateConfig, sink: Sink, by: Judge | Callable[[str, str], float] | None = None
-) -> JudgedAnswers:
+def judge(config: WinRateConfig, sink: Sink, by: JudgeLike | None = None) -> JudgedAnswers:
     """Judge the answers of a file: their mean score, or how often they win against a baseline.
 
     Win rates stand as they are and controlled for length, with intervals over prompts. `by` is a
@@ -93,7 +89,7 @@ def judge(
     _check_output(config)
     answers = read_answers(Path(config.answers))
     pairs = None if config.baseline is None else _pairs(config, answers)
-    judge = _judge(config, sink, by)
+    judge = choose_judge(config, config, sink, config.cache, by)
     if config.dry_run:
         return _foretold(config, judge, answers, pairs)
     result, preferences, scores = _judged(config, judge, answers, pairs)
@@ -113,14 +109,6 @@ def _check_output(config: WinRateConfig) -> None:
 def _pairs(config: WinRateConfig, answers: list[Answer]) -> AnsweredTwice:
     others = Path(str(config.baseline))
     return matched(answers, read_answers(others), (Path(config.answers).stem, others.stem))
-
-
-def _judge(config: WinRateConfig, sink: Sink, by: Any) -> Judge:
-    if by is not None:
-        return as_judge(by, getattr(by, "name", None) or getattr(by, "__name__", "function"))
-    if config.judge is None:
-        raise ConfigError("judge is not set, expected who judges: set it")
-    return open_judge(config, config, sink, config.cache)
 
 
 def _foretold(

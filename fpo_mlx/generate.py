@@ -1,31 +1,36 @@
 """Sampling completions with mlx-lm's batched generator."""
 
+from collections.abc import Callable, Iterator
+
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.sample_utils import make_sampler
 
+from fpo_core.backend.draws import pick
 from fpo_core.backend.policy import OnTokens, Sampling
+from fpo_mlx import ops
 
 
 def generate(
     model: nn.Module,
     prompts: list[np.ndarray],
     sampling: Sampling,
+    draws: np.ndarray,
     on_tokens: OnTokens | None = None,
 ) -> list[np.ndarray]:
     """Completions of token-id prompts, the stop token included; see `Policy.generate`."""
-    mx.random.seed(sampling.seed)
-    # Continuous batching: a prompt takes the place of a completion that ended.
+    # Continuous batching: prompts are read some at a time, while earlier ones go on.
     generator = BatchGenerator(
         model,
         stop_tokens=[[token] for token in sampling.stop],
-        sampler=make_sampler(temp=sampling.temperature, top_p=sampling.top_p),
         completion_batch_size=max(len(prompts), 1),
     )
-    budgets = [sampling.max_tokens] * len(prompts)
-    rows = generator.insert([prompt.tolist() for prompt in prompts], budgets)
+    rows = generator.insert(
+        [prompt.tolist() for prompt in prompts],
+        [sampling.max_tokens] * len(prompts),
+        samplers=[_sampler(row, sampling) for row in draws] if sampling.temperature > 0 else None,
+    )
     completions: dict[int, list[int]] = {row: [] for row in rows}
     while responses := generator.next_generated():
         for response in responses:
@@ -34,3 +39,13 @@ def generate(
             on_tokens({rows.index(response.uid): response.token for response in responses})
     generator.close()
     return [np.array(completions[row], np.int32) for row in rows]
+
+
+def _sampler(draws: np.ndarray, sampling: Sampling) -> Callable[[mx.array], mx.array]:
+    """What draws the tokens of one completion in turn: (1, v) -> (1,)."""
+    left: Iterator[float] = iter([*draws.tolist(), 0.0])  # one token beyond the last is drawn
+
+    def sample(logps: mx.array) -> mx.array:
+        return pick(ops, logps, mx.array([next(left)]), sampling.temperature, sampling.top_p)
+
+    return sample

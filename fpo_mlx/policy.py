@@ -124,9 +124,13 @@ class MlxPolicy(BasePolicy):
         return getattr(module, method)(h if self._norm is None else self._norm(h))
 
     def _generate(
-        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
+        self,
+        prompts: list[np.ndarray],
+        sampling: Sampling,
+        draws: np.ndarray,
+        on_tokens: OnTokens | None,
     ) -> list[np.ndarray]:
-        return generate(self.model, prompts, sampling, on_tokens)
+        return generate(self.model, prompts, sampling, draws, on_tokens)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

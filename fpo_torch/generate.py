@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
+from fpo_core.backend.draws import pick
 from fpo_core.backend.policy import OnTokens, Sampling
+from fpo_torch import ops
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -20,6 +23,19 @@ _NEUTRAL = {
     "bad_words_ids": None,
 }
 """Resets sampling overrides from generation_config.json: the policy itself is sampled."""
+
+
+class _Draws(LogitsProcessor):
+    """Leaves one token of each row, so that the greedy choice is the sampled one."""
+
+    def __init__(self, draws: torch.Tensor, width: int, sampling: Sampling) -> None:
+        self._draws, self._width, self._sampling = draws, width, sampling
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (n, v) -> the same shape, 0 at the sampled token and −∞ elsewhere."""
+        u = self._draws[:, input_ids.shape[1] - self._width]
+        tokens = pick(ops, scores, u, self._sampling.temperature, self._sampling.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
 class _Streamer(BaseStreamer):
@@ -45,6 +61,7 @@ def generate(
     model: nn.Module,
     prompts: list[np.ndarray],
     sampling: Sampling,
+    draws: np.ndarray,
     device: torch.device,
     on_tokens: OnTokens | None = None,
 ) -> list[np.ndarray]:
@@ -58,24 +75,18 @@ def generate(
         mask[row, width - len(prompt) :] = 1
     options: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
-        options = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-        }
+        drawn = torch.from_numpy(draws).to(device)
+        options["logits_processor"] = LogitsProcessorList([_Draws(drawn, width, sampling)])
     if on_tokens is not None:
         options["streamer"] = _Streamer(len(prompts), sampling.stop, on_tokens)
-    # The random state of training, which dropout draws from, stays as it was.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(sampling.seed)
-        out = model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=tokens.to(device),
-            attention_mask=mask.to(device),
-            max_new_tokens=sampling.max_tokens,
-            eos_token_id=list(sampling.stop) or None,
-            pad_token_id=0,
-            **(_NEUTRAL | options),
-        )
+    out = model.generate(  # pyright: ignore[reportCallIssue]
+        input_ids=tokens.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=sampling.max_tokens,
+        eos_token_id=list(sampling.stop) or None,
+        pad_token_id=0,
+        **(_NEUTRAL | options),
+    )
     return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
 
 

@@ -26,6 +26,7 @@ from fpo_cli.commands.sae_features import sae_features
 from fpo_cli.commands.sae_info import sae_info
 from fpo_cli.commands.sae_list import sae_list
 from fpo_cli.commands.sae_train import sae_train
+from fpo_cli.commands.sample import sample
 from fpo_cli.commands.serve import serve
 from fpo_cli.commands.train import train
 from fpo_cli.console.options import normalised
@@ -78,7 +79,7 @@ COMMANDS = (
         (sae_list, sae_train, sae_check, sae_features, sae_info),
     ),
     (app, (reference, train, report, compare, evaluate, fuse)),
-    (app, (generate, chat, serve, judge)),
+    (app, (generate, sample, chat, serve, judge)),
     (_group("data", "Look at and augment preference data."), (data_inspect, data_augment)),
     (app, (doctor,)),
 )

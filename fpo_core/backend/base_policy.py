@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -20,6 +20,7 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
+from fpo_core.backend.draws import uniforms
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
 from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling
 from fpo_core.backend.process_group import ALONE, Group
@@ -143,9 +144,13 @@ class BasePolicy(ABC):
 
     @abstractmethod
     def _generate(
-        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None
+        self,
+        prompts: list[np.ndarray],
+        sampling: Sampling,
+        draws: np.ndarray,
+        on_tokens: OnTokens | None,
     ) -> list[np.ndarray]:
-        """A completion of each prompt, within `_inference`."""
+        """A completion of each prompt by `pick` at `draws` (n, t), within `_inference`."""
 
     def _describe(self, backend: str, **facts: Any) -> PolicyInfo:
         names = {"device": str(self.device), "dtype": str(self.dtype).rpartition(".")[2]}
@@ -400,13 +405,18 @@ class BasePolicy(ABC):
             return self._logits(tokens)
 
     def generate(
-        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None = None
+        self,
+        prompts: list[np.ndarray],
+        sampling: Sampling,
+        on_tokens: OnTokens | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Policy`."""
         room = self._bounds.room(prompts, sampling.max_tokens)
+        draws = uniforms(prompts, sampling.seed, room, numbers)
         with self._inference():
             sampling = dataclasses.replace(sampling, max_tokens=room)
-            return self._generate(prompts, sampling, on_tokens)
+            return self._generate(prompts, sampling, draws, on_tokens)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.backend.policy.Policy`."""

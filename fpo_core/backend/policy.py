@@ -1,6 +1,6 @@
 """What a framework must be able to do with a model: the `Policy` protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,9 +183,17 @@ class Policy(Protocol):
         ...
 
     def generate(
-        self, prompts: list[np.ndarray], sampling: Sampling, on_tokens: OnTokens | None = None
+        self,
+        prompts: list[np.ndarray],
+        sampling: Sampling,
+        on_tokens: OnTokens | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
-        """Sample a completion of each prompt; the end-of-turn token, where reached, is included."""
+        """Sample a completion of each prompt; the end-of-turn token, where reached, is included.
+
+        A sample is a function of the weights, `sampling`, its prompt and its number, by default how
+        many equal prompts stand before it: of the batch only as far as that rounds the logits.
+        """
         ...
 
     def memory_limit(self) -> int | None:

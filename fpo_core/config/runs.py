@@ -185,20 +185,13 @@ class EvalConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(ModelConfig, SamplingConfig):
-    """Settings of `generate`."""
+class PromptConfig(ModelConfig, SamplingConfig):
+    """What a model answers, and how often."""
 
-    prompt: str | None = setting(
-        None,
-        help="What to answer or to continue; - reads standard input, less one newline at its end.",
-    )
     prompts: str | None = setting(
         None,
         help="File of prompts to answer in place of one: .jsonl or .json with `prompt`, or one a "
         "line.",
-    )
-    out: str | None = setting(
-        None, help="JSONL file for their answers; one that is begun is gone on with."
     )
     system_prompt: str | None = setting(None, help="A system message before the prompt.")
     ignore_chat_template: bool = setting(
@@ -213,7 +206,27 @@ class GenerateConfig(ModelConfig, SamplingConfig):
     batch_size: int = setting(16, help="Prompts of a file answered at once.", least=1)
 
     def check(self) -> None:
-        """One prompt or a file of them; a system message needs a chat template."""
+        """A system message needs a chat template."""
+        if self.system_prompt is not None and self.ignore_chat_template:
+            raise ConfigError(
+                "system_prompt is set while ignore_chat_template is: remove one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(PromptConfig):
+    """Settings of `generate`."""
+
+    prompt: str | None = setting(
+        None,
+        help="What to answer or to continue; - reads standard input, less one newline at its end.",
+    )
+    out: str | None = setting(
+        None, help="JSONL file for answers to a file; one that is begun is gone on with."
+    )
+
+    def check(self) -> None:
+        """One prompt or a file of them, whose answers have a place."""
         if (self.prompt is None) == (self.prompts is None):
             raise ConfigError(
                 "prompt and prompts are both set, expected one of them: remove the other"
@@ -223,9 +236,29 @@ class GenerateConfig(ModelConfig, SamplingConfig):
         if (self.prompts is None) != (self.out is None):
             name, other = ("prompts", "out") if self.out is None else ("out", "prompts")
             raise ConfigError(f"{name} is set while {other} is not: set {other} too")
-        if self.system_prompt is not None and self.ignore_chat_template:
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(PromptConfig, JudgeConfig):
+    """Settings of `sample`."""
+
+    prompts: str = setting(
+        help="File of prompts to answer: .jsonl or .json with `prompt`, or one a line."
+    )
+    output: str = setting(
+        help="JSONL file of pairs to write; the samples stay beside it, where a stopped run goes "
+        "on."
+    )
+    samples: int = setting(
+        4, help="How many completions of a prompt; the best and the worst make a pair.", least=2
+    )
+    cache: str | None = like(DataConfig, "cache", help="Folder of caches.")
+
+    def check(self) -> None:
+        """Samples of the likeliest tokens alone are all the same."""
+        if self.temperature == 0:
             raise ConfigError(
-                "system_prompt is set while ignore_chat_template is: remove one of them"
+                "temperature is 0, where all samples of a prompt are equal: set it above 0"
             )
 
 

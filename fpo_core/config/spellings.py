@@ -18,6 +18,8 @@ SPELLINGS = {
     "max_new_tokens": "max_tokens",
     "max_steps": "iters",
     "model_name_or_path": "model",
+    "n": "samples",
+    "num_return_sequences": "samples",
     "num_train_epochs": "epochs",
     "optim": "optimizer",
     "output_dir": "output",

@@ -104,10 +104,15 @@ def distinct(completions: Sequence[np.ndarray], n: int) -> float | None:
     return len(set(grams)) / len(grams) if grams else None
 
 
-def sample(policy: Policy, prompts: Sequence[np.ndarray], sampling: Sampling) -> Samples:
+def sample(
+    policy: Policy,
+    prompts: Sequence[np.ndarray],
+    sampling: Sampling,
+    numbers: Sequence[int] | None = None,
+) -> Samples:
     """Sample a completion of each prompt and measure next-token entropy on it."""
     # In a second pass: `generate` returns tokens, and its softmax is that of a temperature.
-    completions = policy.generate(list(prompts), sampling)
+    completions = policy.generate(list(prompts), sampling, numbers=numbers)
     rows = [
         np.concatenate([prompt, completion])
         for prompt, completion in zip(prompts, completions, strict=True)

@@ -42,6 +42,24 @@ def test_the_seed_decides(policy):
     assert [c.tolist() for c in first] != [c.tolist() for c in other]
 
 
+def test_a_sample_does_not_depend_on_its_batch(policy):
+    """It is the seed's, the prompt's and the number's: alone, in any order, in two calls."""
+    sampling = Sampling(max_tokens=12, temperature=1.3, top_p=0.9, seed=5, stop=(20, 21))
+    together = policy.generate([*PROMPTS, *PROMPTS], sampling)
+    assert [c.tolist() for c in together[:3]] != [c.tolist() for c in together[3:]]
+    backward = policy.generate([*PROMPTS[::-1], PROMPTS[1]], sampling)
+    for found, expected in ((backward[0], 2), (backward[1], 1), (backward[2], 0), (backward[3], 4)):
+        assert found.tolist() == together[expected].tolist()
+    second = policy.generate(PROMPTS, sampling, numbers=[1, 1, 1])
+    assert [c.tolist() for c in second] == [c.tolist() for c in together[3:]]
+
+
+def test_backends_draw_the_same_samples(make_policy):
+    sampling = Sampling(max_tokens=16, temperature=0.9, top_p=0.8, seed=2, stop=(20,))
+    found = [make_policy(backend, sae=None).generate(PROMPTS * 4, sampling) for backend in BACKENDS]
+    assert [c.tolist() for c in found[0]] == [c.tolist() for c in found[1]]
+
+
 def test_prompts_in_a_batch_do_not_see_each_other(policy):
     greedy = Sampling(max_tokens=8, temperature=0.0)
     together = policy.generate(PROMPTS, greedy)
