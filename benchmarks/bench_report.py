@@ -81,12 +81,12 @@ def build(rounds: int, backend: str) -> dict[str, Any]:
         policy.load_trained(weights)
         data = RunData(pairs, None, store, setup.features and sum(setup.features.widths))
         rows = spread(len(pairs), PAIRS)
-        before = reference_tokens(policy, pairs, rows, config.tokens_per_batch, swap=True)
+        before = reference_tokens(policy, data, pairs, rows, config.tokens_per_batch, swap=True)
         log = events()
 
         def score(kl: bool) -> None:
-            budget = {"pairs": PAIRS, "tokens_per_batch": config.tokens_per_batch}
-            score_pairs(policy, data, pairs, config, kl=kl, **budget)
+            budget = config.tokens_per_batch
+            score_pairs(policy, data, pairs, config, kl=kl, pairs=PAIRS, tokens_per_batch=budget)
 
         def make(known: Any) -> None:
             inspection = inspect(
@@ -198,7 +198,7 @@ def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, 
     record = again[backends[0]]
     sides = {backend: np.array([f["d"] for f in r["features"]]) for backend, r in again.items()}
     dense = dense_features(run, config, [pair["row"] for pair in record["pairs"]])
-    differences: dict[str, float] = {"tokens": 0.0, "features": 0.0}
+    differences: dict[str, float] = {"tokens": 0.0}
     for pair in record["pairs"]:
         for side in ("chosen", "rejected"):
             for when in ("before", "after"):
@@ -206,12 +206,24 @@ def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, 
                 gap = np.abs(shown - dense[pair["row"], side, when][0]).max()
                 differences["tokens"] = max(differences["tokens"], float(gap))
     rows = [pair["row"] for pair in record["pairs"]]
+    indices = [feature["index"] for feature in record["features"]]
     for number, side in enumerate(("chosen", "rejected")):
-        for when in ("before", "after"):
-            means = np.mean([dense[row, side, when][1] for row in rows], 0)
-            gaps = [abs(f[when][number] - means[f["index"]]) for f in record["features"]]
-            scale = max(1.0, float(means.max()))
-            differences["features"] = max(differences["features"], max(gaps) / scale)
+        before, after = (
+            np.array([dense[row, side, when][1] for row in rows]) for when in ("before", "after")
+        )
+        moved = contributions(after, capped(before, config.feature_cap), config)
+        expected = {
+            "before": before.mean(0),
+            "after": after.mean(0),
+            "fires_before": (before > 0).mean(0),
+            "fires_after": (after > 0).mean(0),
+            "d": moved.mean(0),
+        }
+        for name, of_every in expected.items():
+            values = of_every[indices]
+            shown = np.array([feature[name][number] for feature in record["features"]])
+            gap = np.abs(shown - values) / np.maximum(1, np.abs(values))
+            differences[name] = max(differences.get(name, 0.0), float(gap.max()))
     return {
         "pairs": len(rows),
         "features": len(record["features"]),
@@ -277,6 +289,28 @@ def dense_features(run: Path, config: TrainConfig, rows: list[int]) -> dict[Any,
                 label = np.arange(len(logps)), ids[start:]
                 found[pair.row, side, when] = logps[label], features.mean(0)
     return found
+
+
+def capped(pooled: np.ndarray, cap: int) -> np.ndarray:
+    """Each row's largest features (n, d_sae) up to the cap, as a store holds the reference."""
+    order = np.argsort(-pooled, 1, kind="stable")[:, cap:]
+    pooled = pooled.copy()
+    np.put_along_axis(pooled, order, 0, 1)
+    return pooled
+
+
+def contributions(policy: np.ndarray, reference: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """What each feature adds to each completion's D (eq. 10), written out: (n, d_sae) each."""
+    parts = np.zeros_like(policy)
+    for part, c, c_ref in zip(parts, policy, reference, strict=True):
+        tops = [
+            [i for i in np.argsort(-x, kind="stable")[: config.k] if x[i] > 0] for x in (c, c_ref)
+        ]
+        union = sorted({*tops[0], *tops[1]})
+        scale = np.mean(c_ref[union] ** 2) if config.normalize_d else 1.0
+        if scale > 0:
+            part[union] = (c[union] - c_ref[union]) ** 2 / (config.k * scale)
+    return parts
 
 
 def encoded(sae: Any, hidden: np.ndarray) -> np.ndarray:

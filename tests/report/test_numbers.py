@@ -14,7 +14,7 @@ from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.events import silent
 from fpo_core.sae.sae import load_sae
 
-K, HOOK_LAYER = 50, 2
+K, CAP, HOOK_LAYER = 50, 60, 2
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,10 @@ def test_features(record, dense):
     total = np.zeros(2)
     for number, side in enumerate(("chosen", "rejected")):
         before, after = (means(dense, rows, side, name) for name in ("before", "after"))
-        d = np.array([contributions(a, b) for a, b in zip(after, before, strict=True)])
+        assert (before > 0).sum(1).max() > CAP
+        # What the store cut off is 0 in D, as in training, and shown with its means.
+        stored = np.array([np.where(np.isin(b, np.sort(b)[-CAP:]), b, 0) for b in before])
+        d = np.array([contributions(a, b) for a, b in zip(after, stored, strict=True)])
         total[number] = d.sum(1).mean()
         for feature in record["features"]:
             i = feature["index"]
