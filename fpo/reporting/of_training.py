@@ -1,6 +1,6 @@
 """The report that training leaves: begun before the first step, written after the last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class TrainingReport:
     setup: ModelSetup
     measurer: Measurer
     data: DataReport
-    _before: ReferenceTokens | None = None
+    _before: ReferenceTokens = field(init=False)
 
     def begin(self, policy: Policy) -> None:
         """Score the tokens of the shown pairs with the policy as it starts, the reference."""

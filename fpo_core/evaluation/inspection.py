@@ -5,7 +5,7 @@ reference for what the store lacks, the log-probabilities of single tokens and f
 cap; and a short one over the few completions in which the features shown are strongest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,23 +99,31 @@ def reference_tokens(
     tokens_per_batch: int,
     *,
     swap: bool,
+    known: Mapping[int, Sequence[np.ndarray]] | None = None,
 ) -> ReferenceTokens:
     """The completions' tokens under the reference, and its features that the store cut off.
 
-    That is the policy as it is; with `swap`, the weights of its `set_reference`. Features are
-    encoded only in batches of which the store cut some.
+    That is the policy as it is; with `swap`, the weights of its `set_reference`. It runs over
+    batches of which the store cut features, or that hold a pair whose log-probabilities (chosen,
+    rejected) are not `known`, by place among `rows`.
     """
+    known = known or {}
     logps = [np.zeros(0)] * (2 * len(rows))
     beyond = None if data.d_sae is None else BeyondCap(data.d_sae)
     for places, batch in _batches(split, rows, tokens_per_batch):
-        stored = data.store.batch([split[int(r)].key for r in rows[places]], data.d_sae)
-        cut = np.flatnonzero(0 if stored.truncated is None else np.asarray(stored.truncated))
+        keys = [split[int(r)].key for r in rows[places]]
+        cut = np.flatnonzero(data.store.truncated(keys)) if beyond else ()
+        if not len(cut) and all(int(place) in known for place in places):
+            for place in map(int, places):
+                logps[2 * place], logps[2 * place + 1] = known[place]
+            continue
         scores = policy.token_scores(batch, features=len(cut) > 0, reference=swap)
         numbers = _numbers(places)
         for place, part in zip(numbers, _split(batch, scores.logps), strict=True):
             logps[place] = part
         if beyond is not None and scores.pooled is not None:
-            beyond.add(scores.pooled[cut], np.asarray(stored.pooled)[cut], numbers[cut] % 2)
+            stored = np.asarray(data.store.batch(keys, data.d_sae).pooled)
+            beyond.add(scores.pooled[cut], stored[cut], numbers[cut] % 2)
     return ReferenceTokens(logps, beyond)
 
 
@@ -129,13 +137,11 @@ def inspect(
     features: Features | None,
     shown_features: int,
     tokens_per_batch: int,
-    before: ReferenceTokens | None = None,
+    before: ReferenceTokens,
     emit: Sink = silent,
 ) -> Inspection:
-    """Inspect pairs spread over a split; without `before`, the policy's reference is run for it."""
+    """Inspect pairs spread over a split, of which `before` has the reference's side."""
     rows = spread(len(split), pairs)
-    if before is None:
-        before = reference_tokens(policy, data, split, rows, tokens_per_batch, swap=True)
     movement = None
     if features is not None:
         movement = FeatureMovement(features.widths, objective, features.weights, before.beyond_cap)
