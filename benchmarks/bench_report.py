@@ -1,9 +1,10 @@
 """The report: how long it takes to make, how large it is, how soon it is usable, how exact it is.
 
 `build` compares making it with one scoring pass over the shown pairs, on the embedded world, in
-processor time, interleaved. `open` gives a page of 10,000 logged steps, 500 pairs of long
-completions and 200 features to headless Chromium. `numbers` computes the features of a run again in
-NumPy from the models' own dense outputs, and on the other backend.
+processor time, interleaved: after training, again for a run that left the record of these pairs,
+and for one that left none, whose reference is scored too. `open` gives a page of 10,000 logged
+steps, 500 pairs of long completions and 200 features to headless Chromium. `numbers` computes the
+features of a run again in NumPy from the models' own dense outputs, and on the other backend.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import numpy as np
 import fpo
 from benchmarks.record import read_result, write_result
 from fpo.model_setup import FROZEN, ModelSetup
+from fpo.reporting.known_reference import Known, known_reference
 from fpo.reporting.page import run_page
-from fpo.reporting.record import PER_NAT
+from fpo.reporting.record import PER_NAT, Record
 from fpo.reporting.reread import config_of, inspect_again, inspected_with_lens
 from fpo.world import assets
 from fpo_core.config import ReportConfig, ReportedConfig, TrainConfig
-from fpo_core.evaluation.inspection import inspect, reference_tokens
+from fpo_core.evaluation.inspection import ReferenceTokens, inspect, reference_tokens
 from fpo_core.events import silent
 from fpo_core.sae.sae import load_sae
 from fpo_core.train.paired_data import RunData, spread
@@ -81,14 +83,17 @@ def build(rounds: int, backend: str) -> dict[str, Any]:
         policy.load_trained(weights)
         data = RunData(pairs, None, store, setup.features and sum(setup.features.widths))
         rows = spread(len(pairs), PAIRS)
-        before = reference_tokens(policy, pairs, rows, config.tokens_per_batch, swap=True)
         log = events()
 
         def score(kl: bool) -> None:
-            budget = {"pairs": PAIRS, "tokens_per_batch": config.tokens_per_batch}
-            score_pairs(policy, data, pairs, config, kl=kl, **budget)
+            budget = config.tokens_per_batch
+            score_pairs(policy, data, pairs, config, kl=kl, pairs=PAIRS, tokens_per_batch=budget)
 
-        def make(known: Any) -> None:
+        def reference(known: Known | None = None) -> ReferenceTokens:
+            budget = config.tokens_per_batch
+            return reference_tokens(policy, data, pairs, rows, budget, swap=True, known=known)
+
+        def make(before: ReferenceTokens) -> Record:
             inspection = inspect(
                 policy,
                 data,
@@ -98,17 +103,25 @@ def build(rounds: int, backend: str) -> dict[str, Any]:
                 features=setup.features,
                 shown_features=FEATURES,
                 tokens_per_batch=config.tokens_per_batch,
-                before=known,
+                before=before,
             )
             shown = ReportedConfig(shown_pairs=PAIRS, shown_features=FEATURES)
             parts = inspected_with_lens(policy, inspection, setup.tokenizer, setup.features, shown)
             run_page(parts | {"title": "run", "about": []}, log)
+            return parts
 
-        tasks = {
+        before = reference()
+        record = make(before)
+
+        def make_again() -> None:
+            make(reference(known_reference(folder, record, pairs, rows, setup.tokenizer)))
+
+        tasks: dict[str, Callable[[], object]] = {
             "scoring": lambda: score(False),
             "scoring with KL": lambda: score(True),
-            "report, reference's tokens known": lambda: make(before),
-            "report": lambda: make(None),
+            "page after training": lambda: make(before),
+            "page again, from its record": make_again,
+            "page of a run without record": lambda: make(reference()),
         }
         seconds: dict[str, list[float]] = {task: [] for task in tasks}
         for turn in range(rounds + 1):
@@ -122,9 +135,8 @@ def build(rounds: int, backend: str) -> dict[str, Any]:
         "pairs": PAIRS,
         "features": FEATURES,
         "seconds": medians,
-        "to scoring": medians["report, reference's tokens known"] / medians["scoring"],
-        "anew, to scoring": medians["report"] / medians["scoring"],
-        "anew, to scoring with KL": medians["report"] / medians["scoring with KL"],
+        "to scoring": {name: s / medians["scoring"] for name, s in medians.items()},
+        "to scoring with KL": {name: s / medians["scoring with KL"] for name, s in medians.items()},
     }
 
 
@@ -183,8 +195,13 @@ def open_page(run: Path, rounds: int) -> dict[str, Any]:
             found.append({"drawn": drawn, "answered": answered, "thread": thread})
             page.close()
         browser.close()
-    medians = {name: statistics.median(row[name] for row in found) for name in found[0]}
-    return {"bytes": len(text.encode()), "seconds": medians}
+    of = {name: [row[name] for row in found] for name in found[0]}
+    return {
+        "bytes": len(text.encode()),
+        "rounds": rounds,
+        "seconds, median": {name: statistics.median(values) for name, values in of.items()},
+        "seconds, best": {name: min(values) for name, values in of.items()},
+    }
 
 
 def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, Any]:
@@ -198,7 +215,7 @@ def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, 
     record = again[backends[0]]
     sides = {backend: np.array([f["d"] for f in r["features"]]) for backend, r in again.items()}
     dense = dense_features(run, config, [pair["row"] for pair in record["pairs"]])
-    differences: dict[str, float] = {"tokens": 0.0, "features": 0.0}
+    differences: dict[str, float] = {"tokens": 0.0}
     for pair in record["pairs"]:
         for side in ("chosen", "rejected"):
             for when in ("before", "after"):
@@ -206,12 +223,24 @@ def numbers(run: Path, pairs: int | None, backends: Sequence[str]) -> dict[str, 
                 gap = np.abs(shown - dense[pair["row"], side, when][0]).max()
                 differences["tokens"] = max(differences["tokens"], float(gap))
     rows = [pair["row"] for pair in record["pairs"]]
+    indices = [feature["index"] for feature in record["features"]]
     for number, side in enumerate(("chosen", "rejected")):
-        for when in ("before", "after"):
-            means = np.mean([dense[row, side, when][1] for row in rows], 0)
-            gaps = [abs(f[when][number] - means[f["index"]]) for f in record["features"]]
-            scale = max(1.0, float(means.max()))
-            differences["features"] = max(differences["features"], max(gaps) / scale)
+        before, after = (
+            np.array([dense[row, side, when][1] for row in rows]) for when in ("before", "after")
+        )
+        moved = contributions(after, capped(before, config.feature_cap), config)
+        expected = {
+            "before": before.mean(0),
+            "after": after.mean(0),
+            "fires_before": (before > 0).mean(0),
+            "fires_after": (after > 0).mean(0),
+            "d": moved.mean(0),
+        }
+        for name, of_every in expected.items():
+            values = of_every[indices]
+            shown = np.array([feature[name][number] for feature in record["features"]])
+            gap = np.abs(shown - values) / np.maximum(1, np.abs(values))
+            differences[name] = max(differences.get(name, 0.0), float(gap.max()))
     return {
         "pairs": len(rows),
         "features": len(record["features"]),
@@ -277,6 +306,28 @@ def dense_features(run: Path, config: TrainConfig, rows: list[int]) -> dict[Any,
                 label = np.arange(len(logps)), ids[start:]
                 found[pair.row, side, when] = logps[label], features.mean(0)
     return found
+
+
+def capped(pooled: np.ndarray, cap: int) -> np.ndarray:
+    """Each row's largest features (n, d_sae) up to the cap, as a store holds the reference."""
+    order = np.argsort(-pooled, 1, kind="stable")[:, cap:]
+    pooled = pooled.copy()
+    np.put_along_axis(pooled, order, 0, 1)
+    return pooled
+
+
+def contributions(policy: np.ndarray, reference: np.ndarray, config: TrainConfig) -> np.ndarray:
+    """What each feature adds to each completion's D (eq. 10), written out: (n, d_sae) each."""
+    parts = np.zeros_like(policy)
+    for part, c, c_ref in zip(parts, policy, reference, strict=True):
+        tops = [
+            [i for i in np.argsort(-x, kind="stable")[: config.k] if x[i] > 0] for x in (c, c_ref)
+        ]
+        union = sorted({*tops[0], *tops[1]})
+        scale = np.mean(c_ref[union] ** 2) if config.normalize_d else 1.0
+        if scale > 0:
+            part[union] = (c[union] - c_ref[union]) ** 2 / (config.k * scale)
+    return parts
 
 
 def encoded(sae: Any, hidden: np.ndarray) -> np.ndarray:

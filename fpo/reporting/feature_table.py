@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_LEVELS = 4
 _FILTERS = (
     ("rose", "fires more on chosen"),
     ("fell", "fires less on chosen"),
@@ -26,7 +25,6 @@ def feature_table(record: Mapping[str, Any]) -> dict[str, Any]:
     head += ["fires in"] if compared else ["difference", f"fires in, {first}"]
     head += ["adds to D"] if compared else []
     most = max(sum(feature["d"]) for feature in features)
-    vocabulary = record["vocabulary"]
     several = len(record["saes"]) > 1
     return {
         "title": "Features that moved" if compared else "Features that differ",
@@ -35,7 +33,7 @@ def feature_table(record: Mapping[str, Any]) -> dict[str, Any]:
         "head": head,
         "left": (1, 2) if lens else (1,),
         "lens": lens,
-        "rows": [_row(f, record, most, vocabulary, compared, several) for f in features],
+        "rows": [_row(f, record, most, compared, several) for f in features],
     }
 
 
@@ -57,7 +55,6 @@ def _row(
     feature: Mapping[str, Any],
     record: Mapping[str, Any],
     most: float,
-    vocabulary: Sequence[str],
     compared: bool,
     several: bool,
 ) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def _row(
         "promotes": [token if token.strip() else repr(token) for token in feature["promotes"]],
         "cells": cells,
         "moved": " ".join(_moves(feature)),
-        "contexts": [_context(c, record, vocabulary) for c in feature["contexts"]],
+        "contexts": [_context(c, record["sides"]) for c in feature["contexts"]],
     }
 
 
@@ -108,19 +105,7 @@ def _link(neuronpedia: str, index: int) -> str:
     return f"https://www.neuronpedia.org/{neuronpedia}/{int(index)}"
 
 
-def _context(
-    context: Mapping[str, Any], record: Mapping[str, Any], vocabulary: Sequence[str]
-) -> dict[str, Any]:
-    values = context["activations"]
-    high = max((abs(value) for value in values), default=0.0)
-    shown = [
-        (vocabulary[token], _level(value, high), f"{value:.3g}" if value else "")
-        for token, value in zip(context["tokens"], values, strict=True)
-    ]
-    where = f"row {context['row']}, {record['sides'][context['side']]}"
-    return {"where": where, "cut": context["cut"], "tokens": shown}
-
-
-def _level(value: float, high: float) -> int:
-    """0 where a feature is off, up to 4 at its strongest token."""
-    return 0 if high == 0 else min(_LEVELS, -int(-_LEVELS * abs(value) // high))
+def _context(context: Mapping[str, Any], sides: Sequence[str]) -> dict[str, Any]:
+    """What the script draws when a reader opens it; tokens are places in the vocabulary."""
+    where = f"row {context['row']}, {sides[context['side']]}"
+    return {"where": where} | {name: context[name] for name in ("cut", "tokens", "activations")}

@@ -29,14 +29,15 @@ class TrainingReport:
     setup: ModelSetup
     measurer: Measurer
     data: DataReport
-    _before: ReferenceTokens = field(default_factory=list)
+    _before: ReferenceTokens = field(init=False)
 
     def begin(self, policy: Policy) -> None:
         """Score the tokens of the shown pairs with the policy as it starts, the reference."""
         split = self.measurer.split
         rows = spread(len(split), self.config.shown_pairs)
         budget = self.config.tokens_per_batch
-        self._before = reference_tokens(policy, split, rows, budget, swap=False)
+        data = self.measurer.data
+        self._before = reference_tokens(policy, data, split, rows, budget, swap=False)
 
     def write(
         self,

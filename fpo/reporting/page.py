@@ -89,7 +89,8 @@ def features_alone(record: Record) -> str:
     """The page of an autoencoder's features without a run."""
     shown = safe(record)
     values = {name: shown[name] for name in ("title", "about")}
-    return filled(values | {"features": feature_table(shown)}, ())
+    features = feature_table(shown)
+    return filled(values | {"features": features}, (), vocabulary=shown["vocabulary"])
 
 
 def filled(
@@ -100,12 +101,14 @@ def filled(
 ) -> str:
     """The template with `values`, and what its script needs as data."""
     style, script = _part("page.css"), _part("page.js")
+    known = _EMPTY | dict(values)
+    rows = known["features"]["rows"] if known["features"] else ()
     data = {
         "charts": [chart.to_mapping() for chart in charts],
         "pairs": list(pairs),
+        "contexts": [row["contexts"] for row in rows],
         "vocabulary": list(vocabulary),
     }
-    known = _EMPTY | dict(values)
     listed = [(_PLACES.get(name, name), words) for name, words in _SECTIONS.items() if known[name]]
     return _template().render(
         **known,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fpo_core.data.inspect import TokenTexts
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, shorten
 from fpo_core.evaluation.inspection import Context, InspectedFeature, InspectedSide, Inspection
 from fpo_core.io.atomic import write_json
 from fpo_core.io.digests import seal_holds, sealed
@@ -18,6 +18,8 @@ RECORD_FILE = "report.json"
 FORMAT, VERSION = "fpo-report", 1
 PER_NAT = 1000
 """Log-probabilities are stored as whole thousandths of a nat."""
+NOT_A_RECORD = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+"""What comes of reading values that are none of a record."""
 _MOST_BYTES = 2**28
 _AROUND = (30, 15)
 """Tokens shown before and behind the one where a feature is strongest."""
@@ -53,6 +55,13 @@ def read_record(folder: Path) -> Record | None:
             "again"
         )
     return record
+
+
+def damaged(file: Path, error: Exception) -> ConfigError:
+    """What to raise for a record, whole by its seal, whose values are none of a record."""
+    return ConfigError(
+        f"{file} is damaged ({shorten(error, 80)}): delete it, and the model is read again"
+    )
 
 
 class _Vocabulary:

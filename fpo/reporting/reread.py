@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fpo.model_setup import ModelSetup
+from fpo.reporting.known_reference import known_reference
 from fpo.reporting.record import Record, inspected
 from fpo.reporting.run_record import about_run, settings_rows
 from fpo.store_location import evaluation_store
@@ -15,12 +16,12 @@ from fpo_core.adapters.reader import load_adapter
 from fpo_core.backend.policy import Policy
 from fpo_core.config import ReportConfig, ReportedConfig, TrainConfig
 from fpo_core.errors import ConfigError
-from fpo_core.evaluation.inspection import Inspection, inspect
+from fpo_core.evaluation.inspection import Inspection, inspect, reference_tokens
 from fpo_core.evaluation.logit_lens import promoted_tokens
 from fpo_core.events import Sink, note
 from fpo_core.io.regular import read_json_object
 from fpo_core.sae.taps import Features
-from fpo_core.train.paired_data import RunData
+from fpo_core.train.paired_data import RunData, spread
 from fpo_core.train.run_folder import CONFIG_FILE
 
 PROMOTED = 8
@@ -44,11 +45,15 @@ def record_of_log(folder: Path) -> Record:
     }
 
 
-def inspect_again(folder: Path, config: ReportConfig, sink: Sink) -> Record:
-    """Pairs and features of a run, by loading its model, pairs and stored reference."""
+def inspect_again(
+    folder: Path, config: ReportConfig, sink: Sink, record: Record | None = None
+) -> Record:
+    """Pairs and features of a run, by loading its model, pairs and stored reference.
+
+    What its `record` shows of the reference is not computed again.
+    """
     run = config_of(folder)
-    computing = {name: getattr(config, name) for name in ("backend", "device", "dtype")}
-    run = dataclasses.replace(run, **{k: v for k, v in computing.items() if v != "auto"})
+    run = dataclasses.replace(run, **computed_by(config))
     setup = ModelSetup(run)
     note(sink, f"reading {folder} again on {setup.backend}")
     data = setup.load_data(run)
@@ -64,18 +69,31 @@ def inspect_again(folder: Path, config: ReportConfig, sink: Sink) -> Record:
         shown_pairs=config.shown_pairs or run.shown_pairs,
         shown_features=config.shown_features or run.shown_features,
     )
+    run_data = RunData.of(data, store, setup.features)
+    rows = spread(len(split), shown.shown_pairs)
+    known = known_reference(folder, record, split, rows, setup.tokenizer)
+    before = reference_tokens(
+        policy, run_data, split, rows, run.tokens_per_batch, swap=True, known=known
+    )
     inspection = inspect(
         policy,
-        RunData.of(data, store, setup.features),
+        run_data,
         split,
         run,
         pairs=shown.shown_pairs,
         features=setup.features,
         shown_features=shown.shown_features,
         tokens_per_batch=run.tokens_per_batch,
+        before=before,
         emit=sink,
     )
     return inspected_with_lens(policy, inspection, setup.tokenizer, setup.features, shown)
+
+
+def computed_by(config: ReportConfig) -> dict[str, str]:
+    """Backend, device and precision that are asked for, where they are."""
+    settings = {name: getattr(config, name) for name in ("backend", "device", "dtype")}
+    return {name: value for name, value in settings.items() if value != "auto"}
 
 
 def _trained(folder: Path, run: TrainConfig, setup: ModelSetup) -> dict[str, np.ndarray]:

@@ -7,13 +7,13 @@ from typing import Any
 from fpo.curves import read_log
 from fpo.reporting.page import run_page
 from fpo.reporting.page_file import REPORT_FILE, write_page
-from fpo.reporting.record import RECORD_FILE, Record, read_record
-from fpo.reporting.reread import inspect_again, record_of_log
+from fpo.reporting.record import NOT_A_RECORD, RECORD_FILE, Record, damaged, read_record
+from fpo.reporting.reread import computed_by, inspect_again, record_of_log
 from fpo.reporting.several import is_comparison, page_of_comparison, page_of_runs
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.config import ReportConfig
-from fpo_core.errors import ConfigError, shorten
+from fpo_core.errors import ConfigError
 from fpo_core.events import Sink
 from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
 
@@ -70,11 +70,8 @@ def _page_of_run(folder: Path, config: ReportConfig, sink: Sink) -> str:
     record, events = _record(folder, config, sink), read_log(folder / LOG_FILE)
     try:
         return run_page(record, events)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(
-            f"{folder / RECORD_FILE} is damaged ({shorten(error, 80)}): delete it, and the model "
-            "is read again"
-        ) from None
+    except NOT_A_RECORD as error:
+        raise damaged(folder / RECORD_FILE, error) from None
 
 
 def _record(folder: Path, config: ReportConfig, sink: Sink) -> Record:
@@ -83,7 +80,8 @@ def _record(folder: Path, config: ReportConfig, sink: Sink) -> Record:
     asked = (config.shown_pairs, config.shown_features)
     left = (None, None) if record is None else (record.get("shown") or (None, None))
     fits = all(a in (None, b) for a, b in zip(asked, left, strict=True))
-    if record is not None and "pairs" in record and fits and config.backend == "auto":
+    elsewhere = bool(computed_by(config))
+    if record is not None and "pairs" in record and fits and not elsewhere:
         return record
-    record = record or record_of_log(folder)
-    return record | inspect_again(folder, config, sink)
+    again = inspect_again(folder, config, sink, None if elsewhere else record)
+    return (record or record_of_log(folder)) | again

@@ -36,6 +36,21 @@ class FeatureMove:
     """Mean contribution to D: over all features, their sum is the mean D."""
 
 
+class BeyondCap:
+    """Sums, by side and feature, of what the reference's c̄ has beyond a store's `feature_cap`."""
+
+    def __init__(self, d_sae: int) -> None:
+        """Nothing, of an autoencoder, or several, with so many features."""
+        self.pooled, self.fired = np.zeros((2, d_sae)), np.zeros((2, d_sae))
+
+    def add(self, pooled: np.ndarray, stored: np.ndarray, sides: np.ndarray) -> None:
+        """Add n completions: c̄ under the reference and as stored, (n, d_sae) each; their sides."""
+        rest = np.where(stored == 0, pooled, 0)
+        for side in (0, 1):
+            self.pooled[side] += rest[sides == side].sum(0, dtype=np.float64)
+            self.fired[side] += (rest[sides == side] != 0).sum(0)
+
+
 class FeatureMovement:
     """Sums over completions, of two sides and every feature of one or several autoencoders."""
 
@@ -44,13 +59,20 @@ class FeatureMovement:
         widths: Sequence[int],
         objective: ObjectiveConfig | None = None,
         weights: np.ndarray | None = None,
+        beyond_cap: BeyondCap | None = None,
     ) -> None:
-        """`widths` are the d_sae of each; without an objective nothing is compared by D."""
+        """`widths` are the d_sae of each; without an objective nothing is compared by D.
+
+        D is that of training, by the stored reference; means and shares add what is beyond its cap.
+        """
         self._ends = np.cumsum([0, *widths])
         self._objective, self._weights = objective, weights
         size = (2, int(self._ends[-1]))
         self._before, self._after, self._d = (np.zeros(size) for _ in range(3))
         self._fired_before, self._fired_after = (np.zeros(size) for _ in range(2))
+        if beyond_cap is not None:
+            self._before += beyond_cap.pooled
+            self._fired_before += beyond_cap.fired
         self._peaks = np.zeros((CONTEXTS, size[1]), np.float32)
         self._places = np.full((CONTEXTS, size[1]), -1, np.int64)
         self.counts = np.zeros(2, np.int64)

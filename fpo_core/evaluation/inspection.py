@@ -1,11 +1,11 @@
 """What a report shows of held-out pairs: each token before and after, and features that moved.
 
 One pass of the policy over the pairs, streamed, with the stored reference's features; one of the
-reference for the log-probabilities of its tokens, which the store has as sums alone; and a short
-one over the few completions in which the features shown are strongest.
+reference for what the store lacks, the log-probabilities of single tokens and features beyond its
+cap; and a short one over the few completions in which the features shown are strongest.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch, collate
 from fpo_core.data.batching import scoring_batches
 from fpo_core.data.token_store import Int64s, TokenisedPairs
-from fpo_core.evaluation.feature_movement import FeatureMove, FeatureMovement
+from fpo_core.evaluation.feature_movement import BeyondCap, FeatureMove, FeatureMovement
 from fpo_core.evaluation.texts import sequences
 from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.objectives import rewards
@@ -81,23 +81,50 @@ class Inspection:
     """Mean D, chosen and rejected, which the contributions of all features add up to."""
 
 
-ReferenceTokens = list[np.ndarray]
-"""log π_ref of each token by completion: of pair p the chosen one at 2p, the rejected at 2p + 1."""
+@dataclass(frozen=True)
+class ReferenceTokens:
+    """What a store lacks of the reference, which keeps sums and the largest features."""
+
+    logps: list[np.ndarray]
+    """Of each token by completion: of pair p the chosen one at 2p, the rejected at 2p + 1."""
+    beyond_cap: BeyondCap | None
+    """Features that the store cut off; None without an autoencoder."""
 
 
 def reference_tokens(
-    policy: Policy, split: TokenisedPairs, rows: Int64s, tokens_per_batch: int, *, swap: bool
+    policy: Policy,
+    data: RunData,
+    split: TokenisedPairs,
+    rows: Int64s,
+    tokens_per_batch: int,
+    *,
+    swap: bool,
+    known: Mapping[int, Sequence[np.ndarray]] | None = None,
 ) -> ReferenceTokens:
-    """Log-probabilities of the completions' tokens under the reference.
+    """The completions' tokens under the reference, and its features that the store cut off.
 
-    That is the policy as it is; with `swap`, the weights of its `set_reference`.
+    That is the policy as it is; with `swap`, the weights of its `set_reference`. It runs over
+    batches of which the store cut features, or that hold a pair whose log-probabilities (chosen,
+    rejected) are not `known`, by place among `rows`.
     """
-    scored: ReferenceTokens = [np.zeros(0)] * (2 * len(rows))
+    known = known or {}
+    logps = [np.zeros(0)] * (2 * len(rows))
+    beyond = None if data.d_sae is None else BeyondCap(data.d_sae)
     for places, batch in _batches(split, rows, tokens_per_batch):
-        scores = policy.token_scores(batch, features=False, reference=swap)
-        for place, logps in zip(_numbers(places), _split(batch, scores.logps), strict=True):
-            scored[place] = logps
-    return scored
+        keys = [split[int(r)].key for r in rows[places]]
+        cut = np.flatnonzero(data.store.truncated(keys)) if beyond else ()
+        if not len(cut) and all(int(place) in known for place in places):
+            for place in map(int, places):
+                logps[2 * place], logps[2 * place + 1] = known[place]
+            continue
+        scores = policy.token_scores(batch, features=len(cut) > 0, reference=swap)
+        numbers = _numbers(places)
+        for place, part in zip(numbers, _split(batch, scores.logps), strict=True):
+            logps[place] = part
+        if beyond is not None and scores.pooled is not None:
+            stored = np.asarray(data.store.batch(keys, data.d_sae).pooled)
+            beyond.add(scores.pooled[cut], stored[cut], numbers[cut] % 2)
+    return ReferenceTokens(logps, beyond)
 
 
 def inspect(
@@ -110,17 +137,15 @@ def inspect(
     features: Features | None,
     shown_features: int,
     tokens_per_batch: int,
-    before: ReferenceTokens | None = None,
+    before: ReferenceTokens,
     emit: Sink = silent,
 ) -> Inspection:
-    """Inspect pairs spread over a split; without `before`, the policy's reference is run for it."""
+    """Inspect pairs spread over a split, of which `before` has the reference's side."""
     rows = spread(len(split), pairs)
-    if before is None:
-        before = reference_tokens(policy, split, rows, tokens_per_batch, swap=True)
     movement = None
     if features is not None:
-        movement = FeatureMovement(features.widths, objective, features.weights)
-    after: ReferenceTokens = [np.zeros(0)] * len(before)
+        movement = FeatureMovement(features.widths, objective, features.weights, before.beyond_cap)
+    after = [np.zeros(0)] * len(before.logps)
     margins = np.zeros(len(rows))
     done = 0
     for places, batch in _batches(split, rows, tokens_per_batch):
@@ -138,7 +163,7 @@ def inspect(
         done += len(places)
         progress(emit, "report: pairs", done, len(rows))
     inspected = [
-        _pair(split, int(row), before[2 * i : 2 * i + 2], after[2 * i : 2 * i + 2], margins[i])
+        _pair(split, int(row), before.logps[2 * i :][:2], after[2 * i :][:2], margins[i])
         for i, row in enumerate(rows)
     ]
     if movement is None:

@@ -71,16 +71,13 @@ class ReferenceStore:
 
         Rows are chosen, then rejected. Raises StoreError for a key that is not stored.
         """
-        records = [self._find(key) for key in keys]
-        rows = [(shard, i, side) for side in (0, 1) for shard, i in records]
+        rows = self._sides(keys)
         logps = np.array([shard["logps"][i, side] for shard, i, side in rows], np.float32)
         if d_sae is None:
             return ReferenceBatch(logps)
-        # A row's non-zeros are at offsets[2i + side] to the next offset of the flat arrays.
         pooled = np.zeros((len(rows), d_sae), np.float32)
-        truncated = np.zeros(len(rows), np.float32)
         for n, (shard, i, side) in enumerate(rows):
-            start, end = shard["offsets"][2 * i + side : 2 * i + side + 2]
+            start, end = _extent(shard, i, side)
             indices = shard["indices"][start:end]
             if len(indices) and indices.max() >= d_sae:
                 raise StoreError(
@@ -88,8 +85,15 @@ class ReferenceStore:
                     f"those of an autoencoder with {d_sae}: delete the store and build it again"
                 )
             pooled[n, indices] = shard["values"][start:end]
-            truncated[n] = shard["nonzeros"][i, side] > end - start
-        return ReferenceBatch(logps, pooled, truncated)
+        return ReferenceBatch(logps, pooled, self.truncated(keys).astype(np.float32))
+
+    def truncated(self, keys: list[bytes]) -> np.ndarray:
+        """(2b,) whether the cap cut off part of c̄_ref, of chosen, then rejected, of b pairs."""
+        return np.array([_cut(*side) for side in self._sides(keys)], bool)
+
+    def _sides(self, keys: list[bytes]) -> list[tuple[Shard, int, int]]:
+        records = [self._find(key) for key in keys]
+        return [(shard, i, side) for side in (0, 1) for shard, i in records]
 
     def _find(self, key: bytes) -> tuple[Shard, int]:
         position = self.index.find(key)
@@ -100,3 +104,14 @@ class ReferenceStore:
             )
         number, row = position
         return self.shards[number], row
+
+
+def _extent(shard: Shard, i: int, side: int) -> tuple[int, int]:
+    """Where a row's non-zeros begin and end in the flat arrays."""
+    start, end = shard["offsets"][2 * i + side : 2 * i + side + 2]
+    return int(start), int(end)
+
+
+def _cut(shard: Shard, i: int, side: int) -> bool:
+    start, end = _extent(shard, i, side)
+    return bool(shard["nonzeros"][i, side] > end - start)

@@ -54,6 +54,7 @@ def settings(folder: Path) -> dict[str, Any]:
         "steps_per_eval": 2,
         "shown_pairs": 12,
         "shown_features": 40,
+        "feature_cap": 60,  # below what fires in a completion
         "normalize_d": False,
         "preflight": False,
         "backend": "torch",

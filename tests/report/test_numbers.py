@@ -5,16 +5,19 @@ import json
 import numpy as np
 import pytest
 
+from fpo.reporting.known_reference import known_reference
 from fpo.reporting.record import PER_NAT
 from fpo.reporting.reread import inspect_again
 from fpo.world import assets
 from fpo_core.config import DataConfig, ReportConfig
 from fpo_core.data.load import load_data
 from fpo_core.data.tokenizer import load_tokenizer
+from fpo_core.evaluation.inspection import reference_tokens
 from fpo_core.events import silent
 from fpo_core.sae.sae import load_sae
+from fpo_core.train.paired_data import RunData, spread
 
-K, HOOK_LAYER = 50, 2
+K, CAP, HOOK_LAYER = 50, 60, 2
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +26,25 @@ def record(run):
 
 
 @pytest.fixture(scope="module")
-def dense(run, settings):
+def held_out():
+    tokenizer = load_tokenizer(str(assets().model))
+    data = DataConfig(data=str(assets().pairs), max_rows=24, max_seq_length=64)
+    return load_data(data, tokenizer).valid, tokenizer
+
+
+@pytest.fixture(scope="module")
+def dense(run, settings, held_out):
     """Of every shown pair, by row: completions' ids, and per model log π and mean features."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    tokenizer = load_tokenizer(str(assets().model))
-    data = DataConfig(data=str(assets().pairs), max_rows=24, max_seq_length=64)
-    pairs = load_data(data, tokenizer).valid
     sae = load_sae(settings["sae"])
     base = AutoModelForCausalLM.from_pretrained(assets().model).eval()
     found = {}
     for name in ("before", "after"):
         model = base if name == "before" else PeftModel.from_pretrained(base, run.output).eval()
-        for pair in pairs:
+        for pair in held_out[0]:
             for side in ("chosen", "rejected"):
                 ids = np.concatenate([pair.prompt, getattr(pair, side)])
                 with torch.no_grad():
@@ -71,6 +78,28 @@ def test_tokens(record, dense):
                 np.testing.assert_allclose(shown, logps, atol=0.5 / PER_NAT + 1e-5)
 
 
+def test_what_a_record_shows_of_the_reference_is_not_computed_again(run, record, held_out):
+    pairs, tokenizer = held_out
+    rows = spread(len(pairs), 12)
+    known = known_reference(run.output, record, pairs, rows, tokenizer)
+    data = RunData(pairs, pairs, None, None)
+    before = reference_tokens(None, data, pairs, rows, 4096, swap=True, known=known)
+    shown = {pair["row"]: pair for pair in record["pairs"]}
+    for place, row in enumerate(rows):
+        pair = shown[pairs[row].row]
+        for logps, side in zip(before.logps[2 * place :], ("chosen", "rejected"), strict=False):
+            assert np.rint(logps * PER_NAT).tolist() == pair[side]["before"]
+
+
+def test_a_pair_whose_text_changed_is_computed_again(run, record, held_out):
+    pairs, tokenizer = held_out
+    first = pairs[0].row
+    changed = [pair | {"prompt": "?"} if pair["row"] == first else pair for pair in record["pairs"]]
+    rows = spread(len(pairs), 12)
+    again = known_reference(run.output, record | {"pairs": changed}, pairs, rows, tokenizer)
+    assert sorted(again) == list(range(1, 12))
+
+
 def means(dense, rows, side, name):
     return np.array([dense[row, side, name][2].mean(0) for row in rows])
 
@@ -80,7 +109,10 @@ def test_features(record, dense):
     total = np.zeros(2)
     for number, side in enumerate(("chosen", "rejected")):
         before, after = (means(dense, rows, side, name) for name in ("before", "after"))
-        d = np.array([contributions(a, b) for a, b in zip(after, before, strict=True)])
+        assert (before > 0).sum(1).max() > CAP
+        # What the store cut off is 0 in D, as in training, and shown with its means.
+        stored = np.array([np.where(np.isin(b, np.sort(b)[-CAP:]), b, 0) for b in before])
+        d = np.array([contributions(a, b) for a, b in zip(after, stored, strict=True)])
         total[number] = d.sum(1).mean()
         for feature in record["features"]:
             i = feature["index"]

@@ -8,6 +8,8 @@
     return node;
   };
   const PAGE = 25;
+  const { vocabulary, pairs, contexts } = data;
+  const said = (tokens) => tokens.map((token) => vocabulary[token]).join("");
   const number = (value) => String(+value.toPrecision(4)).replace("-", "−");
 
   // Charts: the values under the pointer, or at the place that the arrow keys chose.
@@ -118,24 +120,50 @@
   });
 
   // Features: search in numbers, promoted tokens and contexts; filter by how they moved.
+  // The texts where one is strongest are drawn when they are opened.
+  const strongest = (details, shown) => {
+    if (details.children.length > 1) return;
+    const list = make("ul");
+    shown.forEach(({ where, cut, tokens, activations }) => {
+      const high = Math.max(...activations.map(Math.abs));
+      const line = make("div", "tokens", cut[0] ? "… " : "");
+      tokens.forEach((token, i) => {
+        const level = high && Math.ceil((4 * Math.abs(activations[i])) / high);
+        const span = make("span", level ? `a${level}` : "", vocabulary[token]);
+        if (level) span.title = number(activations[i]);
+        line.append(span);
+      });
+      line.append(cut[1] ? " …" : "");
+      const item = make("li");
+      item.append(make("span", "where", where), line);
+      list.append(item);
+    });
+    details.append(list);
+  };
   const features = document.getElementById("feature-table");
   if (features) {
     const search = document.getElementById("feature-search");
     const filter = document.getElementById("feature-filter");
     const count = document.getElementById("feature-count");
     const more = document.getElementById("feature-more");
-    const texts = new Map([...features.tBodies].map((body) => [body, body.textContent.toLowerCase()]));
+    const rows = new Map([...features.tBodies].map((body, i) => [body, { contexts: contexts[i], words: null }]));
+    rows.forEach((row, body) => {
+      const details = body.querySelector("details");
+      if (details) details.addEventListener("toggle", () => details.open && strongest(details, row.contexts));
+    });
+    const text = (row, body) => [body.textContent, ...row.contexts.map(({ tokens }) => said(tokens))].join(" ").toLowerCase();
     let most = PAGE;
     const sieve = () => {
       const words = search.value.trim().toLowerCase();
       let fitting = 0;
       [...features.tBodies].forEach((body) => {
         const moved = !filter || filter.value === "" || body.dataset.moved.split(" ").includes(filter.value);
-        const fits = moved && texts.get(body).includes(words);
+        const row = rows.get(body);
+        const fits = moved && (!words || (row.words ??= text(row, body)).includes(words));
         fitting += fits;
         body.hidden = !fits || fitting > most;
       });
-      count.textContent = `${fitting} of ${texts.size}`;
+      count.textContent = `${fitting} of ${rows.size}`;
       more.hidden = fitting <= most;
     };
     more.addEventListener("click", () => { most = Infinity; sieve(); });
@@ -144,12 +172,12 @@
     search.addEventListener("input", sieve);
     if (filter) filter.addEventListener("change", sieve);
     sieve();
+    features.classList.add("ready");
   }
 
   // Pairs: a line each; tokens are drawn when a pair is opened.
   const list = document.getElementById("pair-list");
   if (!list) return;
-  const { vocabulary, pairs } = data;
   const level = (change) => {
     const size = Math.abs(change);
     const step = size < 50 ? 0 : size < 200 ? 1 : size < 700 ? 2 : size < 2000 ? 3 : 4;
@@ -186,7 +214,7 @@
     body.append(prompt, sides);
     details.append(body);
   };
-  const text = (pair) => `${pair.row} ${pair.prompt} ${[...pair.chosen.tokens, ...pair.rejected.tokens].map((t) => vocabulary[t]).join("")}`.toLowerCase();
+  const text = (pair) => `${pair.row} ${pair.prompt} ${said([...pair.chosen.tokens, ...pair.rejected.tokens])}`.toLowerCase();
   const rows = pairs.map((pair) => {
     const details = make("details", "pair");
     const summary = make("summary");
