@@ -2,14 +2,16 @@
 
     pip install sae-lens==6.54.12      # in a venv of its own, beside torch and ml-dtypes
     PYTHONPATH=.:convert VENV/bin/python benchmarks/compare_sae_training.py planted
-    … compare_sae_training.py activations FILE    # safetensors: train, and held-out chats, docs
+    … compare_sae_training.py activations FILE    # safetensors: train, and held-out chats
+    … compare_sae_training.py speed FILE --tokens 8192 --most 7   # a few steps of each in turn
 
 `planted`: activations are sparse sums of 256 known directions in 64 dimensions; what is measured is
 the mean, over directions, of the largest cosine of a decoder row. `activations`: a model's own, as
-`fpo sae train` reads them; what is measured is the share of held-out variance that is unexplained,
-at the autoencoder's own threshold and at one set on held-out tokens so that L0 is k. Both trainers
-see the same tokens in the same order, in batches of the same size; time is CPU seconds, in turn.
-SAELens runs at each of its learning rates, and the best counts.
+`fpo sae train` reads them; what is measured is the share of held-out variance that is unexplained
+at a threshold set on other held-out tokens so that L0 is k. Both trainers see the same tokens in
+the same order, in batches of the same size; time is CPU seconds. Both run at each rate with the
+first seed, and at their best with the others; fpo also at its default. A run that was broken off
+goes on.
 """
 
 import argparse
@@ -28,7 +30,7 @@ import torch
 
 from fpo_core.backend.process_group import ALONE
 from fpo_core.config import BackendConfig, SaeTrainConfig
-from fpo_core.sae_training.folding import folded, threshold_of
+from fpo_core.sae_training.folding import folded, threshold_of, write_folded
 from fpo_core.sae_training.learner import Learner
 from fpo_core.sae_training.recipe import Recipe, recipe_of
 from fpo_core.sae_training.shuffle_buffer import scaling_of
@@ -36,7 +38,10 @@ from fpo_torch.kernels.sparse_codes import TorchKernels
 
 RESULTS = Path(__file__).parent / "results"
 Trained = dict[str, Any]
-"""W_enc (d_in, d_sae), b_enc, W_dec, b_dec, threshold; and cpu_seconds."""
+"""W_enc (d_in, d_sae), b_enc, W_dec, b_dec; and cpu_seconds."""
+Run = dict[str, Any]
+"""A trainer at a rate and a seed, and what came of it; at rate None with fpo's own default."""
+Measure = Callable[[Trained, Run], Run]
 
 
 def batches(x: np.ndarray, recipe: Recipe) -> Iterator[np.ndarray]:
@@ -69,7 +74,7 @@ def _meta(recipe: Recipe) -> Any:
     return SaeMeta(architecture="jumprelu", d_in=recipe.d_in, d_sae=recipe.d_sae)
 
 
-def sae_lens(x: np.ndarray, recipe: Recipe, rate: float) -> Trained:
+def sae_lens(x: np.ndarray, recipe: Recipe) -> Trained:
     """What SAELens' BatchTopK trainer does with them: scaled to norm √d, b_dec at the mean, the
     rate falling to a tenth over the last third, as its users do.
     """
@@ -87,10 +92,10 @@ def sae_lens(x: np.ndarray, recipe: Recipe, rate: float) -> Trained:
     config = SAETrainerConfig(
         total_training_samples=recipe.steps * recipe.batch_tokens,
         train_batch_size_samples=recipe.batch_tokens,
-        lr=rate,
-        lr_end=rate / 10,
+        lr=recipe.learning_rate,
+        lr_end=recipe.learning_rate / 10,
         lr_decay_steps=recipe.steps // 3,
-        dead_feature_window=200,
+        dead_feature_window=max(1, recipe.steps // 10),
         feature_sampling_window=500,
         logger=LoggingConfig(log_to_wandb=False),
     )
@@ -108,13 +113,12 @@ def sae_lens(x: np.ndarray, recipe: Recipe, rate: float) -> Trained:
     return state | {"cpu_seconds": seconds}
 
 
-def measure(sae: Trained, x: np.ndarray, threshold: float | None = None) -> dict[str, float]:
+def measure(sae: Trained, x: np.ndarray, limit: float) -> dict[str, float]:
     """Unexplained variance, L0 and dead share on activations (n, d_in), at a threshold."""
     x = x.astype(np.float32)
     errors, active, fired = 0.0, 0, np.zeros(sae["W_enc"].shape[1], bool)
     for part in np.array_split(x, max(1, len(x) // 2048)):
         pre = part @ sae["W_enc"] + sae["b_enc"]
-        limit = sae["threshold"] if threshold is None else threshold
         codes = np.where(pre > limit, np.maximum(pre, 0), 0).astype(np.float32)
         errors += float(((part - codes @ sae["W_dec"] - sae["b_dec"]) ** 2).sum())
         active += int((codes > 0).sum())
@@ -134,7 +138,53 @@ def threshold(sae: Trained, x: np.ndarray, k: int) -> float:
     return threshold_of(kernels, canonical, k, np.array_split(x, max(1, len(x) // 2048)))
 
 
-def planted(args: argparse.Namespace) -> dict[str, Any]:
+class Comparison:
+    """Runs of every trainer, written as they end; those that the file already has are kept."""
+
+    def __init__(self, args: argparse.Namespace, facts: dict[str, Any]) -> None:
+        self.args, self.out = args, args.out or RESULTS / f"sae-training-{args.what}.json"
+        self.result = json.loads(self.out.read_text()) if self.out.exists() else {"runs": []}
+        self.runs: list[Run] = self.result.pop("runs")
+        if self.runs and self.result != facts:
+            raise SystemExit(f"{self.out} has runs of another setting: remove it")
+        self.result, self.left = facts, args.most
+
+    def run(self, x: np.ndarray, sizes: tuple[int, int, int], measure: Measure) -> None:
+        """Each trainer at each rate with the first seed, at the best one with the others."""
+        for seed in self.args.seeds:
+            for trainer in self.args.trainers:
+                tuned = self.args.rates if seed == self.args.seeds[0] else [self.best(trainer)]
+                for rate in [*tuned, *([None] if trainer == "fpo" else [])]:
+                    wanted = {"trainer": trainer, "seed": seed, "rate": rate}
+                    if self.left and not any(wanted.items() <= run.items() for run in self.runs):
+                        recipe = _recipe(self.args, *sizes, seed, rate, len(x))
+                        sae = (ours if trainer == "fpo" else sae_lens)(x, recipe)
+                        seconds = sae["cpu_seconds"]
+                        speed = {
+                            "cpu_seconds": seconds,
+                            "tokens_per_cpu_second": (recipe.steps * recipe.batch_tokens / seconds),
+                        }
+                        self.add(wanted | speed | measure(sae, wanted))
+                        self.left -= 1
+
+    def best(self, trainer: str) -> float:
+        """The rate at which the first seed has the least loss."""
+        tried = [
+            run
+            for run in self.runs
+            if run["trainer"] == trainer and run["seed"] == self.args.seeds[0] and run["rate"]
+        ]
+        return min(tried, key=lambda run: run["measured"])["rate"] if tried else self.args.rates[0]
+
+    def add(self, run: Run) -> None:
+        """Write one more run."""
+        print(json.dumps(run), flush=True)
+        self.runs.append(run)
+        text = json.dumps(self.result | {"runs": self.runs}, indent=1) + "\n"
+        self.out.write_text(text, encoding="utf-8")
+
+
+def planted(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Known directions: does a decoder row point along each?"""
     rng = np.random.default_rng(7)
     directions = rng.normal(size=(256, 64))
@@ -144,96 +194,115 @@ def planted(args: argparse.Namespace) -> dict[str, Any]:
     x = (active * (1 + np.abs(rng.normal(size=active.shape)))) @ directions
     x = x.astype(np.float32)
     k = round(float(active.sum(1).mean()))
-    runs = []
-    for seed in args.seeds:
-        recipe = _recipe(args, 64, 256, k, seed, len(x))
-        for name, train in trainers(args, recipe):
-            sae = train(x)
-            rows = sae["W_dec"] / np.linalg.norm(sae["W_dec"], axis=1, keepdims=True)
-            cosine = float((directions @ rows.T).max(1).mean())
-            runs.append({"trainer": name, "seed": seed, "mean_max_cosine": cosine})
-            runs[-1] |= {"cpu_seconds": sae["cpu_seconds"]}
-            print(json.dumps(runs[-1]), flush=True)
-    return {"d_in": 64, "features": 256, "k": k, "runs": runs}
 
+    def measured(sae: Trained, _: Run) -> Run:
+        rows = sae["W_dec"] / np.linalg.norm(sae["W_dec"], axis=1, keepdims=True)
+        cosine = float((directions @ rows.T).max(1).mean())
+        return {"mean_max_cosine": cosine, "measured": 1 - cosine}
 
-def trainers(
-    args: argparse.Namespace, recipe: Recipe
-) -> list[tuple[str, Callable[[np.ndarray], Trained]]]:
-    """Each trainer by name, SAELens' at each rate."""
-    listed: list[tuple[str, Callable[[np.ndarray], Trained]]] = []
-    if "ours" in args.trainers:
-        listed.append(("fpo", lambda x: ours(x, recipe)))
-    if "sae-lens" in args.trainers:
-        listed += [
-            (f"sae-lens, rate {rate:g}", lambda x, rate=rate: sae_lens(x, recipe, rate))
-            for rate in args.rates
-        ]
-    return listed
+    facts |= {"d_in": 64, "features": 256, "k": k}
+    Comparison(args, facts).run(x, (64, 256, k), measured)
 
 
 def _recipe(
-    args: argparse.Namespace, d_in: int, d_sae: int, k: int, seed: int, distinct: int
+    args: argparse.Namespace,
+    d_in: int,
+    d_sae: int,
+    k: int,
+    seed: int,
+    rate: float | None,
+    distinct: int,
 ) -> Recipe:
     config = SaeTrainConfig(
         model="", data="", output="", d_sae=d_sae, k=k, tokens=args.tokens, seed=seed,
-        batch_tokens=args.batch_tokens,
+        batch_tokens=args.batch_tokens, learning_rate=rate,
     )  # fmt: skip
     return recipe_of(config, d_in, distinct)
 
 
-def activations(args: argparse.Namespace) -> dict[str, Any]:
+def activations(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """A model's own activations."""
     from fpo_core.io.reader import open_safetensors
 
     file = open_safetensors(args.file)
-    data = {name: file.stored(name) for name in file.entries}
-    held_out = {name: rows for name, rows in data.items() if name != "train"}
-    train, runs = data["train"], []
-    for seed in args.seeds:
-        recipe = _recipe(args, train.shape[1], args.d_sae, args.k, seed, len(train))
-        for name, fit in trainers(args, recipe):
-            sae = fit(train)
-            run: dict[str, Any] = {"trainer": name, "seed": seed}
-            run["cpu_seconds"] = sae["cpu_seconds"]
-            run["tokens_per_cpu_second"] = recipe.steps * recipe.batch_tokens / sae["cpu_seconds"]
-            for part, rows in held_out.items():
-                at = threshold(sae, rows[::2], recipe.k)
-                run[part] = measure(sae, rows[1::2], at)
-                run[part] |= {"own_threshold": measure(sae, rows[1::2])}
-            runs.append(run)
-            print(json.dumps(run), flush=True)
-    facts = {"d_in": train.shape[1], "d_sae": args.d_sae, "k": args.k, "distinct": len(train)}
-    return facts | {"runs": runs}
+    train, held_out = file.stored("train"), file.stored("chats")
+
+    def measured(sae: Trained, run: Run) -> Run:
+        at = threshold(sae, held_out[::2], args.k)
+        values = measure(sae, held_out[1::2], at)
+        if args.save:
+            name = f"{run['trainer']}-{run['rate'] or 'default'}-{run['seed']}.safetensors"
+            save(sae, at, args.save / name)
+        return values | {"measured": values["fvu"]}
+
+    facts |= {"d_in": train.shape[1], "d_sae": args.d_sae, "k": args.k, "distinct": len(train)}
+    Comparison(args, facts).run(train, (train.shape[1], args.d_sae, args.k), measured)
+
+
+def speed(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """A few steps of each, in turn."""
+    from fpo_core.io.reader import open_safetensors
+
+    train = open_safetensors(args.file).stored("train")[:100_000]
+    names = {"fpo": ours, "sae-lens": sae_lens}
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for seed in range(args.most):
+        recipe = _recipe(args, train.shape[1], args.d_sae, args.k, seed, None, len(train))
+        for name, fit in names.items():
+            seconds = fit(train, recipe)["cpu_seconds"]
+            found[name].append(recipe.steps * recipe.batch_tokens / seconds)
+            print(name, found[name][-1], flush=True)
+    ratios = [a / b for a, b in zip(*found.values(), strict=True)]
+    medians = {name: float(np.median(rates)) for name, rates in found.items()}
+    facts |= {"d_in": train.shape[1], "d_sae": args.d_sae, "k": args.k}
+    facts |= {"tokens_per_cpu_second": found, "median": medians}
+    facts |= {
+        "ratio": {"median": float(np.median(ratios)), "low": min(ratios), "high": max(ratios)}
+    }
+    (args.out or RESULTS / "sae-training-speed.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def save(sae: Trained, limit: float, path: Path) -> None:
+    """A canonical file, for `fpo sae check`."""
+    from fpo_core.sae.hook import Hook
+    from fpo_core.sae.sae import Sae
+
+    d_in, d_sae = sae["W_enc"].shape
+    arrays = {name: np.float32(sae[name]) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canonical = Sae(
+        architecture="jumprelu", d_in=d_in, d_sae=d_sae, hook=Hook(24, "resid_post"),
+        untrained_tokens=("special",), threshold=np.full(d_sae, limit, np.float32), **arrays,
+    )  # fmt: skip
+    write_folded(path, canonical, "float32")
 
 
 def main() -> None:
     """Run one comparison and add it to its file of results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["planted", "activations"])
+    parser.add_argument("what", choices=["planted", "activations", "speed"])
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3])
-    parser.add_argument("--trainers", nargs="+", default=["ours", "sae-lens"])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--trainers", nargs="+", default=["fpo", "sae-lens"])
+    parser.add_argument("--most", type=int, default=1000, help="runs of this call")
+    parser.add_argument("--save", type=Path, help="folder for the autoencoders")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = {
+    facts = {
         "tokens": args.tokens,
         "batch_tokens": args.batch_tokens,
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "torch": version("torch"),
+        "sae_lens": version("sae-lens"),
     }
-    if "sae-lens" in args.trainers:
-        result["sae_lens"] = version("sae-lens")
-    result |= {"planted": planted, "activations": activations}[args.what](args)
-    out = args.out or RESULTS / f"sae-training-{args.what}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    {"planted": planted, "activations": activations, "speed": speed}[args.what](args, facts)
 
 
 if __name__ == "__main__":

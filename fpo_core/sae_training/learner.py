@@ -50,8 +50,8 @@ class Learner:
         """Features that were silent for long, when last looked at."""
         return 0 if self._dead is None else self._dead.shape[0]
 
-    def learn(self, x: Array) -> None:
-        """One step on this process's share of a batch, x (b, d_in)."""
+    def learn(self, x: Array) -> Array:
+        """One step on this process's share of a batch, x (b, d_in); the batch's loss before it."""
         self.step += 1
         z = (x - self._centre) * self.scaling.factor
         step = compute_step(self.kernels, self.parameters, z, self.recipe, self._dead, self._group)
@@ -67,6 +67,7 @@ class Learner:
         if self.step % _LOOK == 0:
             self.look()
             self._note_dead()
+        return step.loss
 
     def _across(self, gradient: Array) -> Array:
         """A decoder's gradient without its part along each row, which would only change norms."""
