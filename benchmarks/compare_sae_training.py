@@ -143,11 +143,19 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace, facts: dict[str, Any]) -> None:
         self.args, self.out = args, args.out or RESULTS / f"sae-training-{args.what}.json"
-        self.result = json.loads(self.out.read_text()) if self.out.exists() else {"runs": []}
-        self.runs: list[Run] = self.result.pop("runs")
-        if self.runs and self.result != facts:
+        self.result = facts
+        self.runs = self.written()
+        self.left = args.most
+
+    def written(self) -> list[Run]:
+        """The runs of the file."""
+        if not self.out.exists():
+            return []
+        result = json.loads(self.out.read_text())
+        runs = result.pop("runs")
+        if result != self.result:
             raise SystemExit(f"{self.out} has runs of another setting: remove it")
-        self.result, self.left = facts, args.most
+        return runs
 
     def run(self, x: np.ndarray, sizes: tuple[int, int, int], measure: Measure) -> None:
         """Each trainer at each rate with the first seed, at the best one with the others."""
@@ -179,7 +187,7 @@ class Comparison:
     def add(self, run: Run) -> None:
         """Write one more run."""
         print(json.dumps(run), flush=True)
-        self.runs.append(run)
+        self.runs = [*self.written(), run]
         text = json.dumps(self.result | {"runs": self.runs}, indent=1) + "\n"
         self.out.write_text(text, encoding="utf-8")
 

@@ -3,9 +3,9 @@
 z (b, d) are centred activations of mean norm √d; h = z W_encᵀ + b_enc; f the batch's k·b largest
 positive h (BatchTopK, arXiv 2412.06410), or each token's k largest; ẑ = f W_dec + b_dec.
 
-    loss = Σ‖z − ẑ‖² / Σ‖z − mean z‖²  +  1/32 · min(1, dead/(d/2)) · aux
+    loss = Σ‖z − ẑ‖² / Σ‖z − mean z‖²  +  1/32 · min(1, dead/k) · aux
     aux  = Σ‖r − ê‖² / Σ‖r − mean r‖²,  r = z − ẑ without gradient,
-           ê = the d/2 largest h of *dead* features, through W_dec   (AuxK, arXiv 2406.04093)
+           ê = the k largest h of *dead* features, through W_dec     (AuxK, arXiv 2406.04093)
 
 With nested widths (Matryoshka, arXiv 2503.17547) the first term is the mean over prefixes of the
 features. Codes stay sparse: of the products with an m wide array only h is dense.
@@ -55,9 +55,9 @@ def compute_step(
     error, gradients = _reconstruction(kernels, parameters, z, codes, recipe, 2.0 / variance)
     if dead is not None:
         residual = z - error
-        scale = AUX * min(1.0, dead.shape[0] / recipe.aux_k) / _variance(residual, total)
+        scale = AUX * min(1.0, dead.shape[0] / recipe.k) / _variance(residual, total)
         gradients = _with_aux(
-            kernels, gradients, parameters, (z, residual, pre), recipe.aux_k, dead, scale
+            kernels, gradients, parameters, (z, residual, pre), recipe.k, dead, scale
         )
     missed = z - error
     smallest = xp.where(codes.values > 0, codes.values, float("inf")).min()
@@ -142,7 +142,7 @@ def _with_aux(
     gradients: Parameters,
     parameters: Parameters,
     arrays: tuple[Array, Array, Array],
-    aux_k: int,
+    k: int,
     dead: Array,
     scale: Array,
 ) -> Parameters:
@@ -150,8 +150,8 @@ def _with_aux(
     xp, (z, residual, pre) = kernels.ops, arrays
     h, W = pre[:, dead], parameters["W_dec"][dead]
     active = h > 0
-    if dead.shape[0] > aux_k:
-        active = active & (h >= xp.kth_largest(h, aux_k))
+    if dead.shape[0] > k:
+        active = active & (h >= xp.kth_largest(h, k))
     active = xp.as_float(active)
     features = h * active
     to_output = (features @ W - residual) * (2.0 * scale)

@@ -19,8 +19,8 @@ planted dictionary (d_in 64). Beyond d_sae 4096 it falls with √d_sae, as in di
 _WARMUP, _DECAY = 0.05, 0.5
 """Shares of the steps in which the rate rises, and falls to 0."""
 _MOST_WARMUP = 1_000
-_SILENT = 10_000_000
-"""Most tokens without firing after which a feature is dead; a tenth of a shorter run."""
+_SILENT = 1_000
+"""A feature is dead once the mean one would have fired so often, or after a tenth of the run."""
 TOKENS_PER_FEATURE = 30
 """Distinct tokens per feature below which fewer features are trained by default."""
 _NARROWEST = 256
@@ -51,12 +51,7 @@ class Recipe:
     @property
     def dead_after(self) -> int:
         """Tokens without firing after which a feature is dead."""
-        return min(_SILENT, self.tokens // 10)
-
-    @property
-    def aux_k(self) -> int:
-        """Dead features per token that reconstruct the residual: d_in / 2 (arXiv 2406.04093)."""
-        return max(1, self.d_in // 2)
+        return min(_SILENT * self.d_sae // self.k, self.tokens // 10)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 1: linear warm-up, constant, linear to 0."""

@@ -60,7 +60,7 @@ def expected(parameters, z, made, dead):
     if dead is not None:
         index = torch.tensor(dead).long()
         r, h_dead = (x - out).detach(), h[:, index]
-        kth = h_dead.topk(made.aux_k, dim=-1).values[:, -1:]
+        kth = h_dead.topk(made.k, dim=-1).values[:, -1:]
         f_dead = torch.relu(h_dead) * (h_dead >= kth)
         missed = ((f_dead @ leaves["W_dec"][index] - r) ** 2).sum()
         total = total + AUX * missed / ((r - r.mean(0)) ** 2).sum()
@@ -99,7 +99,10 @@ def test_fewer_positive_entries_than_asked_for(backend):
 
 
 def learner(backend):
-    made, scaling = recipe(batch_tokens=200), Scaling(np.full(D, 0.1, np.float32), 1.2, 1e9)
+    made, scaling = (
+        recipe(batch_tokens=200, tokens=10_000),
+        Scaling(np.full(D, 0.1, np.float32), 1.2, 1e9),
+    )
     return Learner(kernels_of(backend), made, scaling, ALONE)
 
 
