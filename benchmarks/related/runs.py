@@ -57,6 +57,7 @@ class World:
     def __init__(self, degree_levels: int = 0) -> None:
         self.model = assets().model
         self.tokenizer = load_tokenizer(str(self.model))
+        self.scratch = tempfile.TemporaryDirectory()  # tokens are read from there as they are used
         config = ModelConfig(model=str(self.model), device="cpu", dtype="float32")
         adapter = AdapterConfig(rank=16, scale=1.0)
         self.policy = TorchPolicy(self.model, config, adapter, degree_levels=degree_levels)
@@ -65,11 +66,11 @@ class World:
 
     def load(self, data: Path, most: int | None = None) -> Pairs:
         """The first pairs of a file, scored at the start."""
-        with tempfile.TemporaryDirectory() as cache:
-            config = DataConfig(data=str(data), cache=cache, max_seq_length=96, max_rows=most)
-            tokens = load_data(config, self.tokenizer, workers=1).train
-            self.policy.load_trained(self.start)
-            return Pairs(tokens, self.score(tokens).logps.reshape(2, -1))
+        cache = self.scratch.name
+        config = DataConfig(data=str(data), cache=cache, max_seq_length=96, max_rows=most)
+        tokens = load_data(config, self.tokenizer, workers=1).train
+        self.policy.load_trained(self.start)
+        return Pairs(tokens, self.score(tokens).logps.reshape(2, -1))
 
     def rows(self, rows: Rows) -> Pairs:
         """The same of rows in TRL's format."""

@@ -1,7 +1,6 @@
 """One of several processes: `torchrun … -m tests.backends.process_worker`, or under `mlx.launch`.
 
-Its argument is a JSON object: settings of `runs.settings`, under `script` what happens to whom, and
-under `variants` the settings of several runs by the name of their folder in `output`.
+Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
 """
 
 import json
@@ -38,21 +37,19 @@ def main() -> None:
     script, store = given.pop("script", {}), Path(given.pop("store"))
     load_fast_blas()
     model, output = Path(given.pop("model")), Path(given.pop("output"))
-    variants = given.pop("variants", {"": {}})
     group = join_group(given["backend"])
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        for name, changes in variants.items():
-            config = settings(model, output / name, **(given | changes))
-            with writing_output(config.output, group, config.process_timeout):
-                run_tiny(
-                    config,
-                    store,
-                    group=group,
-                    emit=act(script, group.rank),
-                    stop=lambda: heard[0] if heard else None,
-                )
+        config = settings(model, output, **given)
+        with writing_output(config.output, group, config.process_timeout):
+            run_tiny(
+                config,
+                store,
+                group=group,
+                emit=act(script, group.rank),
+                stop=lambda: heard[0] if heard else None,
+            )
     except FpoError as error:
         sys.exit(f"process {group.rank}: {error}")
 

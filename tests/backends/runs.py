@@ -80,6 +80,11 @@ class WordTokenizer:
         return SimpleNamespace(input_ids=[int(word[1:]) for word in text.split()])
 
 
+def degrader_of(config: TrainConfig) -> Degrader | None:
+    """What removes words of random tokens, where the loss has degrees."""
+    return Degrader.of(config, cast("Any", WordTokenizer()))
+
+
 def degraded(batch: Batch, step: int = 1) -> Batch:
     """A batch of random tokens with the variants of a step, of four levels."""
     return Degrader(cast("Any", WordTokenizer()), 4, True, 0).degraded(batch, step)
@@ -116,9 +121,8 @@ def train_on(
         key = store_key(model.fingerprint(), None, tap)
         splits = [train_pairs] if valid is None else [train_pairs, valid]
         opened = extend_store(store, key, policy, splits, config, silent, group)
-    degrader = Degrader.of(config, cast("Any", WordTokenizer()))
-    features = sum(tap.widths)
-    data = RunData(train_pairs, valid, opened, features, group=group, degrader=degrader)
+    parts = {"group": group, "degrader": degrader_of(config)}
+    data = RunData(train_pairs, valid, opened, sum(tap.widths), **parts)
     folder = RunFolder(Path(config.output), model, config)
     if checkpoint is None:
         only_first(group, folder.begin)

@@ -33,17 +33,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def command(backend: str, **given: object) -> dict[str, Any]:
-    """How two processes of `tests.backends.process_worker` are started."""
+def command(backend: str, module: str = "process_worker", **given: object) -> dict[str, Any]:
+    """How two processes of a module of `tests.backends` are started."""
     binaries, port = Path(sys.executable).parent, str(free_port())
-    module = ["-m", "tests.backends.process_worker", json.dumps({"backend": backend, **given})]
+    program = ["-m", f"tests.backends.{module}", json.dumps({"backend": backend, **given})]
     launch = {
         "torch": [binaries / "torchrun", "--nproc-per-node", "2", "--master-port", port],
         "mlx": [binaries / "mlx.launch", "-n", "2", "-p", port, "--", sys.executable],
     }[backend]
     paths = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
     return {
-        "args": [*map(str, launch), *module],
+        "args": [*map(str, launch), *program],
         "env": os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         "cwd": ROOT,
         "text": True,

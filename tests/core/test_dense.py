@@ -199,11 +199,12 @@ def select(batch, pairs):
 
 
 def assert_equal(found: Scores, expected: Scores, rows=slice(None)):
-    for field in dataclasses.fields(Scores):
-        value = getattr(expected, field.name)
+    names = {field.name for field in dataclasses.fields(Scores)}
+    for name in names - {"degree", "degree_hit"}:  # those are of another pass
+        value = getattr(expected, name)
         assert value is not None
         np.testing.assert_allclose(
-            getattr(found, field.name), value[rows], rtol=0, atol=1e-9, err_msg=field.name
+            getattr(found, name), value[rows], rtol=0, atol=1e-9, err_msg=name
         )
 
 
