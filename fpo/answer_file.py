@@ -1,7 +1,7 @@
 """Answers to a file of prompts, batch by batch; a file that is begun is gone on with."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fpo.generation import Completion
@@ -11,13 +11,13 @@ from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.config import GenerateConfig
 from fpo_core.data.cache import fingerprint
-from fpo_core.errors import ConfigError, DataError
+from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note, progress
 from fpo_core.io.atomic import writing
 from fpo_core.io.lock import locked_by
 from fpo_core.io.ownership import check_inputs
 from fpo_core.io.regular import open_regular
-from fpo_core.judges.answers import as_lines, read_prompts
+from fpo_core.judges.answer_files import as_lines, read_prompts
 
 _DECIDING = (
     *("max_tokens", "temperature", "top_p", "seed", "samples", "batch_size"),
@@ -105,11 +105,9 @@ def answer_prompts(config: GenerateConfig, sink: Sink) -> AnswerFile:
     """
     if config.prompts is None or config.out is None:
         raise ConfigError("prompt is set, which is no file: call generate, or set prompts")
-    source, path = Path(config.prompts), Path(config.out)
+    path = Path(config.out)
     check_inputs([path], {"prompts": config.prompts, "model": config.model}, "out")
-    prompts = read_prompts(source)
-    if not prompts:
-        raise DataError(f"{source} holds no prompt, expected some")
+    prompts = [prompt.text for prompt in read_prompts(Path(config.prompts))]
     setup = ModelSetup(config)
     plan = _Plan(path, prompts, config.batch_size, config.samples, _digest(setup, config))
     with locked_by(path.with_name(f".{path.name}.lock"), "out"):
@@ -148,8 +146,7 @@ def _answer(
         texts = [prompt_text(setup.tokenizer, prompt, config) for prompt in batch]
         read = [prompt_ids(setup.tokenizer, text, config) for text in texts]
         ids = [prompt for prompt in read for _ in range(plan.samples)]
-        # A seed per batch: under one seed every batch would repeat the same draws.
-        sampled = policy.generate(ids, replace(sampling, seed=sampling.seed + start))
+        sampled = policy.generate(ids, sampling.of_batch(start))
         completions = [Completion.of(setup, tokens) for tokens in sampled]
         rows = [
             {

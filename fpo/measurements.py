@@ -1,7 +1,7 @@
 """The same measurements of a policy at several times: held-out pairs, texts, its own samples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from fpo.results import Table
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
-from fpo_core.evaluation.answers import Answer, compared, summary
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
+from fpo_core.evaluation.greedy_answers import Answer, compared, summary
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
 from fpo_core.events import Sink, progress, silent
@@ -41,7 +41,7 @@ TABLE = (
 )
 """Metrics that a table of measurements shows, in order."""
 
-Judge = Callable[[str, str], Mapping[str, float]]
+Oracle = Callable[[str, str], Mapping[str, float]]
 """Scores a completion of a prompt, both as text; `preferred` is what the pairs prefer."""
 
 
@@ -88,7 +88,7 @@ class Measurements:
     def with_samples(self, before: "Measurements | None") -> dict[str, Any]:
         """`to_mapping`, and under `samples` the greedy answers beside those of before.
 
-        The shape of a sample is that of `fpo_core.evaluation.answers.compared`.
+        The shape of a sample is that of `fpo_core.evaluation.greedy_answers.compared`.
         """
         samples = compared([] if before is None else before.answers, self.answers)
         return self.to_mapping() | ({"samples": samples} if samples else {})
@@ -141,7 +141,7 @@ class Measurer:
     sampling: Sampling = field(default_factory=Sampling)
     sample_batch: int = 8
     questionnaire: Questionnaire | None = None
-    judge: Judge | None = None
+    judge: Oracle | None = None
     sink: Sink = silent
     """Hears of every batch."""
 
@@ -192,10 +192,8 @@ class Measurer:
         starts = range(0, len(prompts), self.sample_batch)
         parts = []
         for start in starts:
-            # A seed per batch: under one seed every batch would repeat the same draws.
-            sampling = replace(self.sampling, seed=self.sampling.seed + start)
             batch = prompts[start : start + self.sample_batch]
-            parts.append(sample(policy, batch, sampling))
+            parts.append(sample(policy, batch, self.sampling.of_batch(start)))
             progress(self.sink, "samples", start + len(batch), len(prompts))
         completions = [ids for part in parts for ids in part.completions]
         texts = [self._text(ids) for ids in completions]

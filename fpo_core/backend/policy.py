@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +45,10 @@ class Sampling:
     seed: int = 0
     stop: tuple[int, ...] = ()
     """Tokens that end a completion."""
+
+    def of_batch(self, first: int) -> "Sampling":
+        """For the batch that begins at a prompt: under one seed all would repeat the same draws."""
+        return replace(self, seed=self.seed + first)
 
 
 OnTokens = Callable[[dict[int, int]], None]
