@@ -56,6 +56,8 @@ def read_prompts(path: Path) -> list[FilePrompt]:
     Of an object the `prompt`, `instruction` or `question` counts, of several turns the first; of
     messages the last one of the user. Raises DataError where there is none.
     """
+    if not path.is_file():
+        raise DataError(f"there is no prompt file {path.absolute()}: check the path")
     prompts = [
         FilePrompt(_prompt(row, where), where, row if isinstance(row, dict) else {})
         for row, where in (_rows if path.suffix in (".jsonl", ".json") else _lines)(path)
