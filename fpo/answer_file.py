@@ -14,13 +14,13 @@ from fpo.workflow import workflow
 from fpo_core.backend.draws import occurrences
 from fpo_core.config import GenerateConfig, PromptConfig
 from fpo_core.data.cache import fingerprint
-from fpo_core.errors import ConfigError, DataError
+from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note, progress
 from fpo_core.io.atomic import writing
 from fpo_core.io.lock import locked_by
 from fpo_core.io.ownership import check_inputs
 from fpo_core.io.regular import open_regular
-from fpo_core.judges.answers import as_lines, read_prompts
+from fpo_core.judges.answer_files import as_lines, read_prompts
 from fpo_core.judges.best_worst import scores_of
 from fpo_core.judges.judge import Judge
 
@@ -164,7 +164,8 @@ def answer_prompts(config: GenerateConfig, sink: Sink) -> AnswerFile:
         raise ConfigError("prompt is set, which is no file: call generate, or set prompts")
     path = Path(config.out)
     check_inputs([path], {"prompts": config.prompts, "model": config.model}, "out")
-    plan = AnswerPlan(path, prompts_of(config.prompts), ModelSetup(config), config)
+    prompts = [prompt.text for prompt in read_prompts(Path(config.prompts))]
+    plan = AnswerPlan(path, prompts, ModelSetup(config), config)
     generated = plan.complete(sink)
     return AnswerFile(
         out=path,
@@ -175,11 +176,3 @@ def answer_prompts(config: GenerateConfig, sink: Sink) -> AnswerFile:
         answers=len(plan.prompts) * config.samples,
         generated=generated,
     )
-
-
-def prompts_of(path: str) -> list[str]:
-    """The prompts of a file. Raises DataError where there is none."""
-    prompts = read_prompts(Path(path))
-    if not prompts:
-        raise DataError(f"{path} holds no prompt, expected some")
-    return prompts

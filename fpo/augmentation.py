@@ -19,7 +19,7 @@ from fpo_core.pairs.goals import GoalTemplate, row_of
 from fpo_core.pairs.messages import text_of
 from fpo_core.pairs.pair import Pair
 
-Judge = Callable[[str, list[str]], list[float]]
+Scorer = Callable[[str, list[str]], list[float]]
 """Scores of completions of a prompt, all as text, from 0 to 1."""
 
 
@@ -98,7 +98,7 @@ def _data_config(config: AugmentConfig) -> DataConfig:
 def _rows(
     pairs: Iterable[Pair],
     template: GoalTemplate,
-    judge: Judge | None,
+    judge: Scorer | None,
     config: AugmentConfig,
     counts: Counter[str],
 ) -> Iterator[dict[str, Any]]:
@@ -117,7 +117,7 @@ def _rows(
                 yield row_of(row)
 
 
-def _judged(pair: Pair, judge: Judge, template: GoalTemplate) -> tuple[float, float]:
+def _judged(pair: Pair, judge: Scorer, template: GoalTemplate) -> tuple[float, float]:
     prompt, chosen, rejected = map(text_of, pair.split())
     shares = judge(prompt, [chosen, rejected])
     first, second = (template.low + (template.high - template.low) * share for share in shares)

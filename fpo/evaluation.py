@@ -22,7 +22,7 @@ from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.policy import Policy
 from fpo_core.config import AdapterConfig, EvalConfig
 from fpo_core.data.load import Goal
-from fpo_core.evaluation.answers import questions_of
+from fpo_core.evaluation.greedy_answers import questions_of
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Sink, note

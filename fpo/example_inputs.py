@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo.measurements import Judge
+from fpo.measurements import Oracle
 from fpo.quickstart_settings import QUICKSTART_SETTINGS
 from fpo.world import assets, score
 from fpo_convert.sae import convert_sae
@@ -30,7 +30,7 @@ class Example:
     """A published checkpoint, to be converted."""
     tokens: int
     """Most tokens of a sampled completion."""
-    judge: Judge | None = None
+    judge: Oracle | None = None
     grid: tuple[str, ...] = ()
     """What comparisons on it vary, under what their own settings say."""
 

@@ -12,8 +12,8 @@ from fpo_core.backend.draws import occurrences
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.token_store import TokenisedPairs
-from fpo_core.evaluation.answers import Answer, compared, summary
 from fpo_core.evaluation.evaluate import Evaluation, distinct, evaluate, sample
+from fpo_core.evaluation.greedy_answers import Answer, compared, summary
 from fpo_core.evaluation.texts import perplexity
 from fpo_core.evaluation.verdict import Findings
 from fpo_core.events import Sink, progress, silent
@@ -42,7 +42,7 @@ TABLE = (
 )
 """Metrics that a table of measurements shows, in order."""
 
-Judge = Callable[[str, str], Mapping[str, float]]
+Oracle = Callable[[str, str], Mapping[str, float]]
 """Scores a completion of a prompt, both as text; `preferred` is what the pairs prefer."""
 
 
@@ -89,7 +89,7 @@ class Measurements:
     def with_samples(self, before: "Measurements | None") -> dict[str, Any]:
         """`to_mapping`, and under `samples` the greedy answers beside those of before.
 
-        The shape of a sample is that of `fpo_core.evaluation.answers.compared`.
+        The shape of a sample is that of `fpo_core.evaluation.greedy_answers.compared`.
         """
         samples = compared([] if before is None else before.answers, self.answers)
         return self.to_mapping() | ({"samples": samples} if samples else {})
@@ -142,7 +142,7 @@ class Measurer:
     sampling: Sampling = field(default_factory=Sampling)
     sample_batch: int = 8
     questionnaire: Questionnaire | None = None
-    judge: Judge | None = None
+    judge: Oracle | None = None
     sink: Sink = silent
     """Hears of every batch."""
 

@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import MISSING, fields
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fpo_core import __version__
 from fpo_core.config import TrainConfig
@@ -31,6 +32,15 @@ def command_of(config: TrainConfig) -> str:
         text = ",".join(shown(item) if field.name in PLACES else str(item) for item in items)
         words.append(f"--{option} {shlex.quote(text)}")
     return " \\\n  ".join(words)
+
+
+def setting_text(name: str, value: Any) -> str:
+    """A setting for a reader; of a path, the last part alone: results are sent on."""
+    if isinstance(value, list | tuple):
+        return ", ".join(setting_text(name, item) for item in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "–" if value is None else shown(str(value)) if name in PLACES else str(value)
 
 
 def versions_of(backend: str) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from fpo_core.config import DataConfig, MeasureConfig
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenise import DATE
 from fpo_core.data.tokenizer import Tokenizer
-from fpo_core.evaluation.answers import Answer, Question, repetition
+from fpo_core.evaluation.greedy_answers import Answer, Question, repetition
 from fpo_core.events import Sink, progress
 from fpo_core.train.paired_data import spread
 

@@ -30,7 +30,7 @@ from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError, DataError
-from fpo_core.evaluation.answers import Question, questions_of
+from fpo_core.evaluation.greedy_answers import Question, questions_of
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.lock import locked

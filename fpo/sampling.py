@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpo.answer_file import AnswerPlan, prompts_of
+from fpo.answer_file import AnswerPlan
 from fpo.judge_choice import JudgeLike, choose_judge
 from fpo.model_setup import ModelSetup
 from fpo.results import Result, Table, shown
@@ -13,7 +13,7 @@ from fpo_core.config import SampleConfig
 from fpo_core.events import Sink
 from fpo_core.io.atomic import write_atomically
 from fpo_core.io.ownership import check_inputs
-from fpo_core.judges.answers import as_lines
+from fpo_core.judges.answer_files import as_lines, read_prompts
 from fpo_core.judges.best_worst import best_and_worst
 
 
@@ -62,7 +62,8 @@ def sample(config: SampleConfig, sink: Sink, by: JudgeLike | None = None) -> Sam
     output = Path(config.output)
     beside = output.with_name(f"{output.stem}.samples.jsonl")
     check_inputs([output, beside], {"prompts": config.prompts, "model": config.model}, "output")
-    prompts, setup = prompts_of(config.prompts), ModelSetup(config)
+    prompts = [prompt.text for prompt in read_prompts(Path(config.prompts))]
+    setup = ModelSetup(config)
     judge = choose_judge(config, config, sink, config.cache, by)
     plan = AnswerPlan(beside, prompts, setup, config, judge)
     generated = plan.complete(sink)

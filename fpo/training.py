@@ -69,8 +69,8 @@ class TrainingRun(Result):
     def metrics(self) -> dict[str, Any]:
         """Measurements of the result on held-out pairs, by name.
 
-        Under `samples` are greedy answers before and after; `fpo_core.evaluation.answers.compared`
-        has their shape.
+        Under `samples` are greedy answers before and after, of the shape of
+        `fpo_core.evaluation.greedy_answers.compared`.
         """
         return self.after.with_samples(self.before)
 

@@ -12,7 +12,7 @@ from fpo_core.config.judging import WinRateConfig
 from fpo_core.events import Sink
 from fpo_core.io.atomic import write_atomically, write_json
 from fpo_core.io.ownership import check_foreign, check_inputs
-from fpo_core.judges.answers import Answer, AnsweredTwice, as_lines, matched, read_answers
+from fpo_core.judges.answer_files import Answer, AnsweredTwice, as_lines, matched, read_answers
 from fpo_core.judges.endpoint import Cost, EndpointJudge
 from fpo_core.judges.exports import export
 from fpo_core.judges.judge import Judge

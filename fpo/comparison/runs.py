@@ -13,7 +13,7 @@ from fpo.comparison.shared_setup import SharedSetups
 from fpo.comparison.tables import RunResult
 from fpo.judge_choice import open_judge
 from fpo.judged_samples import judge_samples
-from fpo.measurements import Judge
+from fpo.measurements import Oracle
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.run_checks import ValidatedRun, check_run
 from fpo.store_location import shared_store
@@ -35,7 +35,7 @@ class Comparison:
 
     config: CompareConfig
     runs: Sequence[Planned]
-    judge: Judge | None
+    judge: Oracle | None
     sink: Sink
     stop: Stop | None = None
     setups: SharedSetups = field(default_factory=SharedSetups)

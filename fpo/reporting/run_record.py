@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from fpo.measurements import table_of
-from fpo.provenance import LEFT_OUT, PLACES
+from fpo.provenance import LEFT_OUT, setting_text
 from fpo.reporting.record import Record
 from fpo_core.config import TrainConfig
 from fpo_core.evaluation.model_card import shown
@@ -23,14 +23,14 @@ def about_run(config: TrainConfig, backend: str, steps: int | None) -> list[str]
 def settings_rows(config: TrainConfig) -> Record:
     """Settings as rows of text, `settings` those that are not at their defaults.
 
-    Of a path its last part alone: a report is sent on, and paths are private.
+    Of a path its last part alone.
     """
     set_rows, all_rows = [], []
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name in LEFT_OUT or value is None:
             continue
-        row = [field.name, _text(field.name, value)]
+        row = [field.name, setting_text(field.name, value)]
         all_rows.append(row)
         if value != field.default:
             set_rows.append(row)
@@ -39,11 +39,6 @@ def settings_rows(config: TrainConfig) -> Record:
     listed = {name for name, _ in set_rows}
     set_rows += [[n, f"{value:g}"] for n, value in in_force.items() if n not in listed]
     return {"settings": set_rows, "all_settings": all_rows}
-
-
-def _text(name: str, value: Any) -> str:
-    items = value if isinstance(value, tuple) else (value,)
-    return ", ".join(shown(str(item)) if name in PLACES else str(item) for item in items)
 
 
 def measured(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> Record:
@@ -79,7 +74,7 @@ def _score(values: Mapping[str, Any], i: int) -> str | None:
 
 
 def answers_of(samples: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Greedy answers side by side (`fpo_core.evaluation.answers.compared`), and which are right."""
+    """Greedy answers side by side, of the shape of `greedy_answers.compared`; which are right."""
     return [
         {
             "prompt": sample["prompt"],

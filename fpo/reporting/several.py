@@ -6,6 +6,7 @@ from typing import Any
 
 from fpo.comparison.layout import RESULT_FILE, START_FILE, costs
 from fpo.curves import read_log
+from fpo.provenance import setting_text
 from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs, colour_of
 from fpo.reporting.page import filled, safe
 from fpo.reporting.record import Record, read_record
@@ -188,17 +189,9 @@ def _differences(runs: Sequence[Record]) -> Record | tuple[()]:
     names = list(dict.fromkeys(key for run in runs for key in run["config"]))
     rows = []
     for name in names:
-        values = [_shown(run["config"].get(name)) for run in runs]
+        values = [setting_text(name, run["config"].get(name)) for run in runs]
         if name not in _PLACES and len({*values}) > 1:
             rows.append([name, *values])
     if not rows:
         return ()
     return {"head": ["setting", *(run["name"] for run in runs)], "rows": rows}
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_shown, value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "–" if value is None else str(value).rpartition("/")[2] or str(value)

@@ -302,8 +302,8 @@ class MeasureConfig(Settings):
     )
     prompts: str | None = setting(
         None,
-        help="General questions: .jsonl with `prompt` and perhaps `expected` (words between |), or "
-        "one a line; by default ten easy ones.",
+        help="General questions: .jsonl or .json with `prompt` and perhaps `expected` (words "
+        "between |), or one a line; by default ten easy ones.",
     )
     answer_tokens: int = setting(32, help="Most tokens of such an answer.", least=1)
 

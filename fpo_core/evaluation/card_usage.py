@@ -55,7 +55,7 @@ def provenance(command: str, versions: Mapping[str, str | None]) -> list[str]:
 
 
 def answered(samples: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Greedy answers before and after, as `fpo_core.evaluation.answers.compared` has them."""
+    """Greedy answers before and after, of the shape of `greedy_answers.compared`."""
     cells = (
         [_marked(sample, name) for name in ("prompt", "before", "after")] for sample in samples
     )

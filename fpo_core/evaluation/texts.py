@@ -21,22 +21,21 @@ def read_texts(path: Path) -> list[str]:
 
     Raises DataError where the file is absent, empty or has a line without `text`.
     """
-    lines = read_lines(path, "text")
+    lines = _lines(path)
     if path.suffix != ".jsonl":
         return lines
     return [_text(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def read_lines(path: Path, what: str) -> list[str]:
-    """The non-empty lines of a file, each a `what`; DataError where it is absent or empty."""
+def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise DataError(f"there is no {what} file {path.absolute()}: check the path")
+        raise DataError(f"there is no text file {path.absolute()}: check the path")
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
     if not lines:
-        raise DataError(f"{path} is empty, expected one {what} a line")
+        raise DataError(f"{path} is empty, expected one text a line")
     return lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.io.atomic import write_atomically, write_json
-from fpo_core.judges.answers import AnsweredTwice, as_lines
+from fpo_core.judges.answer_files import AnsweredTwice, as_lines
 
 
 def export(folder: Path, name: str, pairs: AnsweredTwice, preferences: Sequence[float]) -> None:

@@ -1,6 +1,5 @@
 """Greedy answers to the same prompts at several times: what a run did to what a model says."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 from fpo_core.errors import DataError
 from fpo_core.evaluation.general_questions import GENERAL_QUESTIONS
-from fpo_core.evaluation.texts import read_lines
+from fpo_core.judges.answer_files import FilePrompt, read_prompts
 
 _N = 4
 """Length of the n-grams whose repetition is measured."""
@@ -52,32 +51,23 @@ class Answer:
 def questions_of(path: str | None) -> list[Question]:
     """The prompts of a file; without one, ten general questions.
 
-    A line is a prompt, or where the name ends in .jsonl an object with `prompt` and perhaps
-    `expected`, the words between bars of which a right answer holds one. Raises DataError for
-    anything else.
+    A row of a file may hold `expected`, the words between bars of which a right answer holds one.
+    Raises DataError for anything else, and as `read_prompts`.
     """
     if path is None:
         return [Question(prompt, expected) for prompt, expected in GENERAL_QUESTIONS]
-    lines = read_lines(Path(path), "prompt")
-    if not path.endswith(".jsonl"):
-        return [Question(line) for line in lines]
-    return [_question(path, number, line) for number, line in enumerate(lines, 1)]
+    return [Question(prompt.text, _expected(prompt)) for prompt in read_prompts(Path(path))]
 
 
-def _question(path: str, number: int, line: str) -> Question:
-    try:
-        row = json.loads(line)
-        prompt, expected = row["prompt"], row.get("expected")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        prompt = expected = None
+def _expected(prompt: FilePrompt) -> str | None:
+    expected = prompt.row.get("expected")
     words = expected.split("|") if isinstance(expected, str) else ["x"]
-    valid = isinstance(prompt, str) and isinstance(expected, str | None)
-    if not (valid and prompt and all(word.strip() for word in words)):
+    if not (isinstance(expected, str | None) and all(word.strip() for word in words)):
         raise DataError(
-            f'{path} line {number} is not an object like {{"prompt": "…"}}, with perhaps '
-            '"expected": "words|or these"'
+            f'{prompt.where} has no words under expected, expected them like "words|or these": '
+            "write some, or leave it out"
         )
-    return Question(prompt, expected)
+    return expected
 
 
 def repetition(ids: np.ndarray) -> float:

@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,17 @@ from fpo_core.io.regular import parse_json, read_text
 _LIMIT = 1 << 30
 _PROMPTS = ("prompt", "instruction", "question", "turns")
 _COMPLETIONS = ("completion", "output", "response", "answer")
+
+
+@dataclass(frozen=True)
+class FilePrompt:
+    """A prompt of a file."""
+
+    text: str
+    where: str
+    """File and line, to name it by."""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    """The object that it stands in."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +50,24 @@ class AnsweredTwice:
         return [(len(left), len(right)) for left, right in zip(self.a, self.b, strict=True)]
 
 
-def read_prompts(path: Path) -> list[str]:
+def read_prompts(path: Path) -> list[FilePrompt]:
     """The prompts of a file: JSONL or a JSON list of objects or texts, else one a line.
 
     Of an object the `prompt`, `instruction` or `question` counts, of several turns the first; of
     messages the last one of the user. Raises DataError where there is none.
     """
-    if path.suffix not in (".jsonl", ".json"):
-        lines = [line for line in read_text(path, DataError, _LIMIT).splitlines() if line.strip()]
-        if not lines:
-            raise DataError(f"{path} is empty, expected one prompt a line")
-        return lines
-    return [_prompt(row, where) for row, where in _rows(path)]
+    if not path.is_file():
+        raise DataError(f"there is no prompt file {path.absolute()}: check the path")
+    prompts = [
+        FilePrompt(_prompt(row, where), where, row if isinstance(row, dict) else {})
+        for row, where in (_rows if path.suffix in (".jsonl", ".json") else _lines)(path)
+    ]
+    if not prompts:
+        raise DataError(f"{path} is empty, expected one prompt a line")
+    for prompt in prompts:
+        if not prompt.text.strip():
+            raise DataError(f"{prompt.where} is an empty prompt, expected a text: remove it")
+    return prompts
 
 
 def read_answers(path: Path) -> list[Answer]:
@@ -84,17 +101,20 @@ def matched(
 
 
 def _rows(path: Path) -> Iterator[tuple[Any, str]]:
-    text = read_text(path, DataError, _LIMIT)
     if path.suffix == ".json":
-        rows = parse_json(text, str(path), DataError)
+        rows = parse_json(read_text(path, DataError, _LIMIT), str(path), DataError)
         if not isinstance(rows, list):
             raise DataError(f"{path} is no list in JSON, expected one of objects")
         yield from ((row, f"{path} row {number}") for number, row in enumerate(rows, 1))
         return
-    for number, line in enumerate(text.split("\n"), 1):
+    for line, where in _lines(path):
+        yield parse_json(line, where, DataError), where
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_text(path, DataError, _LIMIT).split("\n"), 1):
         if line.strip():
-            where = f"{path} line {number}"
-            yield parse_json(line, where, DataError), where
+            yield line.removesuffix("\r"), f"{path} line {number}"
 
 
 def _prompt(row: Any, where: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import fpo
 from fpo.world import assets, score
 from fpo_core.errors import ConfigError, DataError
-from fpo_core.judges.answers import matched, read_answers, read_prompts
+from fpo_core.judges.answer_files import matched, read_answers, read_prompts
 
 from .server import completion, serving
 
@@ -93,10 +93,10 @@ def test_another_file_is_not_appended_to(tmp_path) -> None:
 )
 def test_prompts_are_read_from_many_layouts(name, text, tmp_path) -> None:
     (tmp_path / name).write_text(text)
-    assert read_prompts(tmp_path / name) == ["one", "two"]
+    assert [prompt.text for prompt in read_prompts(tmp_path / name)] == ["one", "two"]
 
 
-@pytest.mark.parametrize("text", ['{"text": "x"}', "[1]", "{", '{"prompt": 3}'])
+@pytest.mark.parametrize("text", ['{"text": "x"}', "[1]", "{", '{"prompt": 3}', '{"prompt": ""}'])
 def test_what_is_no_prompt_is_named_by_its_line(text, tmp_path) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"prompt": "p"}}\n{text}\n')
     with pytest.raises(DataError, match="line 2"):
@@ -238,7 +238,7 @@ def test_eval_judges_samples_against_those_before(backend, tmp_path) -> None:
     fpo.train(**world, **run, output=tmp_path / "run", preflight=False)
     result = fpo.evaluate(
         **world, adapter=tmp_path / "run", objective="dpo-norm", samples=3, val_pairs=2,
-        max_tokens=6, temperature=0, judge="tests.judges.test_answers:length",
+        max_tokens=6, temperature=0, judge="tests.judges.test_answer_files:length",
     )  # fmt: skip
     assert result.judged is not None
     assert result.judged.wins is not None
