@@ -163,6 +163,111 @@ DEGREES = (
     ("RAKE: the least first", _RAKE, "reverse=True", "reverse=False", _WORDS),
     ("as many random words as phrases", _RAKE, "order[: len(", "order[: bool(", _WORDS),
 )
+_SAIL = ("tests/backends/test_sail.py",)
+_POOLS = ("tests/backends/test_pools.py",)
+ONLINE = (
+    (
+        "sail: the score term with the other sign",
+        "fpo_core/loss/online.py",
+        "held**2 - score_term",
+        "held**2 + score_term",
+        _SAIL,
+    ),
+    (
+        "sail: own labels with the other sign",
+        "fpo_core/loss/online.py",
+        "-0.5 * w",
+        "0.5 * w",
+        _SAIL,
+    ),
+    (
+        "sail: own labels twice",
+        "fpo_core/loss/online.py",
+        "-0.5 * w * held**2",
+        "-w * held**2",
+        _SAIL,
+    ),
+    (
+        "sail: the chosen sample alone",
+        "fpo_core/loss/online.py",
+        "chosen(scores.logps) + rejected(scores.logps)",
+        "chosen(scores.logps)",
+        _SAIL,
+    ),
+    (
+        "sail: gradient through F in the score term",
+        "fpo_core/loss/online.py",
+        "xp.stop_gradient(f - online.baseline)",
+        "(f - online.baseline)",
+        _SAIL,
+    ),
+    (
+        "sail: rewarded for being wrong",
+        "fpo_core/loss/online.py",
+        "xp.where(w * f > -1, f, least)",
+        "f",
+        _SAIL,
+    ),
+    (
+        "online: answers under another prompt",
+        "fpo_core/train/online.py",
+        "(prompts[i], cut[i], cut[i + 1])",
+        "(prompts[0], cut[i], cut[i + 1])",
+        _POOLS,
+    ),
+    (
+        "online: the worse answer chosen",
+        "fpo_core/train/online.py",
+        "if win < 0.5 else p",
+        "if win > 0.5 else p",
+        _POOLS,
+    ),
+    (
+        "online: own labels against the policy",
+        "fpo_core/train/online.py",
+        ">= numpy_ops.log_sigmoid(u)",
+        "< numpy_ops.log_sigmoid(u)",
+        _POOLS,
+    ),
+    (
+        "online: the policy as its own reference",
+        "fpo_core/train/online.py",
+        "batch, at_reference=True",
+        "batch, at_reference=False",
+        _POOLS,
+    ),
+    (
+        "online: reference not swapped with its pair",
+        "fpo_core/train/online.py",
+        "order[:, flipped] = order[::-1, flipped]",
+        "pass",
+        _POOLS,
+    ),
+    (
+        "online: the same samples in every pool",
+        "fpo_core/train/online.py",
+        "[config.seed, step, 0, _SAMPLES]",
+        "[config.seed, 0, 0, _SAMPLES]",
+        _POOLS,
+    ),
+    (
+        "sampling: the number of a sample ignored",
+        "fpo_core/backend/draws.py",
+        "[seed, number, int.from",
+        "[seed, 0, int.from",
+        ("tests/core/test_draws.py",),
+    ),
+    (
+        "sampling: a token that cannot come",
+        "fpo_core/backend/draws.py",
+        "(below <= u",
+        "(below < u",
+        ("tests/core/test_draws.py",),
+    ),
+)
+"""The same of samples and online training."""
+
+
 CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "fpo_core/loss/terms.py": (
         ("sign of delta", "- self.margin - self.delta", "- self.margin + self.delta"),
@@ -343,7 +448,7 @@ FAULTS = [
     Fault(name, path, right, wrong)
     for path, changes in CHANGES.items()
     for name, right, wrong in changes
-] + [Fault(*check) for check in (*ZEROTH_ORDER, *DEGREES, *CHECKS)]
+] + [Fault(*check) for check in (*ZEROTH_ORDER, *DEGREES, *ONLINE, *CHECKS)]
 
 
 def copy_tree(target: Path) -> None:

@@ -28,6 +28,7 @@ WORKFLOWS = (
     "evaluate",
     "generate",
     "answer_prompts",
+    "sample",
     "judge",
     "chat",
     "serve",

@@ -15,7 +15,6 @@ from fpo.conversation import ReplyFeature as ReplyFeature
 from fpo.serving import Server as Server
 from fpo.reporting.workflow import Report as Report
 from fpo.answer_file import AnswerFile as AnswerFile
-from fpo.sampling import sample as sample
 from fpo.sampling import SampledPairs as SampledPairs
 from fpo.win_rates import JudgedAnswers as JudgedAnswers
 from fpo.judge_choice import open_judge as open_judge
@@ -423,6 +422,20 @@ def preflight(
     config: TrainConfig | None = None,
     *,
     sink: Sink | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
+    online: Literal['plain', 'ddp', 'dpp', 'dpr'] | None = None,
+    online_share: float | None = None,
+    online_weight: float | None = None,
+    online_every: int = 8,
+    online_tokens: int = 64,
+    online_temperature: float = 1.0,
     push_to_hub: _Text | None = None,
     report: bool = True,
     shown_pairs: int = 64,
@@ -530,6 +543,21 @@ def train(
     *,
     sink: Sink | None = None,
     stop: _Stop | None = None,
+    by: Judge | Callable[[str, str], float] | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
+    online: Literal['plain', 'ddp', 'dpp', 'dpr'] | None = None,
+    online_share: float | None = None,
+    online_weight: float | None = None,
+    online_every: int = 8,
+    online_tokens: int = 64,
+    online_temperature: float = 1.0,
     push_to_hub: _Text | None = None,
     report: bool = True,
     shown_pairs: int = 64,
@@ -636,7 +664,9 @@ def train(
     notebook's cell, leaves every checkpoint and the store whole: call again with `resume=True`.
 
     `stop` is asked between two steps: a number in place of None saves a checkpoint and raises
-    StoppedError. Raises other FpoErrors for whatever is wrong with the settings, data or files.
+    StoppedError. `by` is a judge of fresh samples, or a function of a prompt and a completion, in
+    place of the setting. Raises other FpoErrors for whatever is wrong with the settings, data or
+    files.
     """
 
 def report(
@@ -799,6 +829,48 @@ def answer_prompts(
     Each prompt is a user message, as in `generate`. Answers are appended to `out`; stopped at
     any point, the same call goes on. Raises ConfigError where `out` holds anything else than
     answers to these prompts under these settings.
+    """
+
+def sample(
+    config: SampleConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    by: Judge | Callable[[str, str], float] | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
+    max_tokens: int = 64,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    prompts: _Text = ...,
+    system_prompt: _Text | None = None,
+    ignore_chat_template: bool = False,
+    goal: float | None = None,
+    samples: int = 4,
+    batch_size: int = 16,
+    output: _Text = ...,
+    cache: _Text | None = None,
+) -> SampledPairs:
+    """Sample several answers to each prompt; the best and the worst by a judge make a pair.
+
+    Pairs are conversations where there is a chat template, else texts, with `score_chosen` and
+    `score_rejected`: training and augmentation read them. Samples and scores are appended to a file
+    beside `output` batch by batch; stopped at any point, the same call goes on there and judges
+    nothing twice. `by` is a judge, or a function of a prompt and a completion, in place of the
+    setting. Raises JudgeError where the judge fails.
     """
 
 def judge(

@@ -5,10 +5,13 @@ from typing import Any
 import numpy as np
 
 from fpo_core.config import PromptConfig
+from fpo_core.data.tokenise import DATE
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
 from fpo_core.pairs.goals import GoalTemplate, require_template
 from fpo_core.pairs.messages import Text
+
+_PROBE = "x-probe-x"
 
 
 def prompt_text(tokenizer: Any, prompt: str, config: PromptConfig) -> str:
@@ -58,3 +61,13 @@ def question_ids(tokenizer: Any, question: str, date: str) -> np.ndarray:
 def token_ids(tokenizer: Any, text: str, *, rendered: bool) -> np.ndarray:
     """Ids (t,) of a text; the chat template that `rendered` it has written the special ones."""
     return np.asarray(tokenizer(text, add_special_tokens=not rendered).input_ids, np.int32)
+
+
+def bare_prompt(tokenizer: Any, ids: np.ndarray) -> str:
+    """A prompt as text, without what the chat template writes around a user's message."""
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    if not tokenizer.chat_template:
+        return text.strip()
+    probe = question_ids(tokenizer, _PROBE, date=DATE)
+    before, _, after = tokenizer.decode(probe, skip_special_tokens=True).partition(_PROBE)
+    return text.removeprefix(before).removesuffix(after).strip()

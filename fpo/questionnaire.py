@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpo.prompt_text import question_ids
+from fpo.prompt_text import bare_prompt, question_ids
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import DataConfig, MeasureConfig
 from fpo_core.data.token_store import TokenisedPairs
@@ -16,7 +16,6 @@ from fpo_core.events import Sink, progress
 from fpo_core.train.paired_data import spread
 
 _BATCH = 16
-_PROBE = "x-probe-x"
 
 
 class _Count:
@@ -59,7 +58,7 @@ class Questionnaire:
         asked = general if config.greedy_answers else ()
         held_out = [split[int(row)].prompt for row in spread(len(split), config.greedy_answers)]
         date = (config.template_date if isinstance(config, DataConfig) else None) or DATE
-        texts = [Question(_bare(ids, tokenizer), kind="held-out") for ids in held_out]
+        texts = [Question(bare_prompt(tokenizer, ids), kind="held-out") for ids in held_out]
         ids = [question_ids(tokenizer, question.prompt, date=date) for question in asked]
         # At temperature 0 the likeliest token is taken, whatever the seed.
         sampling = Sampling(config.answer_tokens, temperature=0.0, stop=stop)
@@ -83,13 +82,3 @@ class Questionnaire:
         kinds = dict.fromkeys(question.kind for question in self.questions)
         groups = [[i for i in places if self.questions[i].kind == kind] for kind in kinds]
         return [group[at : at + _BATCH] for group in groups for at in range(0, len(group), _BATCH)]
-
-
-def _bare(ids: np.ndarray, tokenizer: Tokenizer) -> str:
-    """A prompt as text, without what the chat template writes around a user's message."""
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    if not tokenizer.chat_template:
-        return text.strip()
-    probe = question_ids(tokenizer, _PROBE, date=DATE)
-    before, _, after = tokenizer.decode(probe, skip_special_tokens=True).partition(_PROBE)
-    return text.removeprefix(before).removesuffix(after).strip()

@@ -82,6 +82,15 @@ def _constraint_text(step: int, values: dict[str, Any]) -> str:
     return f"step {step}: {weight}, alpha {alpha}{below}"
 
 
+def _pool_text(step: int, values: dict[str, Any]) -> str:
+    kinds = ("sampling", "judging", "scoring", "training")
+    seconds = ", ".join(f"{kind} {values[f'{kind}_seconds']:.1f} s" for kind in kinds)
+    left = ", ".join(
+        f"{values[n]} {n.replace('_', ' ')}" for n in ("tied", "no_verdict") if n in values
+    )
+    return f"step {step}: {values['pairs']} fresh pairs of {values['wanted']} ({left}); {seconds}"
+
+
 def _step0_text(_: int, values: dict[str, Any]) -> str:
     return (
         f"step-0 check: {values['pairs']} pairs, loss within {values['worst_gap']:.1e} of "
@@ -104,6 +113,7 @@ _LINES: dict[Kind, Callable[[int, dict[str, Any]], str]] = {
     ),
     "eval": lambda step, values: f"step {step}: validation {', '.join(_metrics(values, 'eval_'))}",
     "constraint": _constraint_text,
+    "pool": _pool_text,
     "skipped": lambda step, values: f"step {step} skipped: loss {values['loss']}",
     "stopped_early": lambda _, values: f"stopped early {values['message']}",
 }

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from fpo.auto_sae import with_sae
 from fpo.curves import draw_curves, figure_of_run, read_log
+from fpo.judge_choice import JudgeLike, choose_judge
 from fpo.launch import process_number
 from fpo.measurements import Measurements, Measurer, findings, measurements_table
 from fpo.model_setup import ModelSetup, splits_of
 from fpo.preflight_report import PreflightReport, run_preflight
+from fpo.prompt_text import bare_prompt
 from fpo.provenance import command_of, versions_of
 from fpo.publishing import check_account, push
 from fpo.questionnaire import Questionnaire
@@ -34,11 +36,13 @@ from fpo_core.evaluation.model_card import (
 )
 from fpo_core.evaluation.verdict import verdict
 from fpo_core.events import Event, JsonlLog, Sink, fan_out, note, silent
+from fpo_core.judges.judge import Judge
 from fpo_core.pairs.goals import pass_on
 from fpo_core.train.degrees import Degrader
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import TrainResult
 from fpo_core.train.loop import train as train_loop
+from fpo_core.train.online import OnlineSource
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.run_folder import RunFolder
 
@@ -114,7 +118,9 @@ class TrainingRun(Result):
 
 
 @workflow(TrainConfig)
-def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> TrainingRun:
+def train(
+    config: TrainConfig, sink: Sink, stop: Stop | None = None, by: JudgeLike | None = None
+) -> TrainingRun:
     """Align a model with FPO, or another objective, on preference pairs.
 
     Finds, extends or builds the stored reference pass, trains, and measures start and end on
@@ -122,7 +128,9 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
     notebook's cell, leaves every checkpoint and the store whole: call again with `resume=True`.
 
     `stop` is asked between two steps: a number in place of None saves a checkpoint and raises
-    StoppedError. Raises other FpoErrors for whatever is wrong with the settings, data or files.
+    StoppedError. `by` is a judge of fresh samples, or a function of a prompt and a completion, in
+    place of the setting. Raises other FpoErrors for whatever is wrong with the settings, data or
+    files.
     """
     if config.dry_run:
         raise ConfigError(
@@ -132,7 +140,8 @@ def train(config: TrainConfig, sink: Sink, stop: Stop | None = None) -> Training
     config = with_sae(config, sink)
     setup = ModelSetup(config)
     with writing_output(config.output, setup.group, config.process_timeout):
-        run = train_validated(check_run(config, sink, setup), sink, stop)
+        judge = _judge(config, setup, sink, by)
+        run = train_validated(check_run(config, sink, setup), sink, stop, online_judge=judge)
     if not process_number():
         push(run.output, config.push_to_hub, sink)
     return run
@@ -163,10 +172,12 @@ def train_validated(
     stop: Stop | None = None,
     *,
     measure_start: bool = True,
+    online_judge: Judge | None = None,
     **measuring: Any,
 ) -> TrainingRun:
     """Phase 1, phase 2, and the same measurements before and after.
 
+    `online_judge` labels the fresh samples of an online run that asks one.
     `measuring` are options of `Measurer`; an `objective` among them is measured in place of the
     run's. Where the start is not measured, no model card is written either.
     """
@@ -194,7 +205,7 @@ def train_validated(
         if config.report and not group.rank:
             report = TrainingReport(config, setup, measurer, data.report)
             report.begin(policy)
-    result = _loop(run, policy, run_data, folder, sink, stop)
+    result = _loop(run, policy, run_data, folder, sink, stop, online_judge)
     note(sink, "measuring the end" + _kl_cost(config, start))
     if start is not None:
         policy.set_reference(start)
@@ -234,6 +245,7 @@ def _loop(
     folder: RunFolder,
     sink: Sink,
     stop: Stop | None,
+    judge: Judge | None,
 ) -> TrainResult:
     """The steps of a run, between `begin` and `end`; the first process reports them for all."""
     group, checkpoint = run.setup.group, run.checkpoint
@@ -246,10 +258,40 @@ def _loop(
         try:
             asked = stop or (lambda: None)
             return train_loop(
-                policy, run_data, run.config, folder, emit, checkpoint=checkpoint, stop=asked
+                policy,
+                run_data,
+                run.config,
+                folder,
+                emit,
+                checkpoint=checkpoint,
+                stop=asked,
+                online=_source(run, judge),
             )
         finally:
             sink(Event("end", 0))
+
+
+def _judge(
+    config: TrainConfig, setup: ModelSetup, sink: Sink, by: JudgeLike | None
+) -> Judge | None:
+    """The judge of fresh samples, in the process that asks it."""
+    if config.route is None or not config.route.judged:
+        return None
+    if by is None and config.judge is None:
+        raise ConfigError(f"judge is not set, but online {config.online} asks one: set judge")
+    return None if setup.group.rank else choose_judge(config, config, sink, config.cache, by)
+
+
+def _source(run: ValidatedRun, judge: Judge | None) -> OnlineSource | None:
+    if run.config.online is None:
+        return None
+    tokenizer = run.setup.tokenizer
+    return OnlineSource(
+        judge,
+        prompt_text=lambda ids: bare_prompt(tokenizer, ids),
+        text=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        stop=run.setup.stop,
+    )
 
 
 def _describe(

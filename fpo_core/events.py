@@ -19,6 +19,7 @@ Kind = Literal[
     "sae",
     "eval",
     "constraint",
+    "pool",
     "skipped",
     "checkpoint",
     "warning",
@@ -27,9 +28,9 @@ Kind = Literal[
     "end",
 ]
 """`progress` tells how much of something long is done, and no log keeps it; `text` is a piece of a
-completion as it is sampled. `sae` is a report of an autoencoder's training. `begin` and `end`
-enclose the steps of a run in every process; the first process alone reports what happens between
-them."""
+completion as it is sampled. `pool` is of the fresh pairs of an online run. `sae` is a report of an
+autoencoder's training. `begin` and `end` enclose the steps of a run in every process; the first
+process alone reports what happens between them."""
 
 
 @dataclass(frozen=True)

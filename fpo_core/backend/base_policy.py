@@ -31,6 +31,7 @@ from fpo_core.loss.degrees import with_degrees
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.logps import token_logps
 from fpo_core.loss.objectives import Part, isolated, objective_losses
+from fpo_core.loss.online import OnlineTerms
 from fpo_core.loss.packed import why_plain
 from fpo_core.loss.packing import Scored
 from fpo_core.loss.scores import Scores
@@ -189,11 +190,13 @@ class BasePolicy(ABC):
         kl: bool = False,
         entropy: bool = False,
         features: bool = True,
+        at_reference: bool = False,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
         batch = self._bounds.check_batch(batch)
         asked = {"kl": kl, "entropy": entropy, "features": features}
-        with self._inference(), self._stepping():
+        weights = self._at_reference() if at_reference else contextlib.nullcontext()
+        with self._inference(), self._stepping(), weights:
             scores = self._scores(batch, reference, objective, **asked)
             return self._to_numpy(scores)
 
@@ -248,6 +251,7 @@ class BasePolicy(ABC):
         objective: ObjectiveConfig,
         weight: float,
         part: Part | None = None,
+        online: OnlineTerms | None = None,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
         batch = self._bounds.check_batch(batch)
@@ -259,7 +263,8 @@ class BasePolicy(ABC):
             )
             logps = self.ops.asarray(reference.logps, scores.logps)
             differentiated = isolated(self.ops, scores, part)
-            losses = objective_losses(self.ops, differentiated, logps, objective)
+            terms = online and online.astype(self.ops, scores.logps)
+            losses = objective_losses(self.ops, differentiated, logps, objective, terms)
             return losses.sum() * weight, scores
 
         self._set_training(True)

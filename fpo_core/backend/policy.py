@@ -13,6 +13,7 @@ from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.objectives import Part
+from fpo_core.loss.online import OnlineTerms
 from fpo_core.loss.scores import Scores
 from fpo_core.loss.token_scores import TokenScores
 
@@ -65,10 +66,12 @@ class Policy(Protocol):
         kl: bool = False,
         entropy: bool = False,
         features: bool = True,
+        at_reference: bool = False,
     ) -> Scores:
         """Score a batch without gradient or dropout; see `fpo_core.loss.dense.score`.
 
-        Without `features` nothing of the autoencoders is computed.
+        Without `features` nothing of the autoencoders is computed. `at_reference` scores with the
+        weights given to `set_reference` in place of the policy's.
 
         With `kl`, or an objective that needs it, sequential KL against the weights given to
         `set_reference`, which are swapped in for a forward pass: no second model is built.
@@ -113,10 +116,12 @@ class Policy(Protocol):
         objective: ObjectiveConfig,
         weight: float,
         part: Part | None = None,
+        online: OnlineTerms | None = None,
     ) -> Scores:
         """Add the gradient of weight · Σ loss over the pairs of a batch; return its scores.
 
-        With `part`, the share of it that comes through the constraint, or through the rest. An
+        With `part`, the share of it that comes through the constraint, or through the rest; with
+        `online`, that of SAIL's terms too. An
         objective on the KL runs the weights of `set_reference` first, without gradient. Only an
         objective on D computes features.
         """

@@ -17,6 +17,7 @@ from fpo_core.config.inputs import (
 from fpo_core.config.judging import JudgeConfig
 from fpo_core.config.objective import ConstraintConfig, ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES
+from fpo_core.config.online import OnlineConfig
 from fpo_core.config.presets import PresetConfig
 from fpo_core.config.training import (
     AdapterConfig,
@@ -53,6 +54,8 @@ class TrainConfig(
     MeasureConfig,
     ReportedConfig,
     PublishConfig,
+    OnlineConfig,
+    JudgeConfig,
 ):
     """Settings of `train`."""
 
@@ -74,6 +77,34 @@ class TrainConfig(
             if self.sae is None and getattr(self, name) != getattr(ObjectiveConfig, name):
                 raise ConfigError(f"{name} is set while sae is not: set sae too, or leave it out")
         self._check_gradients()
+        self._check_online()
+
+    def _check_online(self) -> None:
+        """SAIL's terms are of −log σ(u); a judge must have something to judge."""
+        route = self.route
+        if self.judge is not None and (route is None or not route.judged):
+            raise ConfigError(
+                f"judge is set, but online is {self.online or 'not'}, which asks nobody: leave it "
+                "out, or set online to plain or dpr"
+            )
+        if self.online is not None and self.degree_weight:
+            raise ConfigError(
+                "degree_weight is set, but completions of online have no words removed: leave out "
+                "one of them"
+            )
+        if route is None or not (route.weight or route.own_labels):
+            return
+        reasons = {
+            f"link is {self.link_name or 'none'}": self.link_name != "logistic",
+            "label_smoothing is set": self.label_smoothing > 0,
+            f"optimizer is {self.optimizer}": self.zeroth_order,
+        }
+        for reason, applies in reasons.items():
+            if applies:
+                raise ConfigError(
+                    f"{reason}, but SAIL's terms of online {self.online} are gradients of the "
+                    "logistic loss: set online to plain, or leave it out"
+                )
 
     def _check_gradients(self) -> None:
         """What acts on gradients alone is refused where there are none."""

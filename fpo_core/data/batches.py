@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from fpo_core.data.token_store import Int32s, Int64s, TokenisedPairs
+from fpo_core.data.token_store import Int32s, Int64s, TokenisedPair
 
 PAD_ID = 0
 """Right padding. Causal attention never sees it and the masks exclude it, so any id would do."""
@@ -86,7 +86,7 @@ class Degraded:
 
 
 def collate(
-    data: TokenisedPairs, indices: Sequence[int] | Int64s, width: int | None = None
+    data: Sequence[TokenisedPair], indices: Sequence[int] | Int64s, width: int | None = None
 ) -> Batch:
     """The pairs at `indices` as one batch, padded to `width` or to the bucket of the longest.
 

@@ -9,6 +9,7 @@ from typing import Literal
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.loss.links import link_loss
+from fpo_core.loss.online import OnlineTerms, online_losses
 from fpo_core.loss.own_losses import OWN_LOSSES
 from fpo_core.loss.scores import Scores, chosen, rejected
 from fpo_core.loss.terms import Terms
@@ -82,17 +83,23 @@ def _constraint(xp: Ops, scores: Scores, config: ObjectiveConfig) -> Array:
 
 
 def objective_losses(
-    xp: Ops, scores: Scores, reference_logps: Array, config: ObjectiveConfig
+    xp: Ops,
+    scores: Scores,
+    reference_logps: Array,
+    config: ObjectiveConfig,
+    online: OnlineTerms | None = None,
 ) -> Array:
     """The loss per pair: scores of b pairs, (2b,) reference logps -> (b,), in nats (table 1).
 
     `rpo_alpha` adds the chosen side's −log π / |y|, each pair counting alike (Pang et al.,
     arXiv 2404.19733), whatever the objective makes of lengths. `degree_weight` is SPO's γ, on the
-    loss of both sides' degrees where the scores hold them.
+    loss of both sides' degrees where the scores hold them; `online` adds SAIL's terms.
     """
     name = config.objective_entry.losses
     special = _linked if name is None else OWN_LOSSES[name].losses
     losses = special(xp, scores, reference_logps, config)
+    if online is not None:
+        losses = losses + online_losses(xp, -losses, scores, online)
     if config.rpo_alpha != 0:
         losses = losses - config.rpo_alpha * chosen(scores.mean_logps)
     if scores.degree is None:

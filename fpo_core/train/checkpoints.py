@@ -21,12 +21,15 @@ from fpo_core.io.atomic import remove_folder, write_folder, write_json
 from fpo_core.io.digests import damages, sampled_sha256, seal_holds, sealed
 from fpo_core.io.regular import read_json_object
 from fpo_core.io.writer import write_arrays
+from fpo_core.train.pool import Pool
 from fpo_core.train.state import RunState
 
 FORMAT, VERSION = "fpo-checkpoint", 2
 STATE_FILE = "state.json"
 TRAINED_FILE = "trained.safetensors"
 OPTIMISER_FILE = "optimiser.safetensors"
+POOL_FILE = "pool.safetensors"
+"""Fresh pairs of steps to come; of an online run alone."""
 _SAMPLED = 1
 """The version that hashed samples of the tensor files, and nothing of state.json."""
 _NAME = re.compile(r"step-(\d{8,})$")
@@ -70,6 +73,11 @@ class Checkpoint:
         if self.origin.config["optimizer"] == config.optimizer:
             policy.load_optimizer_state(_arrays(self.folder / OPTIMISER_FILE))
 
+    def pool(self, d_sae: int | None) -> Pool | None:
+        """The fresh pairs of an online run; None of any other."""
+        path = self.folder / POOL_FILE
+        return Pool.from_arrays(_arrays(path), d_sae) if path.exists() else None
+
 
 @dataclass(frozen=True)
 class Checkpoints:
@@ -83,9 +91,18 @@ class Checkpoints:
         names = (_NAME.match(path.name) for path in self.folder.glob("step-*"))
         return sorted(int(name[1]) for name in names if name)
 
-    def save(self, policy: Policy, state: RunState, origin: Origin, log_bytes: int) -> None:
+    def save(
+        self,
+        policy: Policy,
+        state: RunState,
+        origin: Origin,
+        log_bytes: int,
+        pool: Pool | None = None,
+    ) -> None:
         """Write a checkpoint, then drop all but the newest; WriteError where the disk is full."""
         arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
+        if pool is not None:
+            arrays[POOL_FILE] = pool.to_arrays()
 
         def write(folder: Path) -> None:
             meta = {
@@ -168,7 +185,7 @@ def _check_whole(folder: Path, meta: Mapping[str, Any]) -> None:
     if seal_holds(meta) is not (None if sampled else True):
         raise _DamagedError(f"{STATE_FILE} is not what was written")
     files = meta.get("files")
-    if not isinstance(files, dict) or files.keys() != {TRAINED_FILE, OPTIMISER_FILE}:
+    if not isinstance(files, dict) or files.keys() - {POOL_FILE} != {TRAINED_FILE, OPTIMISER_FILE}:
         raise _DamagedError(f"{STATE_FILE} does not list {TRAINED_FILE} and {OPTIMISER_FILE}")
     if not sampled:
         for damage in damages(folder, files):

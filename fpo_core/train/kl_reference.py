@@ -1,4 +1,4 @@
-"""The reference in memory, for objectives on the KL, which read its distribution in every step."""
+"""The reference in memory: for objectives on the KL, and for the samples of an online run."""
 
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
@@ -6,19 +6,20 @@ from fpo_core.events import Event, Sink
 
 
 def hold_reference(policy: Policy, config: TrainConfig, emit: Sink) -> None:
-    """Keep the weights of a policy at its start as the reference, where the objective is on the KL.
+    """Keep a policy's weights at its start as the reference, for the KL and for fresh samples.
 
     With adapters these are the adapters' weights, swapped in for a pass: no second model. Full
     fine-tuning holds a copy of all it trains, and a warning event says so.
     """
-    if not config.needs_kl:
+    if not (config.needs_kl or config.online):
         return
     weights = policy.trained()
     policy.set_reference(weights)
     if config.fine_tune_type == "full":
         size = sum(weight.nbytes for weight in weights.values()) / 2**20
+        asking = f"the objective {config.objective}" if config.needs_kl else "online training"
         text = (
-            f"the objective {config.objective} asks the reference in every step: full fine-tuning "
-            f"holds a frozen copy of the trained weights for it ({size:.0f} MiB)"
+            f"{asking} asks the reference again and again: full fine-tuning holds a frozen copy of "
+            f"the trained weights for it ({size:.0f} MiB)"
         )
         emit(Event("warning", 0, {"message": text}))

@@ -3,19 +3,21 @@
 import math
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import any_of, only_first, wait
 from fpo_core.config import TrainConfig
-from fpo_core.errors import LostProcessError, StoppedError, TrainingError, WriteError
+from fpo_core.errors import JudgeError, LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink, note, progress, warn
 from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_SHARE, is_below_floor
 from fpo_core.train.checkpoints import Checkpoint, Origin
 from fpo_core.train.constraint_share import SharePlan, adapted, measure_share
+from fpo_core.train.online import Drawer, OnlineSource
 from fpo_core.train.optimizer_step import Stepper
 from fpo_core.train.paired_data import RunData
+from fpo_core.train.pool import Pool
 from fpo_core.train.resume import check_machine
 from fpo_core.train.run_folder import RunFolder
 from fpo_core.train.schedule import RowPlan, warmup_steps
@@ -47,20 +49,28 @@ def train(
     *,
     checkpoint: Checkpoint | None = None,
     stop: StopSignal = lambda: None,
+    online: OnlineSource | None = None,
 ) -> TrainResult:
     """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
-    Results and checkpoints go to `folder`. An objective on the KL needs `hold_reference` before.
+    Results and checkpoints go to `folder`. An objective on the KL, and an online run, which draws
+    its fresh pairs with `online`, need `hold_reference` before.
     Raises StoreError where the stored reference does not fit the policy, TrainingError where losses
     or gradients stay non-finite, WriteError where the disk is full, and StoppedError, with a
-    checkpoint saved, after a step during which `stop` gave a signal.
+    checkpoint saved, after a step during which `stop` gave a signal; JudgeError likewise where the
+    judge of fresh samples fails.
     """
     run = _Run(policy, data, config, folder, emit)
+    if online is not None:
+        run.drawer = Drawer(policy, data, config, run.plan, online, emit)
     try:
         run.begin() if checkpoint is None else run.resume(checkpoint)
         run.finish(stop)
     except WriteError as error:
         raise WriteError(error.path, error.reason, run.resume_hint()) from None
+    except JudgeError as error:
+        run.save_before_pool()
+        raise JudgeError(f"{error}; {run.resume_hint()}") from None
     except LostProcessError as error:
         raise LostProcessError(f"{error}; {run.resume_hint()}") from None
     return TrainResult(run.state, run.plan.steps, run.early_end())
@@ -86,6 +96,7 @@ class _Run:
         self.origin = Origin(config.to_mapping(), data.fingerprints(), self.made_with)
         self.state = RunState()
         self.stopwatch = Stopwatch()
+        self.drawer: Drawer | None = None
 
     def begin(self) -> None:
         """Check the reference, make the optimizer, validate the start."""
@@ -103,7 +114,8 @@ class _Run:
         self.policy.prepare_training(self.config, self.group)
         checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
-        self.stepper = self.stepper.with_alpha(self.state.alpha)
+        pool = checkpoint.pool(self.data.d_sae)
+        self.stepper = replace(self.stepper.with_alpha(self.state.alpha), pool=pool)
         # The first process prunes what the others may still be reading: wait for all.
         wait(self.group)
         only_first(self.group, lambda: self.folder.rewind(checkpoint))
@@ -140,6 +152,7 @@ class _Run:
 
     def _step_and_save(self, stop: StopSignal) -> None:
         step = self.state.step + 1
+        self._draw(step)
         self._step(step)
         progress(self.emit, "training", step, self.plan.steps, step)
         last = step == self.plan.steps
@@ -195,6 +208,22 @@ class _Run:
             "the same settings with resume go on from it"
         )
 
+    def _draw(self, step: int) -> None:
+        """Draw the fresh pairs of an online run where a pool begins."""
+        if self.drawer is None:
+            return
+        if self.drawer.is_due(step):
+            self.drawer.config = self.stepper.config
+            self.stepper = replace(self.stepper, pool=self.drawer.draw(step))
+        self.stepper = replace(self.stepper, baseline=self.state.online_f or 0.0)
+
+    def save_before_pool(self) -> None:
+        """Save a checkpoint in front of a pool that could not be drawn, which begins with one."""
+        saved = self.state.step in self.folder.checkpoints.steps()
+        if self.group.rank or not self.state.step or saved or self.state.diverges:
+            return
+        self.folder.save_checkpoint(self.policy, self.state, self.origin)
+
     def _step(self, step: int) -> None:
         """One optimizer step; skipped where anything is not finite."""
         self._lap()
@@ -208,6 +237,7 @@ class _Run:
             return
         state.nonfinite_in_a_row = 0
         state.note_loss(metrics["loss"])
+        state.note_online(result.online_f)
         state.window.add(metrics, result.tokens, seconds)
         # During the warm-up the margin has hardly moved, and the ratio means nothing; before the
         # first update the policy is the reference, so that D is 0 whatever alpha is.
@@ -311,11 +341,16 @@ class _Run:
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
             return
-        save = self.folder.save_checkpoint
-        only_first(self.group, lambda: save(self.policy, self.state, self.origin))
+        save, pool = self.folder.save_checkpoint, self._pool_ahead()
+        only_first(self.group, lambda: save(self.policy, self.state, self.origin, pool))
         self.emit(Event("checkpoint", self.state.step))
         if improved:
             only_first(self.group, lambda: self.folder.save_best(self.policy, self.state))
+
+    def _pool_ahead(self) -> Pool | None:
+        """The pool, where it has pairs of steps to come."""
+        ends = self.drawer is None or self.drawer.is_due(self.state.step + 1)
+        return None if ends else self.stepper.pool
 
     def _warn_of_weak_constraint(self) -> None:
         share = self.state.constraint_share

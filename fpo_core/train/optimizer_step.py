@@ -14,9 +14,11 @@ from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import Int64s
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.finite_difference import slope
-from fpo_core.loss.metrics import preference_metrics
+from fpo_core.loss.metrics import pair_losses, preference_metrics
+from fpo_core.loss.online import OnlineTerms
 from fpo_core.loss.scores import Scores, join
 from fpo_core.train.paired_data import RunData
+from fpo_core.train.pool import Pool, online_terms
 from fpo_core.train.schedule import RowPlan, dropout_seed, learning_rate
 from fpo_core.train.state import Metrics
 
@@ -28,6 +30,8 @@ class StepResult:
     metrics: Metrics
     """Means over the window's pairs, the gradient's norm and the learning rate among them."""
     tokens: int
+    online_f: float | None = None
+    """Mean log σ(u) of the pairs that the policy sampled, under SAIL's score term."""
 
     @property
     def applied(self) -> bool:
@@ -43,6 +47,10 @@ class Stepper:
     data: RunData
     config: TrainConfig
     plan: RowPlan
+    pool: Pool | None = None
+    """Fresh pairs of the step, in an online run."""
+    baseline: float = 0.0
+    """See `OnlineTerms`."""
 
     def with_alpha(self, alpha: float | None) -> Self:
         """The same with an α in place of the settings' own; None changes nothing."""
@@ -51,19 +59,25 @@ class Stepper:
     def take(self, step: int) -> StepResult:
         """Take step 1..steps; the policy's weights stay as they are where it cannot be applied."""
         rows = joined(self.plan.batches(step))
+        if self.pool is not None:
+            rows = self.pool.rows(step, rows, len(self.data.train))
         rate = learning_rate(step, self.plan.steps, self.config)
         move = self._by_losses if self.config.zeroth_order else self._by_gradient
         metrics = move(step, rows, rate) | {"learning_rate": rate}
-        return StepResult(metrics, self.data.train.num_tokens(rows))
+        return StepResult(metrics, self._num_tokens(rows), metrics.pop("online/f", None))
 
     def _by_gradient(self, step: int, rows: Int64s, rate: float) -> Metrics:
         def accumulate(number: int, batch: Batch, reference: ReferenceBatch) -> Scores:
             # A seed of its own for every forward pass: a resumed run needs no generator's state.
             self.policy.seed(dropout_seed(self.config.seed, step, number))
             # Over the whole window, not the batch: accumulation then equals one large batch.
-            return self.policy.accumulate(batch, reference, self.config, 1 / len(rows))
+            share, terms = 1 / len(rows), self._online(batch.rows)
+            if terms is None:
+                return self.policy.accumulate(batch, reference, self.config, share)
+            return self.policy.accumulate(batch, reference, self.config, share, online=terms)
 
-        metrics = self._metrics(self._scores(step, rows, accumulate), rows)
+        scores = self._scores(step, rows, accumulate)
+        metrics = self._metrics(scores, rows) | self._online_f(scores, rows)
         if math.isfinite(metrics["loss"]):
             norm = self.policy.apply_gradients(rate, self.config.max_grad_norm)
         else:
@@ -98,7 +112,7 @@ class Stepper:
         parts: list[Scores] = []
         for part, places in enumerate(owned[group.rank]):
             if len(places):
-                batch, reference = self.data.batch(self.data.train, rows[places], step)
+                batch, reference = self._batch(rows[places], step)
                 number = part * group.size + group.rank
                 parts.append(run(number, batch, reference).without_pooled())
         local = join(parts) if parts else None
@@ -107,5 +121,31 @@ class Stepper:
     def _metrics(self, scores: Scores, rows: Int64s) -> Metrics:
         return preference_metrics(scores, self._reference_logps(rows), self.config)
 
+    def _batch(self, rows: Int64s, step: int) -> tuple[Batch, ReferenceBatch]:
+        if self.pool is None:
+            return self.data.batch(self.data.train, rows, step)
+        return self.pool.batch(self.data, rows)
+
     def _reference_logps(self, rows: Int64s) -> np.ndarray:
-        return self.data.reference_logps(self.data.train, rows)
+        if self.pool is None:
+            return self.data.reference_logps(self.data.train, rows)
+        return self.pool.reference_logps(self.data, rows)
+
+    def _num_tokens(self, rows: Int64s) -> int:
+        if self.pool is None:
+            return self.data.train.num_tokens(rows)
+        return self.pool.num_tokens(self.data, rows)
+
+    def _online(self, rows: Int64s) -> OnlineTerms | None:
+        route = self.config.route
+        if route is None or self.pool is None:
+            return None
+        return online_terms(rows, len(self.data.train), route, self.baseline)
+
+    def _online_f(self, scores: Scores, rows: Int64s) -> Metrics:
+        """Mean F of the pairs with a score term, which later steps take as their baseline."""
+        terms = self._online(rows)
+        if terms is None or not np.any(terms.own_samples):
+            return {}
+        losses = pair_losses(scores, self._reference_logps(rows), self.config)
+        return {"online/f": -float(losses[terms.own_samples > 0].mean())}

@@ -18,7 +18,8 @@ FREE = frozenset(
         *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
         *("step0_pairs", "nonfinite_limit", "preflight", "process_timeout", "dry_run"),
         *("report_to", "preset", "push_to_hub", "report", "shown_pairs", "shown_features"),
-        *("greedy_answers", "prompts", "answer_tokens"),
+        *("greedy_answers", "prompts", "answer_tokens", "verdicts", "judge_key_env"),
+        *("judge_concurrency", "judge_timeout", "judge_retries"),
     )
 )
 """Settings that the result does not depend on."""

@@ -22,6 +22,7 @@ from fpo_core.io.ownership import check_foreign, check_inputs, marked
 from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.models.folder import ModelFolder, flatten_rope
 from fpo_core.train.checkpoints import Checkpoint, Checkpoints, Origin
+from fpo_core.train.pool import Pool
 from fpo_core.train.state import RunState
 
 LOG_FILE = "log.jsonl"
@@ -120,14 +121,16 @@ class RunFolder:
         if (self.path / BEST).exists():
             remove_folder(self.path / BEST)
 
-    def save_checkpoint(self, policy: Policy, state: RunState, origin: Origin) -> None:
-        """Write weights, optimiser and state to a folder of `checkpoints/`."""
+    def save_checkpoint(
+        self, policy: Policy, state: RunState, origin: Origin, pool: Pool | None = None
+    ) -> None:
+        """Write weights, optimiser, state and fresh pairs to a folder of `checkpoints/`."""
         size = 0
         if self.log.exists():
             # The checkpoint remembers the log's length, so these bytes must reach the disk first.
             sync(self.log)
             size = self.log.stat().st_size
-        self.checkpoints.save(policy, state, origin, size)
+        self.checkpoints.save(policy, state, origin, size, pool)
 
 
 def check_output(config: TrainConfig) -> None:

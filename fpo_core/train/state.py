@@ -14,6 +14,7 @@ Metrics = dict[str, float]
 FAR_LOSS = 10.0
 """How many times its usual value, or its first, a loss must exceed to count as diverging."""
 _LOSS_WEIGHT = 0.02
+_BASELINE_WEIGHT = 0.1
 
 
 @dataclass
@@ -74,6 +75,8 @@ class RunState:
     """The α in force, where `constraint_share` adapts it."""
     d_floor: float | None = None
     """D of rejected completions at the reference itself, which is rounding; None where not read."""
+    online_f: float | None = None
+    """A moving mean of log σ(u) over samples under SAIL's score term, its baseline."""
     usual_loss: float | None = None
     """A moving mean of the loss over about fifty steps."""
     loss_is_far: bool = False
@@ -92,6 +95,12 @@ class RunState:
         limit = FAR_LOSS * max(abs(usual), abs(self.first.get("loss", usual)), math.log(2))
         self.loss_is_far = loss > limit
         self.usual_loss = usual + _LOSS_WEIGHT * (min(loss, limit) - usual)
+
+    def note_online(self, f: float | None) -> None:
+        """Make a step's mean log σ(u) of own samples part of the baseline of later steps."""
+        if f is not None and math.isfinite(f):
+            earlier = f if self.online_f is None else self.online_f
+            self.online_f = earlier + _BASELINE_WEIGHT * (f - earlier)
 
     @property
     def constraint_ratio(self) -> float | None:

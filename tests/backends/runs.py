@@ -11,6 +11,7 @@ from fpo_core.config import TrainConfig
 from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.events import Event, JsonlLog, fan_out, silent
+from fpo_core.judges.judge import FunctionJudge, Judge
 from fpo_core.models.folder import ModelFolder
 from fpo_core.reference.build import extend_store, store_key
 from fpo_core.reference.reader import ReferenceStore
@@ -19,6 +20,7 @@ from fpo_core.sae.taps import Features
 from fpo_core.train.degrees import Degrader
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import train
+from fpo_core.train.online import OnlineSource
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.resume import check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import RunFolder
@@ -27,7 +29,12 @@ from tests.helpers import random_pairs, random_sae
 
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
 TIMES |= {"peak_memory", "active_memory", "cache_memory"}
+TIMES |= {f"{kind}_seconds" for kind in ("sampling", "judging", "scoring", "training")}
 """What may differ between the logs of equal runs."""
+
+
+LONGER = FunctionJudge(lambda prompt, text: len(text), "longer")
+"""Prefers the longer completion."""
 
 
 class CrashError(Exception):
@@ -107,6 +114,7 @@ def train_on(
     emit: Any = None,
     stop: Any = lambda: None,
     group: Group = ALONE,
+    judge: Judge | None = None,
 ) -> Any:
     """What `fpo train` does, less its words: the result and the policy."""
     checkpoint = find_checkpoint(config, print)
@@ -130,8 +138,24 @@ def train_on(
         check_unchanged(checkpoint, config, data.fingerprints())
     log = silent if group.rank else JsonlLog(folder.log)
     sinks = [log, *([] if emit is None else [emit])]
-    result = train(policy, data, config, folder, fan_out(*sinks), checkpoint=checkpoint, stop=stop)
+    online = None if config.online is None else source(judge or LONGER)
+    result = train(
+        policy,
+        data,
+        config,
+        folder,
+        fan_out(*sinks),
+        checkpoint=checkpoint,
+        stop=stop,
+        online=online,
+    )
     return result, policy
+
+
+def source(judge: Judge) -> OnlineSource:
+    """Ids as text, for judges of the tiny model's samples."""
+    text = lambda ids: " ".join(map(str, ids))  # noqa: E731
+    return OnlineSource(judge, text, text, stop=(2, 3, 4))
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:

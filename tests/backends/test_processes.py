@@ -24,6 +24,7 @@ KINDS = {
     "lora": {"rank": 4},
     "full": {"fine_tune_type": "full", "learning_rate": 1e-4, "grad_accumulation_steps": 2},
     "lozo": {"optimizer": "lozo-m", "zo_interval": 4, "learning_rate": 1e-2},
+    "online": {"online": "dpr", "online_share": 0.6, "online_every": 4, "online_tokens": 8},
 }
 
 
@@ -64,6 +65,8 @@ def series(folder: Path, kind: str, name: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_one(backend, tiny, tmp_path, kind):
     """Bar: within 1e-5 after 10 steps, and the stored reference is one process's."""
+    if (backend, kind) == ("mlx", "online"):
+        pytest.skip("what processes exchange of samples is the core's alone: torch shows it")
     options = {"backend": backend, **OPTIONS, **KINDS[kind]}
     one, two = tmp_path / "one", tmp_path / "two"
     run_tiny(settings(tiny, one, **options), tmp_path / "store")

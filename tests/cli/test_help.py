@@ -82,6 +82,7 @@ def test_there_are_all_commands() -> None:
         "fpo eval",
         "fpo fuse",
         "fpo generate",
+        "fpo sample",
         "fpo judge",
         "fpo chat",
         "fpo serve",
