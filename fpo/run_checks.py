@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fpo.model_setup import ModelSetup, splits_of
+from fpo.reporting.page_file import REPORT_FILE
 from fpo.store_location import training_store
 from fpo.trackers import check_trackers
 from fpo_core.adapters.lora import select_blocks
@@ -31,8 +32,10 @@ from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import writes_date
 from fpo_core.errors import ConfigError, DataError
 from fpo_core.evaluation.greedy_answers import Question, questions_of
+from fpo_core.evaluation.model_card import CARD_FILE
 from fpo_core.evaluation.texts import texts_of
 from fpo_core.events import Sink, note, warn
+from fpo_core.io.leftovers import remove_leftovers
 from fpo_core.io.lock import locked
 from fpo_core.models.folder import ModelFolder, check_quantised
 from fpo_core.sae.load import check_constraint_trains, refuse_doubts
@@ -129,7 +132,10 @@ def _check_checkpoint(
         causes["data"] = _KEPT_END
     check_unchanged(checkpoint, config, inputs, causes)
     if not finished_too:
-        check_unfinished(checkpoint, config, RowPlan.of(data.train, config).steps)
+        # What is written last: a run stopped while its end was measured goes on with that.
+        last = Path(config.output) / (REPORT_FILE if config.report else CARD_FILE)
+        steps = RowPlan.of(data.train, config).steps
+        check_unfinished(checkpoint, config, steps, described=last.exists())
 
 
 def check_positions(
@@ -181,6 +187,11 @@ def check_folder(output: str) -> None:
         raise ConfigError(f"output is {output}, but {nearest} cannot be written: choose another")
 
 
+def _hold(stack: contextlib.ExitStack, output: Path) -> None:
+    stack.enter_context(locked(output))
+    remove_leftovers(output, locked=True)
+
+
 @contextlib.contextmanager
 def writing_output(
     output: str, group: Group = ALONE, process_timeout: float = math.inf
@@ -191,7 +202,7 @@ def writing_output(
     """
     check_folder(output)
     with contextlib.ExitStack() as stack:
-        only_first(group, lambda: stack.enter_context(locked(Path(output))))
+        only_first(group, lambda: _hold(stack, Path(output)))
 
         def lost(rank: int) -> None:
             print(

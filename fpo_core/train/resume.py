@@ -125,11 +125,14 @@ def find_checkpoint(config: TrainConfig, warn: Callable[[str], None]) -> Checkpo
     return None
 
 
-def check_unfinished(checkpoint: Checkpoint, config: TrainConfig, steps: int) -> None:
-    """Raise TrainingError where nothing of the run's `steps` is left to do."""
+def check_unfinished(
+    checkpoint: Checkpoint, config: TrainConfig, steps: int, *, described: bool = True
+) -> None:
+    """Raise TrainingError where no step is left, nor the end of the run to be `described`."""
     at = checkpoint.state.step
     early = checkpoint.state.out_of_patience(config.early_stopping)
-    if at > steps or ((at == steps or early) and is_finished(Path(config.output))):
+    ended = described and is_finished(Path(config.output))
+    if at > steps or ((at == steps or early) and ended):
         setting = "early_stopping" if early and at < steps else "iters or epochs"
         raise TrainingError(
             f"the run in {config.output} ended after {at} of {steps} steps, so nothing is left: to "

@@ -1,5 +1,6 @@
 """`fpo train` killed, interrupted, and gone on with, as a user does it."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import pytest
 
 from fpo.world import assets
 from fpo_core.io.digests import sealed
+from fpo_core.io.processes import Process
 
 from .conftest import Fpo, model_and_data
 from .test_errors import refused
@@ -107,6 +109,14 @@ def test_an_interrupted_run_saves_and_says_how_to_resume(
     assert ran.code == 0, ran.err
     assert f"going on after step {step}" in ran.err
     refused(fpo(*train, "--resume"), "ended after 12 of 12 steps, so nothing is left")
+    # Killed while the end was measured: that is done again, and what it left goes.
+    gone = dataclasses.replace(Process.this(), started=1)
+    left = [tmp_path / "run" / name for name in ("report.html", f".curves.png.{gone.tag}.tmp")]
+    left[0].rename(left[1])
+    ran = fpo(*train, "--resume")
+    assert ran.code == 0, ran.err
+    assert [path.exists() for path in left] == [True, False]
+    refused(fpo(*train, "--resume"), "so nothing is left")
 
 
 def test_nothing_to_resume_and_settings_that_do_not_exist(
