@@ -52,7 +52,7 @@ def drawer_of(make_policy, backend, tmp_path, judge=LONGER, **changes):
     data = RunData(pairs, None, opened, sum(tap.widths))
     policy.set_reference(policy.trained())
     policy.load_trained(shaken(policy.trained(), 0.3))
-    plan = RowPlan.of(pairs.lengths(), config)
+    plan = RowPlan.of(pairs, config)
     return Drawer(policy, data, config, plan, source(judge), silent)
 
 
