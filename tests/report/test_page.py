@@ -118,8 +118,7 @@ def test_features_are_sorted_filtered_and_searched(show, file):
     texts = page.locator("#feature-table details").first
     texts.locator("summary").click()
     assert texts.locator("li .tokens .a4").count() >= 1
-    word = texts.locator("li .tokens").first.inner_text().strip("… ")[:12]
-    page.fill("#feature-search", word)
+    page.fill("#feature-search", texts.locator("li .a4").first.text_content().strip())
     assert 1 <= rows.count() <= every
     name = page.locator("#feature-table tbody th").first.inner_text()
     page.fill("#feature-search", name)
