@@ -10,6 +10,7 @@ features of a run again in NumPy from the models' own dense outputs, and on the 
 import argparse
 import dataclasses
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -357,7 +358,8 @@ def main() -> None:
     if options.part == "build":
         found = {options.backend: build(options.rounds, options.backend)}
     elif options.part == "open":
-        found = open_page(options.run, options.rounds)
+        opened = open_page(options.run, options.rounds)
+        found = {f"load {os.getloadavg()[0]:.0f}": opened}
     else:
         found = {options.name: numbers(options.run, options.pairs, options.backend.split(","))}
     # Read only now: another part may have been measured in the meantime.

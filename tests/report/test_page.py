@@ -115,6 +115,11 @@ def test_features_are_sorted_filtered_and_searched(show, file):
     page.select_option("#feature-filter", "rose")
     assert all(value > 0 for value in values())
     page.select_option("#feature-filter", "")
+    texts = page.locator("#feature-table details").first
+    texts.locator("summary").click()
+    assert texts.locator("li .tokens .a4").count() >= 1
+    page.fill("#feature-search", texts.locator("li .a4").first.text_content().strip())
+    assert 1 <= rows.count() <= every
     name = page.locator("#feature-table tbody th").first.inner_text()
     page.fill("#feature-search", name)
     assert 1 <= rows.count() < every
