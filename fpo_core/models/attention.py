@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import ModelError
+from fpo_core.models.folder import ModelFolder, cannot_load
 from fpo_core.models.rotary import Rotary, rotary_of
 
 _LEARNED = ("gpt2", "gpt_bigcode", "gpt_neo", "opt", "codegen")
@@ -55,12 +56,17 @@ def attention_of(folder: Path, *, trust_remote_code: bool = False) -> Attention 
 
 
 def text_config(folder: Path, trust_remote_code: bool) -> Any | None:
-    """transformers' configuration of a folder's language model; None for an unknown family."""
-    from transformers import AutoConfig
+    """transformers' configuration of a folder's language model; None for an unknown family.
+
+    Raises ModelError where the configuration of a known one is damaged.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     try:
         config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, ImportError):
+    except Exception as error:  # whatever the classes of a family make of a damaged file
+        if ModelFolder(folder, "").config.get("model_type") in CONFIG_MAPPING:
+            raise cannot_load("transformers", folder, error) from None
         return None
     return config.get_text_config()
 
