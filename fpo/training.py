@@ -265,7 +265,7 @@ def _loop(
                 emit,
                 checkpoint=checkpoint,
                 stop=asked,
-                online=_source(run, judge),
+                online=_source(run, judge or _judge(run.config, run.setup, sink, None)),
             )
         finally:
             sink(Event("end", 0))

@@ -15,14 +15,15 @@ from fpo_torch import ops
 _NEUTRAL = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
-    "top_k": 0,
+    "top_k": 50,
     "top_p": 1.0,
     "min_p": None,
     "typical_p": 1.0,
     "suppress_tokens": None,
     "bad_words_ids": None,
 }
-"""Resets sampling overrides from generation_config.json: the policy itself is sampled."""
+"""Resets overrides from generation_config.json: the policy itself is sampled. Those of sampling take
+no part in a greedy choice, as ours is; at other values than these transformers warns of them."""
 
 
 class _Draws(LogitsProcessor):

@@ -44,7 +44,9 @@ class Asked:
     """A server that prefers the longer answer, until it fails after so many replies."""
 
     def __init__(self):
-        self.replies, self.failure, self.after = Counter(), None, 0
+        self.replies: Counter[str] = Counter()
+        self.failure: Raw | None = None
+        self.after = 0
 
     def __call__(self, body, number):
         key = json.dumps(body, sort_keys=True)
