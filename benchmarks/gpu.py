@@ -64,7 +64,10 @@ def work_of(model: str, batch: Batch, *, shared: bool) -> int:
 
 
 def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
-    """The forward and backward pass of transformers over every sequence, adapters by PEFT."""
+    """The forward and backward pass of transformers over every sequence, adapters by PEFT.
+
+    With `full` the gradient of every weight, and no optimizer.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -74,7 +77,9 @@ def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
     if options["grad_checkpoint"]:
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
-    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR))
+    model: Any = base
+    if not options.get("full"):
+        model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR))
     model.train()
     tokens = torch.from_numpy(batch.tokens).long().to(options["device"])
 

@@ -1,6 +1,6 @@
 """What a framework must be able to do with a model: the `Policy` protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,8 @@ class Sampling:
     """Tokens that end a completion."""
 
 
+SeededBatch = tuple[int, Batch, ReferenceBatch]
+"""The seed of a forward pass, its pairs and their reference."""
 OnTokens = Callable[[dict[int, int]], None]
 """Hears of new tokens as they are sampled, by the completion's place among the prompts."""
 
@@ -119,6 +121,17 @@ class Policy(Protocol):
         With `part`, the share of it that comes through the constraint, or through the rest. An
         objective on the KL runs the weights of `set_reference` first, without gradient. Only an
         objective on D computes features.
+        """
+        ...
+
+    def accumulate_all(
+        self, batches: Iterable[SeededBatch], objective: ObjectiveConfig, weight: float
+    ) -> list[Scores]:
+        """As `accumulate` for every batch of a step, each after its `seed`; pooled features apart.
+
+        Batches are taken one by one as they are needed. Nothing is read back from the device until
+        the gradient is complete: then all scores at once, with the norm that `apply_gradients`
+        needs. It or `drop_gradients` must follow.
         """
         ...
 
