@@ -40,7 +40,7 @@ Peak = Callable[[], int] | None
 
 
 def build_policy(options: dict[str, Any]) -> Any:
-    """A policy of either backend with LoRA of rank 8 on all linear layers."""
+    """A policy of either backend with LoRA of rank 8 on all linear layers, or `full`."""
     if options["backend"] == "mlx":
         mlx_on_cpu()
         from fpo_mlx.policy import MlxPolicy as Policy
@@ -56,7 +56,7 @@ def build_policy(options: dict[str, Any]) -> Any:
     return Policy(
         folder,
         ModelConfig(model=str(folder), device=options["device"], dtype=options["dtype"]),
-        AdapterConfig(rank=8),
+        AdapterConfig(rank=8, fine_tune_type="full" if options.get("full") else "lora"),
         features,
         grad_checkpoint=options["grad_checkpoint"],
         step=StepConfig(
@@ -108,12 +108,18 @@ def policy_step(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
     policy.prepare_training(OptimiserConfig())
 
     def step() -> None:
-        policy.accumulate(batch, reference, objective, 1 / batch.pairs)
+        policy.accumulate_all([(0, batch, reference, None)], objective, 1 / batch.pairs)
         policy.apply_gradients(1e-5, 1.0)
 
     if options["backend"] == "torch":
         return step, peak_of(options)
-    return step, policy.peak_memory
+    import mlx.core as mx
+
+    def finished() -> None:
+        step()
+        mx.synchronize()
+
+    return finished, policy.peak_memory
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -145,6 +151,7 @@ def options_of(arguments: argparse.Namespace, folder: Path, **changes: Any) -> d
         "grad_checkpoint": arguments.grad_checkpoint,
         "logits_budget": StepConfig().logits_budget,
         "compile": arguments.compile,
+        "full": arguments.full,
         "plain": False,
         "alpha": 0.5,
         "objective": {},
@@ -163,6 +170,7 @@ def result_name(kind: str, arguments: argparse.Namespace, *marks: str) -> str:
     """The name of a result file, such as step-torch-smollm2-135m-M-checkpoint-slices."""
     words = [kind, arguments.backend, arguments.model_shape, arguments.pairs]
     words += [arguments.activation] * (arguments.activation != "relu")
+    words += ["full"] * arguments.full
     words += ["checkpoint"] * arguments.grad_checkpoint
     words += marks
     words += ["compiled"] * arguments.compile + ["cuda"] * (arguments.device == "cuda")
@@ -181,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     shared.add_argument("--d-sae", type=int, default=4096, help="as in examples/smollm2")
     shared.add_argument("--activation", choices=["relu", "jumprelu", "topk"], default="relu")
     shared.add_argument("--grad-checkpoint", action="store_true")
+    shared.add_argument("--full", action="store_true", help="train the weights themselves")
     shared.add_argument("--compile", action="store_true", help="whole blocks, on CUDA")
     shared.add_argument("--steps", type=int, default=20)
     shared.add_argument("--models", help="folder in which the random models stay")

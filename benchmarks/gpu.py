@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.scale import Sizes
 from benchmarks.shapes import LINEAR, MODELS
 from fpo_core.data.batches import Batch
 from fpo_core.loss.packing import Row
@@ -53,18 +54,18 @@ def work_of(model: str, batch: Batch, *, shared: bool) -> int:
 
     `shared`: prompts run once and the head at scored tokens, else every sequence as a whole.
     """
-    shape = MODELS[model][1]
-    width, heads = shape["hidden_size"], shape["num_attention_heads"]
-    attention = shape.get("head_dim", width // heads) * 2 * (heads + shape["num_key_value_heads"])
-    blocks = shape["num_hidden_layers"] * width * (attention + 3 * shape["intermediate_size"])
+    sizes = Sizes.of(MODELS[model][1])
     row = Row.of(batch)
     whole = int(batch.lengths.sum())
     tokens, scored = (len(row.tokens), len(row.scored.labels)) if shared else (whole, whole)
-    return 4 * (blocks * tokens + width * shape["vocab_size"] * scored)
+    return 4 * sizes.products(tokens, scored)
 
 
 def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
-    """The forward and backward pass of transformers over every sequence, adapters by PEFT."""
+    """The forward and backward pass of transformers over every sequence, adapters by PEFT.
+
+    With `full` the gradient of every weight, and no optimizer.
+    """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -74,7 +75,9 @@ def bare_step(options: dict[str, Any], batch: Batch) -> Callable[[], None]:
     if options["grad_checkpoint"]:
         base.gradient_checkpointing_enable({"use_reentrant": False})
         base.enable_input_require_grads()
-    model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR))
+    model: Any = base
+    if not options.get("full"):
+        model = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=LINEAR))
     model.train()
     tokens = torch.from_numpy(batch.tokens).long().to(options["device"])
 

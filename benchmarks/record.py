@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path(os.environ.get("BENCH_RESULTS", ROOT / "benchmarks" / "results"))
 PACKAGES = (
     *("numpy", "safetensors", "tokenizers", "transformers"),
     *("torch", "triton", "peft", "trl"),

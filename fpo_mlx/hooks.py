@@ -84,16 +84,20 @@ def _checkpoint_block(block: nn.Module, taps: list[Tap]) -> None:
     trained weights and the block's input go in as arguments, and what taps inside the block
     capture comes out as results: gradients that took another way would be lost silently.
     """
+    dropouts = (module for module in block.modules() if isinstance(module, nn.Dropout))
+    draws = any(dropout._p_1 < 1 for dropout in dropouts)
 
     def call(inner: Callable[..., Any], module: nn.Module, x: mx.array, *args: Any, **kwargs: Any):
         # Which taps to read is decided now: when backward runs the block again, the captures of
         # the forward pass are over.
         active = [tap for tap in taps if tap.capturing]
-        high, low = (int(part) for part in np.array(_RANDOM[0]))
+        # Reading the key waits for the device: a step does so once, if blocks draw nothing.
+        key = [int(part) for part in np.array(_RANDOM[0])] if draws and module.training else None
 
         def run(weights: dict[str, Any], x: mx.array) -> tuple[mx.array, tuple[mx.array, ...]]:
             # Dropout must draw the same mask again, and MLX does not restore the random state.
-            mx.random.seed(high << 32 | low)
+            if key is not None:
+                mx.random.seed(key[0] << 32 | key[1])
             # Backward passes other arrays as weights. The block's own come back afterwards, or
             # tracers (and in full training half-precision copies) would stay in the model.
             originals = module.trainable_parameters()

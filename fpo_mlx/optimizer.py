@@ -27,37 +27,42 @@ class Optimizer:
     def __init__(self, trainable: Trainable, config: OptimiserConfig, group: Group) -> None:
         self._trainable, self._group = trainable, group
         self._gradients: Weights | None = None
+        self._norm: mx.array | None = None
+        self._steps = 0
         self._name = config.optimizer
         self._optimizer = _make(config)
         self._optimizer.init(trainable.get())
 
-    def add_gradients(self, gradients: Weights) -> None:
-        """Add the gradient of one batch."""
+    def add_gradients(self, gradients: Weights) -> Weights:
+        """Add the gradient of one batch; return the sum, not evaluated yet."""
         if self._gradients is not None:
             gradients = {name: self._gradients[name] + grad for name, grad in gradients.items()}
         self._gradients = gradients
-        mx.eval(gradients)  # or the graph of every batch would live until the step
+        return gradients
 
-    def step(self, learning_rate: float, max_norm: float) -> float:
-        """See `fpo_core.backend.policy.Policy.apply_gradients`."""
-        if self._group.size > 1:
-            self._gradients = self._summed()
+    def norm(self) -> mx.array:
+        """See `fpo_core.backend.parts.Optimizer`."""
+        if self._norm is None:
+            if self._group.size > 1:
+                self._gradients = self._summed()
+            squares = (mx.square(gradient).sum() for gradient in (self._gradients or {}).values())
+            self._norm = mx.sqrt(sum(squares, mx.array(0.0)))
+        return self._norm
+
+    def step(self, learning_rate: float, max_norm: float, norm: float) -> None:
+        """See `fpo_core.backend.parts.Optimizer`."""
         if self._gradients is None:
             raise RuntimeError("no gradient was accumulated")
-        clipped, total = optimizers.clip_grad_norm(self._gradients, max_norm)
-        norm = float(np.asarray(total))
         if np.isfinite(norm):
+            # As MLX's clip_grad_norm, whose norm nobody could read before the step.
+            factor = mx.minimum(max_norm / (self.norm() + 1e-6), 1.0)
+            clipped = {name: gradient * factor for name, gradient in self._gradients.items()}
+            self._steps += 1
             self._optimizer.learning_rate = self._bounded(learning_rate)
             updated = self._optimizer.apply_gradients(clipped, self._trainable.get())
             self._trainable.put(updated)
-            mx.eval(updated, self._optimizer.state)
+            mx.async_eval(updated, self._optimizer.state)
         self.drop_gradients()
-        return norm
-
-    def norm(self) -> float:
-        """See `fpo_core.backend.policy.Policy.gradient_norm`."""
-        gradients = self._summed() if self._group.size > 1 else self._gradients or {}
-        return float(np.sqrt(sum(float(mx.square(g).sum()) for g in gradients.values())))
 
     def _summed(self) -> Weights:
         """The gradients of all processes added up; one that saw no rows has none."""
@@ -74,13 +79,14 @@ class Optimizer:
 
     def drop_gradients(self) -> None:
         """Forget the accumulated gradient."""
-        self._gradients = None
+        self._gradients = self._norm = None
 
     def _bounded(self, learning_rate: float) -> float:
         """Adafactor's rate is at most 1/√step (1804.04235), which torch's applies by itself."""
         if self._name != "adafactor":
             return learning_rate
-        return min(learning_rate, (int(self._optimizer.step) + 1) ** -0.5)
+        # Counted here as well: reading MLX's count would wait for the device.
+        return min(learning_rate, self._steps**-0.5)
 
     def state(self) -> dict[str, np.ndarray]:
         """See `fpo_core.backend.policy.Policy.optimizer_state`."""
@@ -94,7 +100,8 @@ class Optimizer:
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """See `fpo_core.backend.policy.Policy.load_optimizer_state`."""
         check_state(state, self._name, self._trainable.shapes())
-        self._optimizer.state["step"] = mx.array(int(state["step"]), mx.uint64)
+        self._steps = int(state["step"])
+        self._optimizer.state["step"] = mx.array(self._steps, mx.uint64)
         for name, part, key in self._parts():
             value = self._trainable.to_mlx({name: state[f"{name}.{part}"]})[name]
             self._optimizer.state[name][key] = value

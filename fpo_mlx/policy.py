@@ -98,7 +98,10 @@ class MlxPolicy(BasePolicy):
 
     def _to_numpy(self, scores: ScoresT) -> ScoresT:
         mx.eval(_fields(scores))
-        return scores.map(lambda array: np.array(array.astype(mx.float32)))
+        return scores.map(self._on_host)
+
+    def _on_host(self, array: mx.array) -> np.ndarray:
+        return np.array(array.astype(mx.float32))
 
     def _differentiate(self, loss: Loss) -> Scores:
         def of_weights(weights: Weights) -> tuple[mx.array, Weights]:
@@ -109,7 +112,8 @@ class MlxPolicy(BasePolicy):
 
         gradient: Callable[..., tuple] = mx.value_and_grad(of_weights)
         (_, fields), gradients = gradient(self._trainable.get())
-        self._prepared().add_gradients(gradients)
+        # Evaluated without waiting, or the graph of every batch would live until the step.
+        mx.async_eval(fields, self._prepared().add_gradients(gradients))
         return Scores(**fields)
 
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:

@@ -22,8 +22,8 @@ _NEUTRAL = {
     "suppress_tokens": None,
     "bad_words_ids": None,
 }
-"""Resets overrides from generation_config.json: the policy itself is sampled. Those of sampling take
-no part in a greedy choice, as ours is; at other values than these transformers warns of them."""
+"""Resets overrides from generation_config.json: the policy itself is sampled. Those of sampling
+take no part in a greedy choice, as ours is; at other values transformers warns of them."""
 
 
 class _Draws(LogitsProcessor):

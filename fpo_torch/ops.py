@@ -17,8 +17,17 @@ def as_float(x: Tensor) -> Tensor:
 
 def asarray(x: np.ndarray, like: Tensor) -> Tensor:
     """A numpy array on the device of `like`."""
+    return on_device(x, like.device)
+
+
+def on_device(x: np.ndarray, device: torch.device) -> Tensor:
+    """A numpy array on a device; a CUDA device is not waited for."""
     # Copied first: torch would take a read-only memory map as writable.
-    return torch.from_numpy(np.array(x)).to(like.device)
+    tensor = torch.from_numpy(np.array(x))
+    if device.type != "cuda":
+        return tensor.to(device)
+    # From memory that may be paged out the copy would wait for all work before it.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def where(condition: Tensor, x: Tensor, y: Tensor | float) -> Tensor:

@@ -27,27 +27,27 @@ class Optimizer:
         check_optimizer(config.optimizer, "torch")
         self._trainable, self._weights = trainable, trainable.parameters
         self._name, self._group = config.optimizer, group
+        self._norm: Tensor | None = None
         self._flat = _flat_gradients(trainable)
         self._optimizer = _make(list(self._weights.values()), config)
 
-    def step(self, learning_rate: float, max_norm: float) -> float:
-        """See `fpo_core.backend.policy.Policy.apply_gradients`."""
-        if self._group.size > 1:
-            self._sum_gradients()
-        norm = float(nn.utils.clip_grad_norm_(list(self._weights.values()), max_norm))
+    def norm(self) -> Tensor:
+        """See `fpo_core.backend.parts.Optimizer`."""
+        if self._norm is None:
+            if self._group.size > 1:
+                self._sum_gradients()
+            gradients = [w.grad for w in self._weights.values() if w.grad is not None]
+            self._norm = nn.utils.get_total_norm(gradients)
+        return self._norm
+
+    def step(self, learning_rate: float, max_norm: float, norm: float) -> None:
+        """See `fpo_core.backend.parts.Optimizer`."""
         if np.isfinite(norm):
+            nn.utils.clip_grads_with_norm_(list(self._weights.values()), max_norm, self.norm())
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
         self.drop_gradients()
-        return norm
-
-    def norm(self) -> float:
-        """See `fpo_core.backend.policy.Policy.gradient_norm`."""
-        if self._group.size > 1:
-            self._sum_gradients()
-        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
 
     def _sum_gradients(self) -> None:
         """Add up the gradients of all processes; one that saw no rows has none."""
@@ -62,6 +62,7 @@ class Optimizer:
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
+        self._norm = None
         if self._flat is not None:
             self._flat.zero_()
             return

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -77,8 +76,7 @@ class PackedStep(BasePackedStep):
 
     def _run(self, row: Row) -> Tensor:
         tokens, positions = (
-            torch.from_numpy(array).to(self._model.device)[None]
-            for array in (row.tokens, row.positions)
+            ops.on_device(array, self._model.device)[None] for array in (row.tokens, row.positions)
         )
         runs = RunByRun(row.runs)
         # FlexAttention works on blocks of this many tokens: a shorter row gains nothing from it.

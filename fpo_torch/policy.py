@@ -110,10 +110,13 @@ class TorchPolicy(BasePolicy):
     def _to_numpy(self, scores: ScoresT) -> ScoresT:
         return scores.map(to_numpy)
 
+    def _on_host(self, array: Tensor) -> np.ndarray:
+        return to_numpy(array)
+
     def _differentiate(self, loss: Loss) -> Scores:
         total, scores = loss()
         total.backward()
-        return scores
+        return scores.map(Tensor.detach)
 
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
         return Optimizer(self._trainable, config, group)

@@ -22,7 +22,7 @@ from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
 from fpo_core.backend.draws import uniforms
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
-from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling
+from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling, SeededBatch
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
@@ -94,6 +94,7 @@ class BasePolicy(ABC):
         self._packed: BasePackedStep | None = None
         self._reference: Any = None
         self._optimizer: Any = None
+        self._gradient_norm: float | None = None
         steps = self._build(setup)
         self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
         self._choose_step(steps)
@@ -117,7 +118,10 @@ class BasePolicy(ABC):
 
     @abstractmethod
     def _differentiate(self, loss: Loss) -> Scores:
-        """Evaluate the loss once, add its gradient to the accumulated one, return its scores."""
+        """Evaluate the loss once, add its gradient to the accumulated one, return its scores.
+
+        Without waiting for the device; the scores have no gradient.
+        """
 
     @abstractmethod
     def _inference(self) -> AbstractContextManager[Any]:
@@ -130,6 +134,10 @@ class BasePolicy(ABC):
     @abstractmethod
     def _to_numpy(self, scores: ScoresT) -> ScoresT:
         """The same scores in float32 on the host."""
+
+    @abstractmethod
+    def _on_host(self, array: Array) -> np.ndarray:
+        """A float32 copy of an array on the host."""
 
     @abstractmethod
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
@@ -254,6 +262,44 @@ class BasePolicy(ABC):
         online: OnlineTerms | None = None,
     ) -> Scores:
         """See `fpo_core.backend.policy.Policy`."""
+        return self._to_numpy(self._accumulate(batch, reference, objective, weight, part, online))
+
+    def accumulate_all(
+        self, batches: Iterable[SeededBatch], objective: ObjectiveConfig, weight: float
+    ) -> list[Scores]:
+        """See `fpo_core.backend.policy.Policy`."""
+        unread: list[dict[str, Array]] = []
+        for seed, batch, reference, online in batches:
+            self.seed(seed)
+            scores = self._accumulate(batch, reference, objective, weight, online=online)
+            fields = vars(scores.without_pooled())
+            unread.append({name: x for name, x in fields.items() if x is not None})
+        arrays = [array for fields in unread for array in fields.values()]
+        *values, norm = self._read([*arrays, self._prepared().norm()])
+        self._gradient_norm = float(norm)
+        columns = iter(values)
+        return [Scores(**dict(zip(fields, columns, strict=False))) for fields in unread]
+
+    def _read(self, arrays: list[Array]) -> list[np.ndarray]:
+        """The arrays in float32 on the host, which waits for the device once."""
+        flat = self._on_host(
+            self.ops.concatenate([self.ops.as_float(array).reshape(-1) for array in arrays], 0)
+        )
+        shapes = [tuple(array.shape) for array in arrays]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        parts = zip(np.split(flat, ends[:-1]), shapes, strict=True)
+        return [part.reshape(shape) for part, shape in parts]
+
+    def _accumulate(
+        self,
+        batch: Batch,
+        reference: ReferenceBatch,
+        objective: ObjectiveConfig,
+        weight: float,
+        part: Part | None = None,
+        online: OnlineTerms | None = None,
+    ) -> Scores:
+        """As `accumulate`; the scores stay arrays of the framework, without gradient."""
         batch = self._bounds.check_batch(batch)
 
         def loss() -> tuple[Array, Scores]:
@@ -270,10 +316,9 @@ class BasePolicy(ABC):
         self._set_training(True)
         try:
             with self._stepping():
-                scores = self._differentiate(loss)
+                return self._differentiate(loss)
         finally:
             self._set_training(False)
-        return self._to_numpy(scores)
 
     def _stepping(self) -> AbstractContextManager[None]:
         """Scoring, and backward after it, must lie within."""
@@ -365,17 +410,24 @@ class BasePolicy(ABC):
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         """See `fpo_core.backend.policy.Policy`."""
-        return self._prepared().step(learning_rate, max_norm)
+        optimizer = self._prepared()
+        norm = self._read_norm() if self._gradient_norm is None else self._gradient_norm
+        optimizer.step(learning_rate, max_norm, norm)
+        self._gradient_norm = None
+        return norm
 
     def gradient_norm(self) -> float:
         """See `fpo_core.backend.policy.Policy`."""
-        optimizer = self._prepared()
-        norm = optimizer.norm()
-        optimizer.drop_gradients()
+        norm = self._read_norm()
+        self.drop_gradients()
         return norm
+
+    def _read_norm(self) -> float:
+        return float(self._read([self._prepared().norm()])[0])
 
     def drop_gradients(self) -> None:
         """See `fpo_core.backend.policy.Policy`."""
+        self._gradient_norm = None
         self._prepared().drop_gradients()
 
     def optimizer_state(self) -> dict[str, np.ndarray]:

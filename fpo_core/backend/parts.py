@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fpo_core.arrays.ops import Array
 from fpo_core.backend.directions import Direction
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.sae.hook import Hook
@@ -130,12 +131,18 @@ class Trainable(Protocol):
 class Optimizer(Protocol):
     """A framework's optimizer with the accumulated gradient of the trained weights."""
 
-    def step(self, learning_rate: float, max_norm: float) -> float:
-        """See `fpo_core.backend.policy.Policy.apply_gradients`."""
+    def norm(self) -> Array:
+        """The norm of the accumulated gradient, (), which processes sum at the first call.
+
+        Nothing may be added before a step or `drop_gradients`.
+        """
         ...
 
-    def norm(self) -> float:
-        """The norm of the accumulated gradient, summed over processes first."""
+    def step(self, learning_rate: float, max_norm: float, norm: float) -> None:
+        """Take a step with the gradient clipped, where its norm is finite, and drop it.
+
+        `norm` is `norm()` as the host read it.
+        """
         ...
 
     def drop_gradients(self) -> None:

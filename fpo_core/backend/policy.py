@@ -1,6 +1,6 @@
 """What a framework must be able to do with a model: the `Policy` protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ class Sampling:
     """Tokens that end a completion."""
 
 
+SeededBatch = tuple[int, Batch, ReferenceBatch, OnlineTerms | None]
+"""The seed of a forward pass, its pairs, their reference and what SAIL adds to their losses."""
 OnTokens = Callable[[dict[int, int]], None]
 """Hears of new tokens as they are sampled, by the completion's place among the prompts."""
 
@@ -124,6 +126,17 @@ class Policy(Protocol):
         `online`, that of SAIL's terms too. An
         objective on the KL runs the weights of `set_reference` first, without gradient. Only an
         objective on D computes features.
+        """
+        ...
+
+    def accumulate_all(
+        self, batches: Iterable[SeededBatch], objective: ObjectiveConfig, weight: float
+    ) -> list[Scores]:
+        """As `accumulate` for every batch of a step, each after its `seed`; pooled features apart.
+
+        Batches are taken one by one as they are needed. Nothing is read back from the device until
+        the gradient is complete: then all scores at once, with the norm that `apply_gradients`
+        needs. It or `drop_gradients` must follow.
         """
         ...
 

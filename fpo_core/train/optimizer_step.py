@@ -1,7 +1,7 @@
 """One optimizer step over a window of batches: by its accumulated gradient, or by two losses."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -67,16 +67,19 @@ class Stepper:
         return StepResult(metrics, self._num_tokens(rows), metrics.pop("online/f", None))
 
     def _by_gradient(self, step: int, rows: Int64s, rate: float) -> Metrics:
-        def accumulate(number: int, batch: Batch, reference: ReferenceBatch) -> Scores:
-            # A seed of its own for every forward pass: a resumed run needs no generator's state.
-            self.policy.seed(dropout_seed(self.config.seed, step, number))
-            # Over the whole window, not the batch: accumulation then equals one large batch.
-            share, terms = 1 / len(rows), self._online(batch.rows)
-            if terms is None:
-                return self.policy.accumulate(batch, reference, self.config, share)
-            return self.policy.accumulate(batch, reference, self.config, share, online=terms)
-
-        scores = self._scores(step, rows, accumulate)
+        # A seed of its own for every forward pass: a resumed run needs no generator's state.
+        batches = (
+            (
+                dropout_seed(self.config.seed, step, number),
+                batch,
+                reference,
+                self._online(batch.rows),
+            )
+            for number, batch, reference in self._batches(step, rows)
+        )
+        # Over the whole window, not the batch: accumulation then equals one large batch.
+        parts = self.policy.accumulate_all(batches, self.config, 1 / len(rows))
+        scores = self._gathered(step, parts)
         metrics = self._metrics(scores, rows) | self._online_f(scores, rows)
         if math.isfinite(metrics["loss"]):
             norm = self.policy.apply_gradients(rate, self.config.max_grad_norm)
@@ -88,35 +91,37 @@ class Stepper:
     def _by_losses(self, step: int, rows: Int64s, rate: float) -> Metrics:
         """A step from the loss on both sides of θ; its metrics are means of both."""
 
-        def score(number: int, batch: Batch, reference: ReferenceBatch) -> Scores:
-            del number
-            features = self.config.needs_features
-            return self.policy.score(batch, reference, self.config, features=features)
-
+        features = self.config.needs_features
         sides: list[Scores] = []
         for sign in (1, -1):
             with self.policy.perturbed(sign, stay=True):
-                sides.append(self._scores(step, rows, score))
+                parts = [
+                    self.policy.score(batch, reference, self.config, features=features)
+                    for _, batch, reference in self._batches(step, rows)
+                ]
+                sides.append(self._gathered(step, [part.without_pooled() for part in parts]))
         plus, minus = (self._metrics(side, rows) for side in sides)
         epsilon = self.config.direction("zo_epsilon")
         c = slope(sides[0], sides[1], self._reference_logps(rows), self.config, epsilon)
         norm = self.policy.apply_slope(c, rate, self.config.max_grad_norm)
         return {name: (plus[name] + minus[name]) / 2 for name in plus} | {"grad_norm": norm}
 
-    def _scores(
-        self, step: int, rows: Int64s, run: Callable[[int, Batch, ReferenceBatch], Scores]
-    ) -> Scores:
-        """Scores of all rows of a step; `run` is given this process's batches, numbered."""
+    def _shares(self, step: int) -> list[list[Int64s]]:
+        """Which positions of a step's rows each process takes, of each batch."""
+        return shares([len(batch) for batch in self.plan.batches(step)], self.data.group.size)
+
+    def _batches(self, step: int, rows: Int64s) -> Iterator[tuple[int, Batch, ReferenceBatch]]:
+        """This process's batches of a step, numbered over all processes."""
         group = self.data.group
-        owned = shares([len(batch) for batch in self.plan.batches(step)], group.size)
-        parts: list[Scores] = []
-        for part, places in enumerate(owned[group.rank]):
+        for part, places in enumerate(self._shares(step)[group.rank]):
             if len(places):
-                batch, reference = self._batch(rows[places], step)
-                number = part * group.size + group.rank
-                parts.append(run(number, batch, reference).without_pooled())
+                yield part * group.size + group.rank, *self._batch(rows[places], step)
+
+    def _gathered(self, step: int, parts: list[Scores]) -> Scores:
+        """Scores of all rows of a step, from those of this process's batches."""
         local = join(parts) if parts else None
-        return gather_scores(group, local, [joined(positions) for positions in owned])
+        owners = [joined(positions) for positions in self._shares(step)]
+        return gather_scores(self.data.group, local, owners)
 
     def _metrics(self, scores: Scores, rows: Int64s) -> Metrics:
         return preference_metrics(scores, self._reference_logps(rows), self.config)

@@ -22,6 +22,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from fpo_core.loss.packing import Row
 from fpo_torch.compiled import any_length
 from fpo_torch.kernels.packed_attention import Settings
+from fpo_torch.ops import on_device
 
 BLOCK = 128
 """Side of a square, in tokens. Rows shorter than one are faster by `run_attention`."""
@@ -34,7 +35,7 @@ class FlexRow:
 
     def __init__(self, row: Row, windows: Iterable[int | None], device: torch.device) -> None:
         run, part = row.members()
-        members = (torch.from_numpy(x).int().to(device) for x in (run, part, row.positions))
+        members = (on_device(x.astype("int32"), device) for x in (run, part, row.positions))
         self._run, self._part, self._position = (any_length(x, 0) for x in members)
         longest = int(row.positions.max()) + 1
         unlimited = self._mask(None)

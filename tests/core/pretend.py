@@ -51,6 +51,9 @@ class PretendPolicy:
         self.weights.append(weight)
         return self.score(batch)
 
+    def accumulate_all(self, batches: Any, objective: Any, weight: float) -> list[Scores]:
+        return [self.accumulate(batch, ref, objective, weight) for _, batch, ref, _ in batches]
+
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         norm = self.norms.pop(0) if self.norms else 1.0
         if math.isfinite(norm):

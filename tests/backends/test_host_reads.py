@@ -1,0 +1,45 @@
+"""A training step waits for its device once, whatever it trains and however many batches it has."""
+
+import pytest
+
+from tests.backends.host_reads import HostReads
+from tests.backends.runs import run_tiny, settings
+
+KINDS = {
+    "lora": {},
+    "full": {"fine_tune_type": "full", "grad_checkpoint": True},
+    "accumulated": {"batch_size": 1, "grad_accumulation_steps": 3, "dropout": 0.2},
+    "adafactor": {"optimizer": "adafactor"},
+    "every feature": {"stop_gradient": False, "straight_through": True},
+    "KL": {"objective": "tdpo2"},
+}
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_host_reads_once_a_step(backend, tiny, tmp_path, stores, monkeypatch, kind):
+    if (backend, kind) == ("torch", "adafactor"):
+        pytest.skip("torch's own Adafactor reads two numbers of each weight")
+    rare = {"iters": 5, "steps_per_eval": 99, "save_every": 99, "steps_per_report": 1}
+    config = settings(tiny, tmp_path / "run", backend=backend, **rare, **KINDS[kind])
+    reads = HostReads(backend, monkeypatch)
+    steps = []
+
+    def emit(event):
+        if event.kind == "train":
+            steps.append(reads.taken())
+
+    run_tiny(config, stores / backend, emit=emit)
+    # The first follows a validation, the last is followed by one.
+    assert [len(step) for step in steps[1:4]] == [1, 1, 1], steps[1:4]
+
+
+def test_reads_are_counted(backend, make_policy, monkeypatch):
+    policy = make_policy(backend)
+    reads = HostReads(backend, monkeypatch)
+    policy.trained()
+    assert len(reads.taken()) >= len(policy.trained())
