@@ -28,6 +28,8 @@ def main() -> None:
     """Forecast, train, compare; write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=5_000_000)
+    parser.add_argument("--d-sae", type=int, default=512)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--backend", default="torch")
     args = parser.parse_args()
     seen: list[tuple[int, int]] = []
@@ -41,9 +43,9 @@ def main() -> None:
             "model": str(assets().model),
             "data": str(assets().pairs),
             "layer": ("2",),
-            "d_sae": 512,
-            "k": 16,
-            "batch_tokens": 4096,
+            "d_sae": args.d_sae,
+            "k": args.d_sae // 32,
+            "batch_tokens": args.batch_tokens,
             "tokens": args.tokens,
             "memory": 4,
             "cache": str(Path(folder) / "cache"),
@@ -58,6 +60,8 @@ def main() -> None:
     result = {
         "backend": args.backend,
         "tokens": args.tokens,
+        "d_sae": args.d_sae,
+        "batch_tokens": args.batch_tokens,
         "forecast": expected.memory,
         "peak": trained.peak_memory,
         "ratio": trained.peak_memory / expected.memory,

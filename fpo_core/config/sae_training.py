@@ -78,7 +78,10 @@ class SaeRecipeConfig(Settings):
     )
     batch_tokens: int = setting(2048, help="Tokens per step.", least=1)
     learning_rate: float | None = setting(
-        None, help="Peak learning rate; by default by d_sae.", above=0.0, most=10.0
+        None,
+        help="Peak learning rate; by default by d_in, d_sae and the steps.",
+        above=0.0,
+        most=10.0,
     )
 
 

@@ -146,6 +146,16 @@ def test_defaults_follow_the_width_and_the_tokens_at_hand(d_in, distinct, expect
     assert (made.d_sae, made.k) == expected
 
 
+def test_short_runs_learn_faster_up_to_twice():
+    few, some, many = (
+        recipe_of(SaeTrainConfig(**SETTINGS, tokens=2048 * steps), 576, 10**6).learning_rate
+        for steps in (50, 500, 2000)
+    )
+    assert many == pytest.approx(0.128 / 24)
+    assert few == pytest.approx(2 * many)
+    assert many < some < few
+
+
 def test_nested_widths_end_at_d_sae():
     made = recipe_of(SaeTrainConfig(**SETTINGS, d_sae=4096, matryoshka=5), 576, 10**6)
     assert made.prefixes == (16, 64, 256, 1024, 4096)
