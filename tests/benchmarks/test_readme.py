@@ -53,6 +53,16 @@ def test_kernels(name: str) -> None:
     assert [row for row in shown if f"results/{name}.json" in row[0]] == expected
 
 
+def test_a_step_beside_the_commit_before_links() -> None:
+    name = "step-torch-tiny-tiny-slices-beside"
+    shown = result(name)
+    row = shown["rows"]["fpo"]
+    said = f"{ratio(row['time_ratio'], 3)} of {1000 * row['seconds']:.0f} ms\n([tiny](results/"
+    assert f"{said}{name}.json), {shown['setting']['steps']} steps)" in README
+    assert f"{(row['time_ratio']['median'] - 1) * row['seconds'] * 1000:.1f} ms in a step" in README
+    assert row["time_ratio"]["median"] <= 1.01
+
+
 def test_peers() -> None:
     for cells in rows_with("shape", "peer"):
         shown = linked(cells[0])

@@ -14,6 +14,18 @@ def test_the_tables_are_those_of_the_results():
     assert shown.strip() == tables(read_result("related"))
 
 
+def test_what_is_said_of_degrees():
+    measured = read_result("related")["parts"]["degrees"]
+    first, *_, last = measured["markers"]["keywords"]
+    said = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
+    assert f"from {first:.2f} a reply to {last:.2f} over the levels" in said
+    assert f"(at random: to {measured['markers']['random'][-1]:.2f})" in said
+    told, without = measured["keywords, γ 1"], measured["none"]
+    assert 0.4 < told["degree_hit"]["low"] < told["degree_hit"]["high"] < 0.6
+    for name in ("oracle", "raw_accuracy"):
+        assert told[name]["low"] <= without[name]["mean"] <= told[name]["high"], "nothing gained"
+
+
 def test_the_interval_is_students():
     """Mean 2, standard deviation 1 of 1, 2, 3: ± 4.303 / √3."""
     found = interval([1.0, 2.0, 3.0])
