@@ -1,9 +1,15 @@
 """A training step waits for its device once, whatever it trains and however many batches it has."""
 
-import pytest
+import warnings
 
+import pytest
+import torch
+
+from fpo_core.config import OptimiserConfig
 from tests.backends.host_reads import HostReads
 from tests.backends.runs import run_tiny, settings
+from tests.backends.support import OBJECTIVE, reference_of
+from tests.helpers import random_batch
 
 KINDS = {
     "lora": {},
@@ -36,6 +42,29 @@ def test_the_host_reads_once_a_step(backend, tiny, tmp_path, stores, monkeypatch
     run_tiny(config, stores / backend, emit=emit)
     # The first follows a validation, the last is followed by one.
     assert [len(step) for step in steps[1:4]] == [1, 1, 1], steps[1:4]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_is_waited_for_once_a_step(make_policy):
+    """By CUDA's own word, which hears of copies too."""
+    policy, batch = make_policy("torch", device="cuda"), random_batch(3)
+    reference = reference_of(policy, batch)
+    policy.prepare_training(OptimiserConfig())
+
+    def step():
+        policy.accumulate_all([(0, batch, reference)], OBJECTIVE, 1 / batch.pairs)
+        policy.apply_gradients(1e-3, 1.0)
+
+    step()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [str(warning.message) for warning in heard if "synchroniz" in str(warning.message)]
+    assert len(waits) == 1, waits
 
 
 def test_reads_are_counted(backend, make_policy, monkeypatch):

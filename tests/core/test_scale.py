@@ -68,6 +68,18 @@ def test_the_table_of_benchmarks_says_how_near():
     assert text in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("shared-prompts-*.json")), ids=lambda p: p.stem
+)
+def test_the_table_of_benchmarks_shows_shared_prompts(path):
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = read(path.stem)["rows"]
+    for row in rows.values():
+        ratio = row["time_ratio"]
+        if ratio["low"] != ratio["high"]:  # not the measure itself
+            assert f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]" in page
+
+
 def test_parameters_are_those_of_the_models():
     counts = {"Gemma 2 2B": 2.61e9, "Gemma 2 9B": 9.24e9, "Llama 3.1 70B": 70.55e9}
     for name, count in counts.items():
