@@ -112,8 +112,10 @@ class MlxPolicy(BasePolicy):
 
         gradient: Callable[..., tuple] = mx.value_and_grad(of_weights)
         (_, fields), gradients = gradient(self._trainable.get())
-        # Evaluated without waiting, or the graph of every batch would live until the step.
-        mx.async_eval(fields, self._prepared().add_gradients(gradients))
+        # Evaluated without waiting, or the graph of every batch would live until the step. First
+        # the gradients, whose order frees activations soonest.
+        mx.async_eval(self._prepared().add_gradients(gradients))
+        mx.async_eval(fields)
         return Scores(**fields)
 
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
