@@ -22,6 +22,8 @@ def test_what_is_said_of_degrees():
     assert f"(at random: to {measured['markers']['random'][-1]:.2f})" in said
     told, without = measured["keywords, γ 1"], measured["none"]
     assert 0.4 < told["degree_hit"]["low"] < told["degree_hit"]["high"] < 0.6
+    control = measured["random, γ 1"]
+    assert control["oracle"]["low"] <= told["oracle"]["mean"] <= control["oracle"]["high"]
     for name in ("oracle", "raw_accuracy"):
         assert told[name]["low"] <= without[name]["mean"] <= told[name]["high"], "nothing gained"
 
