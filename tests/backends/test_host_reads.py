@@ -28,8 +28,6 @@ def stores(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_host_reads_once_a_step(backend, tiny, tmp_path, stores, monkeypatch, kind):
-    if (backend, kind) == ("torch", "adafactor"):
-        pytest.skip("torch's own Adafactor reads two numbers of each weight")
     rare = {"iters": 5, "steps_per_eval": 99, "save_every": 99, "steps_per_report": 1}
     config = settings(tiny, tmp_path / "run", backend=backend, **rare, **KINDS[kind])
     reads = HostReads(backend, monkeypatch)
@@ -41,7 +39,11 @@ def test_the_host_reads_once_a_step(backend, tiny, tmp_path, stores, monkeypatch
 
     run_tiny(config, stores / backend, emit=emit)
     # The first follows a validation, the last is followed by one.
-    assert [len(step) for step in steps[1:4]] == [1, 1, 1], steps[1:4]
+    counts = [len(step) for step in steps[1:4]]
+    if (backend, kind) == ("torch", "adafactor"):  # torch's own reads two numbers of each weight
+        assert min(counts) > 1
+    else:
+        assert counts == [1, 1, 1], steps[1:4]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -52,7 +54,7 @@ def test_a_cuda_device_is_waited_for_once_a_step(make_policy):
     policy.prepare_training(OptimiserConfig())
 
     def step():
-        policy.accumulate_all([(0, batch, reference)], OBJECTIVE, 1 / batch.pairs)
+        policy.accumulate_all([(0, batch, reference, None)], OBJECTIVE, 1 / batch.pairs)
         policy.apply_gradients(1e-3, 1.0)
 
     step()

@@ -65,8 +65,6 @@ def series(folder: Path, kind: str, name: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_one(backend, tiny, tmp_path, kind):
     """Bar: within 1e-5 after 10 steps, and the stored reference is one process's."""
-    if (backend, kind) == ("mlx", "online"):
-        pytest.skip("what processes exchange of samples is the core's alone: torch shows it")
     options = {"backend": backend, **OPTIONS, **KINDS[kind]}
     one, two = tmp_path / "one", tmp_path / "two"
     run_tiny(settings(tiny, one, **options), tmp_path / "store")
