@@ -44,7 +44,7 @@ def steps(
         config = settings(model, model, backend=backend, **(SHARED | changes))
         parts = {"group": group, "degrader": degrader_of(config)}
         data = RunData(pairs, None, opened, sum(tap.widths), **parts)
-        stepper = Stepper(policy, data, config, RowPlan.of(pairs.lengths(), config))
+        stepper = Stepper(policy, data, config, RowPlan.of(pairs, config))
         # Away from u = 0, where rounding chooses the side of a loss with a step.
         policy.load_trained(shaken(start, 0.02))
         policy.prepare_training(config, group)

@@ -34,11 +34,12 @@ def measured():
         result = read(path.stem)
         for name, row in result["rows"].items():
             gb = row.get("arrays_gb")
+            setting = result["setting"]
             # A process on a CPU has memory of the interpreter's and of the allocator's besides.
-            if gb is None and "torch-smollm2" not in path.stem:
+            if gb is None and (setting["backend"], setting["device"]) != ("torch", "cpu"):
                 gb = row["peak_gb"]
             if gb is not None and name in VARIANTS:
-                yield f"{path.stem}: {name}", gb, foretold(result["setting"], **VARIANTS[name])
+                yield f"{path.stem}: {name}", gb, foretold(setting, **VARIANTS[name])
     for path in [
         *sorted(RESULTS.glob("peers-mlx-*.json")),
         *sorted(RESULTS.glob("peers-*cuda.json")),
