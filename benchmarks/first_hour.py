@@ -1,9 +1,9 @@
-"""A default run of SmolLM2 and ones planted to break it: verdicts, shares of time, estimate.
+"""Default runs of SmolLM2 and ones planted to break it: verdicts, shares of time, estimate.
 
-Run: python -m benchmarks.first_hour [--runs default lr-x10 lr-x100] [--cache FOLDER]
+Run: python -m benchmarks.first_hour [--runs default lr-x10 …] [--cache FOLDER]
 
 Model and autoencoder are those of examples/smollm2, the pairs are `own_pairs`, a quarter of them
-held out. Every setting is `fpo train`'s default, but that two epochs make more than a few steps.
+held out, or those of moods. Every setting is `fpo train`'s default, but that two epochs make more than a few steps.
 Seconds are the process's CPU time, by the event that ends each piece of work, so that neighbours on
 the machine count for nothing. The runs named replace their figures in the results; others stay.
 """
@@ -36,6 +36,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "default": {},
     "lr-x10": {"learning_rate": 10 * RATE},
     "lr-x100": {"learning_rate": 100 * RATE, "preflight": False, "val_pairs": 4},
+    "moods": {"preflight": False},
+    "moods-lr-x10": {"learning_rate": 10 * RATE, "preflight": False},
 }
 _LABELS = {
     "training": "training",
@@ -75,6 +77,10 @@ class Spans:
 
 def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
     settings = inputs | RUNS[name]
+    moods = settings.pop("moods")
+    if name.startswith("moods"):
+        settings |= {"data": moods, "reference": f"{settings['reference']}-moods"}
+        del settings["valid_fraction"]
     spans, estimates = Spans(), {}
 
     def sink(event: Event) -> None:
@@ -98,7 +104,7 @@ def measured(name: str, inputs: dict[str, Any], output: Path) -> dict[str, Any]:
     }
     return {
         "settings": RUNS[name],
-        "dtype": ReferenceStore.made_with(Path(inputs["reference"]))["dtype"],
+        "dtype": ReferenceStore.made_with(Path(settings["reference"]))["dtype"],
         "hardware": hardware(),
         "cpu_seconds": {"total": round(total, 3), **seconds},
         "validation_share": spans.seconds["validation"] / total,
@@ -129,6 +135,7 @@ def main() -> None:
         inputs = {
             "model": example.model,
             "data": Path(folder) / "pairs.jsonl",
+            "moods": example.pairs,
             "valid_fraction": 0.25,
             "epochs": 2,
             "sae": Path(folder) / "sae.safetensors",
