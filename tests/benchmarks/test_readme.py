@@ -143,6 +143,21 @@ def test_default_runs_and_ones_that_break_the_model() -> None:
     assert broken == ["lr-x100", "moods-lr-x10"]
 
 
+def test_damage_kills_and_two_at_once() -> None:
+    found = result("faults")
+    mutations, kills, pairs = (found[part] for part in ("mutations", "kills", "pairs"))
+    row = (
+        f"{mutations['total']:,} mutations ({mutations['right']:,} read right, "
+        f"{mutations['refused']:,} refused, {mutations['told']:,} told of, {mutations['noticed']} "
+        f"inputs without a hash of their own read as others), {kills['total']} kills with the same "
+        f"end bit for bit, {pairs['runs']} runs two at once: {found['faults']} faults"
+    )
+    assert row in README
+    assert found["faults"] == 0
+    assert not any(each["wrong"] for each in kills["by_name"].values())
+    assert max(each["most_leftovers_after_a_kill"] for each in kills["by_name"].values()) <= 1
+
+
 def test_the_first_hour() -> None:
     """The figures of the newcomer's script in the main README."""
     page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
