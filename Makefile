@@ -33,6 +33,8 @@ docs: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --upgrade 'pip>=25.1'  # shows progress while it unpacks
-	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --upgrade 'pip>=25.1'  # shows which package it unpacks
+	@echo 'installing; a large package is unpacked for half a minute'
+	@while sleep 1; do printf .; done & trap "kill $$!" EXIT; \
+	  $(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
