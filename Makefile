@@ -32,9 +32,9 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py stub > fpo/__init__.pyi
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --upgrade 'pip>=25.1'  # shows which package it unpacks
-	@echo 'installing; a large package is unpacked for half a minute'
-	@while sleep 1; do printf .; done & trap "kill $$!" EXIT; \
+	@echo 'installing into $(VENV): one to three minutes'
+	@while sleep 1; do printf .; done & trap "kill $$!" EXIT; set -e; \
+	  $(PYTHON) -m venv $(VENV); \
+	  $(BIN)/pip install --upgrade 'pip>=25.1'; \
 	  $(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
 	touch $@
