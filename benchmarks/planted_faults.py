@@ -246,8 +246,8 @@ ONLINE = (
     (
         "online: the same samples in every pool",
         "fpo_core/train/online.py",
-        "[config.seed, step, 0, _SAMPLES]",
-        "[config.seed, 0, 0, _SAMPLES]",
+        "step_seed(config.seed, step, 0, _SAMPLES)",
+        "step_seed(config.seed, 0, 0, _SAMPLES)",
         _POOLS,
     ),
     (

@@ -140,8 +140,7 @@ def train(
     config = with_sae(config, sink)
     setup = ModelSetup(config)
     with writing_output(config.output, setup.group, config.process_timeout):
-        judge = _judge(config, setup, sink, by)
-        run = train_validated(check_run(config, sink, setup), sink, stop, online_judge=judge)
+        run = train_validated(check_run(config, sink, setup), sink, stop, by=by)
     if not process_number():
         push(run.output, config.push_to_hub, sink)
     return run
@@ -172,17 +171,18 @@ def train_validated(
     stop: Stop | None = None,
     *,
     measure_start: bool = True,
-    online_judge: Judge | None = None,
+    by: JudgeLike | None = None,
     **measuring: Any,
 ) -> TrainingRun:
     """Phase 1, phase 2, and the same measurements before and after.
 
-    `online_judge` labels the fresh samples of an online run that asks one.
+    `by` judges the fresh samples of an online run in place of the settings' judge.
     `measuring` are options of `Measurer`; an `objective` among them is measured in place of the
     run's. Where the start is not measured, no model card is written either.
     """
     config, setup, data = run.config, run.setup, run.data
     group = setup.group
+    judge = _judge(config, setup, sink, by)
     policy = _policy(run, sink)
     # Before anything is written: a run that does not fit leaves no trace.
     if config.preflight and run.checkpoint is None:
@@ -205,7 +205,7 @@ def train_validated(
         if config.report and not group.rank:
             report = TrainingReport(config, setup, measurer, data.report)
             report.begin(policy)
-    result = _loop(run, policy, run_data, folder, sink, stop, online_judge)
+    result = _loop(run, policy, run_data, folder, sink, stop, judge)
     note(sink, "measuring the end" + _kl_cost(config, start))
     if start is not None:
         policy.set_reference(start)
@@ -265,7 +265,7 @@ def _loop(
                 emit,
                 checkpoint=checkpoint,
                 stop=asked,
-                online=_source(run, judge or _judge(run.config, run.setup, sink, None)),
+                online=_source(run, judge),
             )
         finally:
             sink(Event("end", 0))

@@ -18,7 +18,7 @@ import numpy as np
 from fpo_core.arrays.ops import Array
 from fpo_core.data.token_store import Int64s
 from fpo_core.errors import ConfigError, FpoError, LostProcessError, TrainingError
-from fpo_core.loss.scores import Scores
+from fpo_core.loss.scores import Scores, join
 
 
 class Group(Protocol):
@@ -149,6 +149,26 @@ def shares(parts: Sequence[int], size: int) -> list[list[Int64s]]:
         [np.arange(start + rank, end, size) for start, end in pairwise(ends)]
         for rank in range(size)
     ]
+
+
+def scored_together(
+    group: Group,
+    plan: Sequence[Int64s],
+    score: Callable[[Int64s], Scores],
+    done: Callable[[int, int], None] = lambda number, count: None,
+) -> Scores:
+    """The scores of all pairs of a plan's batches, of which each process scores every size-th one.
+
+    `score` gives the scores of the pairs at a batch's positions; `done` hears of each batch of this
+    process, by its number and of how many.
+    """
+    batches = plan[group.rank :: group.size]
+    parts: list[Scores] = []
+    for number, positions in enumerate(batches, 1):
+        parts.append(score(positions))
+        done(number, len(batches))
+    owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
+    return gather_scores(group, join(parts) if parts else None, owners)
 
 
 def gather_scores(group: Group, local: Scores | None, owners: Sequence[Int64s]) -> Scores:

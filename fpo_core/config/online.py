@@ -1,6 +1,6 @@
 """Training on the policy's own samples: which pairs of a step are fresh, and what they add."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from fpo_core.config.fields import Settings, setting
@@ -83,17 +83,13 @@ class OnlineConfig(Settings):
         """The route in force, with share and weight as set."""
         if self.online is None:
             return None
-        row = ROUTES[self.online]
-        share = row.share if self.online_share is None else self.online_share
-        weight = row.weight if self.online_weight is None else self.online_weight
-        terms = (row.samples, row.own_labels, row.score_term)
-        return Route(share, weight if any(terms[1:]) else 0.0, *terms)
+        values = {"share": self.online_share, "weight": self.online_weight}
+        return replace(ROUTES[self.online], **{k: v for k, v in values.items() if v is not None})
 
     def check(self) -> None:
         """What is set must take part."""
         for name in OnlineConfig.names():
-            default = OnlineConfig.__dataclass_fields__[name].default
-            if self.online is None and getattr(self, name) != default:
+            if self.online is None and getattr(self, name) != getattr(OnlineConfig, name):
                 raise ConfigError(f"{name} is set while online is not: set online, or leave it out")
         if self.online == "plain" and self.online_weight is not None:
             raise ConfigError(

@@ -7,6 +7,7 @@ each pair in turn. `<split>.index` holds one `INDEX` record per pair.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -204,10 +205,17 @@ class TokenisedPairs(Sequence[TokenisedPair]):
     def prompts(self, rows: Int64s | None = None) -> Int64s:
         """Numbers of the prompts of the pairs at `rows`, or of all, from 0 as they appear: (n,).
 
-        Pairs have the same number where their prompts have the same tokens. Reads every prompt.
+        Pairs have the same number where their prompts have the same tokens. Reads every prompt, for
+        all pairs once.
         """
+        return self._all_prompts if rows is None else self._prompts(self._index[rows])
+
+    @cached_property
+    def _all_prompts(self) -> Int64s:
+        return self._prompts(self._index)
+
+    def _prompts(self, index: npt.NDArray[Any]) -> Int64s:
         numbers: dict[bytes, int] = {}
-        index = self._index if rows is None else self._index[rows]
         at = zip(index["start"].tolist(), index["prompt"].tolist(), strict=True)
         prompts = (self._tokens[start : start + count] for start, count in at)
         digests = (hashlib.blake2b(np.asarray(ids).tobytes()).digest() for ids in prompts)

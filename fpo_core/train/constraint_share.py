@@ -13,7 +13,7 @@ from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.loss.objectives import Part
 from fpo_core.train.paired_data import RunData, spread
-from fpo_core.train.schedule import dropout_seed
+from fpo_core.train.schedule import step_seed
 
 PAIRS = 8
 """Most pairs of one measurement."""
@@ -71,7 +71,7 @@ def _norm(
     local = rows[data.group.rank :: data.group.size]
     if len(local):
         batch, reference = data.batch(data.train, local)
-        policy.seed(dropout_seed(config.seed, step, data.group.rank))
+        policy.seed(step_seed(config.seed, step, data.group.rank))
         policy.accumulate(batch, reference, config, 1 / len(rows), part)
     return policy.gradient_norm()
 

@@ -11,7 +11,7 @@ import numpy as np
 from fpo_core.arrays import numpy_ops
 from fpo_core.backend.draws import occurrences
 from fpo_core.backend.policy import Policy, Sampling
-from fpo_core.backend.process_group import gather_scores, joined, only_first
+from fpo_core.backend.process_group import joined, only_first, scored_together
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import collate
 from fpo_core.data.batching import scoring_batches
@@ -22,10 +22,10 @@ from fpo_core.judges.best_worst import require_replies
 from fpo_core.judges.judge import Judge
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.objectives import objective_terms
-from fpo_core.loss.scores import Scores, join
+from fpo_core.loss.scores import Scores
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.pool import Ints, Pool
-from fpo_core.train.schedule import RowPlan
+from fpo_core.train.schedule import RowPlan, step_seed
 from fpo_core.train.state import Stopwatch
 
 _ROUTES, _LABELS, _SAMPLES = 1, 2, 3
@@ -75,12 +75,7 @@ class Drawer:
         training = self._watch.lap()
         steps, places, rows = self._routed(step, route.share)
         values: dict[str, float] = {"wanted": len(rows)}
-        if route.samples:
-            pairs = self._sampled(step, rows)
-        else:
-            pairs = [
-                (p.prompt, p.chosen, p.rejected) for p in (self.data.train[int(r)] for r in rows)
-            ]
+        pairs = self._sampled(step, rows) if route.samples else _lists(self.data.train, rows)
         values["sampling_seconds"] = self._watch.lap()
         if route.judged:
             wins = self._judged(step, pairs)
@@ -116,7 +111,7 @@ class Drawer:
         config, group = self.config, self.data.group
         prompts = [self.data.train[int(row)].prompt for row in rows for _ in range(2)]
         numbers = occurrences(prompts)
-        seed = int(np.random.PCG64([config.seed, step, 0, _SAMPLES]).random_raw()) >> 1
+        seed = step_seed(config.seed, step, 0, _SAMPLES)
         sampling = Sampling(
             config.online_tokens, config.online_temperature, seed=seed, stop=self.source.stop
         )
@@ -171,18 +166,16 @@ class Drawer:
 
     def _scores(self, pairs: TokenisedPairs, reference: ReferenceBatch | None = None) -> Scores:
         """All pairs by the reference or, compared with its scores, by the policy."""
-        group, parts = self.data.group, []
-        plan = scoring_batches(pairs.lengths(), self.config.tokens_per_batch)
-        for rows in plan[group.rank :: group.size]:
+
+        def score(rows: Ints) -> Scores:
             batch = collate(pairs, rows)
             if reference is None:
-                parts.append(self.policy.score(batch, at_reference=True))
-            else:
-                both = _of_pairs(reference, rows, len(pairs), self.data.weights)
-                scores = self.policy.score(batch, both, self.config)
-                parts.append(scores.without_pooled())
-        owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
-        return gather_scores(group, join(parts) if parts else None, owners)
+                return self.policy.score(batch, at_reference=True)
+            both = _of_pairs(reference, rows, len(pairs), self.data.weights)
+            return self.policy.score(batch, both, self.config).without_pooled()
+
+        plan = scoring_batches(pairs.lengths(), self.config.tokens_per_batch)
+        return scored_together(self.data.group, plan, score)
 
     def _reference(self, pairs: TokenisedPairs) -> ReferenceBatch:
         if not len(pairs):
@@ -202,8 +195,7 @@ class Drawer:
         u = objective_terms(numpy_ops, scores, pool.reference.logps, self.config).logits()
         drawn = _uniforms(self.config.seed, step, _LABELS, len(u))
         flipped = np.log(drawn + 1e-300) >= numpy_ops.log_sigmoid(u)
-        pairs = [pool.pairs[i] for i in range(len(pool.pairs))]
-        lists = [(p.prompt, p.chosen, p.rejected) for p in pairs]
+        lists = _lists(pool.pairs, range(len(pool.pairs)))
         swapped = [_swapped(p) if flip else p for p, flip in zip(lists, flipped, strict=True)]
         order = np.arange(2 * len(u)).reshape(2, -1)
         order[:, flipped] = order[::-1, flipped]
@@ -214,6 +206,10 @@ class Drawer:
 def _uniforms(seed: int, step: int, kind: int, count: int) -> np.ndarray:
     """Numbers in [0, 1), (count,), by seed, step and what they are for."""
     return (np.random.PCG64([seed, step, 0, kind]).random_raw(count) >> np.uint64(11)) * 2.0**-53
+
+
+def _lists(pairs: TokenisedPairs, rows: Iterable[int]) -> list[Lists]:
+    return [(p.prompt, p.chosen, p.rejected) for p in (pairs[int(row)] for row in rows)]
 
 
 def _pairs(lists: Iterable[Lists]) -> TokenisedPairs:

@@ -19,7 +19,7 @@ from fpo_core.loss.online import OnlineTerms
 from fpo_core.loss.scores import Scores, join
 from fpo_core.train.paired_data import RunData
 from fpo_core.train.pool import Pool, online_terms
-from fpo_core.train.schedule import RowPlan, dropout_seed, learning_rate
+from fpo_core.train.schedule import RowPlan, learning_rate, step_seed
 from fpo_core.train.state import Metrics
 
 
@@ -70,7 +70,7 @@ class Stepper:
         # A seed of its own for every forward pass: a resumed run needs no generator's state.
         batches = (
             (
-                dropout_seed(self.config.seed, step, number),
+                step_seed(self.config.seed, step, number),
                 batch,
                 reference,
                 self._online(batch.rows),
@@ -96,10 +96,12 @@ class Stepper:
         for sign in (1, -1):
             with self.policy.perturbed(sign, stay=True):
                 parts = [
-                    self.policy.score(batch, reference, self.config, features=features)
+                    self.policy.score(
+                        batch, reference, self.config, features=features
+                    ).without_pooled()
                     for _, batch, reference in self._batches(step, rows)
                 ]
-                sides.append(self._gathered(step, [part.without_pooled() for part in parts]))
+                sides.append(self._gathered(step, parts))
         plus, minus = (self._metrics(side, rows) for side in sides)
         epsilon = self.config.direction("zo_epsilon")
         c = slope(sides[0], sides[1], self._reference_logps(rows), self.config, epsilon)

@@ -28,11 +28,14 @@ def warmup_steps(steps: int, config: TrainConfig) -> int:
     return min(steps, round(wanted))
 
 
-def dropout_seed(seed: int, step: int, part: int) -> int:
-    """The seed of one forward pass, from numbers alone: a checkpoint holds no generator's state."""
+def step_seed(seed: int, step: int, *parts: int) -> int:
+    """The seed of one part of a step, from numbers alone: a checkpoint holds no generator's state.
+
+    Of a forward pass it is that of its dropout.
+    """
     # NumPy keeps the raw stream of a bit generator for ever, not that of its distributions; torch
     # and MLX take seeds of 63 bits.
-    return int(np.random.PCG64([seed, step, part]).random_raw()) >> 1
+    return int(np.random.PCG64([seed, step, *parts]).random_raw()) >> 1
 
 
 @dataclass(frozen=True)

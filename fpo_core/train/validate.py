@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from fpo_core.backend.policy import Policy
-from fpo_core.backend.process_group import gather_scores, joined
+from fpo_core.backend.process_group import scored_together
 from fpo_core.config import LoopConfig, ObjectiveConfig, TrainConfig
 from fpo_core.data.batching import scoring_batches
-from fpo_core.data.token_store import TokenisedPairs
+from fpo_core.data.token_store import Int64s, TokenisedPairs
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.metrics import preference_metrics
-from fpo_core.loss.scores import Scores, join
+from fpo_core.loss.scores import Scores
 from fpo_core.train.paired_data import RunData, spread
 
 
@@ -77,17 +77,17 @@ def score_pairs(
     Processes share the batches, and all get all scores; `emit` hears of each batch.
     """
     rows = spread(len(split), pairs)
-    group = data.group
     plan = scoring_batches(split.lengths()[rows], tokens_per_batch, split.prompts(rows))
-    parts: list[Scores] = []
-    planned = plan[group.rank :: group.size]
-    for i, places in enumerate(planned, 1):
+
+    def score(places: Int64s) -> Scores:
         batch, reference = data.batch(split, rows[places])
-        parts.append(policy.score(batch, reference, objective, kl=kl).without_pooled())
-        progress(emit, "held-out pairs: batch", i, len(planned))
-    local = join(parts) if parts else None
-    owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
-    return gather_scores(group, local, owners), data.reference_logps(split, rows)
+        return policy.score(batch, reference, objective, kl=kl).without_pooled()
+
+    def done(number: int, count: int) -> None:
+        progress(emit, "held-out pairs: batch", number, count)
+
+    scores = scored_together(data.group, plan, score, done)
+    return scores, data.reference_logps(split, rows)
 
 
 def validate(

@@ -18,7 +18,7 @@ from fpo_core.io.processes import Process
 from fpo_core.train.checkpoints import Checkpoints
 from fpo_core.train.resume import FREE, MACHINE, PLACES, check_unchanged, find_checkpoint
 from fpo_core.train.run_folder import checkpoints_in, is_finished
-from fpo_core.train.schedule import dropout_seed
+from fpo_core.train.schedule import step_seed
 from tests.core.pretend import PretendPolicy, config, data, log_of, run
 
 CADENCE: dict[str, Any] = {"steps_per_eval": 3, "save_every": 2, "steps_per_report": 3}
@@ -201,7 +201,7 @@ def test_the_order_of_pairs_is_part_of_what_is_compared(tmp_path: Path) -> None:
 
 
 def test_dropout_draws_anew_at_each_pass() -> None:
-    seeds = {dropout_seed(s, step, part) for s in (0, 1) for step in (1, 2) for part in (0, 1)}
+    seeds = {step_seed(s, step, part) for s in (0, 1) for step in (1, 2) for part in (0, 1)}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
 
