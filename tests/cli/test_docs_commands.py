@@ -66,7 +66,6 @@ NOT_RUN = {
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
     "python examples/smollm2/build_sae.py --out smollm2.safetensors": "trains for minutes",
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
-    "python -m benchmarks.related": "trains for a quarter of an hour",
     "python -m benchmarks.bench_zeroth_order": "trains for minutes",
     "sh examples/world/build.sh": "trains for minutes",
 }
