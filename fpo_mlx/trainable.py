@@ -132,16 +132,19 @@ class Trainable:
 
 
 def _move_rows(weight: mx.array, direction: Direction, scale: float, key: mx.array | None) -> None:
-    """Add scale · direction to a matrix in place, some rows at a time."""
+    """Add scale · direction to a matrix in place, computed some rows at a time."""
+    if isinstance(direction, LowRank) and weight.dtype == mx.float32:
+        left, right = mx.array(direction.left), mx.array(np.ascontiguousarray(direction.right.T))
+        weight[:] = mx.addmm(weight, left, right, alpha=scale)  # takes over the weight's memory
+        mx.eval(weight)
+        return
+    moved = []
     for start, stop in row_blocks((weight.shape[0], weight.shape[1])):
         key, now = (None, None) if key is None else mx.random.split(key)
-        rows = weight[start:stop]
-        if isinstance(direction, LowRank) and weight.dtype == mx.float32:
-            left, right = mx.array(direction.left[start:stop]), mx.array(direction.right)
-            weight[start:stop] = mx.addmm(rows, left, right.T, alpha=scale)
-        else:
-            weight[start:stop] = _sum(rows, _block(direction, start, stop), scale, now)
-        mx.eval(weight)  # or the parts of all blocks would live at once
+        moved.append(_sum(weight[start:stop], _block(direction, start, stop), scale, now))
+        mx.eval(moved[-1])  # or what all blocks compute in float32 would live at once
+    weight[:] = mx.concatenate(moved)
+    mx.eval(weight)
 
 
 def _block(direction: Direction, start: int, stop: int) -> mx.array:

@@ -4,6 +4,7 @@ Run: python examples/smollm2/run.py [--backend mlx] [--alpha 0] [--iters 20]
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 from fetch import HERE
@@ -35,8 +36,10 @@ class SmolConfig(QuickstartConfig):
     )
 
 
-names = set(SmolConfig.names())
-defaults = {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
+def defaults() -> dict[str, Any]:
+    """The example's settings that this command takes."""
+    names = set(SmolConfig.names())
+    return {name: value for name, value in read_yaml(SETTINGS).items() if name in names}
 
 
 @command("smollm2", defaults=defaults)

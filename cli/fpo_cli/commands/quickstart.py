@@ -8,7 +8,7 @@ from fpo_cli.console.ui import Ui
 from fpo_core.config import QuickstartConfig
 
 
-@command("quickstart", defaults=quickstart_defaults())
+@command("quickstart", defaults=quickstart_defaults)
 def quickstart(config: QuickstartConfig, ui: Ui) -> "fpo.QuickstartRun":
     """Align the embedded tiny model with FPO, end to end, in about a minute.
 

@@ -1,13 +1,15 @@
 """`command`: a function of settings as a command of the app, its options made from the settings."""
 
 import contextlib
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from fpo.launch import launched_for, process_number
 from fpo_cli.console import options
@@ -23,6 +25,21 @@ if TYPE_CHECKING:
 SettingsT = TypeVar("SettingsT", bound=Settings)
 Run = Callable[[SettingsT, Ui], "Result"]
 """Shows the result of settings, and returns it. The docstring is the help."""
+Defaults = Mapping[str, Any]
+
+
+class _Listed(TyperCommand):
+    """A command among others: its options are made when it is chosen, not to list its name."""
+
+    def __init__(self, *, chosen: Callable[[], Any], **listed: Any) -> None:
+        super().__init__(**listed)
+        self.chosen = chosen
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        return self.chosen().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        return ctx.command.invoke(ctx)
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class Command(Generic[SettingsT]):
     run: Run[SettingsT]
     arguments: tuple[str, ...] = ()
     """Settings written by position."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Callable[[], Defaults] = dict
     """What stands in for those of the settings."""
     shared: bool = False
     """Whether several processes may do its work."""
@@ -57,16 +74,26 @@ class Command(Generic[SettingsT]):
     @property
     def options(self) -> list[options.Described]:
         """Its options as help and docs/cli.md tell of them."""
-        return options.describe(self.settings, self.arguments, self.defaults)
+        return options.describe(self.settings, self.arguments, self.defaults())
 
     def add_to(self, app: typer.Typer) -> None:
         """Register it under the last word of its name."""
+        listed = functools.partial(_Listed, chosen=self._with_options)
+        app.command(self._word, help=self.help, cls=listed)(lambda: None)  # pyright: ignore[reportArgumentType]
+        COMMANDS.append(self)
+
+    @property
+    def _word(self) -> str:
+        return self.name.split()[-1]
+
+    def _with_options(self) -> Any:
+        """The command as Typer makes it of all options."""
 
         def invoke(**values: Any) -> None:
             context, file, as_json = (values.pop(n) for n in ("context", "config_file", "as_json"))
             typed = {name: values[name] for name in values if _was_typed(context, name)}
             config, ignored = options.read_settings(
-                self.settings, typed, file, self.defaults, self.arguments
+                self.settings, typed, file, self.defaults(), self.arguments
             )
             ui = Ui(as_json, quiet=process_number() > 0)
             if launched_for() and not self.shared:
@@ -83,8 +110,9 @@ class Command(Generic[SettingsT]):
         invoke.__signature__ = parameters
         invoke.__annotations__ = {p.name: p.annotation for p in parameters.parameters.values()}
         invoke.__doc__ = self.help
-        app.command(self.name.split()[-1])(invoke)
-        COMMANDS.append(self)
+        alone = typer.Typer(add_completion=False)
+        alone.command(self._word)(invoke)
+        return typer.main.get_command(alone)
 
     def _show(self, config: SettingsT, ui: Ui) -> None:
         from fpo.results import to_json
