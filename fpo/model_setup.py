@@ -42,6 +42,8 @@ from fpo_core.sae.load import load_features, special_roles
 from fpo_core.sae.taps import Features
 from fpo_core.values.folder import StoredValue, load_value
 
+Weights = dict[str, np.ndarray]
+
 FROZEN = AdapterConfig(rank=1, num_layers=1)
 """The least that a policy can have of an adapter, for models that are only read."""
 
@@ -107,15 +109,18 @@ class ModelSetup:
     @cached_property
     def guide(self) -> Guide | None:
         """What weighs tokens, for a policy of the shape that `common_shape` finds."""
+        return self.guide_in(self._fitted[1]) if self.values else None
+
+    def guide_in(self, fitted: Sequence[Weights]) -> Guide | None:
+        """The values with their adapters in another shape, the last ones of `fitted`."""
         if not self.values or not isinstance(self.config, ValueConfig):
             return None
-        fitted = self._fitted[1][-len(self.values) :]
-        parts = zip(fitted, self.values, strict=True)
+        parts = zip(fitted[-len(self.values) :], self.values, strict=True)
         values = (Value(weights, stored.head, beta) for weights, (stored, beta) in parts)
         return Guide(tuple(values), self.config.value_top_k)
 
     @cached_property
-    def _fitted(self) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
+    def _fitted(self) -> tuple[AdapterConfig, list[Weights]]:
         """A shape for the starting adapter and all values, and the weights of each in it."""
         start = [] if self.start_adapter is None else [self.start_adapter]
         return common_shape([*start, *(value.adapter for value, _ in self.values)])

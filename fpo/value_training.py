@@ -92,8 +92,8 @@ def train_value(config: ValueTrainConfig, sink: Sink, by: JudgeLike | None = Non
         generated = plan.complete(sink)
         episodes, counts = _episodes(plan)
         train, held_out = _split(episodes, config)
+        _check(train, counts, len(prompts) * config.samples, sink)
         scaling = float(train.rewards.mean()), float(train.rewards.std())
-        _check(train, scaling[1], counts, len(plan.prompts) * config.samples, sink)
         note(sink, f"training on {len(train)} samples")
         policy = _policy(setup, config)
         scaled = Episodes(
@@ -163,16 +163,14 @@ def _split(episodes: Episodes, config: ValueTrainConfig) -> tuple[Episodes, Epis
     return episodes.taken(sides[0]), episodes.taken(sides[1])
 
 
-def _check(
-    train: Episodes, deviation: float, counts: dict[str, int], samples: int, sink: Sink
-) -> None:
+def _check(train: Episodes, counts: dict[str, int], samples: int, sink: Sink) -> None:
     if counts["unended"] > 0.1 * samples:
         warn(
             sink,
             f"{counts['unended']} of {samples} samples do not end within max_tokens and teach "
             "nothing: raise it",
         )
-    if not len(train) or not deviation > 0:
+    if len(set(train.rewards.tolist())) < 2:
         raise ConfigError(
             f"{len(train)} samples to learn from have rewards that do not differ, expected some "
             "that do: take more prompts or samples, a higher max_tokens, or another judge"
