@@ -205,19 +205,27 @@ def best_of(rewards: np.ndarray, n: int) -> float:
 
 
 def decoding(world: World, seed: int, rows: Rows) -> None:
-    """Values of politeness and of French at several β, beside best of n."""
-    folders = [str(world.folder / f"value-{name}-{seed}") for name in JUDGES]
-    for name, folder in zip(JUDGES, folders, strict=True):
-        if not Path(folder, "fpo_value.json").exists():
-            rows.of(
-                f"value of {name}", lambda n=name, f=folder: value(world, seed, n, f), anew=True
-            )
+    """A value of politeness at several β, beside best of n."""
+    folder = learnt(world, seed, "politeness", rows)
     rows.of("best", lambda: unguided(world, seed))
     for beta in BETAS:
-        rows.of(f"beta {beta:g}", lambda b=beta: guided(world, seed, folders[:1], (b,)))
+        rows.of(f"beta {beta:g}", lambda b=beta: guided(world, seed, [folder], (b,)))
+
+
+def composed(world: World, seed: int, rows: Rows) -> None:
+    """Values of politeness and of French together."""
+    folders = [learnt(world, seed, name, rows) for name in JUDGES]
     for betas in PAIRED:
         name = " and ".join(f"{beta:g}" for beta in betas)
         rows.of(f"both at {name}", lambda b=betas: guided(world, seed, folders, b))
+
+
+def learnt(world: World, seed: int, name: str, rows: Rows) -> str:
+    """The folder of a value, trained where it is not there yet."""
+    folder = world.folder / f"value-{name}-{seed}"
+    if not (folder / "fpo_value.json").exists():
+        rows.of(f"value of {name}", lambda: value(world, seed, name, str(folder)), anew=True)
+    return str(folder)
 
 
 def value(world: World, seed: int, name: str, folder: str) -> Scored:
@@ -279,7 +287,7 @@ def main() -> None:
                     measure(world, seed, Rows(name, seed))
 
 
-PARTS = {"decoding": decoding, "training": training}
+PARTS = {"decoding": decoding, "training": training, "composed": composed}
 
 if __name__ == "__main__":
     main()
