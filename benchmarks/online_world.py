@@ -12,7 +12,6 @@ Run: python -m benchmarks.online_world [--seeds 5] [--part training] [--folder F
 
 import argparse
 import json
-import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -196,12 +195,10 @@ def best_of(rewards: np.ndarray, n: int) -> float:
     A reward of probability f − g, f its distribution function and g that of all below, is chosen
     with fⁿ − gⁿ, whichever text has it.
     """
-    total = 0.0
-    for value in np.unique(rewards):
-        f, g = (rewards <= value).mean(), (rewards < value).mean()
-        chosen = f**n - g**n
-        total += chosen * math.log(chosen / (f - g)) if chosen else 0.0
-    return total
+    counts = np.unique(rewards, return_counts=True)[1]
+    reached = np.concatenate([[0], np.cumsum(counts)]) / len(rewards)
+    chosen, drawn = np.diff(reached**n), np.diff(reached)
+    return float((chosen * np.log(chosen / drawn)).sum())
 
 
 def decoding(world: World, seed: int, rows: Rows) -> None:

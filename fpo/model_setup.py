@@ -139,10 +139,12 @@ class ModelSetup:
         return None if folder is None else load_adapter(Path(folder), self.model.layers)
 
     def warn_of_base(self, adapter: str | None, sink: Sink) -> None:
-        """Warn where an adapter was trained on another model than this."""
-        change = None if adapter is None else base_change(Path(adapter), self.model)
-        if change is not None:
-            warn(sink, change)
+        """Warn where an adapter, or a value, was trained on another model than this."""
+        values = self.config.value if isinstance(self.config, ValueConfig) else None
+        for folder in (adapter, *(values or ())):
+            change = None if folder is None else base_change(Path(folder), self.model)
+            if change is not None:
+                warn(sink, change)
 
     @cached_property
     def computing(self) -> ModelConfig:

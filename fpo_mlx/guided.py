@@ -10,6 +10,8 @@ from mlx import nn
 from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
+from fpo_mlx.models import check_states
+
 
 class ValueReader:
     """Reads one value function along one completion."""
@@ -28,7 +30,8 @@ class ValueReader:
     def __call__(self, new: mx.array, candidates: mx.array) -> mx.array:
         """V of all tokens so far, `new` (t,) the latest, and each of candidates (1, k), (1, k)."""
         with self._weighted():
-            self._body(new[None], cache=self._cache)
+            read = self._body(new[None], cache=self._cache)
+            check_states(read, self._head.shape[1])
             rows = [_repeated(layer, candidates.shape[1]) for layer in self._cache]
             states = self._body(candidates[0][:, None], cache=rows)[:, -1]
         return (states.astype(mx.float32) @ self._head.T).T

@@ -28,7 +28,14 @@ from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
 from fpo_mlx.kernels.head import find_head
 from fpo_mlx.kernels.mlp import FusedMlps
 from fpo_mlx.kernels.packed_attention import pack_attention
-from fpo_mlx.models import body_of, final_norm, find_blocks, hidden_size, load_model
+from fpo_mlx.models import (
+    body_of,
+    check_states,
+    final_norm,
+    find_blocks,
+    hidden_size,
+    load_model,
+)
 from fpo_mlx.optimizer import Optimizer
 from fpo_mlx.packed_step import PackedStep
 from fpo_mlx.trainable import Trainable, Weights, select_trainable
@@ -87,7 +94,7 @@ class MlxPolicy(BasePolicy):
         return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
 
     def _final_states(self, batch: Batch) -> mx.array:
-        return self._body(mx.array(batch.tokens))
+        return check_states(self._body(mx.array(batch.tokens)), self.info.hidden_size)
 
     def _inference(self) -> AbstractContextManager[None]:
         # Full training in bfloat16 computes with casts of its float32 weights.

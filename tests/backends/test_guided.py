@@ -12,8 +12,10 @@ import pytest
 from fpo_core.backend.draws import uniforms
 from fpo_core.backend.guidance import Guide, Value
 from fpo_core.backend.policy import Sampling
+from fpo_core.errors import ModelError
 from fpo_core.evaluation.texts import sequences
 from fpo_core.loss.values import VALUE_HEAD
+from tests.backends.families import write_family
 from tests.backends.support import shaken
 
 PROMPTS = [np.array(ids, np.int32) for ids in ([7, 9, 11], [8], [30, 31, 32, 33, 34, 35])]
@@ -53,16 +55,9 @@ def table_of(policy, guide, prefix, temperature):
     return [np.exp(z - np.logaddexp.reduce(z)) for z in (y, x)]
 
 
-@pytest.mark.parametrize("temperature", [0.8, 0.0])
-def test_every_token_is_that_of_the_rule(policy, temperature):
-    """Two values at once; prompts of several lengths in one batch; a stop token is one like others.
-
-    The KL that is told is that of the same tables, summed along each completion.
-    """
-    told = []
-    guide = Guide((value_of(policy, 2.0, 1), value_of(policy, -1.0, 2)), 9, told.append)
+def check(policy, guide, prompts, temperature, told):
+    """Every token is the one at its uniform number, and the KL that of the same tables."""
     sampling = Sampling(8, temperature=temperature, seed=4, stop=STOP, guide=guide)
-    prompts = [*PROMPTS, PROMPTS[0]]
     sampled = policy.generate(prompts, sampling)
     draws = uniforms(prompts, 4, 8)
     changed = 0
@@ -83,6 +78,36 @@ def test_every_token_is_that_of_the_rule(policy, temperature):
     assert changed, "the values make a difference"
 
 
+@pytest.mark.parametrize("temperature", [0.8, 0.0])
+def test_every_token_is_that_of_the_rule(policy, temperature):
+    """Two values at once; prompts of several lengths in one batch; a stop token is one like others.
+
+    The KL that is told is that of the same tables, summed along each completion.
+    """
+    told = []
+    guide = Guide((value_of(policy, 2.0, 1), value_of(policy, -1.0, 2)), 9, told.append)
+    check(policy, guide, [*PROMPTS, PROMPTS[0]], temperature, told)
+
+
+def test_windows_that_slide_are_read_alike(backend, make_policy, tmp_path):
+    """Caches of four tokens, which drop what candidates must not see."""
+    folder = write_family("mistral", tmp_path / "mistral", sliding_window=4)
+    policy = make_policy(backend, folder, sae=None, value_head=True)
+    told = []
+    guide = Guide((value_of(policy, 2.0, 1),), 9, told.append)
+    check(policy, guide, PROMPTS[1:], 0.8, told)
+
+
+def test_a_body_that_ends_in_its_output_layer_is_refused_on_mlx(make_policy, tmp_path):
+    folder = write_family("gpt_neox", tmp_path / "gpt_neox")
+    policy = make_policy("mlx", folder, sae=None, value_head=True)
+    with pytest.raises(ModelError, match="keeps the output layer of this model in its body"):
+        policy.values(sequences([[7, 9, 11]], [1]))
+    guided = Sampling(2, guide=Guide((value_of(policy, 2.0, 1),), 9))
+    with pytest.raises(ModelError, match="use the torch backend"):
+        policy.generate(PROMPTS, guided)
+
+
 def test_a_value_without_weight_changes_no_bit(policy):
     base = Sampling(12, temperature=1.1, seed=3, stop=STOP)
     idle = dataclasses.replace(base, guide=Guide((value_of(policy, 0.0, 1),), 20))
@@ -99,8 +124,6 @@ def test_a_guided_sample_does_not_depend_on_its_batch(policy):
 
 
 def test_a_value_of_other_weights_is_refused(policy):
-    from fpo_core.errors import ModelError
-
     value = Value({"0.mlp.nothing.lora_A": np.zeros((1, 2), np.float32)}, np.zeros((1, 32)), 1.0)
     with pytest.raises(ModelError, match="do not fit"):
         policy.generate(PROMPTS, Sampling(2, guide=Guide((value,), 5)))
