@@ -27,13 +27,14 @@ Prompts = list[np.ndarray]
 
 
 def with_mlx_lm(folder: str, device: str, prompts: Prompts, tokens: int) -> Callable[[], Any]:
-    """mlx-lm's own batches: all prompts at once, as ours."""
+    """mlx-lm's own batches: all prompts at once, and in our precision, as ours."""
+    import mlx.core as mx
     from mlx_lm.generate import batch_generate
     from mlx_lm.sample_utils import make_sampler
     from mlx_lm.utils import load_model
 
-    del device
     model, _ = load_model(Path(folder))
+    model.set_dtype(mx.float32 if device == "cpu" else mx.bfloat16)
     tokenizer: Any = SimpleNamespace(eos_token_ids=[], decode=lambda ids: "")
     asked = [prompt.tolist() for prompt in prompts]
     options = {"sampler": make_sampler(temp=1.0), "completion_batch_size": len(prompts)}

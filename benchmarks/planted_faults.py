@@ -268,6 +268,98 @@ ONLINE = (
 """The same of samples and online training."""
 
 
+_ENUMERATED, _GUIDED = ("tests/core/test_values.py",), ("tests/backends/test_guided.py",)
+_VALUE_LOSS, _RULE = "fpo_core/loss/values.py", "fpo_core/backend/guidance.py"
+VALUES = (
+    (
+        "values: λ weighs no later state less",
+        _VALUE_LOSS,
+        "float(trace) ** np.maximum(ahead, 0)",
+        "float(trace) ** 0",
+        _ENUMERATED,
+    ),
+    (
+        "values: λ counts from the state itself",
+        _VALUE_LOSS,
+        "places[:, None] - places - 1",
+        "places[:, None] - places",
+        _ENUMERATED,
+    ),
+    (
+        "values: gradient through the targets",
+        _VALUE_LOSS,
+        "values = xp.stop_gradient(values)",
+        "pass",
+        _ENUMERATED,
+    ),
+    (
+        "values: the end is guessed too",
+        _VALUE_LOSS,
+        "inner = state_mask(batch) - last",
+        "inner = state_mask(batch)",
+        _ENUMERATED,
+    ),
+    (
+        "values: the end of the prompt is no state",
+        _VALUE_LOSS,
+        "batch.prompt_lengths[:, None] - 1",
+        "batch.prompt_lengths[:, None]",
+        _ENUMERATED,
+    ),
+    ("values: away from the reward", _RULE, "there + added", "there - added", _ENUMERATED),
+    (
+        "values: their mean is left in",
+        _RULE,
+        "beta * (v - v.sum(-1)[:, None] / v.shape[-1])",
+        "beta * v",
+        _ENUMERATED,
+    ),
+    (
+        "values: KL the other way round",
+        _RULE,
+        "for z in (y, x))",
+        "for z in (x, y))",
+        _ENUMERATED,
+    ),
+    (
+        "values: β over the temperature",
+        _RULE,
+        "pick(self.xp, y, u, 1.0, self.top_p)",
+        "pick(self.xp, y, u, self.temperature, self.top_p)",
+        _GUIDED,
+    ),
+    (
+        "values: a candidate at the place before it (torch)",
+        "fpo_torch/guided.py",
+        "places[:, -1:] + 1",
+        "places[:, -1:]",
+        _GUIDED,
+    ),
+    (
+        "values: read with the policy's adapter (torch)",
+        "fpo_torch/guided.py",
+        "with self._weighted():",
+        "with torch.no_grad():",
+        _GUIDED,
+    ),
+    (
+        "values: read with the policy's adapter (mlx)",
+        "fpo_mlx/guided.py",
+        "with self._weighted():",
+        "with mx.stream(mx.cpu):",
+        _GUIDED,
+    ),
+    (
+        "values: candidates stay in the cache (mlx)",
+        "fpo_mlx/guided.py",
+        "copied = copy.copy(cache)",
+        "copied = cache",
+        _GUIDED,
+    ),
+)
+"""The same of value functions and of samples under them."""
+
+
 CHANGES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "fpo_core/loss/terms.py": (
         ("sign of delta", "- self.margin - self.delta", "- self.margin + self.delta"),
@@ -448,7 +540,7 @@ FAULTS = [
     Fault(name, path, right, wrong)
     for path, changes in CHANGES.items()
     for name, right, wrong in changes
-] + [Fault(*check) for check in (*ZEROTH_ORDER, *DEGREES, *ONLINE, *CHECKS)]
+] + [Fault(*check) for check in (*ZEROTH_ORDER, *DEGREES, *ONLINE, *VALUES, *CHECKS)]
 
 
 def copy_tree(target: Path) -> None:

@@ -29,6 +29,7 @@ WORKFLOWS = (
     "generate",
     "answer_prompts",
     "sample",
+    "train_value",
     "judge",
     "chat",
     "serve",

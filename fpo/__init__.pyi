@@ -16,6 +16,7 @@ from fpo.serving import Server as Server
 from fpo.reporting.workflow import Report as Report
 from fpo.answer_file import AnswerFile as AnswerFile
 from fpo.sampling import SampledPairs as SampledPairs
+from fpo.value_training import TrainedValue as TrainedValue
 from fpo.win_rates import JudgedAnswers as JudgedAnswers
 from fpo.judge_choice import open_judge as open_judge
 from fpo_core.judges.judge import Judge as Judge
@@ -69,6 +70,7 @@ from fpo_core.config import SaeTrainConfig as SaeTrainConfig
 from fpo_core.config import SampleConfig as SampleConfig
 from fpo_core.config import ServeConfig as ServeConfig
 from fpo_core.config import TrainConfig as TrainConfig
+from fpo_core.config import ValueTrainConfig as ValueTrainConfig
 from fpo_core.config import WinRateConfig as WinRateConfig
 from fpo_core.config.yaml_file import read_yaml as read_yaml
 from fpo_core.errors import FpoError as FpoError
@@ -694,6 +696,9 @@ def evaluate(
     config: EvalConfig | None = None,
     *,
     sink: Sink | None = None,
+    value: Sequence[_Text] | _Text | None = None,
+    value_beta: Sequence[_Text] | _Text | None = None,
+    value_top_k: int = 20,
     judge: _Text | None = None,
     judge_model: _Text | None = None,
     judge_template: _Text = 'alpaca',
@@ -767,13 +772,18 @@ def evaluate(
     """Measure a model on held-out pairs, texts and its own samples.
 
     With `adapter`, the adapted model is compared with `model` under it, or with that under
-    `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken.
+    `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken. With
+    `value`, its samples are weighed by values and those of the other are not; pairs, texts and
+    questions are measured without values.
     """
 
 def generate(
     config: GenerateConfig | None = None,
     *,
     sink: Sink | None = None,
+    value: Sequence[_Text] | _Text | None = None,
+    value_beta: Sequence[_Text] | _Text | None = None,
+    value_top_k: int = 20,
     max_tokens: int = 64,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -804,6 +814,9 @@ def answer_prompts(
     config: GenerateConfig | None = None,
     *,
     sink: Sink | None = None,
+    value: Sequence[_Text] | _Text | None = None,
+    value_beta: Sequence[_Text] | _Text | None = None,
+    value_top_k: int = 20,
     max_tokens: int = 64,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -836,6 +849,9 @@ def sample(
     *,
     sink: Sink | None = None,
     by: Judge | Callable[[str, str], float] | None = None,
+    value: Sequence[_Text] | _Text | None = None,
+    value_beta: Sequence[_Text] | _Text | None = None,
+    value_top_k: int = 20,
     judge: _Text | None = None,
     judge_model: _Text | None = None,
     judge_template: _Text = 'alpaca',
@@ -871,6 +887,69 @@ def sample(
     beside `output` batch by batch; stopped at any point, the same call goes on there and judges
     nothing twice. `by` is a judge, or a function of a prompt and a completion, in place of the
     setting. Raises JudgeError where the judge fails.
+    """
+
+def train_value(
+    config: ValueTrainConfig | None = None,
+    *,
+    sink: Sink | None = None,
+    by: Judge | Callable[[str, str], float] | None = None,
+    optimizer: Literal['adamw', 'adafactor', 'lion', 'lozo', 'lozo-m', 'mezo'] = 'adamw',
+    learning_rate: float | None = None,
+    weight_decay: float = 0.0,
+    warmup: float = 0.1,
+    schedule: Literal['constant', 'cosine', 'linear'] = 'cosine',
+    max_grad_norm: float = 1.0,
+    zo_rank: int | None = None,
+    zo_interval: int | None = None,
+    zo_epsilon: float | None = None,
+    zo_momentum: float | None = None,
+    fine_tune_type: Literal['lora', 'dora', 'full'] = 'lora',
+    num_layers: int = -1,
+    rank: int = 8,
+    scale: float = 2.0,
+    dropout: float = 0.0,
+    target_modules: Sequence[_Text] | _Text | None = None,
+    judge: _Text | None = None,
+    judge_model: _Text | None = None,
+    judge_template: _Text = 'alpaca',
+    judge_key_env: _Text = 'OPENAI_API_KEY',
+    judge_concurrency: int = 8,
+    judge_timeout: float = 60.0,
+    judge_retries: int = 5,
+    verdicts: _Text | None = None,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    backend: Literal['auto', 'mlx', 'torch'] = 'auto',
+    device: Literal['auto', 'cpu', 'cuda', 'mps', 'gpu'] = 'auto',
+    dtype: Literal['auto', 'float32', 'bfloat16'] = 'auto',
+    seed: int = 0,
+    model: _Text = ...,
+    adapter: _Text | None = None,
+    revision: _Text | None = None,
+    trust_remote_code: bool = False,
+    prompts: _Text = ...,
+    system_prompt: _Text | None = None,
+    ignore_chat_template: bool = False,
+    goal: float | None = None,
+    samples: int = 8,
+    batch_size: int = 16,
+    output: _Text = ...,
+    value_lambda: float = 0.95,
+    value_batch: int = 32,
+    epochs: float = 2.0,
+    tokens_per_batch: int = 8192,
+    valid_fraction: float = 0.1,
+    cache: _Text | None = None,
+) -> TrainedValue:
+    """Train a value function of a model: the reward that a text is expected to end with.
+
+    Samples of the model, with or without an adapter, are judged and kept in `output` batch by
+    batch: stopped there, the same call goes on and judges nothing twice; stopped in training, it
+    trains again. The result is an adapter with a head, which `generate`, `sample` and `evaluate`
+    take as `value`. `by` is a judge, or a function of a prompt and a completion, in place of the
+    setting. Raises JudgeError where the judge fails, ConfigError where there is nothing to learn.
     """
 
 def judge(

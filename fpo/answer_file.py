@@ -3,8 +3,11 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fpo.generation import Completion
 from fpo.model_setup import FROZEN, ModelSetup
@@ -54,6 +57,15 @@ class AnswerPlan:
     setup: ModelSetup
     config: PromptConfig
     judge: Judge | None = None
+    keep_ids: bool = False
+    """Whether rows hold the answers' token ids too."""
+
+    @cached_property
+    def ids(self) -> list[np.ndarray]:
+        """The prompts as token ids, (t,) each."""
+        tokenizer, config = self.setup.tokenizer, self.config
+        texts = [prompt_text(tokenizer, prompt, config) for prompt in self.prompts]
+        return [prompt_ids(tokenizer, text, config) for text in texts]
 
     @property
     def settings(self) -> str:
@@ -61,6 +73,7 @@ class AnswerPlan:
         values = {name: getattr(self.config, name) for name in _DECIDING}
         values |= self.setup.key.to_mapping()
         values |= {"device": self.config.device, "dtype": self.config.dtype}
+        values |= self.setup.values_key
         return fingerprint(values | ({} if self.judge is None else {"judge": self.judge.name}))
 
     def complete(self, sink: Sink) -> int:
@@ -116,9 +129,7 @@ class AnswerPlan:
         setup, config, settings = self.setup, self.config, self.settings
         setup.warn_of_base(config.adapter, sink)
         policy, sampling = setup.policy(FROZEN), setup.sampling(config)
-        texts = [prompt_text(setup.tokenizer, prompt, config) for prompt in self.prompts]
-        read = [prompt_ids(setup.tokenizer, text, config) for text in texts]
-        ids = [prompt for prompt in read for _ in range(config.samples)]
+        ids = [prompt for prompt in self.ids for _ in range(config.samples)]
         numbers = occurrences(ids)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for start in range(done, len(self.prompts), config.batch_size):
@@ -137,6 +148,8 @@ class AnswerPlan:
                 }
                 for i, completion in enumerate(completions)
             ]
+            if self.keep_ids:
+                rows = [r | {"ids": ids.tolist()} for r, ids in zip(rows, sampled, strict=True)]
             if self.judge is not None:
                 self._add_scores(rows, self.prompts[start:end], self.judge)
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:

@@ -19,8 +19,9 @@ from fpo.run_checks import announce, check_positions
 from fpo.store_location import evaluation_store
 from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
+from fpo_core.backend.guidance import Guide
 from fpo_core.backend.policy import Policy
-from fpo_core.config import AdapterConfig, EvalConfig
+from fpo_core.config import AdapterConfig, EvalConfig, ValueConfig
 from fpo_core.data.load import Goal
 from fpo_core.evaluation.greedy_answers import questions_of
 from fpo_core.evaluation.texts import texts_of
@@ -74,6 +75,8 @@ class _Compared:
     """The reference's weights, less those at the start of an adapter."""
     tuned: Callable[[], Weights] | None
     """Loads the same of the model under test; None where there is nothing to compare with."""
+    guide: Guide | None = None
+    """What weighs the tokens of its samples."""
 
 
 @workflow(EvalConfig)
@@ -81,7 +84,9 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     """Measure a model on held-out pairs, texts and its own samples.
 
     With `adapter`, the adapted model is compared with `model` under it, or with that under
-    `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken.
+    `base_adapter`; a whole `model` with `base`. Alone, only the model's own numbers are taken. With
+    `value`, its samples are weighed by values and those of the other are not; pairs, texts and
+    questions are measured without values.
     """
     if config.sae is None and config.needs_features:
         config = dataclasses.replace(config, alpha=0.0)
@@ -106,7 +111,8 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if weights is not None or config.needs_kl:
         policy.set_reference(policy.trained())
     announce(sink, setup, data.report)
-    setup.warn_of_base(config.adapter, sink)
+    for folder in (config.adapter, *(config.value or ())):
+        setup.warn_of_base(folder, sink)
     store = setup.reference(folder, [split], policy, config, sink)
     measurer = Measurer(
         data=RunData.of(data, store, setup.features),
@@ -127,8 +133,13 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if weights is not None:
         policy.load_trained(start | weights)
         note(sink, "measuring the model")
-        before, after = after, measurer.measure(policy, kl=True)
-    said = verdict(findings(before, after, config, held_out=data.valid is not None))
+        sampling = dataclasses.replace(measurer.sampling, guide=compared.guide)
+        weighed = dataclasses.replace(measurer, sampling=sampling)
+        before, after = after, weighed.measure(policy, kl=True)
+    # Under values alone pairs are scored by one model twice, which says nothing of it.
+    models = (config.adapter, config.base_adapter, config.base)
+    other = before if any(name is not None for name in models) else None
+    said = verdict(findings(other, after, config, held_out=data.valid is not None))
     judged = None
     if judge is not None:
         earlier = None if before is None else before.completions
@@ -152,15 +163,18 @@ def _compared(config: EvalConfig) -> _Compared:
         _ = reference.model
         shape = AdapterConfig(fine_tune_type="full")
         return _Compared(reference, shape, {}, lambda: _policy(tuned, shape).trained())
-    bare = dataclasses.replace(config, adapter=config.base_adapter, base_adapter=None)
-    reference = ModelSetup(bare)
+    bare = {"adapter": config.base_adapter, "base_adapter": None}
+    unweighed = {name: getattr(ValueConfig, name) for name in ValueConfig.names()}
+    reference = ModelSetup(dataclasses.replace(config, **bare, **unweighed))
     sides = [reference.start_adapter, tuned.start_adapter]
     adapters = [adapter for adapter in sides if adapter is not None]
+    adapters += [value.adapter for value, _ in tuned.values]
     if not adapters:
         return _Compared(reference, FROZEN, {}, None)
     shape, fitted = common_shape(adapters)
+    guide = tuned.guide_in(fitted)
     before, after = ({} if side is None else fitted.pop(0) for side in sides)
-    return _Compared(reference, shape, before, lambda: after)
+    return _Compared(reference, shape, before, lambda: after, guide)
 
 
 def _policy(setup: ModelSetup, shape: AdapterConfig) -> Policy:

@@ -1,7 +1,7 @@
 """The same measurements of a policy at several times: held-out pairs, texts, its own samples."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ TABLE = (
     "distinct_1",
     "distinct_2",
     "sample_length",
+    "value_kl",
     "perplexity",
     "facts",
     "repetition",
@@ -61,6 +62,8 @@ class Measurements:
     distinct_1: float | None = None
     distinct_2: float | None = None
     """Distinct tokens, and pairs of tokens, over all of the samples."""
+    value_kl: float | None = None
+    """Mean Σ KL over a sample's tokens of how values weighed them, in nats."""
     oracle: float | None = None
     """Mean of the samples' `preferred` score by the judge."""
     oracle_scores: dict[str, float] = field(default_factory=dict)
@@ -192,9 +195,12 @@ class Measurer:
         prompts = self.prompts()
         starts = range(0, len(prompts), self.sample_batch)
         parts, numbers = [], occurrences(prompts)
+        sampling, told = self.sampling, list[np.ndarray]()
+        if sampling.guide is not None:
+            sampling = replace(sampling, guide=replace(sampling.guide, on_kl=told.append))
         for start in starts:
             batch = slice(start, min(start + self.sample_batch, len(prompts)))
-            parts.append(sample(policy, prompts[batch], self.sampling, numbers[batch]))
+            parts.append(sample(policy, prompts[batch], sampling, numbers[batch]))
             progress(self.sink, "samples", batch.stop, len(prompts))
         completions = [ids for part in parts for ids in part.completions]
         texts = [self._text(ids) for ids in completions]
@@ -205,6 +211,7 @@ class Measurer:
             "distinct_1": distinct(completions, 1),
             "distinct_2": distinct(completions, 2),
             "completions": texts,
+            "value_kl": float(np.concatenate(told).mean()) if told else None,
         }
         if self.judge is not None:
             pairs = zip(prompts, texts, strict=True)

@@ -6,11 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fpo.backends import build_policy, join_group, select_backend
 from fpo.precision import computes_on_cpu, faster_dtype, stored_dtype
 from fpo_core.adapters.base import base_change
-from fpo_core.adapters.lora import Adapter
+from fpo_core.adapters.lora import Adapter, common_shape
 from fpo_core.adapters.reader import load_adapter
+from fpo_core.backend.guidance import Guide, Value
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import (
@@ -23,6 +26,7 @@ from fpo_core.config import (
     SamplingConfig,
     StepConfig,
     TrainConfig,
+    ValueConfig,
 )
 from fpo_core.data.load import Goal, PreferenceData, load_data
 from fpo_core.data.token_store import TokenisedPairs
@@ -36,6 +40,9 @@ from fpo_core.reference.key import StoreKey
 from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.load import load_features, special_roles
 from fpo_core.sae.taps import Features
+from fpo_core.values.folder import StoredValue, load_value
+
+Weights = dict[str, np.ndarray]
 
 FROZEN = AdapterConfig(rank=1, num_layers=1)
 """The least that a policy can have of an adapter, for models that are only read."""
@@ -80,7 +87,43 @@ class ModelSetup:
     def sampling(self, config: SamplingConfig) -> Sampling:
         """How completions are drawn: as configured, until one of the model's ends."""
         drawn = config.max_tokens, config.temperature, config.top_p
-        return Sampling(*drawn, self.config.seed, self.stop)
+        return Sampling(*drawn, self.config.seed, self.stop, self.guide)
+
+    @cached_property
+    def values(self) -> list[tuple[StoredValue, float]]:
+        """The value functions that weigh samples, each with its β; none where that is 0."""
+        config = self.config
+        if not isinstance(config, ValueConfig) or config.value is None:
+            return []
+        weighed = zip(config.value, config.betas, strict=True)
+        return [(load_value(Path(folder), self.model), beta) for folder, beta in weighed if beta]
+
+    @property
+    def values_key(self) -> dict[str, Any]:
+        """What tells samples under these values from others; empty where there are none."""
+        if not self.values or not isinstance(self.config, ValueConfig):
+            return {}
+        seals = [[value.facts["sha256"], beta] for value, beta in self.values]
+        return {"values": seals, "value_top_k": self.config.value_top_k}
+
+    @cached_property
+    def guide(self) -> Guide | None:
+        """What weighs tokens, for a policy of the shape that `common_shape` finds."""
+        return self.guide_in(self._fitted[1]) if self.values else None
+
+    def guide_in(self, fitted: Sequence[Weights]) -> Guide | None:
+        """The values with their adapters in another shape, the last ones of `fitted`."""
+        if not self.values or not isinstance(self.config, ValueConfig):
+            return None
+        parts = zip(fitted[-len(self.values) :], self.values, strict=True)
+        values = (Value(weights, stored.head, beta) for weights, (stored, beta) in parts)
+        return Guide(tuple(values), self.config.value_top_k)
+
+    @cached_property
+    def _fitted(self) -> tuple[AdapterConfig, list[Weights]]:
+        """A shape for the starting adapter and all values, and the weights of each in it."""
+        start = [] if self.start_adapter is None else [self.start_adapter]
+        return common_shape([*start, *(value.adapter for value, _ in self.values)])
 
     @cached_property
     def features(self) -> Features | None:
@@ -96,10 +139,12 @@ class ModelSetup:
         return None if folder is None else load_adapter(Path(folder), self.model.layers)
 
     def warn_of_base(self, adapter: str | None, sink: Sink) -> None:
-        """Warn where an adapter was trained on another model than this."""
-        change = None if adapter is None else base_change(Path(adapter), self.model)
-        if change is not None:
-            warn(sink, change)
+        """Warn where an adapter, or a value, was trained on another model than this."""
+        values = self.config.value if isinstance(self.config, ValueConfig) else None
+        for folder in (adapter, *(values or ())):
+            change = None if folder is None else base_change(Path(folder), self.model)
+            if change is not None:
+                warn(sink, change)
 
     @cached_property
     def computing(self) -> ModelConfig:
@@ -139,6 +184,8 @@ class ModelSetup:
     def adapter_config(self, config: AdapterConfig) -> AdapterConfig:
         """What is trained: as configured, or shaped as the adapter that the model starts from."""
         adapter = self.start_adapter
+        if self.values:
+            return self._fitted[0]
         if adapter is None:
             return config.only(AdapterConfig)
         return AdapterConfig(
@@ -166,7 +213,8 @@ class ModelSetup:
         )
         if self.start_adapter is not None:
             # Modules that an irregular adapter leaves out stay at their start, which adds nothing.
-            policy.load_trained(policy.trained() | self.start_adapter.weights)
+            start = self._fitted[1][0] if self.values else self.start_adapter.weights
+            policy.load_trained(policy.trained() | start)
         return policy
 
     @property

@@ -47,8 +47,15 @@ class PreflightReport(Result):
             f"{_duration(it.train_seconds)}, validation {_duration(it.validation_seconds)}, "
             f"measuring start and end {_duration(it.measuring_seconds)}, reference "
             f"{_duration(it.reference_seconds)}",
+            *self._sampling(),
             f"disk: at most {_gib(it.disk_bytes)}, {_gib(it.disk_free)} free",
         ]
+
+    def _sampling(self) -> list[str]:
+        seconds = self.estimate.sampling_seconds
+        return (
+            [f"fresh samples {_duration(seconds)}, beside what the judge takes"] if seconds else []
+        )
 
 
 def run_preflight(

@@ -1,6 +1,6 @@
 """Sampling completions with mlx-lm's batched generator."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -8,8 +8,10 @@ from mlx import nn
 from mlx_lm.generate import BatchGenerator
 
 from fpo_core.backend.draws import pick
+from fpo_core.backend.guidance import GuidedPick
 from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_mlx import ops
+from fpo_mlx.guided import ValueReader
 
 
 def generate(
@@ -18,8 +20,19 @@ def generate(
     sampling: Sampling,
     draws: np.ndarray,
     on_tokens: OnTokens | None = None,
+    readers: Callable[[], list[ValueReader]] = list,
 ) -> list[np.ndarray]:
-    """Completions of token-id prompts, the stop token included; see `Policy.generate`."""
+    """Completions of token-id prompts, the stop token included; see `Policy.generate`.
+
+    `readers` makes readers of the guide's values for one completion.
+    """
+    samplers, guide = None, sampling.guide
+    guided = [] if guide is None else [GuidedPick.of(ops, sampling, guide) for _ in prompts]
+    if guided:
+        rows = zip(prompts, draws, guided, strict=True)
+        samplers = [_guided_sampler(*row, readers()) for row in rows]
+    elif sampling.temperature > 0:
+        samplers = [_sampler(row, sampling) for row in draws]
     # Continuous batching: prompts are read some at a time, while earlier ones go on.
     generator = BatchGenerator(
         model,
@@ -29,7 +42,7 @@ def generate(
     rows = generator.insert(
         [prompt.tolist() for prompt in prompts],
         [sampling.max_tokens] * len(prompts),
-        samplers=[_sampler(row, sampling) for row in draws] if sampling.temperature > 0 else None,
+        samplers=samplers,
     )
     completions: dict[int, list[int]] = {row: [] for row in rows}
     while responses := generator.next_generated():
@@ -38,7 +51,11 @@ def generate(
         if on_tokens is not None:
             on_tokens({rows.index(response.uid): response.token for response in responses})
     generator.close()
-    return [np.array(completions[row], np.int32) for row in rows]
+    sampled = [np.array(completions[row], np.int32) for row in rows]
+    if guide is not None and guide.on_kl is not None:
+        kept = (p.divergences[: len(ids)] for p, ids in zip(guided, sampled, strict=True))
+        guide.on_kl(np.array([mx.concatenate(steps).sum().item() for steps in kept]))
+    return sampled
 
 
 def _sampler(draws: np.ndarray, sampling: Sampling) -> Callable[[mx.array], mx.array]:
@@ -47,5 +64,23 @@ def _sampler(draws: np.ndarray, sampling: Sampling) -> Callable[[mx.array], mx.a
 
     def sample(logps: mx.array) -> mx.array:
         return pick(ops, logps, mx.array([next(left)]), sampling.temperature, sampling.top_p)
+
+    return sample
+
+
+def _guided_sampler(
+    prompt: np.ndarray, draws: np.ndarray, guided: GuidedPick, readers: Sequence[ValueReader]
+) -> Callable[[mx.array], mx.array]:
+    """The same by values: its own last token is the next one that they read."""
+    left: Iterator[float] = iter(draws.tolist())
+    new = mx.array(prompt)
+
+    def sample(logps: mx.array) -> mx.array:
+        nonlocal new
+        u = next(left, None)
+        if u is None:  # a token beyond the last, which nobody sees
+            return logps.argmax(-1)
+        new = guided(logps, mx.array([u]), lambda candidates: [r(new, candidates) for r in readers])
+        return new
 
     return sample

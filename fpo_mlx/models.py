@@ -113,6 +113,16 @@ def body_of(model: nn.Module, stack_path: str) -> nn.Module:
     return dict(model.named_modules())[parent]
 
 
+def check_states(states: mx.array, width: int) -> mx.array:
+    """What a body returns, (…, width); ModelError where that is no state that a head could read."""
+    if states.shape[-1] == width:
+        return states
+    raise ModelError(
+        f"mlx-lm keeps the output layer of this model in its body, which gives {states.shape[-1]} "
+        f"numbers for the {width} of a state, so no other head can read it: use the torch backend"
+    )
+
+
 def final_norm(body: nn.Module) -> Any:
     """The norm behind the blocks of a body; None where it has none."""
     modules: list[Any] = [child for child in body.values() if isinstance(child, nn.Module)]

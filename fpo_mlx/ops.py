@@ -70,6 +70,11 @@ def take_along_axis(x: mx.array, indices: mx.array, axis: int) -> mx.array:
     return mx.take_along_axis(x, indices, axis=axis)
 
 
+def put_along_axis(x: mx.array, indices: mx.array, values: mx.array, axis: int) -> mx.array:
+    """A copy with `values` in the places that `take_along_axis` reads."""
+    return mx.put_along_axis(x, indices, values, axis=axis)
+
+
 def kth_largest(x: mx.array, k: int) -> mx.array:
     """The k-th largest value along the last axis, which is kept with length 1.
 

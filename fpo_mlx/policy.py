@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -20,15 +21,21 @@ from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
 from fpo_core.errors import SaeError
-from fpo_core.loss.scores import Scores
-from fpo_core.loss.token_scores import TokenScores
 from fpo_mlx import device, ops
 from fpo_mlx.generate import generate
+from fpo_mlx.guided import ValueReader
 from fpo_mlx.hooks import ColumnCut, tap_and_checkpoint
 from fpo_mlx.kernels.head import find_head
 from fpo_mlx.kernels.mlp import FusedMlps
 from fpo_mlx.kernels.packed_attention import pack_attention
-from fpo_mlx.models import body_of, final_norm, find_blocks, hidden_size, load_model
+from fpo_mlx.models import (
+    body_of,
+    check_states,
+    final_norm,
+    find_blocks,
+    hidden_size,
+    load_model,
+)
 from fpo_mlx.optimizer import Optimizer
 from fpo_mlx.packed_step import PackedStep
 from fpo_mlx.trainable import Trainable, Weights, select_trainable
@@ -55,8 +62,8 @@ class MlxPolicy(BasePolicy):
         self._trainable = select_trainable(
             self.model, stack, setup.adapter, setup.model.seed, self.dtype
         )
-        if setup.degree_levels:
-            self._trainable.add_head(setup.degree_levels, width)
+        for name, rows in setup.heads.items():
+            self._trainable.add_head(name, rows, width)
         self._features = setup.features and setup.features.to(ops, mx.zeros(0))
         mlps = None
         if not setup.step.plain:
@@ -87,7 +94,7 @@ class MlxPolicy(BasePolicy):
         return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
 
     def _final_states(self, batch: Batch) -> mx.array:
-        return self._body(mx.array(batch.tokens))
+        return check_states(self._body(mx.array(batch.tokens)), self.info.hidden_size)
 
     def _inference(self) -> AbstractContextManager[None]:
         # Full training in bfloat16 computes with casts of its float32 weights.
@@ -103,10 +110,13 @@ class MlxPolicy(BasePolicy):
     def _on_host(self, array: mx.array) -> np.ndarray:
         return np.array(array.astype(mx.float32))
 
-    def _differentiate(self, loss: Loss) -> Scores:
+    def _differentiate(self, loss: Loss[ScoresT]) -> ScoresT:
+        kind: list[type[ScoresT]] = []
+
         def of_weights(weights: Weights) -> tuple[mx.array, Weights]:
             with self._trainable.swapped(weights):
                 total, scores = loss()
+            kind[:] = [type(scores)]
             # MLX passes a dictionary of arrays through, but no dataclass.
             return total, _fields(scores)
 
@@ -116,7 +126,7 @@ class MlxPolicy(BasePolicy):
         # the gradients, whose order frees activations soonest.
         mx.async_eval(self._prepared().add_gradients(gradients))
         mx.async_eval(fields)
-        return Scores(**fields)
+        return kind[0](**fields)
 
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
         return Optimizer(self._trainable, config, group)
@@ -136,7 +146,13 @@ class MlxPolicy(BasePolicy):
         draws: np.ndarray,
         on_tokens: OnTokens | None,
     ) -> list[np.ndarray]:
-        return generate(self.model, prompts, sampling, draws, on_tokens)
+        guide, model, body = sampling.guide, self.model, self._body
+
+        def readers() -> list[ValueReader]:
+            placed = () if guide is None else map(self._placed, guide.values)
+            return [ValueReader(model, body, *parts) for parts in placed]
+
+        return generate(model, prompts, sampling, draws, on_tokens, readers)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""
@@ -145,7 +161,7 @@ class MlxPolicy(BasePolicy):
         utils.save_config(dict(self._settings), folder / "config.json")
 
 
-def _fields(scores: Scores | TokenScores) -> Weights:
+def _fields(scores: Any) -> Weights:
     """The fields that are set, by name."""
     values = {f.name: getattr(scores, f.name) for f in dataclasses.fields(scores)}
     return {name: value for name, value in values.items() if value is not None}

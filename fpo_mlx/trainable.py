@@ -19,7 +19,6 @@ from fpo_core.adapters.writer import MLX_MATRICES
 from fpo_core.backend.directions import Direction, LowRank, matrix_shape, row_blocks
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
-from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.models.folder import check_quantised
 from fpo_core.models.layout import layout_of
 from fpo_mlx import lora
@@ -50,15 +49,15 @@ class Trainable:
         for name, (module, attribute) in self._places.items():
             module[attribute] = weights[name]
 
-    def add_head(self, levels: int, width: int) -> None:
+    def add_head(self, name: str, rows: int, width: int) -> None:
         """See `fpo_core.backend.parts.Trainable`."""
         module = nn.Module()
-        module.weight = mx.zeros((width, levels) if self.adapters else (levels, width))
-        self._places[DEGREE_HEAD] = (module, "weight")
+        module.weight = mx.zeros((width, rows) if self.adapters else (rows, width))
+        self._places[name] = (module, "weight")
 
-    def head(self) -> mx.array:
+    def head(self, name: str) -> mx.array:
         """See `fpo_core.backend.parts.Trainable`."""
-        module, attribute = self._places[DEGREE_HEAD]
+        module, attribute = self._places[name]
         return module[attribute].T if self.adapters else module[attribute]
 
     def canonical(self) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """Sampling completions with transformers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from transformers.generation.logits_process import LogitsProcessor, LogitsProces
 from transformers.generation.streamers import BaseStreamer
 
 from fpo_core.backend.draws import pick
+from fpo_core.backend.guidance import GuidedPick
 from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_torch import ops
+from fpo_torch.guided import ValueReader
 
 _NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -29,13 +32,25 @@ take no part in a greedy choice, as ours is; at other values transformers warns 
 class _Draws(LogitsProcessor):
     """Leaves one token of each row, so that the greedy choice is the sampled one."""
 
-    def __init__(self, draws: torch.Tensor, width: int, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        draws: torch.Tensor,
+        width: int,
+        sampling: Sampling,
+        guided: GuidedPick | None,
+        readers: Sequence[ValueReader],
+    ) -> None:
         self._draws, self._width, self._sampling = draws, width, sampling
+        self._guided, self._readers = guided, readers
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (n, v) -> the same shape, 0 at the sampled token and −∞ elsewhere."""
         u = self._draws[:, input_ids.shape[1] - self._width]
-        tokens = pick(ops, scores, u, self._sampling.temperature, self._sampling.top_p)
+        if self._guided is None:
+            tokens = pick(ops, scores, u, self._sampling.temperature, self._sampling.top_p)
+        else:
+            values = lambda candidates: [r(input_ids, candidates) for r in self._readers]  # noqa: E731
+            tokens = self._guided(scores, u, values)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 
 
@@ -65,8 +80,14 @@ def generate(
     draws: np.ndarray,
     device: torch.device,
     on_tokens: OnTokens | None = None,
+    readers: Callable[[torch.Tensor], list[ValueReader]] = lambda mask: [],
 ) -> list[np.ndarray]:
-    """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`."""
+    """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`.
+
+    `readers` makes readers of the guide's values for the prompts' mask (n, t).
+    """
+    guide = sampling.guide
+    guided = None if guide is None else GuidedPick.of(ops, sampling, guide)
     # On the left, so that every prompt ends where its completion begins.
     width = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -75,20 +96,25 @@ def generate(
         tokens[row, width - len(prompt) :] = torch.from_numpy(np.asarray(prompt, np.int64))
         mask[row, width - len(prompt) :] = 1
     options: dict[str, Any] = {"do_sample": False}
-    if sampling.temperature > 0:
-        drawn = torch.from_numpy(draws).to(device)
-        options["logits_processor"] = LogitsProcessorList([_Draws(drawn, width, sampling)])
+    mask = mask.to(device)
+    if sampling.temperature > 0 or guided is not None:
+        drawn = _Draws(torch.from_numpy(draws).to(device), width, sampling, guided, readers(mask))
+        options["logits_processor"] = LogitsProcessorList([drawn])
     if on_tokens is not None:
         options["streamer"] = _Streamer(len(prompts), sampling.stop, on_tokens)
     out = model.generate(  # pyright: ignore[reportCallIssue]
         input_ids=tokens.to(device),
-        attention_mask=mask.to(device),
+        attention_mask=mask,
         max_new_tokens=sampling.max_tokens,
         eos_token_id=list(sampling.stop) or None,
         pad_token_id=0,
         **(_NEUTRAL | options),
     )
-    return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
+    sampled = [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
+    if guided is not None and guide is not None and guide.on_kl is not None:
+        steps = torch.stack(guided.divergences, 1).cpu().numpy()
+        guide.on_kl(np.array([row[: len(s)].sum() for row, s in zip(steps, sampled, strict=True)]))
+    return sampled
 
 
 def _until_stop(tokens: np.ndarray, stop: tuple[int, ...]) -> np.ndarray:

@@ -78,6 +78,11 @@ def take_along_axis(x: Tensor, indices: Tensor, axis: int) -> Tensor:
     return torch.gather(x, axis, indices.long())
 
 
+def put_along_axis(x: Tensor, indices: Tensor, values: Tensor, axis: int) -> Tensor:
+    """A copy with `values` in the places that `take_along_axis` reads."""
+    return x.scatter(axis, indices.long(), values)
+
+
 def kth_largest(x: Tensor, k: int) -> Tensor:
     """The k-th largest value along the last axis, which is kept with length 1."""
     return torch.topk(x, k, dim=-1).values[..., -1:]

@@ -15,9 +15,9 @@ from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
-from fpo_core.loss.scores import Scores
 from fpo_torch import device, ops
 from fpo_torch.generate import generate
+from fpo_torch.guided import ValueReader
 from fpo_torch.hooks import Tap
 from fpo_torch.models import (
     final_norm,
@@ -56,8 +56,8 @@ class TorchPolicy(BasePolicy):
             self._checkpoint_blocks(stack)
         self.model, self._trainable = select_trainable(self.base, setup.adapter, setup.model.seed)
         hidden_size = self.base.config.get_text_config().hidden_size
-        if setup.degree_levels:
-            self._trainable.add_head(setup.degree_levels, hidden_size)
+        for name, rows in setup.heads.items():
+            self._trainable.add_head(name, rows, hidden_size)
         self.info = self._describe(
             "torch",
             quantisation=quantisation_of(self.base),
@@ -113,7 +113,7 @@ class TorchPolicy(BasePolicy):
     def _on_host(self, array: Tensor) -> np.ndarray:
         return to_numpy(array)
 
-    def _differentiate(self, loss: Loss) -> Scores:
+    def _differentiate(self, loss: Loss[ScoresT]) -> ScoresT:
         total, scores = loss()
         total.backward()
         return scores.map(Tensor.detach)
@@ -137,7 +137,13 @@ class TorchPolicy(BasePolicy):
         draws: np.ndarray,
         on_tokens: OnTokens | None,
     ) -> list[np.ndarray]:
-        return generate(self.model, prompts, sampling, draws, self.device, on_tokens)
+        guide, body = sampling.guide, self._body
+
+        def readers(mask: Tensor) -> list[ValueReader]:
+            placed = () if guide is None else map(self._placed, guide.values)
+            return [ValueReader(body, *parts, mask) for parts in placed]
+
+        return generate(self.model, prompts, sampling, draws, self.device, on_tokens, readers)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

@@ -17,7 +17,6 @@ from fpo_core.adapters.lora import (
 )
 from fpo_core.backend.directions import Dense, Direction, matrix_shape, row_blocks
 from fpo_core.config import AdapterConfig
-from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.models.folder import check_quantised
 from fpo_torch.lora import add_lora, base_weight, linear_modules, lora_weights
 from fpo_torch.models import find_blocks
@@ -49,14 +48,14 @@ class Trainable:
         """Shapes by name."""
         return {name: tuple(weight.shape) for name, weight in self.parameters.items()}
 
-    def add_head(self, levels: int, width: int) -> None:
+    def add_head(self, name: str, rows: int, width: int) -> None:
         """See `fpo_core.backend.parts.Trainable`."""
         device = next(iter(self.parameters.values())).device
-        self.parameters[DEGREE_HEAD] = nn.Parameter(torch.zeros(levels, width, device=device))
+        self.parameters[name] = nn.Parameter(torch.zeros(rows, width, device=device))
 
-    def head(self) -> Tensor:
+    def head(self, name: str) -> Tensor:
         """See `fpo_core.backend.parts.Trainable`."""
-        return self.parameters[DEGREE_HEAD]
+        return self.parameters[name]
 
     def canonical(self) -> dict[str, np.ndarray]:
         """The weights as NumPy arrays."""

@@ -29,6 +29,7 @@ from fpo_cli.commands.sae_train import sae_train
 from fpo_cli.commands.sample import sample
 from fpo_cli.commands.serve import serve
 from fpo_cli.commands.train import train
+from fpo_cli.commands.value_train import value_train
 from fpo_cli.console.options import normalised
 from fpo_core import __version__
 from fpo_core.config.spellings import advice
@@ -79,6 +80,7 @@ COMMANDS = (
         (sae_list, sae_train, sae_check, sae_features, sae_info),
     ),
     (app, (reference, train, report, compare, evaluate, fuse)),
+    (_group("value", "Train values that guide samples."), (value_train,)),
     (app, (generate, sample, chat, serve, judge)),
     (_group("data", "Look at and augment preference data."), (data_inspect, data_augment)),
     (app, (doctor,)),

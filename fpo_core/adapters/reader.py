@@ -19,6 +19,8 @@ _KEY = re.compile(
     r"(?:(?P<peft>lora_[AB](?=\.weight)|lora_magnitude_vector)(?:\.weight)?|(?P<mlx>lora_[ab]|m))$"
 )
 Arrays = dict[str, np.ndarray]
+VALUE_FILE = "fpo_value.json"
+"""What a value function has beside its adapter (`fpo_core.values.folder`)."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,18 @@ class AdapterSource:
     """The base that its configuration names, or empty."""
 
 
-def load_adapter(folder: Path, layers: int | None = None) -> Adapter:
+def load_adapter(folder: Path, layers: int | None = None, *, of_value: bool = False) -> Adapter:
     """The adapter of a folder; `layers` is the number of blocks of its model, where known.
+
+    That of a value function is no policy, and read only `of_value`.
 
     Per-module ranks are padded with zeros, per-module scales go into B (exact where their ratio is
     a power of two). Raises ModelError for anything but LoRA and DoRA on linear layers of blocks.
     """
+    if not of_value and (folder / VALUE_FILE).is_file():
+        raise ModelError(
+            f"{folder} is a value function, which writes no text: give it as value, beside a model"
+        )
     return read_adapter(folder, layers).adapter
 
 

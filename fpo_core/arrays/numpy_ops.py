@@ -75,6 +75,15 @@ def take_along_axis(x: Floats, indices: npt.NDArray[Any], axis: int) -> Floats:
     return np.take_along_axis(x, indices.astype(np.int64), axis=axis)
 
 
+def put_along_axis(
+    x: Floats, indices: npt.NDArray[Any], values: npt.ArrayLike, axis: int
+) -> Floats:
+    """A copy with `values` in the places that `take_along_axis` reads."""
+    copied = x.copy()
+    np.put_along_axis(copied, indices.astype(np.int64), values, axis=axis)
+    return copied
+
+
 def kth_largest(x: Floats, k: int) -> Floats:
     """The k-th largest value along the last axis, which is kept with length 1."""
     return np.partition(x, x.shape[-1] - k, axis=-1)[..., x.shape[-1] - k, None]

@@ -59,6 +59,10 @@ class Ops(Protocol):
         """Gather along `axis`; indices of any integer dtype, all in range."""
         ...
 
+    def put_along_axis(self, x: Array, indices: Array, values: Array, axis: int) -> Array:
+        """A copy of `x` with `values` in the places that `take_along_axis` reads."""
+        ...
+
     # A threshold, not top-k indices: MLX's topk returns unordered values without indices, and
     # comparing with the k-th value is deterministic and has a static shape.
     def kth_largest(self, x: Array, k: int) -> Array:

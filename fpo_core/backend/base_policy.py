@@ -21,13 +21,14 @@ import numpy as np
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
 from fpo_core.backend.draws import uniforms
+from fpo_core.backend.guidance import Value
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
 from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling, SeededBatch
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch, Degraded
-from fpo_core.loss.degrees import with_degrees
+from fpo_core.loss.degrees import DEGREE_HEAD, with_degrees
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.logps import token_logps
 from fpo_core.loss.objectives import Part, isolated, objective_losses
@@ -36,16 +37,15 @@ from fpo_core.loss.packed import why_plain
 from fpo_core.loss.packing import Scored
 from fpo_core.loss.scores import Scores
 from fpo_core.loss.token_scores import TokenScores, scored_in_rectangle, tokens_with_features
+from fpo_core.loss.values import VALUE_HEAD, ValueScores, value_errors
 from fpo_core.models.bounds import Bounds
 from fpo_core.models.folder import ModelFolder
 from fpo_core.sae.discrepancy import pool
 from fpo_core.sae.taps import Features, capture_all
 
-Loss = Callable[[], tuple[Array, Scores]]
+ScoresT = TypeVar("ScoresT", Scores, TokenScores, ValueScores)
+Loss = Callable[[], tuple[Array, ScoresT]]
 """Computes the weighted loss of a batch, (), and the scores that it rests on."""
-
-
-ScoresT = TypeVar("ScoresT", Scores, TokenScores)
 
 
 class BasePolicy(ABC):
@@ -73,19 +73,20 @@ class BasePolicy(ABC):
         step: StepConfig | None = None,
         zeroth_order: bool = False,
         degree_levels: int = 0,
+        value_head: bool = False,
     ) -> None:
         """Open the model in a local folder, with what `adapter` trains and `features` read.
 
         For `zeroth_order` steps the model's own weights keep the precision of the compute. With
-        `degree_levels`, a head that tells so many degrees apart is trained too.
+        `degree_levels`, a head that tells so many degrees apart is trained too; with `value_head`,
+        one that says what reward a text will end with.
 
         Raises BackendError where the settings ask for what the backend or the machine lacks,
         ModelError or SaeError where they do not fit the model.
         """
         step = step or StepConfig()
-        setup = Setup(
-            folder, model, adapter, features, grad_checkpoint, step, zeroth_order, degree_levels
-        )
+        heads = (degree_levels, value_head)
+        setup = Setup(folder, model, adapter, features, grad_checkpoint, step, zeroth_order, *heads)
         self._seed = model.seed
         self.device = self.devices.select_device(model)
         self.devices.configure(self, self.device, setup.step)
@@ -117,7 +118,7 @@ class BasePolicy(ABC):
         """States (n, width, d) behind the final norm, which the head reads, by a padded pass."""
 
     @abstractmethod
-    def _differentiate(self, loss: Loss) -> Scores:
+    def _differentiate(self, loss: Loss[ScoresT]) -> ScoresT:
         """Evaluate the loss once, add its gradient to the accumulated one, return its scores.
 
         Without waiting for the device; the scores have no gradient.
@@ -368,7 +369,9 @@ class BasePolicy(ABC):
         else:
             states = self.ops.as_float(self._final_states(batch))
             means = pool(self.ops, states, self.ops.asarray(batch.completion_mask(), states))
-        return with_degrees(self.ops, scores, means, self._trainable.head(), degraded.levels)
+        return with_degrees(
+            self.ops, scores, means, self._trainable.head(DEGREE_HEAD), degraded.levels
+        )
 
     @contextlib.contextmanager
     def _at_reference(self) -> Iterator[None]:
@@ -474,6 +477,43 @@ class BasePolicy(ABC):
         with self._inference():
             sampling = dataclasses.replace(sampling, max_tokens=room)
             return self._generate(prompts, sampling, draws, on_tokens)
+
+    def values(self, batch: Batch) -> np.ndarray:
+        """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
+        with self._inference():
+            return self._on_host(self._values(batch))
+
+    def _placed(self, value: Value) -> tuple[Callable[[], AbstractContextManager[None]], Array]:
+        """What puts a value's adapter in place of the policy's, and its head in the framework."""
+        shapes = self._trainable.shapes()
+        absent = {
+            name: np.zeros(shapes[name], np.float32) for name in shapes.keys() - value.weights
+        }
+        weights = self._trainable.from_canonical(absent | dict(value.weights))
+        like = next(iter(weights.values()))
+        head = self.ops.asarray(value.head.astype(np.float32), like)
+        return lambda: self._trainable.swapped(weights), head
+
+    def _values(self, batch: Batch) -> Array:
+        states = self.ops.as_float(self._final_states(batch))
+        return (states @ self.ops.as_float(self._trainable.head(VALUE_HEAD)).T)[..., 0]
+
+    def accumulate_values(
+        self, batch: Batch, rewards: np.ndarray, trace: float, weight: float
+    ) -> np.ndarray:
+        """See `fpo_core.backend.policy.Policy`."""
+        batch = self._bounds.check_batch(batch)
+
+        def loss() -> tuple[Array, ValueScores]:
+            scores = value_errors(self.ops, self._values(batch), batch, rewards, trace)
+            return scores.errors.sum() * weight, scores
+
+        self._set_training(True)
+        try:
+            return self._to_numpy(self._differentiate(loss)).errors
+        finally:
+            self._set_training(False)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.backend.policy.Policy`."""

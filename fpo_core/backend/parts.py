@@ -11,6 +11,8 @@ import numpy as np
 from fpo_core.arrays.ops import Array
 from fpo_core.backend.directions import Direction
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
+from fpo_core.loss.degrees import DEGREE_HEAD
+from fpo_core.loss.values import VALUE_HEAD
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
 
@@ -30,6 +32,13 @@ class Setup:
     step: StepConfig
     zeroth_order: bool = False
     degree_levels: int = 0
+    value_head: bool = False
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """Heads that are trained beside the model: their rows by canonical name."""
+        rows = {DEGREE_HEAD: self.degree_levels, VALUE_HEAD: int(self.value_head)}
+        return {name: count for name, count in rows.items() if count}
 
     @property
     def float32_weights(self) -> bool:
@@ -93,12 +102,12 @@ class Trainable(Protocol):
         """The weights' canonical shapes."""
         ...
 
-    def add_head(self, levels: int, width: int) -> None:
-        """Train a head of zeros, (levels, width), beside them, under `DEGREE_HEAD`."""
+    def add_head(self, name: str, rows: int, width: int) -> None:
+        """Train a head of zeros, (rows, width), beside them, under a canonical name."""
         ...
 
-    def head(self) -> Any:
-        """That head as an array of the framework, (levels, width)."""
+    def head(self, name: str) -> Any:
+        """Such a head as an array of the framework, (rows, width)."""
         ...
 
     def canonical(self) -> dict[str, np.ndarray]:

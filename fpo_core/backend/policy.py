@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fpo_core.backend.guidance import Guide
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
@@ -46,6 +47,8 @@ class Sampling:
     seed: int = 0
     stop: tuple[int, ...] = ()
     """Tokens that end a completion."""
+    guide: Guide | None = None
+    """What weighs tokens, beside the policy."""
 
 
 SeededBatch = tuple[int, Batch, ReferenceBatch, OnlineTerms | None]
@@ -211,6 +214,22 @@ class Policy(Protocol):
 
         A sample is a function of the weights, `sampling`, its prompt and its number, by default how
         many equal prompts stand before it: of the batch only as far as that rounds the logits.
+        """
+        ...
+
+    def values(self, batch: Batch) -> np.ndarray:
+        """The value head at every token of sequences, (n, width); see `fpo_core.loss.values`.
+
+        Needs a policy that was opened with `value_head`, as the one below.
+        """
+        ...
+
+    def accumulate_values(
+        self, batch: Batch, rewards: np.ndarray, trace: float, weight: float
+    ) -> np.ndarray:
+        """Add the gradient of weight · Σ ½ (V − G)² over the states of sequences.
+
+        G are TD(λ)'s targets for rewards (n,), λ = `trace`. Returns the sum of each sequence, (n,).
         """
         ...
 

@@ -23,6 +23,7 @@ from fpo_core.config.runs import (
     SampleConfig,
     ServeConfig,
     TrainConfig,
+    ValueTrainConfig,
 )
 from fpo_core.config.sae_training import SaeTrainConfig
 from fpo_core.config.tools import (
@@ -48,6 +49,7 @@ from fpo_core.config.training import (
     SamplingConfig,
     StepConfig,
 )
+from fpo_core.config.values import ValueConfig
 
 __all__ = [
     "LINKS",
@@ -94,5 +96,7 @@ __all__ = [
     "ServeConfig",
     "StepConfig",
     "TrainConfig",
+    "ValueConfig",
+    "ValueTrainConfig",
     "WinRateConfig",
 ]

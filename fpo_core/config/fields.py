@@ -20,10 +20,15 @@ def setting(
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
+    repeatable: bool = False,
 ) -> Any:
-    """A dataclass field with its help text and bounds; `above` is exclusive, the others not."""
+    """A dataclass field with its help text and bounds; `above` is exclusive, the others not.
+
+    A `repeatable` list may be typed with an option for each item, too.
+    """
     bounds = {"above": above, "least": least, "most": most}
-    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+    metadata = {"help": help, "repeatable": repeatable, **bounds}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def like(

@@ -30,6 +30,7 @@ from fpo_core.config.training import (
     SamplingConfig,
     StepConfig,
 )
+from fpo_core.config.values import ValueConfig
 from fpo_core.errors import ConfigError
 
 
@@ -187,6 +188,7 @@ class EvalConfig(
     MeasureConfig,
     SamplingConfig,
     JudgeConfig,
+    ValueConfig,
 ):
     """Settings of `evaluate`."""
 
@@ -213,6 +215,13 @@ class EvalConfig(
                     f"{name} and base are both set, expected one: adapters are compared on the "
                     "model that they are of, so fuse one to compare it with another model"
                 )
+        if self.value is not None and not self.samples:
+            raise ConfigError("value is set while samples is 0: set samples, or leave value out")
+        if self.value is not None and self.base is not None:
+            raise ConfigError(
+                "value and base are both set, expected one: values are adapters of the model, and "
+                "base compares whole models"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +254,7 @@ class PromptConfig(ModelConfig, SamplingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(PromptConfig):
+class GenerateConfig(PromptConfig, ValueConfig):
     """Settings of `generate`."""
 
     prompt: str | None = setting(
@@ -270,7 +279,7 @@ class GenerateConfig(PromptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(PromptConfig, JudgeConfig):
+class SampleConfig(PromptConfig, JudgeConfig, ValueConfig):
     """Settings of `sample`."""
 
     prompts: str = setting(
@@ -287,6 +296,55 @@ class SampleConfig(PromptConfig, JudgeConfig):
 
     def check(self) -> None:
         """Samples of the likeliest tokens alone are all the same."""
+        if self.temperature == 0:
+            raise ConfigError(
+                "temperature is 0, where all samples of a prompt are equal: set it above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueTrainConfig(PromptConfig, JudgeConfig, AdapterConfig, OptimiserConfig):
+    """Settings of `train_value`."""
+
+    prompts: str = like(SampleConfig, "prompts")
+    output: str = setting(
+        help="Folder for the value function, and for the samples, where a stopped run goes on."
+    )
+    samples: int = setting(8, help="How many completions of a prompt.", least=1)
+    max_tokens: int = setting(
+        256,
+        help="Most tokens of a completion; those that do not end by then teach nothing.",
+        least=1,
+    )
+    value_lambda: float = setting(
+        0.95,
+        help="λ of TD(λ): 1 learns from final rewards alone, less from the values of later tokens.",
+        least=0.0,
+        most=1.0,
+    )
+    value_batch: int = setting(32, help="Samples per optimiser step.", least=1)
+    epochs: float = setting(2.0, help="Passes over the samples.", above=0.0)
+    tokens_per_batch: int = like(ReferenceConfig, "tokens_per_batch")
+    valid_fraction: float = setting(
+        0.1,
+        help="Share of prompts held out, on whose samples the values are compared with rewards.",
+        least=0.0,
+        most=0.5,
+    )
+    cache: str | None = like(DataConfig, "cache", help="Folder of caches.")
+
+    def check(self) -> None:
+        """A value function is an adapter of the model, learnt with gradients from what varies."""
+        if self.fine_tune_type != "lora":
+            raise ConfigError(
+                f"fine_tune_type is {self.fine_tune_type}, but a value function shares the model's "
+                "weights and is an adapter of it: set lora"
+            )
+        if self.zeroth_order:
+            raise ConfigError(
+                f"optimizer is {self.optimizer}, which takes no gradients: a value function needs "
+                "one that does, such as adamw"
+            )
         if self.temperature == 0:
             raise ConfigError(
                 "temperature is 0, where all samples of a prompt are equal: set it above 0"

@@ -202,6 +202,10 @@ class TokenisedPairs(Sequence[TokenisedPair]):
         longer = np.maximum(self._index["chosen"], self._index["rejected"])
         return np.asarray(self._index["prompt"] + longer, np.int64)
 
+    def prompt_lengths(self) -> Int64s:
+        """Tokens of each pair's prompt: (n,)."""
+        return np.asarray(self._index["prompt"], np.int64)
+
     def prompts(self, rows: Int64s | None = None) -> Int64s:
         """Numbers of the prompts of the pairs at `rows`, or of all, from 0 as they appear: (n,).
 

@@ -82,6 +82,7 @@ _ROWS = (
     Metric("distinct_1", "distinct-1 of samples", "distinct-1"),
     Metric("distinct_2", "distinct-2 of samples", "distinct-2"),
     Metric("sample_length", "length of samples", "length", ".1f", None, "tokens"),
+    Metric("value_kl", "KL of samples from those without values", "value KL", ".3g", None, "nats"),
     Metric("chosen_tokens", "length of chosen completions", "chosen length", ".1f", None, "tokens"),
     Metric("perplexity", "perplexity of texts", "perplexity", ".3f", "lower"),
     Metric("facts", "general questions answered right", "facts", ".0f", "higher"),

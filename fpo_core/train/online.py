@@ -118,7 +118,7 @@ class Drawer:
         # Float32 sums hold every token id; 0 is no token here, so that lengths need no table.
         table = np.zeros((len(prompts), config.online_tokens), np.float32)
         owned = np.arange(group.rank, len(prompts), group.size)
-        size = self._batch_size(prompts)
+        size = sampled_at_once(max(map(len, prompts), default=0), config)
         for start in range(0, len(owned), size):
             batch = owned[start : start + size].tolist()
             asked = [prompts[i] for i in batch]
@@ -130,10 +130,6 @@ class Drawer:
         rooms = [max(1, config.max_seq_length - len(prompt)) for prompt in prompts]
         cut = [ids[:room] for ids, room in zip(samples, rooms, strict=True)]
         return [(prompts[i], cut[i], cut[i + 1]) for i in range(0, len(prompts), 2)]
-
-    def _batch_size(self, prompts: Sequence[Ints]) -> int:
-        longest = max(map(len, prompts), default=0) + self.config.online_tokens
-        return max(1, self.config.tokens_per_batch // longest)
 
     def _judged(self, step: int, pairs: Sequence[Lists]) -> np.ndarray:
         """How likely the first sample of each pair is the better one, (b,); NaN for no verdict."""
@@ -201,6 +197,11 @@ class Drawer:
         order[:, flipped] = order[::-1, flipped]
         reference = _taken(pool.reference, order.ravel(), None)
         return Pool(pool.steps, pool.places, _pairs(swapped), reference)
+
+
+def sampled_at_once(longest: int, config: TrainConfig) -> int:
+    """Samples drawn in one batch, whose longest prompt has so many tokens."""
+    return max(1, config.tokens_per_batch // (longest + config.online_tokens))
 
 
 def _uniforms(seed: int, step: int, kind: int, count: int) -> np.ndarray:

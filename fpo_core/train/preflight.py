@@ -1,5 +1,6 @@
 """A trial of the largest batches before anything is written: memory, time and disk of a run."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fpo_core.backend.policy import Policy
+from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import Batch, Degraded, bucket_width, collate
 from fpo_core.data.batching import scoring_batches
@@ -18,6 +19,7 @@ from fpo_core.errors import TrainingError
 from fpo_core.events import Sink, progress, silent
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.scores import Scores
+from fpo_core.train.online import sampled_at_once
 from fpo_core.train.paired_data import spread
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import ValidationPlan
@@ -51,6 +53,8 @@ class Preflight:
     """Scoring held-out pairs at the start, and with sequential KL at the end."""
     reference_seconds: float
     """The pass over the pairs whose reference is not stored yet."""
+    sampling_seconds: float
+    """Drawing fresh samples, and scoring them with the reference; what a judge takes is unknown."""
     peak_memory: int
     memory_limit: int | None
     """Bytes of the device; None where it reports none."""
@@ -62,7 +66,7 @@ class Preflight:
     def seconds(self) -> float:
         """The whole run, without texts and answers at its start and end."""
         scoring = self.validation_seconds + self.measuring_seconds + self.reference_seconds
-        return self.train_seconds + scoring
+        return self.train_seconds + self.sampling_seconds + scoring
 
     @property
     def fits(self) -> bool:
@@ -100,6 +104,7 @@ def preflight(
         progress(emit, _TRIAL, 2, 3)
         _, seconds_middle = _try_training(policy, train, shapes.middle, config)
         step_seconds, _ = _timed(lambda: _step_at_rate_0(policy, config))
+        sampling_rate = _try_sampling(policy, train, config)
         progress(emit, _TRIAL, 3, 3)
     except (MemoryError, RuntimeError) as error:
         raise _out_of_memory(error, shapes, config) from None
@@ -116,6 +121,8 @@ def preflight(
         measuring_seconds=_measured_tokens(train if valid is None else valid, config)
         * compare_rate,
         reference_seconds=score_rate * missing * _tokens(train),
+        sampling_seconds=plan.steps
+        * (_fresh_samples(config) * sampling_rate + _fresh_tokens(train, config) * score_rate),
         peak_memory=policy.peak_memory(),
         memory_limit=policy.memory_limit(),
         disk_bytes=_checkpoint_bytes(policy, config) + missing * _record_bytes(scored, config),
@@ -196,6 +203,40 @@ def _try_training(
     return batch, seconds
 
 
+def _try_sampling(policy: Policy, train: TokenisedPairs, config: TrainConfig) -> float:
+    """Sample the longest prompts of one batch of a pool to the last token: seconds of a sample."""
+    if not _fresh_samples(config):
+        return 0.0
+    order = np.argsort(-train.prompt_lengths(), kind="stable")
+    longest = len(train[int(order[0])].prompt)
+    pool = math.ceil(config.online_every * _fresh_samples(config))
+    size = min(sampled_at_once(longest, config), pool)
+    prompts = [train[int(order[i // 2 % len(order)])].prompt for i in range(size)]
+    sampling = Sampling(config.online_tokens, config.online_temperature)
+    seconds, _ = _timed(lambda: policy.generate(prompts, sampling))
+    return seconds / size
+
+
+def _fresh_samples(config: TrainConfig) -> float:
+    """Samples that a step needs on average: two for each fresh pair."""
+    route = config.route
+    if route is None or not route.samples:
+        return 0.0
+    return 2 * route.share * config.batch_size * config.grad_accumulation_steps
+
+
+def _fresh_tokens(train: TokenisedPairs, config: TrainConfig) -> float:
+    """Tokens of a step's fresh pairs, which the reference scores: those of the data where they are,
+    else of samples to the last token.
+    """
+    if config.route is None:
+        return 0.0
+    pairs = config.route.share * config.batch_size * config.grad_accumulation_steps
+    if not config.route.samples:
+        return pairs * _tokens(train)
+    return 2 * pairs * (float(train.prompt_lengths().mean()) + config.online_tokens)
+
+
 def _step_at_rate_0(policy: Policy, config: TrainConfig) -> float:
     if config.zeroth_order:
         return policy.apply_slope(0.0, 0.0, config.max_grad_norm)
@@ -264,7 +305,8 @@ def _check_disk(estimate: Preflight, config: TrainConfig) -> None:
 def relief(config: TrainConfig) -> str:
     """The change of a setting that lowers memory most at the least cost."""
     if not (config.grad_checkpoint or config.zeroth_order):
-        return "set grad_checkpoint"
+        fresh = ", or lower tokens_per_batch, by which fresh samples are drawn"
+        return "set grad_checkpoint" + (fresh if _fresh_samples(config) else "")
     if config.batch_size > 1:
         return f"lower batch_size below {config.batch_size} (grad_accumulation_steps makes up)"
     return f"lower max_seq_length below {config.max_seq_length}, or num_layers"

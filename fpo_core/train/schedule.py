@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpo_core.config import TrainConfig
+from fpo_core.config import OptimiserConfig, TrainConfig, ValueTrainConfig
 from fpo_core.data.batching import BatchPlan
 from fpo_core.data.token_store import Int64s, TokenisedPairs
 
 
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+def learning_rate(step: int, steps: int, config: TrainConfig | ValueTrainConfig) -> float:
     """The rate of step 1..steps: linear warm-up, then constant, cosine or linear to 0."""
     peak = config.peak_learning_rate(config.fine_tune_type)
     warmup = warmup_steps(steps, config)
@@ -22,7 +22,7 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return peak * (1 - done) if config.schedule == "linear" else peak
 
 
-def warmup_steps(steps: int, config: TrainConfig) -> int:
+def warmup_steps(steps: int, config: OptimiserConfig) -> int:
     """Steps of warm-up: a share of the run where below 1, else that many, at most the whole run."""
     wanted = config.warmup * steps if config.warmup < 1 else config.warmup
     return min(steps, round(wanted))

@@ -48,6 +48,7 @@ def make_policy(tiny):
         step=None,
         zeroth_order=False,
         degree_levels=0,
+        value_head=False,
         **adapter,
     ):
         if isinstance(sae, str):
@@ -55,7 +56,7 @@ def make_policy(tiny):
         tap = None if sae is None else Features.of(sae, Hook.parse(hook), untrained)
         config = ModelConfig(model=str(folder), device=device, dtype=dtype)
         options = {"grad_checkpoint": grad_checkpoint, "step": step, "zeroth_order": zeroth_order}
-        options["degree_levels"] = degree_levels
+        options |= {"degree_levels": degree_levels, "value_head": value_head}
         return open_policy(backend, folder, config, AdapterConfig(**adapter), tap, **options)
 
     return make

@@ -61,6 +61,13 @@ NOT_RUN = {
     "fpo serve --model MODEL --adapter run": "in test_chat.py",
     "fpo report run --shown-pairs 500": "in tests/report",
     "fpo train --model MODEL --data own.jsonl --objective dpo --output next": "in tests/judges",
+    "fpo value train --model MODEL --prompts prompts.jsonl --judge rules.yaml --output value": (
+        "in test_values.py"
+    ),
+    'fpo generate --model MODEL --prompt "Hello" --value value --value-beta 3': "in test_values.py",
+    'fpo generate --model MODEL --prompt "Hello" --value value --value other --value-beta 3 '
+    "--value-beta -1": "in test_values.py",
+    "fpo eval --model MODEL --data DATA --value value --judge rules.yaml": "in test_values.py",
     "python examples/smollm2/get.py smollm2": "downloads; in tests/examples/test_smollm2.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",

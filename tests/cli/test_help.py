@@ -83,6 +83,7 @@ def test_there_are_all_commands() -> None:
         "fpo fuse",
         "fpo generate",
         "fpo sample",
+        "fpo value train",
         "fpo judge",
         "fpo chat",
         "fpo serve",

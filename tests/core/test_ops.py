@@ -22,7 +22,7 @@ def functions():
 
 
 def test_every_backend_has_every_function(fw):
-    assert len(functions()) == 15
+    assert len(functions()) == 16
     for name in functions():
         assert callable(getattr(fw.xp, name)), name
 
@@ -102,6 +102,13 @@ def test_take_along_axis_with_either_integer(fw, dtype):
     found = fw.xp.take_along_axis(fw.array(RAMP), fw.array(indices), -1)
     expected = [[[RAMP[i, j, indices[i, j, 0]]] for j in range(3)] for i in range(2)]
     fw.close(found, expected)
+
+
+def test_put_along_axis_writes_where_take_along_axis_reads(fw):
+    x, indices = fw.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), fw.array([[2, 0], [1, 2]])
+    found = fw.xp.put_along_axis(x, indices, fw.array([[7.0, 8.0], [9.0, 10.0]]), -1)
+    fw.close(found, [[8, 2, 7], [4, 9, 10]])
+    fw.close(x, [[1, 2, 3], [4, 5, 6]])
 
 
 @pytest.mark.parametrize(("k", "expected"), [(1, [5, 0]), (2, [5, -1]), (3, [2, -2]), (4, [1, -9])])

@@ -149,3 +149,39 @@ def test_seconds_per_step_lie_on_the_line_between_the_timed_batches(tmp_path):
     # One epoch of six batches: widths 32 ×4, 64 and 128; 4 s at 32 tokens, 10 s at 128.
     expected = np.mean([4.0] * 4 + [4.0 + 6.0 / 96 * 32, 10.0])
     assert shapes.step_seconds(10.0, 4.0) == pytest.approx(expected)
+
+
+class Sampling(Watched):
+    """Notes what it is asked to sample, and takes a second for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int, int]] = []
+
+    def generate(self, prompts, sampling, on_tokens=None, numbers=None):
+        time.sleep(0.2)
+        self.asked.append((len(prompts), max(map(len, prompts)), sampling.max_tokens))
+        return [np.full(sampling.max_tokens, 3, np.int32) for _ in prompts]
+
+
+def test_an_online_run_tries_a_batch_of_samples_to_the_last_token(tmp_path):
+    """Pools of 8 steps need 8 · 2 · 2 samples, of which 128 tokens hold 128 // (2 + 14) = 8."""
+    policy = Sampling()
+    online = {"online": "plain", "judge": "oracle", "online_tokens": 14, "tokens_per_batch": 128}
+    found = foretell(policy, tmp_path, iters=12, step0_pairs=0, **online)
+    assert policy.asked == [(8, 2, 14)]
+    samples = 12 * 2 * 2
+    assert found.sampling_seconds == pytest.approx(samples * 0.2 / 8, rel=0.3)
+    assert found.seconds > found.sampling_seconds
+    few = foretell(policy, tmp_path, iters=12, step0_pairs=0, **(online | {"online_every": 1}))
+    assert policy.asked[1] == (4, 2, 14)
+    assert few.sampling_seconds > 1.5 * found.sampling_seconds
+
+
+def test_pairs_of_the_data_are_not_sampled(tmp_path):
+    """Labels of the policy's own on the data's pairs cost their reference scores."""
+    policy = Sampling()
+    found = foretell(policy, tmp_path, iters=12, step0_pairs=0, online="ddp")
+    assert not policy.asked
+    assert 0 < found.sampling_seconds < 0.1
+    assert foretell(policy, tmp_path, iters=12, step0_pairs=0).sampling_seconds == 0

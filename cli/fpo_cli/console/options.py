@@ -72,7 +72,8 @@ def _described(
     default = defaults.get(field.name, field.default)
     needed = default is MISSING
     several = positional and typing.get_origin(hint) is tuple
-    hint = list[str] if several else _plain(hint)
+    repeated = field.metadata["repeatable"]
+    hint = list[str] if several or repeated else _plain(hint)
     return Described(
         name=field.name,
         hint=hint,
@@ -159,12 +160,17 @@ def read_settings(
     for winner, loser in _EXCLUSIVE:
         if winner in typed and loser not in typed:
             used.pop(loser, None)
-    over = used | dict(typed)
+    over = used | {name: _joined(name, value, arguments) for name, value in typed.items()}
     below = {key: value for key, value in defaults.items() if key not in over}
     values = kind.fitting(below, over) | over
     source = "a -c YAML file" if file is None else str(file)
     _check_required(kind, values, tuple(arguments), source)
     return kind.from_mapping(values, source), ignored
+
+
+def _joined(name: str, value: Any, arguments: Iterable[str]) -> Any:
+    """An option that was repeated as one comma-separated text."""
+    return ",".join(value) if isinstance(value, list) and name not in arguments else value
 
 
 def _check_required(
