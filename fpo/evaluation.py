@@ -111,8 +111,8 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     if weights is not None or config.needs_kl:
         policy.set_reference(policy.trained())
     announce(sink, setup, data.report)
-    for folder in (config.adapter, *(config.value or ())):
-        setup.warn_of_base(folder, sink)
+    for adapter in (config.adapter, *(config.value or ())):
+        setup.warn_of_base(adapter, sink)
     store = setup.reference(folder, [split], policy, config, sink)
     measurer = Measurer(
         data=RunData.of(data, store, setup.features),
