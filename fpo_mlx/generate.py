@@ -1,6 +1,8 @@
 """Sampling completions with mlx-lm's batched generator."""
 
+import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,8 +20,12 @@ def generate(
     sampling: Sampling,
     draws: np.ndarray,
     on_tokens: OnTokens | None = None,
+    filled: list[Any] | None = None,
 ) -> list[np.ndarray]:
-    """Completions of token-id prompts, the stop token included; see `Policy.generate`."""
+    """Completions of token-id prompts, the stop token included; see `Policy.generate`.
+
+    `filled` are caches that hold what stands in front of every prompt.
+    """
     # Continuous batching: prompts are read some at a time, while earlier ones go on.
     generator = BatchGenerator(
         model,
@@ -29,6 +35,7 @@ def generate(
     rows = generator.insert(
         [prompt.tolist() for prompt in prompts],
         [sampling.max_tokens] * len(prompts),
+        caches=None if filled is None else [copy.deepcopy(filled) for _ in prompts],
         samplers=[_sampler(row, sampling) for row in draws] if sampling.temperature > 0 else None,
     )
     completions: dict[int, list[int]] = {row: [] for row in rows}

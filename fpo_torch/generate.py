@@ -1,5 +1,6 @@
 """Sampling completions with transformers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,8 +66,12 @@ def generate(
     draws: np.ndarray,
     device: torch.device,
     on_tokens: OnTokens | None = None,
+    more: Callable[[torch.Tensor], dict[str, Any]] = lambda _: {},
 ) -> list[np.ndarray]:
-    """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`."""
+    """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`.
+
+    `more` gives further arguments for these ids (n, width).
+    """
     # On the left, so that every prompt ends where its completion begins.
     width = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)
@@ -86,7 +91,7 @@ def generate(
         max_new_tokens=sampling.max_tokens,
         eos_token_id=list(sampling.stop) or None,
         pad_token_id=0,
-        **(_NEUTRAL | options),
+        **(_NEUTRAL | options | more(tokens.to(device))),
     )
     return [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
 

@@ -65,7 +65,11 @@ class Trainable:
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace the weights; ModelError where names or shapes do not fit."""
         for name, weight in self.from_canonical(weights).items():
-            self.parameters[name].data.copy_(weight)
+            data = self.parameters[name].data
+            if data.shape == weight.shape:
+                data.copy_(weight)
+            else:  # another number of virtual tokens
+                self.parameters[name].data = weight
 
     def from_canonical(self, weights: Mapping[str, np.ndarray]) -> Weights:
         """Canonical arrays as tensors; ModelError where names or shapes do not fit."""
