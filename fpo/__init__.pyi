@@ -20,6 +20,8 @@ from fpo.win_rates import JudgedAnswers as JudgedAnswers
 from fpo.judge_choice import open_judge as open_judge
 from fpo_core.judges.judge import Judge as Judge
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
+from fpo.federation.workflow import federate as federate
+from fpo.federation.workflow import Federation as Federation
 from fpo.reference_pass import StoredReference as StoredReference
 from fpo.gguf import GgufResult as GgufResult
 from fpo.conversion import ConvertedSae as ConvertedSae
@@ -70,6 +72,7 @@ from fpo_core.config import SampleConfig as SampleConfig
 from fpo_core.config import ServeConfig as ServeConfig
 from fpo_core.config import TrainConfig as TrainConfig
 from fpo_core.config import WinRateConfig as WinRateConfig
+from fpo_core.config.federated import FederateConfig as FederateConfig
 from fpo_core.config.yaml_file import read_yaml as read_yaml
 from fpo_core.errors import FpoError as FpoError
 from fpo_core.errors import BackendError as BackendError
@@ -483,6 +486,7 @@ def preflight(
     scale: float = 2.0,
     dropout: float = 0.0,
     target_modules: Sequence[_Text] | _Text | None = None,
+    freeze_a: bool = False,
     virtual_tokens: int = 8,
     plain: bool = False,
     logits_budget: int = 256,
@@ -606,6 +610,7 @@ def train(
     scale: float = 2.0,
     dropout: float = 0.0,
     target_modules: Sequence[_Text] | _Text | None = None,
+    freeze_a: bool = False,
     virtual_tokens: int = 8,
     plain: bool = False,
     logits_budget: int = 256,

@@ -140,7 +140,7 @@ class ModelSetup:
         adapter = self.start_adapter
         if adapter is None:
             return config.only(AdapterConfig)
-        return replace(adapter.shape(), dropout=config.dropout)
+        return replace(adapter.shape(), dropout=config.dropout, freeze_a=config.freeze_a)
 
     def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
         """The model at its starting point; `config` may say how it is trained, too."""

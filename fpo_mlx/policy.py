@@ -114,7 +114,7 @@ class MlxPolicy(BasePolicy):
 
     def _differentiate(self, loss: Loss) -> Scores:
         def of_weights(weights: Weights) -> tuple[mx.array, Weights]:
-            with self._trainable.swapped(weights):
+            with self._trainable.swapped(self._trainable.trained(weights)):
                 total, scores = loss()
             # MLX passes a dictionary of arrays through, but no dataclass.
             return total, _fields(scores)

@@ -153,6 +153,10 @@ def select_trainable(
     adapted = add_lora(model, places, config)
     trainable = Trainable(dict(lora_weights(adapted)), adapters=True)
     trainable.frozen = frozen
+    if config.freeze_a:
+        for name, weight in trainable.parameters.items():
+            if name.endswith("lora_A"):
+                weight.register_hook(torch.zeros_like)
 
     def base(place: str) -> np.ndarray:
         block, target = place.split(".", 1)

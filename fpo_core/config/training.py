@@ -76,6 +76,11 @@ class AdapterConfig(Settings):
     target_modules: tuple[str, ...] | None = setting(
         None, help="Linear modules that get adapters, comma-separated; by default all in a block."
     )
+    freeze_a: bool = setting(
+        False,
+        help="Train B of LoRA alone: A stays at its start, so that the mean of several adapters is "
+        "the mean of what they add.",
+    )
     virtual_tokens: int = setting(
         8, help="Tokens of a soft prompt or a prefix, in front of every sequence.", least=1
     )

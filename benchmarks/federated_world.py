@@ -1,0 +1,164 @@
+"""Federated alignment in the world: clients that differ in the form of their replies.
+
+800 pairs of three forms (JSON, French, plain English) are divided among four clients by a Dirichlet
+draw over forms. Every arm takes the same rounds and local steps, and starts alike; those that
+exchange all blocks send the same bytes. Measured: accuracy on held-out pairs of each form and of
+the pairs together, the worst client's on its own held-out pairs, the oracle on samples, bytes.
+
+    python benchmarks/federated_world.py --seed 1 --out benchmarks/results/federated.json
+
+Needs Flower (docs/federated.md). A seed at a time: results are added to the file.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fpo
+from fpo.model_setup import ModelSetup
+from fpo.world import assets, score
+from fpo_core.backend.policy import Sampling
+from fpo_core.config import AdapterConfig, TrainConfig
+
+ARMS: dict[str, dict[str, Any]] = {
+    "fedavg": {"strategy": "fedavg"},
+    "fedavgm": {"strategy": "fedavgm"},
+    "fedpeptao": {"strategy": "fedpeptao"},
+    "fedpeptao, half by score": {"strategy": "fedpeptao", "layers": "score"},
+    "fedpeptao, half at random": {"strategy": "fedpeptao", "layers": "random"},
+}
+FORMS = ("json", "french", "plain")
+SETTINGS = {
+    "objective": "dpo-norm",
+    "beta": 70.0,
+    "rank": 8,
+    "scale": 1.0,
+    "learning_rate": 3e-3,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "batch_size": 8,
+    "max_seq_length": 64,
+    "tokens_per_batch": 4096,
+    "val_pairs": 60,
+    "backend": "torch",
+    "dtype": "float32",
+}
+CLIENTS, ROUNDS, LOCAL_ITERS, ALPHA, PROMPTS = 4, 4, 5, 0.5, 40
+
+
+def form(row: dict[str, Any]) -> str:
+    """What a pair's replies look like, by the oracle."""
+    judged = score(row["prompt"][0]["content"], row["chosen"][0]["content"])
+    return "json" if judged.format == 1 else "french" if judged.language > 0.5 else "plain"
+
+
+def with_forms(source: Path, target: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["form"] = form(row)
+    target.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def held_out(folder: Path, rows: list[dict[str, Any]], adapter: Path) -> dict[str, float]:
+    """Accuracy of an adapter on held-out pairs of each form, and on all."""
+    result = {}
+    for name in (*FORMS, "all"):
+        chosen = [row for row in rows if name in ("all", row["form"])][:60]
+        data = folder / f"held-out-{name}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+        names = ("max_seq_length", "backend", "dtype", "tokens_per_batch", "objective", "beta")
+        settings = {key: SETTINGS[key] for key in names}
+        measured = fpo.evaluate(
+            model=assets().model, data=data, adapter=adapter, val_pairs=60, samples=0, **settings
+        )
+        result[name] = measured.after.evaluation.raw_accuracy.value
+    return result
+
+
+def oracle(adapter: Path, rows: list[dict[str, Any]], seed: int) -> float:
+    """The oracle's mean score of one sample a prompt."""
+    setup = ModelSetup(
+        TrainConfig(
+            model=str(assets().model),
+            data="none",
+            output="none",
+            objective="dpo-norm",
+            backend="torch",
+            dtype="float32",
+            adapter=str(adapter),
+        )
+    )
+    policy = setup.policy(AdapterConfig(rank=1, num_layers=1))
+    prompts = [row["prompt"] for row in rows[:PROMPTS]]
+    ids = [
+        np.array(
+            setup.tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False)
+        )
+        for p in prompts
+    ]
+    sampled = policy.generate(ids, Sampling(48, 1.0, 1.0, seed, setup.stop))
+    texts = [setup.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in sampled]
+    pairs = zip(prompts, texts, strict=True)
+    return float(np.mean([score(p[0]["content"], text).preferred for p, text in pairs]))
+
+
+def run(arm: str, seed: int, folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    output = folder / arm.replace(" ", "-").replace(",", "")
+    result = fpo.federate(
+        model=assets().model,
+        data=folder / "train.jsonl",
+        output=output,
+        reference=folder / "reference",
+        cache=folder / "cache",
+        valid_fraction=0.2,
+        clients=CLIENTS,
+        rounds=ROUNDS,
+        local_iters=LOCAL_ITERS,
+        partition=f"dirichlet:{ALPHA}",
+        by="form",
+        seed=seed,
+        **SETTINGS,
+        **ARMS[arm],
+    )
+    values = {
+        "arm": arm,
+        "seed": seed,
+        "bytes": result.bytes_sent,
+        "blocks": result.blocks,
+        "mixture": result.mixture,
+        "worst_client": result.clients[result.worst]["accuracy"],
+        "forms": held_out(folder, rows, output / "adapter"),
+        "oracle": oracle(output / "adapter", rows, seed),
+        "loss": [facts["loss"] for facts in result.rounds],
+    }
+    shutil.rmtree(output)
+    return values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", nargs="*", default=list(ARMS))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with_forms(assets().train, folder / "train.jsonl")
+        rows = with_forms(assets().valid, folder / "valid.jsonl")
+        for arm in arguments.arms:
+            known = json.loads(arguments.out.read_text()) if arguments.out.is_file() else []
+            if any(row["arm"] == arm and row["seed"] == arguments.seed for row in known):
+                continue
+            known.append(run(arm, arguments.seed, folder, rows))
+            arguments.out.write_text(json.dumps(known, indent=1) + "\n")
+            print(known[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
