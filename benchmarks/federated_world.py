@@ -23,7 +23,8 @@ import fpo
 from fpo.model_setup import ModelSetup
 from fpo.world import assets, score
 from fpo_core.backend.policy import Sampling
-from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.config import TrainConfig
+from fpo_core.data.batches import collate
 
 ARMS: dict[str, dict[str, Any]] = {
     "fedavg": {"strategy": "fedavg"},
@@ -48,7 +49,7 @@ SETTINGS = {
     "backend": "torch",
     "dtype": "float32",
 }
-CLIENTS, ROUNDS, LOCAL_ITERS, ALPHA, PROMPTS = 4, 4, 5, 0.5, 40
+CLIENTS, ROUNDS, LOCAL_ITERS, ALPHA, PROMPTS = 4, 4, 4, 0.5, 40
 
 
 def form(row: dict[str, Any]) -> str:
@@ -65,47 +66,31 @@ def with_forms(source: Path, target: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def held_out(folder: Path, rows: list[dict[str, Any]], adapter: Path) -> dict[str, float]:
-    """Accuracy of an adapter on held-out pairs of each form, and on all."""
-    result = {}
-    for name in (*FORMS, "all"):
-        chosen = [row for row in rows if name in ("all", row["form"])][:60]
-        data = folder / f"held-out-{name}.jsonl"
-        data.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
-        names = ("max_seq_length", "backend", "dtype", "tokens_per_batch", "objective", "beta")
-        settings = {key: SETTINGS[key] for key in names}
-        measured = fpo.evaluate(
-            model=assets().model, data=data, adapter=adapter, val_pairs=60, samples=0, **settings
-        )
-        result[name] = measured.after.evaluation.raw_accuracy.value
-    return result
-
-
-def oracle(adapter: Path, rows: list[dict[str, Any]], seed: int) -> float:
-    """The oracle's mean score of one sample a prompt."""
-    setup = ModelSetup(
-        TrainConfig(
-            model=str(assets().model),
-            data="none",
-            output="none",
-            objective="dpo-norm",
-            backend="torch",
-            dtype="float32",
-            adapter=str(adapter),
-        )
+def measured(folder: Path, rows: list[dict[str, Any]], adapter: Path, seed: int) -> dict[str, Any]:
+    """Accuracy of an adapter on held-out pairs of each form and on all; the oracle on samples."""
+    settings = {key: SETTINGS[key] for key in ("objective", "backend", "dtype", "max_seq_length")}
+    data = {"data": str(folder / "valid.jsonl"), "cache": str(folder / "cache")}
+    config = TrainConfig(
+        model=str(assets().model), output="none", adapter=str(adapter), **data, **settings
     )
-    policy = setup.policy(AdapterConfig(rank=1, num_layers=1))
-    prompts = [row["prompt"] for row in rows[:PROMPTS]]
-    ids = [
-        np.array(
-            setup.tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False)
-        )
-        for p in prompts
-    ]
+    setup = ModelSetup(config)
+    policy = setup.policy(config)
+    pairs = setup.load_data(config).train
+    scores = policy.score(collate(pairs, range(len(pairs))))
+    assert scores.lengths is not None
+    chosen, rejected = np.split(np.asarray(scores.logps) / np.asarray(scores.lengths), 2)
+    right = chosen > rejected
+    forms = np.array([rows[int(row)]["form"] for row in pairs.source_rows() - 1])
+    accuracies = {name: float(right[forms == name].mean()) for name in FORMS}
+    ids = [pairs[number].prompt for number in range(PROMPTS)]
     sampled = policy.generate(ids, Sampling(48, 1.0, 1.0, seed, setup.stop))
-    texts = [setup.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in sampled]
-    pairs = zip(prompts, texts, strict=True)
-    return float(np.mean([score(p[0]["content"], text).preferred for p, text in pairs]))
+    decoded = [setup.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in sampled]
+    prompts = [rows[int(row)]["prompt"][0]["content"] for row in pairs.source_rows() - 1]
+    judged = [score(prompt, text).preferred for prompt, text in zip(prompts, decoded, strict=False)]
+    return {
+        "forms": accuracies | {"all": float(right.mean())},
+        "oracle": float(np.mean(judged)),
+    }
 
 
 def run(arm: str, seed: int, folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,8 +118,7 @@ def run(arm: str, seed: int, folder: Path, rows: list[dict[str, Any]]) -> dict[s
         "blocks": result.blocks,
         "mixture": result.mixture,
         "worst_client": result.clients[result.worst]["accuracy"],
-        "forms": held_out(folder, rows, output / "adapter"),
-        "oracle": oracle(output / "adapter", rows, seed),
+        **measured(folder, rows, output / "adapter", seed),
         "loss": [facts["loss"] for facts in result.rounds],
     }
     shutil.rmtree(output)

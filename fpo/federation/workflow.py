@@ -117,6 +117,7 @@ def client_settings(config: FederateConfig, data: Path, output: Path) -> TrainCo
         "data": str(data),
         "output": str(output),
         "iters": config.rounds * config.local_iters,
+        "resume": False,
     }
     return TrainConfig(**values)
 
@@ -135,7 +136,7 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
         {number + 1: {"partition-id": number} for number in range(len(clients))},
     )
     start = clients[0].start
-    blocks = _blocks(config, grid, clients[0].run.setup, sink)
+    blocks = exchanged_blocks(config, grid, clients[0].run.setup, sink)
     names = exchanged(start, blocks, freeze_a=config.freeze_a and config.fine_tune_type == "lora")
     ledger = Ledger(output, sink)
     weights = ledger.open() or {name: start[name] for name in names}
@@ -202,7 +203,9 @@ def _clients(config: FederateConfig, output: Path, sink: Sink) -> "list[Client]"
     return [Client(run, policy, start, sink) for run in runs]
 
 
-def _blocks(config: FederateConfig, grid: Any, setup: ModelSetup, sink: Sink) -> list[int] | None:
+def exchanged_blocks(
+    config: FederateConfig, grid: Any, setup: ModelSetup, sink: Sink
+) -> list[int] | None:
     """The blocks that are exchanged; None for all."""
     if config.layers == "all":
         return None

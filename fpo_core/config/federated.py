@@ -46,6 +46,9 @@ class FederationConfig(Settings):
     server_momentum: float = setting(
         0.9, help="Momentum of the server in fedavgm and fedpeptao.", least=0.0, most=0.9999
     )
+    round_timeout: float = setting(
+        3600.0, help="Seconds that a deployed server waits for a round's clients.", above=0.0
+    )
     proximal_mu: float = setting(
         0.1, help="Pull of fedprox towards the round's start, over a client's rate.", least=0.0
     )
