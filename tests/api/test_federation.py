@@ -166,7 +166,7 @@ def test_replies_that_are_left_out(settings: Settings, monkeypatch: pytest.Monke
     monkeypatch.setattr(Client, "train", train)
     warned: list[str] = []
     sink = lambda event: event.kind == "warning" and warned.append(event.values["message"])  # noqa: E731
-    result = fpo.federate(**{**settings, "clients": 4}, sink=sink)
+    result = fpo.federate(**{**settings, "clients": 4, "valid_fraction": 0.5}, sink=sink)
     for number, facts in enumerate(result.rounds, start=1):
         assert facts["clients"] == ["client-0"]
         assert facts["round"] == number
