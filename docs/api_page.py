@@ -32,6 +32,7 @@ WORKFLOWS = (
     "judge",
     "chat",
     "serve",
+    "federate",
     "compare",
     "fuse",
     "convert_adapter",
