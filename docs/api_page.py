@@ -33,6 +33,7 @@ WORKFLOWS = (
     "judge",
     "chat",
     "serve",
+    "federate",
     "compare",
     "fuse",
     "convert_adapter",

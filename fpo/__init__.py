@@ -32,6 +32,7 @@ _NAMES = {
     "fpo.judge_choice": ("open_judge",),
     "fpo_core.judges.judge": ("Judge",),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
+    "fpo.federation.workflow": ("federate", "Federation"),
     "fpo.reference_pass": ("reference", "StoredReference"),
     "fpo.gguf": ("convert_gguf", "GgufResult"),
     "fpo.conversion": (
@@ -84,6 +85,7 @@ _NAMES = {
         "ValueTrainConfig",
         "WinRateConfig",
     ),
+    "fpo_core.config.federated": ("FederateConfig",),
     "fpo_core.config.yaml_file": ("read_yaml",),
     "fpo_core.errors": (
         "FpoError",

@@ -12,9 +12,11 @@ from fpo.model_setup import FROZEN, ModelSetup
 from fpo.prompt_text import token_ids
 from fpo.results import Result, Table
 from fpo.workflow import workflow
+from fpo_core.adapters.folders import load_any_adapter
 from fpo_core.adapters.lora import Adapter, common_shape
-from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.virtual_tokens import VirtualTokens
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.reference_weights import reference_weights
 from fpo_core.config import ChatConfig
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError, DataError
@@ -25,6 +27,7 @@ from fpo_core.events import Sink, note
 
 _PROMOTED = 6
 Weights = dict[str, np.ndarray]
+_Adapter = Adapter | VirtualTokens
 
 
 @dataclass(frozen=True)
@@ -177,18 +180,18 @@ def chat(config: ChatConfig, sink: Sink) -> Conversation:
     return conversation
 
 
-def _other(config: ChatConfig, setup: ModelSetup) -> Adapter | None:
+def _other(config: ChatConfig, setup: ModelSetup) -> _Adapter | None:
     if config.other_adapter is None:
         return None
-    return load_adapter(Path(config.other_adapter), setup.model.layers)
+    return load_any_adapter(Path(config.other_adapter), setup.model)
 
 
-def _weights(setup: ModelSetup, adapters: list[Adapter | None]) -> tuple[Policy, list[Weights]]:
+def _weights(setup: ModelSetup, adapters: list[_Adapter | None]) -> tuple[Policy, list[Weights]]:
     """A policy that holds any of the adapters, and the weights of each."""
     present = [adapter for adapter in adapters if adapter is not None]
     shape, fitted = common_shape(present) if present else (FROZEN, [])
     policy = build_policy(setup.backend, setup.model.path, setup.config, shape, setup.features)
-    start = policy.trained()
+    start = reference_weights(policy)
     return policy, [start | ({} if a is None else fitted.pop(0)) for a in adapters]
 
 

@@ -21,6 +21,7 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import common_shape
 from fpo_core.backend.guidance import Guide
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.reference_weights import reference_weights
 from fpo_core.config import AdapterConfig, EvalConfig, ValueConfig
 from fpo_core.data.load import Goal
 from fpo_core.evaluation.greedy_answers import questions_of
@@ -106,7 +107,7 @@ def evaluate(config: EvalConfig, sink: Sink) -> EvaluationResult:
     # A whole model is loaded for its weights, and let go before the reference is.
     weights = None if compared.tuned is None else compared.tuned()
     policy = _policy(setup, compared.shape)
-    start = policy.trained()
+    start = reference_weights(policy)
     policy.load_trained(start | compared.at_reference)
     if weights is not None or config.needs_kl:
         policy.set_reference(policy.trained())

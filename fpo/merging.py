@@ -16,6 +16,7 @@ from fpo.workflow import workflow
 from fpo_core.adapters.lora import Adapter
 from fpo_core.adapters.merge import Fused, write_fused
 from fpo_core.adapters.merge_check import MUCH_LOST, FuseCheck, check_fused, probe_tokens
+from fpo_core.adapters.virtual_tokens import VirtualTokens
 from fpo_core.config import FuseConfig
 from fpo_core.errors import ConfigError, ModelError
 from fpo_core.evaluation.model_card import CARD_FILE, PICTURE, fuse_card, write_card
@@ -60,6 +61,11 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
     adapter = setup.start_adapter
     if adapter is None:
         raise ConfigError("adapter is not set: give the folder of what to merge")
+    if isinstance(adapter, VirtualTokens):
+        raise ConfigError(
+            f"{config.adapter} is a {adapter.fine_tune_type} of virtual tokens, which no weight of "
+            "the model can hold: use it as adapter, in generate, chat, evaluate or train"
+        )
     setup.warn_of_base(config.adapter, sink)
     out = Path(config.out).expanduser()
     check_account(config.push_to_hub)

@@ -11,11 +11,13 @@ import numpy as np
 from fpo.backends import build_policy, join_group, select_backend
 from fpo.precision import computes_on_cpu, faster_dtype, stored_dtype
 from fpo_core.adapters.base import base_change
+from fpo_core.adapters.folders import load_any_adapter
 from fpo_core.adapters.lora import Adapter, common_shape
-from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.virtual_tokens import VirtualTokens
 from fpo_core.backend.guidance import Guide, Value
 from fpo_core.backend.policy import Policy, Sampling
 from fpo_core.backend.process_group import Group
+from fpo_core.backend.reference_weights import as_reference
 from fpo_core.config import (
     AdapterConfig,
     DataConfig,
@@ -133,10 +135,10 @@ class ModelSetup:
         return load_features(self.config, self.model, self.special)
 
     @cached_property
-    def start_adapter(self) -> Adapter | None:
+    def start_adapter(self) -> Adapter | VirtualTokens | None:
         """The adapter that the model starts from."""
         folder = self.config.adapter
-        return None if folder is None else load_adapter(Path(folder), self.model.layers)
+        return None if folder is None else load_any_adapter(Path(folder), self.model)
 
     def warn_of_base(self, adapter: str | None, sink: Sink) -> None:
         """Warn where an adapter, or a value, was trained on another model than this."""
@@ -168,10 +170,7 @@ class ModelSetup:
     @property
     def left_out(self) -> int:
         """Modules that get an adapter for the starting one's sake and have none in it."""
-        adapter = self.start_adapter
-        if adapter is None:
-            return 0
-        return adapter.num_layers * len(adapter.modules()) - len(adapter.places())
+        return 0 if self.start_adapter is None else self.start_adapter.left_out
 
     def load_data(self, config: DataConfig, goal: Goal | None = None) -> PreferenceData:
         """Tokenised pairs, whose prompts ask for the goal where there is one."""
@@ -188,14 +187,7 @@ class ModelSetup:
             return self._fitted[0]
         if adapter is None:
             return config.only(AdapterConfig)
-        return AdapterConfig(
-            fine_tune_type=adapter.fine_tune_type,
-            num_layers=adapter.num_layers,
-            rank=adapter.rank,
-            scale=adapter.scale,
-            dropout=config.dropout,
-            target_modules=tuple(adapter.modules()),
-        )
+        return replace(adapter.shape(), dropout=config.dropout, freeze_a=config.freeze_a)
 
     def policy(self, config: AdapterConfig, *, grad_checkpoint: bool = False) -> Policy:
         """The model at its starting point; `config` may say how it is trained, too."""
@@ -227,6 +219,9 @@ class ModelSetup:
     def key(self) -> StoreKey:
         """Identity of this model's reference."""
         adapter = self.config.adapter
+        # The reference of virtual tokens is the model without them, whatever they start from.
+        if isinstance(self.start_adapter, VirtualTokens):
+            adapter = None
         fingerprint = None if adapter is None else _adapter_fingerprint(Path(adapter))
         return store_key(self.model.fingerprint(), fingerprint, self.features)
 
@@ -240,7 +235,8 @@ class ModelSetup:
     ) -> ReferenceStore:
         """The store at `folder`, extended by what it lacks of the splits."""
         widths = () if self.features is None else self.features.widths
-        return extend_store(folder, self.key, policy, splits, config, emit, self.group, widths)
+        with as_reference(policy):
+            return extend_store(folder, self.key, policy, splits, config, emit, self.group, widths)
 
 
 def _adapter_fingerprint(folder: Path) -> str:

@@ -229,7 +229,7 @@ def _check_start(config: TrainConfig) -> None:
 def _shaped(setup: ModelSetup, config: TrainConfig) -> TrainConfig:
     """The configuration with rank, scale and modules of the adapter that the run starts from."""
     shape = setup.adapter_config(config)
-    for name in ("fine_tune_type", "rank", "scale", "num_layers"):
+    for name in ("fine_tune_type", "rank", "scale", "num_layers", "virtual_tokens"):
         wanted, present = getattr(config, name), getattr(shape, name)
         if wanted not in (present, getattr(AdapterConfig(), name)):
             raise ConfigError(

@@ -19,6 +19,7 @@ from typing import Any
 from fpo.model_setup import ModelSetup
 from fpo.results import Result
 from fpo.workflow import workflow
+from fpo_core.adapters.virtual_tokens import VirtualTokens
 from fpo_core.config import ServeConfig
 from fpo_core.errors import BackendError, ConfigError
 from fpo_core.events import Sink, warn
@@ -78,6 +79,11 @@ def serve(config: ServeConfig, sink: Sink) -> Server:
         )
     adapter = setup.start_adapter
     setup.warn_of_base(config.adapter, sink)
+    if isinstance(adapter, VirtualTokens):
+        raise ConfigError(
+            f"{config.adapter} is a {adapter.fine_tune_type} of virtual tokens, which neither "
+            "mlx-lm's server nor transformers' loads: use chat or generate"
+        )
     opens = adapter is None or (_adapter(config) / _PEFT).is_file()
     if setup.backend == "torch" and not opens:
         raise ConfigError(

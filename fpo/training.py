@@ -24,6 +24,7 @@ from fpo.trackers import open_trackers
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import only_first
+from fpo_core.backend.reference_weights import as_reference, reference_weights
 from fpo_core.config import TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.model_card import (
@@ -197,14 +198,16 @@ def train_validated(
     run_data = RunData.of(data, store, setup.features, group, degrader)
     measurer = make_measurer(run, run_data, {"sink": sink} | measuring)
     # KL is against the start, which for a run from an adapter is not the bare model.
-    start = policy.trained() if _holds_start(config) else None
+    start = reference_weights(policy) if _holds_start(config) else None
     before, report = None, None
     if measure_start:
         note(sink, "measuring the start")
-        before = _at_the_reference(measurer.measure(policy))
         if config.report and not group.rank:
             report = TrainingReport(config, setup, measurer, data.report)
-            report.begin(policy)
+        with as_reference(policy):
+            before = _at_the_reference(measurer.measure(policy))
+            if report is not None:
+                report.begin(policy)
     result = _loop(run, policy, run_data, folder, sink, stop, judge)
     note(sink, "measuring the end" + _kl_cost(config, start))
     if start is not None:

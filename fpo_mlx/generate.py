@@ -1,6 +1,8 @@
 """Sampling completions with mlx-lm's batched generator."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -20,11 +22,13 @@ def generate(
     sampling: Sampling,
     draws: np.ndarray,
     on_tokens: OnTokens | None = None,
+    filled: list[Any] | None = None,
     readers: Callable[[], list[ValueReader]] = list,
 ) -> list[np.ndarray]:
     """Completions of token-id prompts, the stop token included; see `Policy.generate`.
 
-    `readers` makes readers of the guide's values for one completion.
+    `filled` are caches that hold what stands in front of every prompt; `readers` makes readers of
+    the guide's values for one completion.
     """
     samplers, guide = None, sampling.guide
     guided = [] if guide is None else [GuidedPick.of(ops, sampling, guide) for _ in prompts]
@@ -42,6 +46,7 @@ def generate(
     rows = generator.insert(
         [prompt.tolist() for prompt in prompts],
         [sampling.max_tokens] * len(prompts),
+        caches=None if filled is None else [copy.deepcopy(filled) for _ in prompts],
         samplers=samplers,
     )
     completions: dict[int, list[int]] = {row: [] for row in rows}

@@ -19,6 +19,7 @@ from fpo_mlx.kernels.features import pooled_features
 from fpo_mlx.kernels.head import Head
 from fpo_mlx.kernels.mlp import FusedMlps
 from fpo_mlx.kernels.packed_attention import RowCache, RowPositions
+from fpo_mlx.virtual_tokens import Prefixes
 
 
 class PackedStep(BasePackedStep):
@@ -35,10 +36,11 @@ class PackedStep(BasePackedStep):
         features: Features | None,
         config: StepConfig,
         mlps: FusedMlps,
+        prefixes: Prefixes,
     ) -> None:
         pool = functools.partial(pooled_features, config.logits_budget)
         super().__init__(Head(model, config.logits_budget), taps, features, pool)
-        self._model, self._layers, self._mlps = model, layers, mlps
+        self._model, self._layers, self._mlps, self._prefixes = model, layers, mlps, prefixes
         self._positions = RowPositions(model)
         self.vocab = self._head.vocab
         self._mask_axes = 1
@@ -56,7 +58,8 @@ class PackedStep(BasePackedStep):
 
     def _run(self, row: Row) -> mx.array:
         tokens = mx.array(row.tokens)[None]
-        caches = [RowCache(row, self._mask_axes)] * self._layers
+        cache = RowCache(row, self._mask_axes, self._prefixes.of)
+        caches = [cache] * self._layers
         with self._positions.of(row):
             return self._head.states(lambda: self._model(tokens, cache=caches))
 

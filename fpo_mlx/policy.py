@@ -14,6 +14,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils
 
+from fpo_core.adapters.virtual_tokens import VIRTUAL_ID
 from fpo_core.backend.base_policy import BasePolicy, Loss, ScoresT
 from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import OnTokens, Sampling
@@ -39,6 +40,7 @@ from fpo_mlx.models import (
 from fpo_mlx.optimizer import Optimizer
 from fpo_mlx.packed_step import PackedStep
 from fpo_mlx.trainable import Trainable, Weights, select_trainable
+from fpo_mlx.virtual_tokens import Prefixes, add_virtual_tokens
 
 
 class MlxPolicy(BasePolicy):
@@ -59,9 +61,14 @@ class MlxPolicy(BasePolicy):
         width = hidden_size(stack[0])
         leaves = [leaf for _, leaf in tree_flatten(self.model.parameters())]
         parameters = sum(leaf.size for leaf in leaves if isinstance(leaf, mx.array))
-        self._trainable = select_trainable(
-            self.model, stack, setup.adapter, setup.model.seed, self.dtype
-        )
+        self._prefixes = Prefixes(())
+        if setup.adapter.virtual:
+            virtual = add_virtual_tokens(self.model, stack, setup, self.dtype)
+            self._trainable, self._prefixes = virtual
+        else:
+            self._trainable = select_trainable(
+                self.model, stack, setup.adapter, setup.model.seed, self.dtype
+            )
         for name, rows in setup.heads.items():
             self._trainable.add_head(name, rows, width)
         self._features = setup.features and setup.features.to(ops, mx.zeros(0))
@@ -86,15 +93,18 @@ class MlxPolicy(BasePolicy):
         self.model.eval()
         if mlps is None:
             return ()
-        packed = PackedStep(self.model, len(stack), self._taps, self._features, setup.step, mlps)
+        options = self._taps, self._features, setup.step, mlps, self._prefixes
+        packed = PackedStep(self.model, len(stack), *options)
         return packed.variants()
 
     def _predict(self, batch: Batch, start: int) -> mx.array:
         tokens = mx.array(batch.tokens)
-        return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens))
+        options = self._prefixes.options()
+        return self._cut.during(slice(start - 1, -1), lambda: self.model(tokens, **options))
 
     def _final_states(self, batch: Batch) -> mx.array:
-        return check_states(self._body(mx.array(batch.tokens)), self.info.hidden_size)
+        states = self._body(mx.array(batch.tokens), **self._prefixes.options())
+        return check_states(states, self.info.hidden_size)
 
     def _inference(self) -> AbstractContextManager[None]:
         # Full training in bfloat16 computes with casts of its float32 weights.
@@ -114,7 +124,7 @@ class MlxPolicy(BasePolicy):
         kind: list[type[ScoresT]] = []
 
         def of_weights(weights: Weights) -> tuple[mx.array, Weights]:
-            with self._trainable.swapped(weights):
+            with self._trainable.swapped(self._trainable.trained(weights)):
                 total, scores = loss()
             kind[:] = [type(scores)]
             # MLX passes a dictionary of arrays through, but no dataclass.
@@ -132,7 +142,8 @@ class MlxPolicy(BasePolicy):
         return Optimizer(self._trainable, config, group)
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        return np.array(self.model(mx.array(tokens)).astype(mx.float32))
+        logits = self.model(mx.array(tokens), **self._prefixes.options())
+        return np.array(logits.astype(mx.float32))
 
     def _unembed(self, states: np.ndarray) -> mx.array:
         module, method = find_head(self.model)
@@ -152,7 +163,10 @@ class MlxPolicy(BasePolicy):
             placed = () if guide is None else map(self._placed, guide.values)
             return [ValueReader(model, body, *parts) for parts in placed]
 
-        return generate(model, prompts, sampling, draws, on_tokens, readers)
+        filled = self._prefixes.filled(model)
+        if filled is not None:  # the ids of virtual tokens give way to what they stand for
+            prompts = [prompt[prompt < VIRTUAL_ID] for prompt in prompts]
+        return generate(model, prompts, sampling, draws, on_tokens, filled, readers)
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

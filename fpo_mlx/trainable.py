@@ -32,6 +32,8 @@ class Trainable:
     """Trained weights by canonical name, kept in float32; LoRA matrices are transposed in MLX."""
 
     frozen: str | None = None
+    freeze_a = False
+    """Whether LoRA's A gets no gradient."""
 
     def __init__(self, places: Places, *, adapters: bool, compute: mx.Dtype) -> None:
         self._places, self.adapters, self._compute = places, adapters, compute
@@ -93,6 +95,12 @@ class Trainable:
         if self.adapters or self._compute == mx.float32:
             return weights
         return {name: weight.astype(self._compute) for name, weight in weights.items()}
+
+    def trained(self, weights: Weights) -> Weights:
+        """The weights to differentiate by: those that stay are cut off."""
+        if not self.freeze_a:
+            return weights
+        return {n: mx.stop_gradient(w) if n.endswith("lora_A") else w for n, w in weights.items()}
 
     @contextlib.contextmanager
     def swapped(self, weights: Weights | None = None) -> Iterator[None]:
@@ -198,7 +206,7 @@ def select_trainable(
         for matrix in matrices_of(config.fine_tune_type)
     }
     trainable = Trainable(places, adapters=True, compute=compute)
-    trainable.frozen = frozen
+    trainable.frozen, trainable.freeze_a = frozen, config.freeze_a
     start = initial_weights(trainable.shapes(), seed, lambda place: lora.base_weight(layers[place]))
     trainable.load(start)
     return trainable

@@ -80,11 +80,13 @@ def generate(
     draws: np.ndarray,
     device: torch.device,
     on_tokens: OnTokens | None = None,
+    more: Callable[[torch.Tensor], dict[str, Any]] = lambda _: {},
     readers: Callable[[torch.Tensor], list[ValueReader]] = lambda mask: [],
 ) -> list[np.ndarray]:
     """Completions of token-id prompts, in one batch padded on the left; see `Policy.generate`.
 
-    `readers` makes readers of the guide's values for the prompts' mask (n, t).
+    `more` gives further arguments for these ids (n, width), `readers` makes readers of the guide's
+    values for the prompts' mask (n, t).
     """
     guide = sampling.guide
     guided = None if guide is None else GuidedPick.of(ops, sampling, guide)
@@ -108,7 +110,7 @@ def generate(
         max_new_tokens=sampling.max_tokens,
         eos_token_id=list(sampling.stop) or None,
         pad_token_id=0,
-        **(_NEUTRAL | options),
+        **(_NEUTRAL | options | more(tokens.to(device))),
     )
     sampled = [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
     if guided is not None and guide is not None and guide.on_kl is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from fpo_torch.kernels.flex_row import BLOCK, FlexRow
 from fpo_torch.kernels.head import Head, Precision
 from fpo_torch.kernels.lora import LoraKernel
 from fpo_torch.kernels.mlp import MlpKernel
-from fpo_torch.kernels.packed_attention import attention_over_runs
+from fpo_torch.kernels.packed_attention import Prefix, attention_over_runs
 from fpo_torch.kernels.run_attention import RunByRun
 
 
@@ -62,6 +62,8 @@ class PackedStep(BasePackedStep):
             tapped = [tap.block for tap in taps if tap.inside]
             stack = model.get_submodule(stack_path).children()
             self._kernels += [CompiledBlocks(block for block in stack if block not in tapped)]
+        self.prefix: Callable[[Tensor], Prefix | None] = lambda _: None
+        """The prefix of a row of ids, where keys and values are trained."""
         self._flex = compiles_on(model.device)
         self._windows = {None, *_windows(model)}
 
@@ -82,9 +84,11 @@ class PackedStep(BasePackedStep):
         # FlexAttention works on blocks of this many tokens: a shorter row gains nothing from it.
         if self._flex and len(row.tokens) >= BLOCK:
             runs = FlexRow(row, self._windows, tokens.device)
+        prefix = self.prefix(tokens)
+        options = {} if prefix is None else {"prefix": prefix}
         with self._precision():
             return self._body(
-                input_ids=tokens, position_ids=positions, use_cache=False, runs=runs
+                input_ids=tokens, position_ids=positions, use_cache=False, runs=runs, **options
             ).last_hidden_state
 
     def _gather(self, x: Tensor, index: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from fpo_torch.models import (
 from fpo_torch.optimizer import Optimizer
 from fpo_torch.packed_step import PackedStep
 from fpo_torch.trainable import Trainable, select_trainable, to_numpy
+from fpo_torch.virtual_tokens import VirtualPasses, add_virtual_tokens
 
 
 class TorchPolicy(BasePolicy):
@@ -54,7 +55,12 @@ class TorchPolicy(BasePolicy):
         parameters = sum(weight.numel() for weight in self.base.parameters())
         if setup.grad_checkpoint:
             self._checkpoint_blocks(stack)
-        self.model, self._trainable = select_trainable(self.base, setup.adapter, setup.model.seed)
+        if setup.adapter.virtual:
+            self.model, self._trainable = self.base, add_virtual_tokens(self.base, setup)
+        else:
+            seed = setup.model.seed
+            self.model, self._trainable = select_trainable(self.base, setup.adapter, seed)
+        self._passes = VirtualPasses(self.base, self._trainable, setup)
         hidden_size = self.base.config.get_text_config().hidden_size
         for name, rows in setup.heads.items():
             self._trainable.add_head(name, rows, hidden_size)
@@ -71,6 +77,7 @@ class TorchPolicy(BasePolicy):
         if setup.step.plain:
             return ()
         step = PackedStep(self.base, path, self._taps, self._features, setup.step, self._precision)
+        step.prefix = self._passes.prefix
         return (step,)
 
     def _checkpoint_blocks(self, stack: Any) -> None:
@@ -84,20 +91,18 @@ class TorchPolicy(BasePolicy):
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
 
-    def _tokens(self, tokens: np.ndarray) -> Tensor:
-        return torch.from_numpy(tokens).long().to(self.device)
+    def _inputs(self, tokens: np.ndarray) -> dict[str, Any]:
+        ids = torch.from_numpy(tokens).long().to(self.device)
+        return {"input_ids": ids, "use_cache": False, **self._passes.options(ids)}
 
     def _predict(self, batch: Batch, start: int) -> Tensor:
         columns = torch.arange(start - 1, batch.width - 1, device=self.device)
         with self._precision():
-            return self.model(
-                input_ids=self._tokens(batch.tokens), logits_to_keep=columns, use_cache=False
-            ).logits
+            return self.model(**self._inputs(batch.tokens), logits_to_keep=columns).logits
 
     def _final_states(self, batch: Batch) -> Tensor:
         with self._precision():
-            tokens = self._tokens(batch.tokens)
-            return self._body(input_ids=tokens, use_cache=False).last_hidden_state
+            return self._body(**self._inputs(batch.tokens)).last_hidden_state
 
     def _inference(self) -> AbstractContextManager[Any]:
         return torch.no_grad()
@@ -122,7 +127,7 @@ class TorchPolicy(BasePolicy):
         return Optimizer(self._trainable, config, group)
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        return to_numpy(self.model(input_ids=self._tokens(tokens), use_cache=False).logits)
+        return to_numpy(self.model(**self._inputs(tokens)).logits)
 
     def _unembed(self, states: np.ndarray) -> Tensor:
         head: Any = self.base.get_output_embeddings()
@@ -137,13 +142,15 @@ class TorchPolicy(BasePolicy):
         draws: np.ndarray,
         on_tokens: OnTokens | None,
     ) -> list[np.ndarray]:
-        guide, body = sampling.guide, self._body
+        guide, body, options = sampling.guide, self._body, self._passes.options
 
         def readers(mask: Tensor) -> list[ValueReader]:
             placed = () if guide is None else map(self._placed, guide.values)
             return [ValueReader(body, *parts, mask) for parts in placed]
 
-        return generate(self.model, prompts, sampling, draws, self.device, on_tokens, readers)
+        return generate(
+            self.model, prompts, sampling, draws, self.device, on_tokens, options, readers
+        )
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""

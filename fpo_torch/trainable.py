@@ -64,7 +64,11 @@ class Trainable:
     def load(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace the weights; ModelError where names or shapes do not fit."""
         for name, weight in self.from_canonical(weights).items():
-            self.parameters[name].data.copy_(weight)
+            data = self.parameters[name].data
+            if data.shape == weight.shape:
+                data.copy_(weight)
+            else:  # another number of virtual tokens
+                self.parameters[name].data = weight
 
     def from_canonical(self, weights: Mapping[str, np.ndarray]) -> Weights:
         """Canonical arrays as tensors; ModelError where names or shapes do not fit."""
@@ -148,6 +152,10 @@ def select_trainable(
     adapted = add_lora(model, places, config)
     trainable = Trainable(dict(lora_weights(adapted)), adapters=True)
     trainable.frozen = frozen
+    if config.freeze_a:
+        for name, weight in trainable.parameters.items():
+            if name.endswith("lora_A"):
+                weight.register_hook(torch.zeros_like)
 
     def base(place: str) -> np.ndarray:
         block, target = place.split(".", 1)

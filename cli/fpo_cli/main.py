@@ -15,6 +15,7 @@ from fpo_cli.commands.data_augment import data_augment
 from fpo_cli.commands.data_inspect import data_inspect
 from fpo_cli.commands.doctor import doctor
 from fpo_cli.commands.evaluate import evaluate
+from fpo_cli.commands.federate import federate
 from fpo_cli.commands.fuse import fuse
 from fpo_cli.commands.generate import generate
 from fpo_cli.commands.judge import judge
@@ -79,7 +80,7 @@ COMMANDS = (
         _group("sae", "Find, train and look at autoencoders."),
         (sae_list, sae_train, sae_check, sae_features, sae_info),
     ),
-    (app, (reference, train, report, compare, evaluate, fuse)),
+    (app, (reference, train, federate, report, compare, evaluate, fuse)),
     (_group("value", "Train values that guide samples."), (value_train,)),
     (app, (generate, sample, chat, serve, judge)),
     (_group("data", "Look at and augment preference data."), (data_inspect, data_augment)),

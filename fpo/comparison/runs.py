@@ -20,6 +20,7 @@ from fpo.store_location import shared_store
 from fpo.training import make_measurer, train_validated
 from fpo.workflow import Stop
 from fpo_core.backend.policy import Sampling
+from fpo_core.backend.reference_weights import as_reference
 from fpo_core.config import BackendConfig, CompareConfig, ObjectiveConfig, TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note
@@ -111,9 +112,11 @@ class Comparison:
         note(self.sink, "measuring the start")
         data = RunData.of(checked.data, store, setup.features)
         measurer = make_measurer(checked, data, self._measuring(setup, config))
+        with as_reference(policy):
+            metrics = measurer.measure(policy).to_mapping()
         result = {
             "reference_seconds": seconds,
-            "metrics": measurer.measure(policy).to_mapping(),
+            "metrics": metrics,
             "prompts": measurer.prompt_texts(),
         }
         write_json(path, result)

@@ -12,8 +12,9 @@ from fpo.reporting.known_reference import known_reference
 from fpo.reporting.record import Record, inspected
 from fpo.reporting.run_record import about_run, settings_rows
 from fpo.store_location import evaluation_store
-from fpo_core.adapters.reader import load_adapter
+from fpo_core.adapters.folders import load_any_adapter
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.reference_weights import reference_weights
 from fpo_core.config import ReportConfig, ReportedConfig, TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.inspection import Inspection, inspect, reference_tokens
@@ -60,7 +61,7 @@ def inspect_again(
     split = data.train if data.valid is None else data.valid
     trained = _trained(folder, run, setup)
     policy = setup.policy(run)
-    start = policy.trained()
+    start = reference_weights(policy)
     place = evaluation_store(setup, run.reference, (folder,), run.cache, split)
     store = setup.reference(place, [split], policy, run, sink)
     policy.set_reference(start)
@@ -99,7 +100,7 @@ def computed_by(config: ReportConfig) -> dict[str, str]:
 def _trained(folder: Path, run: TrainConfig, setup: ModelSetup) -> dict[str, np.ndarray]:
     """The trained weights that a run left."""
     if run.fine_tune_type != "full":
-        return load_adapter(folder, setup.model.layers).weights
+        return load_any_adapter(folder, setup.model).weights
     # Loaded for its weights and let go before the model that it came from is.
     whole = ModelSetup(dataclasses.replace(run, model=str(folder)))
     return whole.policy(run).trained()

@@ -119,6 +119,10 @@ def _from_peft(path: Path, config: dict[str, Any]) -> AdapterSettings:
 
 def _refuse(path: Path, config: dict[str, Any]) -> None:
     """Raise ModelError where the adapter is more than LoRA or DoRA on linear layers."""
+    if config["peft_type"] in ("PROMPT_TUNING", "PREFIX_TUNING"):
+        raise ModelError(
+            f"{path} is of virtual tokens, whose one format both backends open: use it as it is"
+        )
     if config["peft_type"] != "LORA":
         raise ModelError(f"{path} sets peft_type to {config['peft_type']!r}, expected LORA")
     for key, meaning in _REFUSED.items():

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fpo_core.adapters.virtual_tokens import VirtualTokens, is_virtual
 from fpo_core.config import AdapterConfig
 from fpo_core.errors import ModelError
 
@@ -55,6 +56,21 @@ class Adapter:
         """Whether every adapted block has the same modules adapted."""
         return len(self.places()) == len(self.blocks()) * len(self.modules())
 
+    @property
+    def left_out(self) -> int:
+        """Modules that get an adapter for the others' sake and have none in this one."""
+        return self.num_layers * len(self.modules()) - len(self.places())
+
+    def shape(self) -> AdapterConfig:
+        """The settings of a policy that holds it, less its dropout."""
+        return AdapterConfig(
+            fine_tune_type=self.fine_tune_type,
+            num_layers=self.num_layers,
+            rank=self.rank,
+            scale=self.scale,
+            target_modules=tuple(self.modules()),
+        )
+
 
 def fit(weights: Mapping[str, np.ndarray], rank: int, factor: float) -> dict[str, np.ndarray]:
     """Weights padded with zeros to a higher or equal rank, B times `factor`.
@@ -72,18 +88,28 @@ def fit(weights: Mapping[str, np.ndarray], rank: int, factor: float) -> dict[str
     return fitted
 
 
-def common_shape(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
+def common_shape(
+    adapters: Sequence[Adapter | VirtualTokens],
+) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
     """The smallest shape that holds every adapter of a model, and the weights of each in it.
 
     A module that an adapter does not adapt has no weights: its initial weights add nothing. Raises
-    ModelError for LoRA with DoRA, whose magnitudes depend on the model's weights.
+    ModelError for adapters of two kinds: DoRA's magnitudes depend on the model's weights.
     """
-    kind = adapters[0].fine_tune_type
-    if any(adapter.fine_tune_type != kind for adapter in adapters):
+    kinds = {adapter.fine_tune_type for adapter in adapters}
+    if len(kinds) > 1:
         raise ModelError(
-            "one adapter is LoRA and the other DoRA, which no single shape holds: merge one into "
-            "the model, and give the result as base"
+            f"one adapter is {' and the other '.join(sorted(kinds))}, which no single shape holds: "
+            "merge one into the model, and give the result as base"
         )
+    virtual = [adapter for adapter in adapters if isinstance(adapter, VirtualTokens)]
+    if virtual:
+        return virtual[0].shape(), [adapter.weights for adapter in virtual]
+    return _common_lora([adapter for adapter in adapters if isinstance(adapter, Adapter)])
+
+
+def _common_lora(adapters: Sequence[Adapter]) -> tuple[AdapterConfig, list[dict[str, np.ndarray]]]:
+    kind = adapters[0].fine_tune_type
     rank = max(adapter.rank for adapter in adapters)
     scale = max(adapter.scale for adapter in adapters)
     shape = AdapterConfig(
@@ -200,7 +226,9 @@ def check_shapes(weights: Mapping[str, Any], expected: Mapping[str, tuple[int, .
             "the adapter options that they were trained with"
         )
     for name, shape in expected.items():
-        if tuple(weights[name].shape) != shape:
+        # Virtual tokens may be any number: of none, the model is its reference.
+        free = is_virtual(name)
+        if tuple(weights[name].shape)[free:] != shape[free:]:
             raise ModelError(
                 f"the weight {name} has shape {tuple(weights[name].shape)}, expected {shape}: "
                 "it belongs to another model or rank"

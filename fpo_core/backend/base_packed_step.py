@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
+import numpy as np
+
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.config import ObjectiveConfig
 from fpo_core.data.batches import Batch
@@ -42,6 +44,8 @@ class BasePackedStep(ABC):
         self, head: Head, taps: Sequence[Tap], features: Features | None, pool: Pool
     ) -> None:
         self._head, self._taps, self._features, self._pool = head, taps, features, pool
+        self.virtual: Callable[[], np.ndarray] = lambda: np.zeros(0, np.int64)
+        """The ids of the virtual tokens that sequences begin with now."""
 
     @abstractmethod
     def on(self) -> AbstractContextManager[None]:
@@ -81,12 +85,11 @@ class BasePackedStep(ABC):
         """Scores of a batch; with `at_reference`, in which the model is the reference, its KL;
         without `features`, nothing of the autoencoder.
         """
-        untrained = () if self._features is None else self._features.untrained
-        row = Row.of(batch, untrained)
         frozen = None
         if at_reference is not None:
             with at_reference:
-                frozen = self._head.frozen(), self._states(row)[0]
+                frozen = self._head.frozen(), self._states(self._row(batch))[0]
+        row = self._row(batch)
         states, activations = self._states(row)
         labels = self.ops.asarray(row.scored.labels, states)
         terms = self._terms(states, labels, frozen, entropy=entropy, differentiate=differentiate)
@@ -96,7 +99,7 @@ class BasePackedStep(ABC):
 
     def mean_states(self, batch: Batch) -> Array:
         """Final states averaged over each completion's tokens, (2b, d), without the head."""
-        row = Row.of(batch, ())
+        row = Row.of(batch, virtual=self.virtual())
         states = self._run(row)[0]
         h = self._gather(states, self.ops.asarray(row.scored.places, states))
         h = self.ops.as_float(h)
@@ -104,12 +107,15 @@ class BasePackedStep(ABC):
 
     def tokens(self, batch: Batch) -> tuple[Scored, Array, list[Array]]:
         """The N scored tokens of a batch, their log π (N,), and activations on them, (N, d_in)."""
-        untrained = () if self._features is None else self._features.untrained
-        row = Row.of(batch, untrained, every=True)
+        row = self._row(batch, every=True)
         states, activations = self._states(row)
         labels = self.ops.asarray(row.scored.labels, states)
         terms = self._terms(states, labels, None, entropy=False, differentiate=False)
         return row.scored, terms.logps, activations
+
+    def _row(self, batch: Batch, *, every: bool = False) -> Row:
+        untrained = () if self._features is None else self._features.untrained
+        return Row.of(batch, untrained, every=every, virtual=self.virtual())
 
     def _states(self, row: Row) -> tuple[Array, list[Array]]:
         """Final states that predict the scored tokens, (N, d), and activations on them."""

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from fpo_core.adapters.virtual_tokens import prepended, virtual_ids
 from fpo_core.arrays.ops import Array, Ops
 from fpo_core.backend.base_packed_step import BasePackedStep
 from fpo_core.backend.draws import uniforms
@@ -93,11 +94,13 @@ class BasePolicy(ABC):
         self.devices.reset_peak_memory(self.device)
         self.dtype = self.devices.select_dtype(model, self.device)
         self._packed: BasePackedStep | None = None
+        self._virtual = adapter.virtual
         self._reference: Any = None
         self._optimizer: Any = None
         self._gradient_norm: float | None = None
         steps = self._build(setup)
-        self._bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
+        bounds = Bounds.of(ModelFolder(folder, str(folder)), model)
+        self._bounds = bounds.less(adapter.virtual_tokens if adapter.virtual else 0)
         self._choose_step(steps)
 
     @abstractmethod
@@ -167,7 +170,12 @@ class BasePolicy(ABC):
         count = sum(map(math.prod, self._trainable.shapes().values()))
         frozen = self._trainable.frozen
         return PolicyInfo(
-            backend=backend, trained_parameters=count, frozen=frozen, **names, **facts
+            backend=backend,
+            trained_parameters=count,
+            frozen=frozen,
+            virtual=self._virtual,
+            **names,
+            **facts,
         )
 
     def _choose_step(self, steps: Iterable[BasePackedStep]) -> None:
@@ -186,6 +194,8 @@ class BasePolicy(ABC):
     def _scorer(self, step: BasePackedStep | None) -> Callable[[Batch], Scores]:
         def score(batch: Batch) -> Scores:
             self._packed = step
+            if step is not None:
+                step.virtual = self._virtual_ids
             return self.score(batch)
 
         return score
@@ -367,7 +377,8 @@ class BasePolicy(ABC):
         if self._packed is not None:
             means = self._packed.mean_states(batch)
         else:
-            states = self.ops.as_float(self._final_states(batch))
+            ids = self._virtual_ids()
+            states = self.ops.as_float(self._final_states(prepended(batch, ids)))[:, len(ids) :]
             means = pool(self.ops, states, self.ops.asarray(batch.completion_mask(), states))
         return with_degrees(
             self.ops, scores, means, self._trainable.head(DEGREE_HEAD), degraded.levels
@@ -388,12 +399,19 @@ class BasePolicy(ABC):
 
     def _reference_forward(self, batch: Batch, start: int) -> tuple[Array, tuple[()]]:
         with self._at_reference():
-            return self._predict(batch, start), ()
+            ids = self._virtual_ids()
+            return self._predict(prepended(batch, ids), start + len(ids)), ()
 
     def _forward(self, batch: Batch, start: int) -> tuple[Array, tuple[Array, ...]]:
         """Predictions of, and activations on, the tokens from column `start` on."""
+        ids = self._virtual_ids()
+        batch, start = prepended(batch, ids), start + len(ids)
         logits, hidden = capture_all(self._taps, lambda: self._predict(batch, start))
         return logits, tuple(h[:, start:] for h in hidden)
+
+    def _virtual_ids(self) -> np.ndarray:
+        """The ids (n,) that every sequence begins with under the weights in use."""
+        return virtual_ids(self._trainable.shapes().items() if self._virtual else ())
 
     def prepare_training(self, config: OptimiserConfig, group: Group = ALONE) -> None:
         """See `fpo_core.backend.policy.Policy`."""
@@ -461,8 +479,10 @@ class BasePolicy(ABC):
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """See `fpo_core.backend.policy.Policy`."""
         self._bounds.check_tokens(tokens)
+        ids = self._virtual_ids()
+        rows = np.broadcast_to(ids, (len(tokens), len(ids)))
         with self._inference():
-            return self._logits(tokens)
+            return self._logits(np.concatenate([rows, tokens], 1))[:, len(ids) :]
 
     def generate(
         self,
@@ -474,6 +494,8 @@ class BasePolicy(ABC):
         """See `fpo_core.backend.policy.Policy`."""
         room = self._bounds.room(prompts, sampling.max_tokens)
         draws = uniforms(prompts, sampling.seed, room, numbers)
+        if len(ids := self._virtual_ids()):
+            prompts = [np.concatenate([ids, prompt]) for prompt in prompts]
         with self._inference():
             sampling = dataclasses.replace(sampling, max_tokens=room)
             return self._generate(prompts, sampling, draws, on_tokens)

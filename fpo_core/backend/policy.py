@@ -35,6 +35,8 @@ class PolicyInfo:
     """Why the plain path is used where the fast step was asked for."""
     frozen: str | None = None
     """What adapters leave frozen that a user may expect them on."""
+    virtual: bool = False
+    """Whether virtual tokens are trained, so that the start is not the reference."""
 
 
 @dataclass(frozen=True)

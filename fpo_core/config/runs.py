@@ -109,7 +109,12 @@ class TrainConfig(
 
     def _check_gradients(self) -> None:
         """What acts on gradients alone is refused where there are none."""
-        acting = ("dropout", "grad_checkpoint", "straight_through", "constraint_share")
+        if self.freeze_a and self.weight_decay:
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay} while freeze_a is set, and would shrink A "
+                "all the same: leave one of them out"
+            )
+        acting = ("dropout", "grad_checkpoint", "straight_through", "constraint_share", "freeze_a")
         for name in (*acting, "degree_weight"):
             if self.zeroth_order and getattr(self, name):
                 raise ConfigError(

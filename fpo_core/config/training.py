@@ -13,6 +13,11 @@ from fpo_core.config.optimizer_table import (
 )
 from fpo_core.errors import ConfigError
 
+VIRTUAL = ("prompt", "prefix")
+"""What trains virtual tokens."""
+VIRTUAL_RATE = 300.0
+"""Their default learning rate over that of adapters (docs/federated.md)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceConfig(Settings):
@@ -57,8 +62,10 @@ class StepConfig(Settings):
 class AdapterConfig(Settings):
     """What is trained."""
 
-    fine_tune_type: Literal["lora", "dora", "full"] = setting(
-        "lora", help="Adapters of either kind, or the weights themselves."
+    fine_tune_type: Literal["lora", "dora", "full", "prompt", "prefix"] = setting(
+        "lora",
+        help="Adapters of either kind, the weights themselves, a soft prompt, or a prefix of keys "
+        "and values in every block.",
     )
     num_layers: int = setting(-1, help="Train only the last so many blocks; -1 is all.", least=-1)
     rank: int = setting(8, help="Rank of the adapters.", least=1)
@@ -69,9 +76,22 @@ class AdapterConfig(Settings):
     target_modules: tuple[str, ...] | None = setting(
         None, help="Linear modules that get adapters, comma-separated; by default all in a block."
     )
+    freeze_a: bool = setting(
+        False,
+        help="Train B of LoRA alone: A stays at its start, so that the mean of several adapters is "
+        "the mean of what they add.",
+    )
+    virtual_tokens: int = setting(
+        8, help="Tokens of a soft prompt or a prefix, in front of every sequence.", least=1
+    )
+
+    @property
+    def virtual(self) -> bool:
+        """Whether virtual tokens are trained: a soft prompt or a prefix."""
+        return self.fine_tune_type in VIRTUAL
 
     def check(self) -> None:
-        """Layers are all, or at least one."""
+        """Layers are all, or at least one; virtual tokens have no settings of LoRA's."""
         if self.num_layers == 0:
             raise ConfigError("num_layers is 0, expected -1 for all blocks or a positive number")
         if self.fine_tune_type == "dora" and self.dropout > 0:
@@ -79,6 +99,15 @@ class AdapterConfig(Settings):
                 f"dropout is {self.dropout} while fine_tune_type is dora: PEFT and mlx-lm drop "
                 "different inputs there, so set dropout to 0"
             )
+        if not self.virtual:
+            return
+        for name in ("num_layers", "rank", "scale", "dropout", "target_modules"):
+            value, default = getattr(self, name), self.__dataclass_fields__[name].default
+            if value != default:
+                raise ConfigError(
+                    f"{name} is {value} while fine_tune_type is {self.fine_tune_type}, which has "
+                    f"virtual tokens in place of adapters: leave {name} out"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +122,8 @@ class OptimiserConfig(Settings):
     )
     learning_rate: float | None = setting(
         None,
-        help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}.",
+        help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}; "
+        f"for prompt and prefix {VIRTUAL_RATE:g} times that of adapters.",
         above=0.0,
         most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )
@@ -149,7 +179,10 @@ class OptimiserConfig(Settings):
         """The learning rate after warm-up, its default depending on what is trained."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return OPTIMIZERS[self.optimizer].rates[fine_tune_type == "full"]
+        of_adapters, of_full = OPTIMIZERS[self.optimizer].rates
+        if fine_tune_type in VIRTUAL:
+            return VIRTUAL_RATE * of_adapters
+        return of_full if fine_tune_type == "full" else of_adapters
 
     def check(self) -> None:
         """Weight decay must mean the same in every framework; no setting is ignored in silence."""

@@ -14,8 +14,10 @@ _PLAIN = """ids = tokenizer("Hello", return_tensors="pt")
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))"""
 
 
-def usage(base: str, result: str, *, adapter: bool, chat: bool = True) -> list[str]:
-    """Code that runs a result with PEFT or transformers, and with mlx-lm.
+def usage(
+    base: str, result: str, *, adapter: bool, chat: bool = True, mlx: bool = True
+) -> list[str]:
+    """Code that runs a result with PEFT or transformers, and with mlx-lm where it opens it.
 
     `base` and `result` are hub names, or what stands for a folder.
     """
@@ -31,13 +33,18 @@ def usage(base: str, result: str, *, adapter: bool, chat: bool = True) -> list[s
         load[0] = f"from peft import PeftModel\n{load[0]}"
         load.append(f"model = PeftModel.from_pretrained(model, {result!r})")
     options = f"--model {base} --adapter-path {result}" if adapter else f"--model {result}"
-    return [
+    lines = [
         f"With {'PEFT' if adapter else 'transformers'}:",
         "",
         "```python",
         *load,
         answer,
         "```",
+    ]
+    if not mlx:
+        return lines
+    return [
+        *lines,
         "",
         "With mlx-lm"
         + (", whose adapter must be a folder on disk (`hf download`):" if adapter else ":"),

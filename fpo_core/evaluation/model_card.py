@@ -66,7 +66,13 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
         f"{facts.steps} steps, by fpo-mlx on {facts.backend}.",
         *([f"\n{config.reading}"] if config.reading else []),
         *_sections(
-            Use=usage(base, config.push_to_hub or _HERE, adapter=not full, chat=facts.chat),
+            Use=usage(
+                base,
+                config.push_to_hub or _HERE,
+                adapter=not full,
+                chat=facts.chat,
+                mlx=not config.virtual,
+            ),
             Verdict=judged(facts.verdict),
             Answers=answered(facts.after.get("samples", ())),
         ),

@@ -30,6 +30,7 @@ from fpo_core.data.batches import Batch
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+_NONE: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,20 @@ class Row:
     scored: Scored
 
     @classmethod
-    def of(cls, batch: Batch, untrained: Sequence[int] = (), *, every: bool = False) -> "Row":
+    def of(
+        cls,
+        batch: Batch,
+        untrained: Sequence[int] = (),
+        *,
+        every: bool = False,
+        virtual: npt.NDArray[Any] = _NONE,
+    ) -> "Row":
         """The row of a batch: sequences of pairs with a prompt in common as one run, others alone.
 
-        With `every`, a completion of several pairs is scored for each, though it runs once.
+        With `every`, a completion of several pairs is scored for each, though it runs once. Each
+        run begins with the ids `virtual` (n,), whose positions are the first n of its sequences.
         """
+        extra = len(virtual)
         prompts_at, completions_at, listed = np.zeros((3, len(batch.tokens)), np.int64)
         spans: list[tuple[int, int, int]] = []  # sequence, first position, last + 1
         runs: list[Run] = []
@@ -156,19 +166,26 @@ class Row:
             first = completions[0][0]
             prompt = int(batch.prompt_lengths[first])
             lengths = [int(batch.lengths[equal[0]]) - prompt for equal in completions]
-            spans.append((first, 0, prompt))
-            prompts_at[[sequence for equal in completions for sequence in equal]] = at
-            at += prompt
+            spans.append((first, -extra, prompt))
+            prompts_at[[sequence for equal in completions for sequence in equal]] = at + extra
+            at += extra + prompt
             for equal, length in zip(completions, lengths, strict=True):
                 spans.append((equal[0], prompt, prompt + length))
                 completions_at[equal] = at
                 listed[equal] = equal if every else equal[0]
                 at += length
             alone = len(completions) == 1
+            prompt += extra
             runs.append(Run(0, (prompt + lengths[0],)) if alone else Run(prompt, tuple(lengths)))
-        tokens = np.concatenate([batch.tokens[row, start:end] for row, start, end in spans])
+        tokens = np.concatenate(
+            [
+                part
+                for row, start, end in spans
+                for part in (virtual[: max(-start, 0)], batch.tokens[row, max(start, 0) : end])
+            ]
+        )
         # Positions count from the start of the sequence: rotary embeddings must not see the row.
-        positions = np.concatenate([np.arange(start, end) for _, start, end in spans])
+        positions = np.concatenate([np.arange(start, end) for _, start, end in spans]) + extra
         scored = Scored.of(batch, untrained, prompts_at, completions_at, listed)
         return cls(tokens.astype(np.int64), positions, tuple(runs), scored)
 

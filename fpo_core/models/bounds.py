@@ -5,7 +5,7 @@ or a device-side assertion. So every index is compared with its table in NumPy b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,13 @@ class Bounds:
         settings = text_config(model.path, config.trust_remote_code)
         size = getattr(settings, "vocab_size", None) or model.config.get("vocab_size")
         return cls(size, None if settings is None else length_limit(settings))
+
+    def less(self, tokens: int) -> "Bounds":
+        """The bounds of what follows so many tokens of the model's own positions."""
+        if self.limit is None or not tokens:
+            return self
+        reason = f"{self.limit.reason} and {tokens} of them are virtual"
+        return replace(self, limit=LengthLimit(self.limit.tokens - tokens, reason))
 
     def check_pairs(self, pairs: TokenisedPairs, tokenizer: Any = None) -> None:
         """Raise DataError naming the first row with a token that the model has no embedding for,

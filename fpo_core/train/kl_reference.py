@@ -1,6 +1,7 @@
 """The reference in memory: for objectives on the KL, and for the samples of an online run."""
 
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.reference_weights import reference_weights
 from fpo_core.config import TrainConfig
 from fpo_core.events import Event, Sink
 
@@ -13,7 +14,7 @@ def hold_reference(policy: Policy, config: TrainConfig, emit: Sink) -> None:
     """
     if not (config.needs_kl or config.online):
         return
-    weights = policy.trained()
+    weights = reference_weights(policy)
     policy.set_reference(weights)
     if config.fine_tune_type == "full":
         size = sum(weight.nbytes for weight in weights.values()) / 2**20

@@ -5,9 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpo_core.adapters.base import write_base
-from fpo_core.adapters.lora import Adapter, select_blocks
-from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE, save_adapter
+from fpo_core.adapters.folders import save_trained
+from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE
 from fpo_core.backend.policy import Policy
 from fpo_core.config import TrainConfig
 from fpo_core.io.atomic import (
@@ -84,20 +83,7 @@ class RunFolder:
             return
         weights = policy.trained()
         weights.pop(DEGREE_HEAD, None)  # of use in training alone
-        adapter = Adapter(
-            rank=self.config.rank,
-            scale=self.config.scale,
-            dropout=self.config.dropout,
-            num_layers=len(select_blocks(self.model.layers, self.config.num_layers)),
-            weights=weights,
-        )
-        save_adapter(
-            folder,
-            adapter,
-            base_model=self.config.model,
-            layout=self.model.layout,
-        )
-        write_base(folder, self.model)
+        save_trained(folder, weights, self.config, self.config.model, self.model)
 
     def save_best(self, policy: Policy, state: RunState) -> None:
         """Write this as the best result so far, after its checkpoint: that can restore `best/`."""

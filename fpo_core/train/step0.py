@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.reference_weights import as_reference
 from fpo_core.config import LINKS, ObjectiveConfig, TrainConfig
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
@@ -43,7 +44,8 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
     worst, losses = 0.0, []
     floors: list[float] = []
     for batch, reference in data.scan(data.train, rows, config.tokens_per_batch):
-        scores = policy.score(batch, reference, config)
+        with as_reference(policy):
+            scores = policy.score(batch, reference, config)
         logps = np.asarray(reference.logps)
         expected = losses_at_reference(scores, logps, config)
         # Relative where it is large: e^−u, or a loss near a pole, magnifies what is the same error.

@@ -37,6 +37,8 @@ from fpo_mlx.lora import LINEAR
 
 Arrays = tuple[mx.array, ...]
 Windows = Sequence[int | None]
+Put = Callable[..., Arrays]
+"""(attention module, keys, values) -> keys and values with a trained prefix at their start."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class RowCache:
 
     offset = 0
 
-    def __init__(self, row: Row, axes: int) -> None:
+    def __init__(self, row: Row, axes: int, put: Put) -> None:
         layout = Rectangles.of(row.runs)
-        self._layout, self._axes = layout, axes
+        self._layout, self._axes, self._put = layout, axes, put
         rectangles = [layout.roots, layout.branches] if layout.fans else [layout.roots]
         self.shapes = [rectangle.shape for rectangle in rectangles]
         self._indices = [mx.array(rectangle) for rectangle in rectangles]
@@ -77,9 +79,9 @@ class RowCache:
             self._masks[request] = masks
         return self._masks[request]
 
-    def caches(self) -> Iterator[Any]:
-        """A cache for each rectangle of one block; that of the branches reads that of the roots."""
-        yield (roots := _RootCache())
+    def caches(self, module: nn.Module) -> Iterator[Any]:
+        """A cache for each rectangle in an attention module; the branches' reads the roots'."""
+        yield (roots := _RootCache(functools.partial(self._put, module)))
         yield _BranchCache(roots, self._layout)
 
     def expand(self, x: mx.array) -> list[mx.array]:
@@ -113,9 +115,12 @@ class _RootCache:
     offset = 0
     stored: Arrays = ()
 
+    def __init__(self, put: Callable[..., Arrays]) -> None:
+        self._put = put
+
     def update_and_fetch(self, *new: mx.array) -> Arrays:
-        self.stored = new
-        return new
+        self.stored = self._put(*new)
+        return self.stored
 
 
 class _BranchCache:
@@ -182,7 +187,7 @@ def _attend(
     results: list[mx.array] = []
     # The output projection waits: run on the compacted row below, it sees no padding.
     with _replaced(module, stand_ins | {output: lambda heads: heads}):
-        for number, cache in zip(range(len(row.shapes)), row.caches(), strict=False):
+        for number, cache in zip(range(len(row.shapes)), row.caches(module), strict=False):
             local = functools.partial(_argument, row, cache, number, narrowed)
             options = {name: local(value) for name, value in kwargs.items()}
             results.append(inner(module, placeholders[number], *map(local, args), **options))

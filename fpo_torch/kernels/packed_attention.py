@@ -12,7 +12,7 @@ sets its name for the length of a `with`, and passes `runs=`, an `Attention` tha
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
@@ -43,6 +43,14 @@ Attention = Callable[[Tensor, Tensor, Tensor, Settings], Tensor]
 """
 
 
+class Prefix(Protocol):
+    """Trained keys and values of virtual tokens (`fpo_torch.virtual_tokens`)."""
+
+    def put(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (1, g, t, d) of a block, with the trained ones at virtual tokens."""
+        ...
+
+
 @contextlib.contextmanager
 def attention_over_runs(model: PreTrainedModel) -> Iterator[None]:
     """Within, forward and backward passes take `runs`, an `Attention` over their one row.
@@ -65,6 +73,7 @@ def _attend(
     attention_mask: Tensor | None,
     *,
     runs: Attention,
+    prefix: Prefix | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -76,7 +85,9 @@ def _attend(
     Raises NotImplementedError on dropout or on a tensor it does not know, such as an attention
     bias: the packed step then gives way to the plain one.
     """
-    del module, attention_mask
+    del attention_mask
+    if prefix is not None:
+        key, value = prefix.put(int(module.layer_idx), key, value)  # pyright: ignore[reportArgumentType]
     unknown = {name for name, value in others.items() if isinstance(value, Tensor)} - _IGNORED
     if dropout or unknown:
         raise NotImplementedError(f"attention with {', '.join(unknown) or 'dropout'}")

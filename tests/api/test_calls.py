@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import api_page
 import generate
@@ -40,14 +41,19 @@ def test_every_name_is_there_and_no_module_hides_a_function() -> None:
         fpo.nothing  # noqa: B018  # pyright: ignore
 
 
+def keyword_defaults(function: Any) -> dict[str, Any]:
+    """The defaults of a workflow's keywords that are settings."""
+    return {
+        key: parameter.default
+        for key, parameter in inspect.signature(function).parameters.items()
+        if key not in OPTIONS or key in function.settings.names()
+    }
+
+
 @pytest.mark.parametrize("name", api_page.WORKFLOWS)
 def test_keywords_are_the_settings(name: str) -> None:
     function = getattr(fpo, name)
-    keywords = {
-        key: parameter.default
-        for key, parameter in inspect.signature(function).parameters.items()
-        if key not in OPTIONS
-    }
+    keywords = keyword_defaults(function)
     defaults = {
         field.name: ... if field.default is MISSING else field.default
         for field in fields(function.settings)
@@ -57,7 +63,7 @@ def test_keywords_are_the_settings(name: str) -> None:
 
 def test_options_are_the_keywords() -> None:
     """Each command's options are the settings of some function, with its defaults."""
-    calls = [inspect.signature(getattr(fpo, name)).parameters for name in api_page.WORKFLOWS]
+    calls = [keyword_defaults(getattr(fpo, name)) for name in api_page.WORKFLOWS]
     for command in COMMANDS:
         if not command.run.__module__.startswith("fpo_cli"):
             continue  # of an example
@@ -65,9 +71,7 @@ def test_options_are_the_keywords() -> None:
             option.name: ... if option.help.endswith("Required.") else option.default
             for option in command.options
         }
-        assert options in [
-            {k: p.default for k, p in call.items() if k not in OPTIONS} for call in calls
-        ], command.path
+        assert options in calls, command.path
 
 
 def test_a_config_object_and_keywords_over_it() -> None:

@@ -75,6 +75,10 @@ NOT_RUN = {
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
     "python -m benchmarks.bench_zeroth_order": "trains for minutes",
     "sh examples/world/build.sh": "trains for minutes",
+    "python -m venv federated": "needs a package registry after it",
+    "fpo federate --model MODEL --data pairs.jsonl --objective dpo-norm --output fed --clients 8 "
+    "--client-share 0.5 --rounds 10 --local-iters 20 --partition dirichlet:0.5 --by topic": "needs "
+    "Flower; in tests/api/test_federation.py",
 }
 """Commands that are not run here, and why."""
 
@@ -194,6 +198,10 @@ def test_commands_are_found_wherever_they_stand() -> None:
 FOREIGN = {"--nproc-per-node": "torchrun", "--hostfile": "mlx.launch", "--adapter-path": "mlx-lm"}
 FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py")
 FOREIGN["--smollm2"] = "benchmarks.evidence"
+_FLOWER = ("ssl-ca-certfile", "ssl-certfile", "ssl-keyfile", "enable-supernode-auth", "stream")
+_FLOWER += ("root-certificates", "superlink", "auth-supernode-private-key", "node-config")
+FOREIGN |= dict.fromkeys((f"--{name}" for name in (*_FLOWER, "run-config")), "Flower")
+FOREIGN["--no-build-isolation"] = "pip"
 FOREIGN |= {"--lr": "mlx-lm", "--output_dir": "TRL", "--write": "compare_families.py"}
 """Options of other programs that the documents name."""
 

@@ -67,6 +67,7 @@ def test_every_command_takes_the_common_options(command: str, fpo, monkeypatch) 
 def test_there_are_all_commands() -> None:
     assert {c.path for c in COMMANDS if c.run.__module__.startswith("fpo_cli")} == {
         "fpo quickstart",
+        "fpo federate",
         "fpo convert sae",
         "fpo convert adapter",
         "fpo convert gguf",

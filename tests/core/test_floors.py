@@ -20,7 +20,7 @@ FLOORS = (
     ("fpo_core.loss",),
     ("fpo_core.backend",),
     ("fpo_core.reference", "fpo_core.train", "fpo_core.evaluation"),
-    ("fpo_core.sae_training", "fpo_core.values"),
+    ("fpo_core.sae_training", "fpo_core.values", "fpo_core.federated"),
     ("fpo_mlx", "fpo_torch"),
     ("fpo_convert",),
     ("fpo",),

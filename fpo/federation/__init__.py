@@ -1,0 +1,1 @@
+"""Federated alignment on Flower: the client, the server's strategies, the apps."""

@@ -1,0 +1,169 @@
+"""A client of a federation: local steps on its own pairs, without Flower."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpo.backends import build_reader
+from fpo.federation.proximal import Proximal
+from fpo.model_setup import splits_of
+from fpo.run_checks import ValidatedRun, check_run
+from fpo_core.adapters.folders import save_trained
+from fpo_core.backend.policy import Policy
+from fpo_core.config import TrainConfig
+from fpo_core.data.batches import collate
+from fpo_core.errors import TrainingError
+from fpo_core.evaluation.evaluate import evaluate
+from fpo_core.events import Sink
+from fpo_core.federated.layers import layer_score
+from fpo_core.io.atomic import replacing, write_folder
+from fpo_core.io.reader import open_safetensors
+from fpo_core.io.writer import write_arrays
+from fpo_core.sae.hook import Hook
+from fpo_core.train.optimizer_step import Stepper
+from fpo_core.train.paired_data import RunData, spread
+from fpo_core.train.schedule import RowPlan
+from fpo_core.train.step0 import check_step0
+
+Weights = dict[str, np.ndarray]
+_LOCAL = "local.safetensors"
+_SCORED = 8
+"""Pairs of the batch that layer scores are taken on."""
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What a client made of a round."""
+
+    weights: Weights
+    """Those that are exchanged."""
+    pairs: int
+    """Pairs that it holds for training."""
+    steps: int
+    loss: float
+    """Mean over the round's steps."""
+
+
+class Client:
+    """Trains one policy on the pairs of its settings, some steps a round.
+
+    Its steps are those of `fpo.train` under the same settings, of which round r takes the next
+    `local_iters`; the optimizer begins anew in each. Weights that are not exchanged stay in a file
+    of its `output` from round to round.
+    """
+
+    def __init__(self, run: ValidatedRun, policy: Policy, start: Weights, sink: Sink) -> None:
+        """`policy` holds what the run trains, and starts from `start`; clients may share it."""
+        self.run, self.policy, self.start, self._sink = run, policy, start, sink
+
+    @classmethod
+    def of(cls, config: TrainConfig, sink: Sink) -> "Client":
+        """A client with a model of its own."""
+        run = check_run(config, sink)
+        policy = run.setup.policy(run.config, grad_checkpoint=run.config.grad_checkpoint)
+        return cls(run, policy, policy.trained(), sink)
+
+    @property
+    def folder(self) -> Path:
+        """Where it leaves its adapter and its own weights."""
+        return Path(self.run.config.output)
+
+    @cached_property
+    def data(self) -> RunData:
+        """Its pairs with their stored reference, computed where it is not stored yet."""
+        run = self.run
+        self.policy.load_trained(self.start)
+        store = run.setup.reference(
+            run.store, splits_of(run.data), self.policy, run.config, self._sink
+        )
+        return RunData.of(run.data, store, run.setup.features, run.setup.group)
+
+    def train(
+        self, sent: Mapping[str, np.ndarray], number: int, local_iters: int, *, mu: float = 0.0
+    ) -> LocalResult:
+        """The local steps of round `number` (from 1), from what the server sent.
+
+        Raises TrainingError where the weights do not fit, or no step could be applied.
+        """
+        config, data = self.run.config, self.data
+        weights = self._weights(sent)
+        self.policy.load_trained(self.start)
+        if number == 1:
+            check_step0(self.policy, data, config, self._sink)
+        self.policy.load_trained(weights)
+        self.policy.prepare_training(config)
+        policy: Any = Proximal(self.policy, mu) if mu else self.policy
+        stepper = Stepper(policy, data, config, RowPlan.of(data.train, config))
+        first = (number - 1) * local_iters + 1
+        results = [stepper.take(step) for step in range(first, first + local_iters)]
+        applied = [result.metrics["loss"] for result in results if result.applied]
+        if not applied:
+            raise TrainingError(
+                f"no step of round {number} had a finite loss and gradient: lower learning_rate"
+            )
+        trained = self.policy.trained()
+        self._keep({n: w for n, w in trained.items() if n not in sent})
+        returned = {name: trained[name] for name in sent}
+        return LocalResult(returned, len(data.train), len(applied), float(np.mean(applied)))
+
+    def evaluate(self, sent: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Held-out accuracies of the weights that the server sent, beside its own others."""
+        config, data = self.run.config, self.data
+        split = data.train if data.valid is None else data.valid
+        self.policy.load_trained(self._weights(sent))
+        result = evaluate(
+            self.policy,
+            data,
+            split,
+            config,
+            pairs=config.val_pairs,
+            tokens_per_batch=config.tokens_per_batch,
+            kl=False,
+        )
+        self.save()
+        accuracy, loss = result.raw_accuracy.value, result.metrics["loss"]
+        return {
+            "accuracy": accuracy,
+            "reward_accuracy": result.reward_accuracy.value,
+            "loss": loss,
+            "pairs": float(result.pairs),
+        }
+
+    def save(self) -> None:
+        """Write the weights in use as an adapter, `adapter` in its folder."""
+        config, model = self.run.config, self.run.setup.model
+        weights = self.policy.trained()
+        write_folder(
+            self.folder / "adapter",
+            lambda folder: save_trained(folder, weights, config, config.model, model),
+        )
+
+    def layer_scores(self) -> list[float]:
+        """FedPepTAO's score of every block, on one batch of its pairs under the bare model."""
+        config, setup, train = self.run.config, self.run.setup, self.run.data.train
+        hooks = [Hook(layer, "resid_post") for layer in range(setup.model.layers)]
+        reader = build_reader(setup.backend, setup.model.path, setup.computing, hooks)
+        batch = collate(train, spread(len(train), min(_SCORED, config.batch_size)))
+        real = np.arange(batch.width) < batch.lengths[: batch.pairs, None]
+        tokens = batch.tokens[: batch.pairs]
+        states = (reader.numpy(array) for array in reader.read(tokens))
+        # Padding is no part of a sample; the released code leaves it in.
+        return [layer_score((x * real[..., None]).reshape(len(x), -1)) for x in states]
+
+    def _weights(self, sent: Mapping[str, np.ndarray]) -> Weights:
+        """All weights for a pass: those sent over its own, or over the start."""
+        path = self.folder / _LOCAL
+        own: Weights = {}
+        if path.is_file():
+            file = open_safetensors(path, lambda text: TrainingError(f"{text}: remove it"))
+            own = {name: np.array(file.rows(name), np.float32) for name in file.entries}
+        return self.start | own | {n: np.asarray(w, np.float32) for n, w in sent.items()}
+
+    def _keep(self, weights: Weights) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / _LOCAL) as temporary:
+            write_arrays(temporary, {n: np.ascontiguousarray(w) for n, w in weights.items()})

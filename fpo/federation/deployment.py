@@ -1,0 +1,85 @@
+"""A federation on machines of their own: Flower's ServerApp and ClientApp.
+
+`examples/federated` is the Flower app that `flwr run` sends. Each SuperNode names the settings of
+its own client, `--node-config 'settings="client.yaml"'`: model, pairs, output and backend may
+differ, what is trained may not. The server's settings come with the run.
+"""
+
+# pyright: reportMissingImports=false
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fpo.federation.apps import client_app
+from fpo.federation.client import Client
+from fpo.federation.strategies import Checked, Ledger, arrays_of, make_strategy
+from fpo.federation.workflow import client_settings, exchanged_blocks
+from fpo.model_setup import ModelSetup
+from fpo.sinks import print_progress
+from fpo_core.adapters.folders import save_trained
+from fpo_core.config.federated import FederateConfig
+from fpo_core.config.yaml_file import read_yaml
+from fpo_core.errors import ConfigError
+from fpo_core.federated.layers import exchanged
+from fpo_core.io.atomic import write_folder
+
+
+def settings_of(values: Any) -> FederateConfig:
+    """The settings in the YAML file that a node's or a run's configuration names."""
+    path = values.get("settings")
+    if path is None:
+        raise ConfigError("settings is not set, expected the path of a YAML file of this machine")
+    return FederateConfig.from_mapping(read_yaml(Path(str(path))), str(path))
+
+
+@lru_cache(maxsize=1)
+def _client(path: str) -> Client:
+    config = settings_of({"settings": path})
+    settings = client_settings(config, Path(config.data), Path(config.output))
+    return Client.of(settings, print_progress)
+
+
+def make_client_app(**options: Any) -> ClientApp:
+    """The client of a SuperNode; `options` are Flower's, such as `mods` for privacy."""
+    return client_app(lambda context: _client(str(context.node_config.get("settings"))), **options)
+
+
+def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:
+    """The server; `wrap` may put one of Flower's privacy strategies around ours."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = settings_of(context.run_config)
+        setup = ModelSetup(config)
+        policy = setup.policy(config)
+        start = policy.trained()
+        blocks = exchanged_blocks(config, grid, setup, print_progress)
+        freeze = config.freeze_a and config.fine_tune_type == "lora"
+        names = exchanged(start, blocks, freeze_a=freeze)
+        ledger = Ledger(Path(config.output), print_progress)
+        weights = ledger.open() or {name: start[name] for name in names}
+        rate = config.peak_learning_rate(config.fine_tune_type)
+        strategy: Checked = make_strategy(config, rate, config.clients)
+        strategy.begin(ledger, config.seed)
+        result = wrap(strategy).start(
+            grid,
+            arrays_of(weights),
+            config.rounds,
+            timeout=config.round_timeout,
+            train_config=ConfigRecord({"local-iters": config.local_iters}),
+        )
+        if len(result.arrays):
+            weights = {name: array.numpy() for name, array in result.arrays.items()}
+        final = start | weights
+        write_folder(
+            Path(config.output) / "adapter",
+            lambda folder: save_trained(folder, final, config, config.model, setup.model),
+        )
+
+    return app

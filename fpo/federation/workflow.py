@@ -1,0 +1,229 @@
+"""`federate`: a federation of simulated clients on this machine, through Flower's strategies."""
+
+# pyright: reportMissingImports=false
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fpo.model_setup import ModelSetup
+from fpo.results import Result, Table
+from fpo.run_checks import check_run, writing_output
+from fpo.workflow import workflow
+from fpo_core.adapters.folders import save_trained
+from fpo_core.config import TrainConfig
+from fpo_core.config.federated import FederateConfig
+from fpo_core.errors import BackendError, ConfigError, DataError
+from fpo_core.events import Sink, note
+from fpo_core.federated.layers import chosen_blocks, exchanged, mean_scores, random_blocks
+from fpo_core.federated.partition import parse_partition, write_partition
+from fpo_core.io.atomic import write_folder, write_json
+from fpo_core.io.regular import read_json_object
+
+if TYPE_CHECKING:
+    from fpo.federation.client import Client
+
+_SETTINGS = "fpo_federation.json"
+Weights = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation(Result):
+    """How a federation went."""
+
+    output: Path
+    """`adapter` is the server's; `clients/` hold each client's pairs, and its own adapter."""
+    rounds: list[dict[str, Any]]
+    """Of each round: clients that took part, those left out and why, bytes, mean loss."""
+    blocks: list[int] | None
+    """The blocks that are exchanged; None for all."""
+    clients: dict[str, dict[str, float]]
+    """Held-out accuracies by client: the weights exchanged, beside its own others."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Array bytes that the rounds sent, both ways, without Flower's envelopes."""
+        return sum(r["bytes_up"] + r["bytes_down"] for r in self.rounds)
+
+    @property
+    def mixture(self) -> float:
+        """Held-out accuracy over the pairs of all clients together."""
+        pairs = [values["pairs"] for values in self.clients.values()]
+        accuracies = [values["accuracy"] for values in self.clients.values()]
+        return float(np.average(accuracies, weights=pairs))
+
+    @property
+    def worst(self) -> str:
+        """The client with the lowest held-out accuracy."""
+        return min(self.clients, key=lambda name: self.clients[name]["accuracy"])
+
+    def table(self) -> Table:
+        """A client a row, and all together."""
+        rows = [
+            (name, f"{int(v['pairs'])}", f"{v['accuracy']:.3f}", f"{v['reward_accuracy']:.3f}")
+            for name, v in self.clients.items()
+        ]
+        below = (
+            f"{len(self.rounds)} rounds, {self.bytes_sent / 2**20:.2f} MiB sent",
+            f"mixture {self.mixture:.3f}, worst {self.worst}",
+        )
+        return Table(("client", "held-out pairs", "accuracy", "reward accuracy"), rows, below)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The federation as JSON values."""
+        return {
+            "output": str(self.output),
+            "rounds": self.rounds,
+            "blocks": self.blocks,
+            "clients": self.clients,
+            "bytes_sent": self.bytes_sent,
+            "mixture": self.mixture,
+            "worst": self.worst,
+        }
+
+
+@workflow(FederateConfig)
+def federate(config: FederateConfig, sink: Sink) -> Federation:
+    """Align one model on the pairs of several simulated clients, which exchange adapters alone.
+
+    Divides a file of pairs, then alternates: some clients take steps on their own pairs from the
+    server's weights, the server makes the next weights of theirs. `output` holds every round, so
+    `resume` goes on after the last one. A client that fails or sends what it should not is left out
+    of its round by name. Simulation protects nothing; docs/federated.md says what a deployment on
+    Flower does. Raises BackendError without Flower, ConfigError or DataError for bad settings.
+    """
+    require_flower()
+    with writing_output(config.output):
+        return _federate(config, sink)
+
+
+def require_flower() -> None:
+    """Raise BackendError where Flower is not installed."""
+    if importlib.util.find_spec("flwr") is None:
+        raise BackendError(
+            "federate needs Flower, not installed here: pip install 'fpo-mlx[federated]', in an "
+            "environment of its own, as Flower pins older versions of typer, rich and protobuf"
+        )
+
+
+def client_settings(config: FederateConfig, data: Path, output: Path) -> TrainConfig:
+    """The settings of one client's training: those of a whole run over all rounds."""
+    values = {name: getattr(config, name) for name in TrainConfig.names()}
+    values |= {
+        "data": str(data),
+        "output": str(output),
+        "iters": config.rounds * config.local_iters,
+        "resume": False,
+    }
+    return TrainConfig(**values)
+
+
+def _federate(config: FederateConfig, sink: Sink) -> Federation:
+    from flwr.app import ConfigRecord
+
+    from fpo.federation.apps import LocalGrid, client_app
+    from fpo.federation.strategies import Ledger, arrays_of, make_strategy
+
+    output = Path(config.output)
+    _check_settings(config, output)
+    clients = _clients(config, output, sink)
+    grid = LocalGrid(
+        client_app(lambda context: clients[int(context.node_config["partition-id"])]),
+        {number + 1: {"partition-id": number} for number in range(len(clients))},
+    )
+    start = clients[0].start
+    blocks = exchanged_blocks(config, grid, clients[0].run.setup, sink)
+    names = exchanged(start, blocks, freeze_a=config.freeze_a and config.fine_tune_type == "lora")
+    ledger = Ledger(output, sink)
+    weights = ledger.open() or {name: start[name] for name in names}
+    rate = clients[0].run.config.peak_learning_rate(config.fine_tune_type)
+    strategy = make_strategy(config, rate, len(clients))
+    strategy.fraction_evaluate = 0.0  # evaluated once, below
+    strategy.begin(ledger, config.seed)
+    result = strategy.start(
+        grid,
+        arrays_of(weights),
+        config.rounds,
+        train_config=ConfigRecord({"local-iters": config.local_iters}),
+    )
+    if len(result.arrays):
+        weights = {name: array.numpy() for name, array in result.arrays.items()}
+    held_out = {client.folder.name: client.evaluate(weights) for client in clients}
+    run = clients[0].run
+    final = start | weights
+    write_folder(
+        output / "adapter",
+        lambda folder: save_trained(folder, final, run.config, config.model, run.setup.model),
+    )
+    federation = Federation(output=output, rounds=ledger.rounds, blocks=blocks, clients=held_out)
+    write_json(output / "federation.json", federation.to_mapping())
+    return federation
+
+
+def _check_settings(config: FederateConfig, output: Path) -> None:
+    """Write the settings, or compare them with those of the federation that goes on."""
+    path, values = output / _SETTINGS, config.to_mapping()
+    if path.is_file():
+        if not config.resume:
+            raise ConfigError(
+                f"{output} holds a federation: set resume to go on, or name another output"
+            )
+        before = read_json_object(path, ConfigError)
+        for name in values:
+            if name not in ("resume", "rounds") and before.get(name) != values[name]:
+                raise ConfigError(
+                    f"{name} is {values[name]}, but the federation in {output} began with "
+                    f"{before.get(name)}: resume with the same settings"
+                )
+    write_json(path, values)
+
+
+def _clients(config: FederateConfig, output: Path, sink: Sink) -> "list[Client]":
+    """The simulated clients, each on its own file of pairs, all on one model."""
+    from fpo.federation.client import Client
+
+    folder = output / "clients"
+    source = Path(config.data)
+    if not source.is_file():
+        raise DataError(f"data is {source}, expected one file of pairs to divide among clients")
+    alpha = parse_partition(config.partition)
+    files = write_partition(source, folder, config.clients, alpha, config.by, config.seed)
+    runs = [
+        check_run(client_settings(config, data, folder / f"client-{number}"), sink)
+        for number, data in enumerate(files)
+    ]
+    first = runs[0]
+    note(sink, f"loading {first.setup.model.name}")
+    policy = first.setup.policy(first.config, grad_checkpoint=config.grad_checkpoint)
+    start = policy.trained()
+    return [Client(run, policy, start, sink) for run in runs]
+
+
+def exchanged_blocks(
+    config: FederateConfig, grid: Any, setup: ModelSetup, sink: Sink
+) -> list[int] | None:
+    """The blocks that are exchanged; None for all."""
+    if config.layers == "all":
+        return None
+    if config.layers == "random":
+        return random_blocks(setup.model.layers, config.layer_share, config.seed)
+    note(sink, "scoring layers")
+    scores, pairs = _scores(grid)
+    return chosen_blocks(mean_scores(scores, pairs), config.layer_share)
+
+
+def _scores(grid: Any) -> tuple[list[list[float]], list[int]]:
+    from flwr.app import Message, MessageType, RecordDict
+
+    from fpo.federation.strategies import PAIRS
+
+    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
+    replies = [m.content["metrics"] for m in grid.send_and_receive(messages) if not m.has_error()]
+    values: list[Mapping[str, Any]] = list(replies)
+    if not values:
+        raise ConfigError("no client could score its layers: set layers to all or random")
+    return [list(v["scores"]) for v in values], [int(v[PAIRS]) for v in values]

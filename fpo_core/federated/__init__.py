@@ -1,0 +1,1 @@
+"""Federated alignment without a framework: partitions, exchanged layers, the server's step."""

@@ -1,0 +1,185 @@
+"""Federations on Flower's strategies; skipped where Flower is not installed (docs/federated.md)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fpo
+from fpo_core.adapters.reader import load_adapter
+from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.errors import ConfigError
+from fpo_core.federated.peptao import weighted_mean
+from tests.api.conftest import Settings
+from tests.helpers import BACKENDS
+
+flwr = pytest.importorskip("flwr")
+
+
+@pytest.fixture(scope="module")
+def rows(cache: Path, small: Settings) -> Path:
+    """Some pairs with a column to divide by."""
+    lines = (Path(small["pairs"]) / "train.jsonl").read_text().splitlines()[:48]
+    kept = [json.loads(line) for line in lines]
+    for row in kept:
+        row["kind"] = "json" if row["chosen"][0]["content"].startswith("{") else "text"
+    path = cache / "federated.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return path
+
+
+@pytest.fixture
+def settings(small: Settings, rows: Path, tmp_path: Path) -> Settings:
+    """A federation of a few steps."""
+    return {
+        "model": small["model"],
+        "data": rows,
+        "objective": "dpo-norm",
+        "backend": "torch",
+        "max_seq_length": 64,
+        "batch_size": 4,
+        "rank": 2,
+        "rounds": 2,
+        "local_iters": 1,
+        "clients": 2,
+        "learning_rate": 1e-2,
+        "valid_fraction": 0.2,
+        "output": tmp_path / "fed",
+    }
+
+
+def adapter(folder: Path) -> dict[str, np.ndarray]:
+    return load_adapter(folder).weights
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("freeze_a", [True, False])
+def test_one_client_and_one_round_are_train(
+    settings: Settings, tmp_path: Path, backend: str, freeze_a: bool
+) -> None:
+    shared = {**settings, "backend": backend, "freeze_a": freeze_a}
+    one = fpo.federate(**{**shared, "clients": 1, "rounds": 1, "local_iters": 3})
+    names = TrainConfig.names()
+    alone = {name: value for name, value in shared.items() if name in names}
+    data = one.output / "clients" / "client-0.jsonl"
+    run = fpo.train(
+        **{**alone, "data": data, "output": tmp_path / "alone"}, iters=3, val_pairs=2, report=False
+    )
+    ours, theirs = adapter(one.output / "adapter"), adapter(run.output)
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        np.testing.assert_array_equal(ours[name], weight)
+        if name.endswith("lora_A"):
+            start = np.abs(weight).max()
+            assert start > 0
+    sent = one.rounds[0]["bytes_up"]
+    halves = [w.nbytes for n, w in ours.items() if not (freeze_a and n.endswith("lora_A"))]
+    assert sent == sum(halves)
+
+
+def test_the_mean_is_flowers(settings: Settings) -> None:
+    """Ours, which FedPepTAO starts from, gives the bits of Flower's `aggregate_arrayrecords`."""
+    from flwr.app import MetricRecord, RecordDict
+    from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+
+    from fpo.federation.strategies import arrays_of, numpy_of
+
+    generator = np.random.default_rng(0)
+    weights = [{"w": generator.normal(size=(3, 2)).astype(np.float32)} for _ in range(3)]
+    records = [
+        RecordDict({"arrays": arrays_of(w), "metrics": MetricRecord({"n": n})})
+        for w, n in zip(weights, (3, 5, 9), strict=True)
+    ]
+    theirs = numpy_of(aggregate_arrayrecords(records, "n"))
+    np.testing.assert_allclose(weighted_mean(weights, (3, 5, 9))["w"], theirs["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "fedprox", "fedpeptao"])
+def test_a_federation_goes_on(settings: Settings, tmp_path: Path, strategy: str) -> None:
+    """Stopped after a round and resumed, it ends as if it had not been."""
+    settings |= {"strategy": strategy, "partition": "dirichlet:5", "by": "kind", "rounds": 3}
+    settings |= {"schedule": "constant", "warmup": 0.0}
+    whole = fpo.federate(**settings)
+    assert len(whole.rounds) == 3
+    cut = tmp_path / "cut"
+    fpo.federate(**{**settings, "rounds": 1, "output": cut})
+    with pytest.raises(ConfigError, match="set resume to go on"):
+        fpo.federate(**{**settings, "output": cut})
+    again = fpo.federate(**{**settings, "output": cut, "resume": True})
+    assert [r["round"] for r in again.rounds] == [1, 2, 3]
+    before, after = adapter(whole.output / "adapter"), adapter(again.output / "adapter")
+    for name, weight in before.items():
+        np.testing.assert_array_equal(after[name], weight)
+    assert whole.bytes_sent == 3 * 2 * 2 * sum(
+        w.nbytes for n, w in before.items() if n.endswith("lora_B")
+    )
+    assert 0 <= whole.clients[whole.worst]["accuracy"] <= whole.mixture <= 1
+
+
+@pytest.mark.parametrize("layers", ["score", "random"])
+def test_some_layers_stay_at_home(settings: Settings, layers: str) -> None:
+    result = fpo.federate(**settings, layers=layers, layer_share=0.5)
+    blocks = result.blocks
+    assert blocks is not None
+    shared = adapter(result.output / "adapter")
+    own = [adapter(result.output / "clients" / f"client-{n}" / "adapter") for n in range(2)]
+    assert {int(n.split(".")[0]) for n in shared} > set(blocks)
+    for name in shared:
+        if not name.endswith("lora_B"):
+            continue
+        if int(name.split(".")[0]) in blocks:
+            np.testing.assert_array_equal(own[0][name], own[1][name])
+            assert np.abs(shared[name]).max() > 0
+        else:
+            assert not np.array_equal(own[0][name], own[1][name])
+            assert np.abs(shared[name]).max() == 0
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_virtual_tokens_are_exchanged(settings: Settings, kind: str) -> None:
+    settings = {k: v for k, v in settings.items() if k != "rank"}
+    result = fpo.federate(**settings, fine_tune_type=kind, virtual_tokens=2)
+    assert (result.output / "adapter" / "adapter_model.safetensors").is_file()
+    assert result.bytes_sent > 0
+
+
+def test_replies_that_are_left_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that fails, one with another shape and one with NaN are named; the rest goes on."""
+    from fpo.federation.client import Client, LocalResult
+
+    honest = Client.train
+
+    def train(self: Client, sent, number, local_iters, *, mu=0.0) -> LocalResult:
+        who = self.folder.name
+        if who == "client-1":
+            raise RuntimeError("out of disk")
+        result = honest(self, sent, number, local_iters, mu=mu)
+        name = min(result.weights)
+        if who == "client-2":
+            result.weights[name] = result.weights[name][:, :1]
+        if who == "client-3":
+            result.weights[name] = result.weights[name] * np.float32(np.nan)
+        return result
+
+    monkeypatch.setattr(Client, "train", train)
+    warned: list[str] = []
+    sink = lambda event: event.kind == "warning" and warned.append(event.values["message"])  # noqa: E731
+    result = fpo.federate(**{**settings, "clients": 4, "valid_fraction": 0.5}, sink=sink)
+    for number, facts in enumerate(result.rounds, start=1):
+        assert facts["clients"] == ["client-0"]
+        assert facts["round"] == number
+        left_out = facts["left_out"]
+        assert "out of disk" in left_out["node 2"]
+        assert "has shape" in left_out["client-2"]
+        assert "not finite" in left_out["client-3"]
+    assert len(warned) == 6
+    monkeypatch.undo()
+    shutil.rmtree(result.output)
+
+
+def test_settings_of_lora_a(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="would shrink A"):
+        fpo.federate(**settings, weight_decay=0.1)
+    assert not AdapterConfig().freeze_a

@@ -1,0 +1,9 @@
+"""The table of docs/federated.md is that of the result file."""
+
+from benchmarks.federated_tables import PAGE, filled
+from benchmarks.record import read_result
+
+
+def test_the_table_of_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page, read_result("federated")) == page
