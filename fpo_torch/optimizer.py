@@ -28,7 +28,7 @@ class Optimizer:
         self._trainable, self._weights = trainable, trainable.parameters
         self._name, self._group = config.optimizer, group
         self._norm: Tensor | None = None
-        self._flat = _flat_gradients(trainable)
+        self._flat = self._flat_gradients()
         self._optimizer = _make(list(self._weights.values()), config)
 
     def norm(self) -> Tensor:
@@ -36,9 +36,12 @@ class Optimizer:
         if self._norm is None:
             if self._group.size > 1:
                 self._sum_gradients()
-            gradients = [w.grad for w in self._weights.values() if w.grad is not None]
-            self._norm = nn.utils.get_total_norm(gradients)
+            self._norm = self._local_norm()
         return self._norm
+
+    def _local_norm(self) -> Tensor:
+        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     def step(self, learning_rate: float, max_norm: float, norm: float) -> None:
         """See `fpo_core.backend.parts.Optimizer`."""
@@ -59,6 +62,19 @@ class Optimizer:
         # One message for all weights: latency counts per message.
         flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in local]))
         _split_into_gradients(flat, weights)
+
+    def _flat_gradients(self) -> Tensor | None:
+        """One array that holds the gradients of adapters on the CPU for good; None for others.
+
+        Allocating these small arrays anew among a backward pass's large ones fragments the heap: a
+        quarter of a checkpointed step's memory. CUDA's allocator pools small arrays separately.
+        """
+        weights = list(self._weights.values())
+        if not self._trainable.adapters or weights[0].device.type != "cpu":
+            return None
+        flat = torch.zeros(sum(weight.numel() for weight in weights))
+        _split_into_gradients(flat, weights)
+        return flat
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
@@ -82,32 +98,25 @@ class Optimizer:
             arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
         return arrays
 
+    def _of_weight(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What of a part of a state belongs to a weight here: all of it."""
+        del name
+        return array
+
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """See `fpo_core.backend.policy.Policy.load_optimizer_state`."""
         shapes = self._trainable.shapes()
         check_state(state, self._name, shapes)
         for name, weight in self._weights.items():
             parts = {
-                _KEYS[self._name][part]: _as_torch(part, state[f"{name}.{part}"], weight)
+                _KEYS[self._name][part]: _as_torch(
+                    part, self._of_weight(name, state[f"{name}.{part}"]), weight
+                )
                 for part in state_parts(self._name, shapes[name])
             }
-            step = torch.tensor(float(state["step"]))
+            step = torch.tensor(float(np.asarray(state["step"])))
             step = step.to(weight.device) if _fused(weight) else step
             self._optimizer.state[weight] = {"step": step, **parts}
-
-
-def _flat_gradients(trainable: Trainable) -> Tensor | None:
-    """One array that holds the gradients of adapters on the CPU for good; None for others.
-
-    Allocating these small arrays anew among a backward pass's large ones fragments the heap: a
-    quarter of a checkpointed step's memory. CUDA's allocator pools small arrays separately.
-    """
-    weights = list(trainable.parameters.values())
-    if not trainable.adapters or weights[0].device.type != "cpu":
-        return None
-    flat = torch.zeros(sum(weight.numel() for weight in weights))
-    _split_into_gradients(flat, weights)
-    return flat
 
 
 def _split_into_gradients(flat: Tensor, weights: list[nn.Parameter]) -> None:
