@@ -23,12 +23,14 @@ _ADAFACTOR_EPS = (1e-18, 1e-3)
 class Optimizer:
     """Takes steps with the gradients that lie on the trained weights."""
 
+    _flattens = True
+
     def __init__(self, trainable: Trainable, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
         self._trainable, self._weights = trainable, trainable.parameters
         self._name, self._group = config.optimizer, group
         self._norm: Tensor | None = None
-        self._flat = self._flat_gradients()
+        self._flat = _flat_gradients(trainable) if self._flattens else None
         self._optimizer = _make(list(self._weights.values()), config)
 
     def norm(self) -> Tensor:
@@ -62,19 +64,6 @@ class Optimizer:
         # One message for all weights: latency counts per message.
         flat = self._group.sum_native(torch.cat([gradient.reshape(-1) for gradient in local]))
         _split_into_gradients(flat, weights)
-
-    def _flat_gradients(self) -> Tensor | None:
-        """One array that holds the gradients of adapters on the CPU for good; None for others.
-
-        Allocating these small arrays anew among a backward pass's large ones fragments the heap: a
-        quarter of a checkpointed step's memory. CUDA's allocator pools small arrays separately.
-        """
-        weights = list(self._weights.values())
-        if not self._trainable.adapters or weights[0].device.type != "cpu":
-            return None
-        flat = torch.zeros(sum(weight.numel() for weight in weights))
-        _split_into_gradients(flat, weights)
-        return flat
 
     def drop_gradients(self) -> None:
         """Forget what lies on the weights."""
@@ -117,6 +106,20 @@ class Optimizer:
             step = torch.tensor(float(np.asarray(state["step"])))
             step = step.to(weight.device) if _fused(weight) else step
             self._optimizer.state[weight] = {"step": step, **parts}
+
+
+def _flat_gradients(trainable: Trainable) -> Tensor | None:
+    """One array that holds the gradients of adapters on the CPU for good; None for others.
+
+    Allocating these small arrays anew among a backward pass's large ones fragments the heap: a
+    quarter of a checkpointed step's memory. CUDA's allocator pools small arrays separately.
+    """
+    weights = list(trainable.parameters.values())
+    if not trainable.adapters or weights[0].device.type != "cpu":
+        return None
+    flat = torch.zeros(sum(weight.numel() for weight in weights))
+    _split_into_gradients(flat, weights)
+    return flat
 
 
 def _split_into_gradients(flat: Tensor, weights: list[nn.Parameter]) -> None:

@@ -81,6 +81,7 @@ class ShardedOptimizer(Optimizer):
     """Takes steps with the rows that are here; FSDP has summed their gradients over processes."""
 
     _trainable: ShardedTrainable
+    _flattens = False  # FSDP makes the gradients
 
     def __init__(self, trainable: ShardedTrainable, config: OptimiserConfig) -> None:
         super().__init__(trainable, config, trainable.sharding.group)
@@ -98,9 +99,6 @@ class ShardedOptimizer(Optimizer):
         """Forget what lies on the weights."""
         super().drop_gradients()
         self._trainable.drop_gradients()
-
-    def _flat_gradients(self) -> None:
-        """FSDP makes the gradients."""
 
     def state(self) -> dict[str, Any]:
         """See `fpo_core.backend.policy.Policy.optimizer_state`."""
