@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import interleave
 from benchmarks.record import ROOT, run_json, write_result
 from benchmarks.shapes import MODELS, batch_of, build_model, environment, mlx_on_cpu, random_sae
+from fpo_core.backend.policy import SeededBatch
 from fpo_core.config import (
     AdapterConfig,
     ModelConfig,
@@ -108,7 +109,7 @@ def policy_step(options: dict[str, Any], batch: Batch) -> tuple[Step, Peak]:
     policy.prepare_training(OptimiserConfig())
 
     def step() -> None:
-        policy.accumulate_all([(0, batch, reference, None)], objective, 1 / batch.pairs)
+        policy.accumulate_all([SeededBatch(0, batch, reference)], objective, 1 / batch.pairs)
         policy.apply_gradients(1e-5, 1.0)
 
     if options["backend"] == "torch":

@@ -185,8 +185,10 @@ class Step:
         return self.weights() + self.activations() + self.chunk()
 
     def sharded(self, processes: int) -> float:
-        """The same were weights, gradients and moments spread evenly, one block gathered."""
-        gathered = self.width * self.sizes.block if processes > 1 else 0
+        """The same with `shard`: one block gathered, and what is outside of blocks."""
+        outside = self.sizes.parameters - self.sizes.layers * self.sizes.block
+        # Full training gathers float32, and a gradient is whole until it is summed.
+        gathered = (8 if self.full else self.width) * (self.sizes.block + outside)
         return self.weights() / processes + gathered + self.activations() + self.chunk()
 
     def flops(self) -> float:
@@ -199,9 +201,9 @@ class Step:
         return 2 * (processes - 1) / processes * 4 * trained
 
     def network_sharded(self, processes: int) -> float:
-        """Bytes were weights sharded: gathered forward and backward, gradients scattered."""
+        """Bytes with `shard`: weights gathered forward and backward, gradients scattered."""
         trained = self.sizes.parameters if self.full else self.sizes.adapters
-        moved = 2 * self.width * self.sizes.parameters + 4 * trained
+        moved = 2 * (4 if self.full else self.width) * self.sizes.parameters + 4 * trained
         return (processes - 1) / processes * moved
 
 

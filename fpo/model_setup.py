@@ -202,6 +202,8 @@ class ModelSetup:
             step=self.step,
             zeroth_order=isinstance(config, OptimiserConfig) and config.zeroth_order,
             degree_levels=trained.degree_levels if trained and trained.degree_weight else 0,
+            shard=self.group if trained and trained.shard else None,
+            cpu_offload=trained is not None and trained.cpu_offload,
         )
         if self.start_adapter is not None:
             # Modules that an irregular adapter leaves out stay at their start, which adds nothing.

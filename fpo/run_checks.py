@@ -26,11 +26,12 @@ from fpo_core.backend.process_group import (
     only_first,
 )
 from fpo_core.config import AdapterConfig, DataConfig, TrainConfig
+from fpo_core.config.backends import BACKENDS
 from fpo_core.data.load import PreferenceData
 from fpo_core.data.report import DataReport
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.data.tokenizer import writes_date
-from fpo_core.errors import ConfigError, DataError
+from fpo_core.errors import BackendError, ConfigError, DataError
 from fpo_core.evaluation.greedy_answers import Question, questions_of
 from fpo_core.evaluation.model_card import CARD_FILE
 from fpo_core.evaluation.texts import texts_of
@@ -88,6 +89,7 @@ def _validated(
 ) -> ValidatedRun:
     # Cheap checks first: the tokenised data may take minutes.
     check_optimizer(config.optimizer, setup.backend)
+    _check_shard(setup, config)
     check_folder(config.output)
     check_output(config)
     check_trackers(config)
@@ -216,6 +218,21 @@ def writing_output(
 
         stack.enter_context(heartbeat(group, Path(output), process_timeout, lost))
         yield
+
+
+def _check_shard(setup: ModelSetup, config: TrainConfig) -> None:
+    """Raise BackendError or ConfigError where a model cannot be split as the settings ask."""
+    backend = BACKENDS[setup.backend]
+    if config.shard and backend.unsharded is not None:
+        raise BackendError(
+            f"shard is set, but every process of {setup.backend} holds the whole model: leave it "
+            f"out and use {backend.unsharded}, or use the torch backend"
+        )
+    if config.shard and setup.group.size == 1:
+        raise ConfigError(
+            "shard is set, but this is one process: start several with "
+            f"{backend.launcher}, or leave shard out"
+        )
 
 
 def _check_start(config: TrainConfig) -> None:

@@ -190,7 +190,7 @@ def train_validated(
         _preflight(run, policy, sink)
     store = setup.reference(run.store, splits_of(data), policy, config, sink)
     # After the pass: one that is interrupted leaves no run behind that would be in the way.
-    folder = RunFolder(Path(config.output), setup.model, config)
+    folder = RunFolder(Path(config.output), setup.model, config, group)
     if run.checkpoint is None:
         only_first(group, folder.begin)
     only_first(group, lambda: pass_on(config.data, folder.path))
@@ -202,7 +202,8 @@ def train_validated(
     before, report = None, None
     if measure_start:
         note(sink, "measuring the start")
-        if config.report and not group.rank:
+        # Over a sharded model a pass is one of all processes; the first one alone writes.
+        if config.report and (policy.info.sharded or not group.rank):
             report = TrainingReport(config, setup, measurer, data.report)
         with as_reference(policy):
             before = _at_the_reference(measurer.measure(policy))
@@ -233,9 +234,9 @@ def train_validated(
     )
     if before is not None:
         start_values = before
-        only_first(
-            group, lambda: _describe(run, trained, policy, start_values, run_data, report, sink)
-        )
+        if report is not None:
+            report.end(policy)
+        only_first(group, lambda: _describe(run, trained, start_values, run_data, report, sink))
         if config.report:
             trained = replace(trained, report=folder.path / REPORT_FILE)
     return trained
@@ -300,7 +301,6 @@ def _source(run: ValidatedRun, judge: Judge | None) -> OnlineSource | None:
 def _describe(
     run: ValidatedRun,
     trained: TrainingRun,
-    policy: Policy,
     before: Measurements,
     run_data: RunData,
     report: TrainingReport | None,
@@ -327,7 +327,7 @@ def _describe(
         note(sink, f"{folder / CARD_FILE} is not of this program and was left as it is")
     if report is not None:
         result = trained.loop
-        report.write(policy, result, trained.log, before, trained.after, trained.verdict)
+        report.write(result, trained.log, before, trained.after, trained.verdict)
 
 
 def _at_the_reference(measured: Measurements) -> Measurements:
@@ -355,7 +355,8 @@ def make_measurer(run: ValidatedRun, run_data: RunData, options: dict[str, Any])
 
 def _holds_start(config: TrainConfig) -> bool:
     """Whether the run can afford a copy of what it trains, to measure the KL from it at the end."""
-    return config.needs_kl or not (config.zeroth_order and config.fine_tune_type == "full")
+    large = config.zeroth_order or config.shard
+    return config.needs_kl or not (large and config.fine_tune_type == "full")
 
 
 def _kl_cost(config: TrainConfig, start: dict[str, Any] | None) -> str:

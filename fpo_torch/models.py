@@ -44,6 +44,25 @@ def load_model(
     return model
 
 
+def empty_model(folder: Path, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The same model without memory for its weights; ModelError where it is quantised."""
+    try:
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+        _switch_dropout_off(settings)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                settings, dtype=dtype, trust_remote_code=config.trust_remote_code
+            )
+    except Exception as error:
+        raise cannot_load("transformers", folder, error) from None
+    if quantisation_of(model) is not None or getattr(settings, "quantization", None):
+        raise ModelError(
+            f"the model in {folder} is quantised, which shard does not split: use the unquantised "
+            "model, or leave shard out"
+        )
+    return model
+
+
 def placed(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """The model on a device, in memory of its own.
 
@@ -79,6 +98,13 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     tied = model.config.get_text_config().tie_word_embeddings
     body_alone = tied and find_blocks(body)[0] in layout_of(model.config.model_type).stored
     (body if body_alone else model).save_pretrained(folder)
+
+
+def save_configuration(model: PreTrainedModel, folder: Path) -> None:
+    """Write what `save_model` does, without the weights."""
+    model.config.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
 
 
 def quantisation_of(model: PreTrainedModel) -> str | None:

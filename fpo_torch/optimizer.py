@@ -23,12 +23,14 @@ _ADAFACTOR_EPS = (1e-18, 1e-3)
 class Optimizer:
     """Takes steps with the gradients that lie on the trained weights."""
 
+    _flattens = True
+
     def __init__(self, trainable: Trainable, config: OptimiserConfig, group: Group) -> None:
         check_optimizer(config.optimizer, "torch")
         self._trainable, self._weights = trainable, trainable.parameters
         self._name, self._group = config.optimizer, group
         self._norm: Tensor | None = None
-        self._flat = _flat_gradients(trainable)
+        self._flat = _flat_gradients(trainable) if self._flattens else None
         self._optimizer = _make(list(self._weights.values()), config)
 
     def norm(self) -> Tensor:
@@ -36,9 +38,12 @@ class Optimizer:
         if self._norm is None:
             if self._group.size > 1:
                 self._sum_gradients()
-            gradients = [w.grad for w in self._weights.values() if w.grad is not None]
-            self._norm = nn.utils.get_total_norm(gradients)
+            self._norm = self._local_norm()
         return self._norm
+
+    def _local_norm(self) -> Tensor:
+        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     def step(self, learning_rate: float, max_norm: float, norm: float) -> None:
         """See `fpo_core.backend.parts.Optimizer`."""
@@ -82,16 +87,23 @@ class Optimizer:
             arrays["step"] = np.array(int(of_weight.get("step", 0)), np.int64)
         return arrays
 
+    def _of_weight(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What of a part of a state belongs to a weight here: all of it."""
+        del name
+        return array
+
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """See `fpo_core.backend.policy.Policy.load_optimizer_state`."""
         shapes = self._trainable.shapes()
         check_state(state, self._name, shapes)
         for name, weight in self._weights.items():
             parts = {
-                _KEYS[self._name][part]: _as_torch(part, state[f"{name}.{part}"], weight)
+                _KEYS[self._name][part]: _as_torch(
+                    part, self._of_weight(name, state[f"{name}.{part}"]), weight
+                )
                 for part in state_parts(self._name, shapes[name])
             }
-            step = torch.tensor(float(state["step"]))
+            step = torch.tensor(float(np.asarray(state["step"])))
             step = step.to(weight.device) if _fused(weight) else step
             self._optimizer.state[weight] = {"step": step, **parts}
 

@@ -1,6 +1,8 @@
 """The policy on torch: a transformers model, run and differentiated; LoRA through PEFT."""
 
-from collections.abc import Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -9,27 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fpo_core.backend.base_policy import BasePolicy, Loss, ScoresT
+from fpo_core.backend.base_policy import BasePolicy, Loss, ResultT, ScoresT
 from fpo_core.backend.parts import Setup
 from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_core.backend.process_group import Group
 from fpo_core.config import OptimiserConfig
 from fpo_core.data.batches import Batch
+from fpo_core.io.shards import Shard
 from fpo_torch import device, ops
 from fpo_torch.generate import generate
 from fpo_torch.guided import ValueReader
 from fpo_torch.hooks import Tap
 from fpo_torch.models import (
+    empty_model,
     final_norm,
     find_blocks,
     load_model,
     placed,
     quantisation_of,
+    save_configuration,
     save_model,
 )
 from fpo_torch.optimizer import Optimizer
 from fpo_torch.packed_step import PackedStep
-from fpo_torch.trainable import Trainable, select_trainable, to_numpy
+from fpo_torch.sharded.model import Sharding
+from fpo_torch.sharded.trainable import ShardedOptimizer, ShardedTrainable
+from fpo_torch.trainable import Trainable, adapted, select_trainable, to_numpy
 from fpo_torch.virtual_tokens import VirtualPasses, add_virtual_tokens
 
 
@@ -45,7 +52,10 @@ class TorchPolicy(BasePolicy):
         # Full training in bfloat16 computes by autocast on its float32 weights.
         self._autocast = setup.float32_weights and self.dtype != torch.float32
         precision = torch.float32 if setup.float32_weights else self.dtype
-        self.base = placed(load_model(setup.folder, setup.model, precision), self.device)
+        if setup.shard is None:
+            self.base = placed(load_model(setup.folder, setup.model, precision), self.device)
+        else:
+            self.base = empty_model(setup.folder, setup.model, precision)
         self.seed(setup.model.seed)
         path, stack = find_blocks(self.base)
         self._norm = final_norm(self.base, path)
@@ -55,11 +65,18 @@ class TorchPolicy(BasePolicy):
         parameters = sum(weight.numel() for weight in self.base.parameters())
         if setup.grad_checkpoint:
             self._checkpoint_blocks(stack)
+        self._sharding: Sharding | None = None
         if setup.adapter.virtual:
             self.model, self._trainable = self.base, add_virtual_tokens(self.base, setup)
         else:
-            seed = setup.model.seed
-            self.model, self._trainable = select_trainable(self.base, setup.adapter, seed)
+            self.model = adapted(self.base, setup.adapter)
+            kind: Callable[..., Trainable] = Trainable
+            if setup.shard is not None:
+                self._sharding = Sharding(self.base, stack, self.device, setup)
+                kind = functools.partial(ShardedTrainable, self._sharding)
+            self._trainable = select_trainable(
+                self.model, setup.adapter, stack, setup.model.seed, kind
+            )
         self._passes = VirtualPasses(self.base, self._trainable, setup)
         hidden_size = self.base.config.get_text_config().hidden_size
         for name, rows in setup.heads.items():
@@ -70,6 +87,7 @@ class TorchPolicy(BasePolicy):
             layers=len(stack),
             hidden_size=hidden_size,
             parameters=parameters,
+            sharded=self._sharding is not None,
         )
         self.model.eval()
         self._modules = list(self.model.modules())
@@ -79,6 +97,9 @@ class TorchPolicy(BasePolicy):
         step = PackedStep(self.base, path, self._taps, self._features, setup.step, self._precision)
         step.prefix = self._passes.prefix
         return (step,)
+
+    def _within_model(self, call: Callable[[], ResultT]) -> ResultT:
+        return call() if self._sharding is None else self._sharding.run(call)
 
     def _checkpoint_blocks(self, stack: Any) -> None:
         # transformers 5.23 renamed it; the old name goes in 6.
@@ -98,7 +119,9 @@ class TorchPolicy(BasePolicy):
     def _predict(self, batch: Batch, start: int) -> Tensor:
         columns = torch.arange(start - 1, batch.width - 1, device=self.device)
         with self._precision():
-            return self.model(**self._inputs(batch.tokens), logits_to_keep=columns).logits
+            # Not by the model's hooks: those of a sharded one are at work already.
+            inputs = self._inputs(batch.tokens)
+            return self.model.forward(**inputs, logits_to_keep=columns).logits
 
     def _final_states(self, batch: Batch) -> Tensor:
         with self._precision():
@@ -119,15 +142,18 @@ class TorchPolicy(BasePolicy):
         return to_numpy(array)
 
     def _differentiate(self, loss: Loss[ScoresT]) -> ScoresT:
-        total, scores = loss()
-        total.backward()
+        total, scores = self._within_model(loss)
+        with self._sharding.watching() if self._sharding else contextlib.nullcontext():
+            total.backward()
         return scores.map(Tensor.detach)
 
     def _make_optimizer(self, config: OptimiserConfig, group: Group) -> Optimizer:
+        if isinstance(self._trainable, ShardedTrainable):
+            return ShardedOptimizer(self._trainable, config)
         return Optimizer(self._trainable, config, group)
 
     def _logits(self, tokens: np.ndarray) -> np.ndarray:
-        return to_numpy(self.model(**self._inputs(tokens)).logits)
+        return to_numpy(self.model.forward(**self._inputs(tokens)).logits)
 
     def _unembed(self, states: np.ndarray) -> Tensor:
         head: Any = self.base.get_output_embeddings()
@@ -154,4 +180,8 @@ class TorchPolicy(BasePolicy):
 
     def save_model(self, folder: Path) -> None:
         """See `fpo_core.backend.policy.Policy`."""
-        save_model(self.base, folder)
+        (save_model if self._sharding is None else save_configuration)(self.base, folder)
+
+    def model_shards(self) -> dict[str, Shard]:
+        """See `fpo_core.backend.policy.Policy`."""
+        return super().model_shards() if self._sharding is None else self._sharding.shards()

@@ -1,7 +1,7 @@
 """The trained weights of a transformers model, under canonical names."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from fpo_core.adapters.lora import (
     check_shapes,
     frozen_mixture,
     initial_weights,
+    place_of,
     select_blocks,
     select_targets,
 )
@@ -130,12 +131,10 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy().copy()
 
 
-def select_trainable(
-    model: PreTrainedModel, config: AdapterConfig, seed: int
-) -> tuple[nn.Module, Trainable]:
-    """Add adapters, or choose the weights that full training moves; everything else is frozen.
+def adapted(model: PreTrainedModel, config: AdapterConfig) -> nn.Module:
+    """The model to call: with adapters, or with the weights chosen that full training moves.
 
-    Returns the model to call and its trained weights.
+    Everything else is frozen.
     """
     path, stack = find_blocks(model)
     blocks = select_blocks(len(stack), config.num_layers)
@@ -144,14 +143,26 @@ def select_trainable(
         starts = tuple(f"{path}.{block}." for block in blocks)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(config.num_layers < 0 or name.startswith(starts))
-        chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        return model, Trainable(chosen, adapters=False)
+        return model
     targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
-    frozen = frozen_mixture((name for name, _ in stack[blocks[0]].named_modules()), targets)
     places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
-    adapted = add_lora(model, places, config)
-    trainable = Trainable(dict(lora_weights(adapted)), adapters=True)
-    trainable.frozen = frozen
+    return add_lora(model, places, config)
+
+
+def select_trainable(
+    model: nn.Module,
+    config: AdapterConfig,
+    stack: nn.ModuleList,
+    seed: int,
+    kind: Callable[..., Trainable] = Trainable,
+) -> Trainable:
+    """The trained weights of an `adapted` model with these blocks; adapters as they begin."""
+    if config.fine_tune_type == "full":
+        chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        return kind(chosen, adapters=False)
+    trainable = kind(dict(lora_weights(model)), adapters=True)
+    targets = {place_of(name).split(".", 1)[1] for name in trainable.parameters}
+    trainable.frozen = frozen_mixture((n for n, _ in stack[-1].named_modules()), sorted(targets))
     if config.freeze_a:
         for name, weight in trainable.parameters.items():
             if name.endswith("lora_A"):
@@ -162,4 +173,4 @@ def select_trainable(
         return base_weight(stack[int(block)], target)
 
     trainable.load(initial_weights(trainable.shapes(), seed, base))
-    return adapted, trainable
+    return trainable

@@ -10,7 +10,7 @@ from fpo.model_setup import ModelSetup
 from fpo.provenance import command_of, versions_of
 from fpo.reporting.page import run_page
 from fpo.reporting.page_file import REPORT_FILE, write_page
-from fpo.reporting.record import write_record
+from fpo.reporting.record import Record, write_record
 from fpo.reporting.reread import inspected_with_lens
 from fpo.reporting.run_record import about_run, answers_of, measured, samples_of, settings_rows
 from fpo_core.backend.policy import Policy
@@ -30,6 +30,7 @@ class TrainingReport:
     measurer: Measurer
     data: DataReport
     _before: ReferenceTokens = field(init=False)
+    _shown: Record = field(init=False)
 
     def begin(self, policy: Policy) -> None:
         """Score the tokens of the shown pairs with the policy as it starts, the reference."""
@@ -39,17 +40,9 @@ class TrainingReport:
         data = self.measurer.data
         self._before = reference_tokens(policy, data, split, rows, budget, swap=False)
 
-    def write(
-        self,
-        policy: Policy,
-        result: TrainResult,
-        log: Path,
-        before: Measurements,
-        after: Measurements,
-        verdict: list[str],
-    ) -> Path:
-        """Write record and page beside the result; the page's path."""
-        config, folder = self.config, log.parent
+    def end(self, policy: Policy) -> None:
+        """Look at the same pairs again, and at the features that moved most."""
+        config = self.config
         inspection = inspect(
             policy,
             self.measurer.data,
@@ -62,6 +55,20 @@ class TrainingReport:
             before=self._before,
             emit=self.measurer.sink,
         )
+        self._shown = inspected_with_lens(
+            policy, inspection, self.setup.tokenizer, self.setup.features, config
+        )
+
+    def write(
+        self,
+        result: TrainResult,
+        log: Path,
+        before: Measurements,
+        after: Measurements,
+        verdict: list[str],
+    ) -> Path:
+        """Write record and page beside the result; the page's path."""
+        config, folder = self.config, log.parent
         start, end = before.to_mapping(), after.to_mapping()
         answers = after.with_samples(before).get("samples", ())
         versions = versions_of(self.setup.backend).items()
@@ -79,10 +86,7 @@ class TrainingReport:
             "command": command_of(config),
             "samples": answers_of(answers) + samples_of(self._prompts(), start, end),
         }
-        shown = inspected_with_lens(
-            policy, inspection, self.setup.tokenizer, self.setup.features, config
-        )
-        record = write_record(folder, values | settings_rows(config) | shown)
+        record = write_record(folder, values | settings_rows(config) | self._shown)
         write_page(folder / REPORT_FILE, run_page(record, read_log(log)))
         return folder / REPORT_FILE
 

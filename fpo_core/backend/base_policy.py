@@ -29,6 +29,7 @@ from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch, Degraded
+from fpo_core.io.shards import Shard
 from fpo_core.loss.degrees import DEGREE_HEAD, with_degrees
 from fpo_core.loss.dense import ReferenceBatch, score_batch
 from fpo_core.loss.logps import token_logps
@@ -45,6 +46,7 @@ from fpo_core.sae.discrepancy import pool
 from fpo_core.sae.taps import Features, capture_all
 
 ScoresT = TypeVar("ScoresT", Scores, TokenScores, ValueScores)
+ResultT = TypeVar("ResultT")
 Loss = Callable[[], tuple[Array, ScoresT]]
 """Computes the weighted loss of a batch, (), and the scores that it rests on."""
 
@@ -75,19 +77,23 @@ class BasePolicy(ABC):
         zeroth_order: bool = False,
         degree_levels: int = 0,
         value_head: bool = False,
+        shard: Group | None = None,
+        cpu_offload: bool = False,
     ) -> None:
         """Open the model in a local folder, with what `adapter` trains and `features` read.
 
         For `zeroth_order` steps the model's own weights keep the precision of the compute. With
         `degree_levels`, a head that tells so many degrees apart is trained too; with `value_head`,
         one that says what reward a text will end with.
+        `shard` splits the model among the processes of a group.
 
         Raises BackendError where the settings ask for what the backend or the machine lacks,
         ModelError or SaeError where they do not fit the model.
         """
         step = step or StepConfig()
         heads = (degree_levels, value_head)
-        setup = Setup(folder, model, adapter, features, grad_checkpoint, step, zeroth_order, *heads)
+        kind = (adapter, features, grad_checkpoint, step, zeroth_order)
+        setup = Setup(folder, model, *kind, *heads, shard, cpu_offload)
         self._seed = model.seed
         self.device = self.devices.select_device(model)
         self.devices.configure(self, self.device, setup.step)
@@ -216,7 +222,7 @@ class BasePolicy(ABC):
         asked = {"kl": kl, "entropy": entropy, "features": features}
         weights = self._at_reference() if at_reference else contextlib.nullcontext()
         with self._inference(), self._stepping(), weights:
-            scores = self._scores(batch, reference, objective, **asked)
+            scores = self._within_model(lambda: self._scores(batch, reference, objective, **asked))
             return self._to_numpy(scores)
 
     def token_scores(
@@ -233,7 +239,8 @@ class BasePolicy(ABC):
             if reference:
                 stack.enter_context(self._at_reference())
             packed = self._packed
-            scored, logps, hidden = (self._tokens_of if packed is None else packed.tokens)(batch)
+            tokens = self._tokens_of if packed is None else packed.tokens
+            scored, logps, hidden = self._within_model(lambda: tokens(batch))
             saes = self._features.saes if features and self._features is not None else ()
             read = list(zip(saes, hidden, strict=True)) if saes else []
             return self._to_numpy(tokens_with_features(self.ops, scored, logps, read, columns))
@@ -259,7 +266,8 @@ class BasePolicy(ABC):
         """See `fpo_core.backend.policy.Policy`."""
         with self._inference():
             # Of a norm with a bias, what it makes of nothing is no part of a direction.
-            logits = self._unembed(np.concatenate([states, np.zeros_like(states[:1])]))
+            with_zero = np.concatenate([states, np.zeros_like(states[:1])])
+            logits = self._within_model(lambda: self._unembed(with_zero))
             scores = self._to_numpy(TokenScores(logits))
         return scores.logps[:-1] - scores.logps[-1]
 
@@ -280,11 +288,13 @@ class BasePolicy(ABC):
     ) -> list[Scores]:
         """See `fpo_core.backend.policy.Policy`."""
         unread: list[dict[str, Array]] = []
-        for seed, batch, reference, online in batches:
+        for seed, batch, reference, online, counts in batches:
             self.seed(seed)
-            scores = self._accumulate(batch, reference, objective, weight, online=online)
+            share = weight if counts else 0.0
+            scores = self._accumulate(batch, reference, objective, share, online=online)
             fields = vars(scores.without_pooled())
-            unread.append({name: x for name, x in fields.items() if x is not None})
+            if counts:
+                unread.append({name: x for name, x in fields.items() if x is not None})
         arrays = [array for fields in unread for array in fields.values()]
         *values, norm = self._read([*arrays, self._prepared().norm()])
         self._gradient_norm = float(norm)
@@ -330,6 +340,13 @@ class BasePolicy(ABC):
                 return self._differentiate(loss)
         finally:
             self._set_training(False)
+
+    def _within_model(self, call: Callable[[], ResultT]) -> ResultT:
+        """The result of `call`, which runs the model or parts of it: where all weights are there.
+
+        A backend that shards a model gathers them as they are needed.
+        """
+        return call()
 
     def _stepping(self) -> AbstractContextManager[None]:
         """Scoring, and backward after it, must lie within."""
@@ -468,6 +485,10 @@ class BasePolicy(ABC):
         """See `fpo_core.backend.policy.Policy`."""
         return self._trainable.canonical()
 
+    def model_shards(self) -> dict[str, Shard]:
+        """See `fpo_core.backend.policy.Policy`."""
+        raise RuntimeError("this process holds the whole model")
+
     def load_trained(self, weights: Canonical) -> None:
         """See `fpo_core.backend.policy.Policy`."""
         self._trainable.load(weights)
@@ -482,7 +503,8 @@ class BasePolicy(ABC):
         ids = self._virtual_ids()
         rows = np.broadcast_to(ids, (len(tokens), len(ids)))
         with self._inference():
-            return self._logits(np.concatenate([rows, tokens], 1))[:, len(ids) :]
+            sequences = np.concatenate([rows, tokens], 1)
+            return self._within_model(lambda: self._logits(sequences))[:, len(ids) :]
 
     def generate(
         self,

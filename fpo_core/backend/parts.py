@@ -10,6 +10,7 @@ import numpy as np
 
 from fpo_core.arrays.ops import Array
 from fpo_core.backend.directions import Direction
+from fpo_core.backend.process_group import Group
 from fpo_core.config import AdapterConfig, BackendConfig, ModelConfig, StepConfig
 from fpo_core.loss.degrees import DEGREE_HEAD
 from fpo_core.loss.values import VALUE_HEAD
@@ -33,6 +34,9 @@ class Setup:
     zeroth_order: bool = False
     degree_levels: int = 0
     value_head: bool = False
+    shard: Group | None = None
+    """The processes among which the model is split; None where each holds the whole."""
+    cpu_offload: bool = False
 
     @property
     def heads(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from fpo_core.backend.guidance import Guide
 from fpo_core.backend.process_group import ALONE, Group
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
 from fpo_core.data.batches import Batch
+from fpo_core.io.shards import Shard
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.objectives import Part
 from fpo_core.loss.online import OnlineTerms
@@ -37,6 +38,9 @@ class PolicyInfo:
     """What adapters leave frozen that a user may expect them on."""
     virtual: bool = False
     """Whether virtual tokens are trained, so that the start is not the reference."""
+    sharded: bool = False
+    """Whether each process of the run holds a part of the model alone: then every pass over it is
+    one of all processes, which must take the same number of them."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,18 @@ class Sampling:
     """What weighs tokens, beside the policy."""
 
 
-SeededBatch = tuple[int, Batch, ReferenceBatch, OnlineTerms | None]
-"""The seed of a forward pass, its pairs, their reference and what SAIL adds to their losses."""
+class SeededBatch(NamedTuple):
+    """A forward pass of a step."""
+
+    seed: int
+    batch: Batch
+    reference: ReferenceBatch
+    online: OnlineTerms | None = None
+    """What SAIL adds to its losses."""
+    counts: bool = True
+    """False of a pass that only takes part in those of other processes, over a sharded model."""
+
+
 OnTokens = Callable[[dict[int, int]], None]
 """Hears of new tokens as they are sampled, by the completion's place among the prompts."""
 
@@ -178,7 +192,10 @@ class Policy(Protocol):
         ...
 
     def trained(self) -> dict[str, np.ndarray]:
-        """The trained weights in float32 by their canonical names (`fpo_core.adapters.lora`)."""
+        """The trained weights in float32 by their canonical names (`fpo_core.adapters.lora`).
+
+        Of a sharded policy this and `optimizer_state` hold `Shard`s.
+        """
         ...
 
     def load_trained(self, weights: dict[str, np.ndarray]) -> None:
@@ -198,7 +215,14 @@ class Policy(Protocol):
         ...
 
     def save_model(self, folder: Path) -> None:
-        """Write the whole model, with its configuration, for transformers and mlx-lm alike."""
+        """Write the whole model, with its configuration, for transformers and mlx-lm alike.
+
+        Of a sharded policy the configuration alone.
+        """
+        ...
+
+    def model_shards(self) -> dict[str, Shard]:
+        """This process's rows of every weight of a sharded model, by names as in its files."""
         ...
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:

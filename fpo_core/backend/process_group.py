@@ -156,17 +156,22 @@ def scored_together(
     plan: Sequence[Int64s],
     score: Callable[[Int64s], Scores],
     done: Callable[[int, int], None] = lambda number, count: None,
+    *,
+    even: bool = False,
 ) -> Scores:
     """The scores of all pairs of a plan's batches, of which each process scores every size-th one.
 
     `score` gives the scores of the pairs at a batch's positions; `done` hears of each batch of this
-    process, by its number and of how many.
+    process, by its number and of how many. Where they must be `even`, as over a sharded model, a
+    process that has one batch less scores the last one once more.
     """
     batches = plan[group.rank :: group.size]
     parts: list[Scores] = []
     for number, positions in enumerate(batches, 1):
         parts.append(score(positions))
         done(number, len(batches))
+    if even and len(batches) < -(-len(plan) // group.size):
+        score(plan[-1])
     owners = [joined(plan[rank :: group.size]) for rank in range(group.size)]
     return gather_scores(group, join(parts) if parts else None, owners)
 

@@ -22,6 +22,8 @@ class Backend:
     """Environment variable in which the launcher numbers the processes, from 0."""
     size_variable: str | None = None
     """Environment variable with their count; None where the rank alone shows a launch."""
+    unsharded: str | None = None
+    """What a backend without `shard` has for models too large for a process; None where it has."""
     prefix: str
     """How the names of its classes begin: `<prefix>Policy` in `<package>.policy`, `<prefix>Reader`
     in `.activation_reader`, `<prefix>Group` in `.process_group`, `<prefix>Kernels` in
@@ -37,6 +39,7 @@ BACKENDS = {
         install="pip install 'fpo-mlx[mlx]'",
         launcher="mlx.launch",
         rank_variable="MLX_RANK",
+        unsharded="adapters on a quantised model, grad_checkpoint, or a Mac with more memory",
         prefix="Mlx",
     ),
     "torch": Backend(

@@ -79,6 +79,27 @@ class TrainConfig(
                 raise ConfigError(f"{name} is set while sae is not: set sae too, or leave it out")
         self._check_gradients()
         self._check_online()
+        self._check_shard()
+
+    def _check_shard(self) -> None:
+        """What a sharded model does not do is refused."""
+        full = self.fine_tune_type == "full"
+        reasons = {
+            f"optimizer is {self.optimizer}": self.optimizer != "adamw",
+            f"fine_tune_type is {self.fine_tune_type}": self.fine_tune_type not in ("lora", "full"),
+            "freeze_a is set": self.freeze_a,
+            "online is set": self.online is not None,
+            "degree_weight is set": bool(self.degree_weight),
+            "compile is set": self.compile,
+            f"objective {self.objective} on the KL with fine_tune_type full": full
+            and self.needs_kl,
+        }
+        for reason, applies in reasons.items():
+            if self.shard and applies:
+                raise ConfigError(
+                    f"shard is set, but {reason}, which a sharded model does not do: leave one of "
+                    "them out"
+                )
 
     def _check_online(self) -> None:
         """SAIL's terms are of −log σ(u); a judge must have something to judge."""

@@ -219,6 +219,16 @@ class LoopConfig(Settings):
     )
     iters: int | None = setting(None, help="Optimiser steps, in place of epochs.", least=1)
     grad_checkpoint: bool = setting(False, help="Recompute activations in backward to save memory.")
+    shard: bool = setting(
+        False,
+        help="Split model, gradients and optimiser among the processes, which otherwise hold the "
+        "whole model each. torch alone.",
+    )
+    cpu_offload: bool = setting(
+        False,
+        help="Keep the parts of a sharded model and its optimiser in the memory of the CPU. CUDA "
+        "alone.",
+    )
     steps_per_report: int = setting(10, help="Steps between lines of the log.", least=1)
     steps_per_eval: int | None = setting(
         None,
@@ -280,6 +290,8 @@ class LoopConfig(Settings):
             raise ConfigError(
                 "epochs and iters are both set, expected one of them: remove the other"
             )
+        if self.cpu_offload and not self.shard:
+            raise ConfigError("cpu_offload is set while shard is not: set shard too")
         if self.allow_change and not self.resume:
             raise ConfigError("allow_change is set while resume is not: set resume too")
         unknown = sorted(self.allowed_changes() - {*self.names(), "processes"})

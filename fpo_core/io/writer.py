@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def write_tensors(
         file.write(_encoded(seal(header, NO_HASH)))
         for tensor in tensors:
             for piece in tensor.pieces():
-                data = _as_bytes(np.asarray(piece, DTYPES[tensor.dtype]))
+                data = as_bytes(np.asarray(piece, DTYPES[tensor.dtype]))
                 digest.update(data)
                 file.write(data)
         # The hash is known now that the payload has passed: the header is written over.
@@ -88,23 +88,49 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: str = "
 
     The file's size and hash are as a manifest (`fpo_core.io.digests`) keeps them.
     """
-    tensors = [_of_array(name, np.asarray(array)) for name, array in arrays.items()]
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    head, _ = laid_out(arrays, metadata)
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
-        head = _encoded({"__metadata__": {"format": metadata}} | _entries(tensors))
-        for data in (head, *(_as_bytes(piece) for t in tensors for piece in t.pieces())):
+        for data in (head, *map(as_bytes, arrays.values())):
             digest.update(data)
             size += file.write(data)
     remember(path, digest.hexdigest())
     return {"size": size, "sha256": digest.hexdigest()}
 
 
-def _of_array(name: str, array: np.ndarray) -> Tensor:
-    code = next(code for code, dtype in DTYPES.items() if dtype == array.dtype)
-    return Tensor(name, code, array.shape, lambda: [array])
+class Shaped(Protocol):
+    """What the header of a file says of an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its axes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Its precision."""
+        ...
 
 
-def _as_bytes(array: np.ndarray) -> memoryview:
+def laid_out(arrays: Mapping[str, Shaped], metadata: str = "pt") -> tuple[bytes, dict[str, int]]:
+    """The header of a file of arrays in their own dtypes, and the byte at which each begins.
+
+    The end of the file stands under the empty name.
+    """
+    tensors = [
+        Tensor(name, _code(array.dtype), array.shape, list) for name, array in arrays.items()
+    ]
+    head = _encoded({"__metadata__": {"format": metadata}} | _entries(tensors))
+    ends = np.cumsum([len(head), *(tensor.size for tensor in tensors)])
+    return head, dict(zip([*arrays, ""], map(int, ends), strict=True))
+
+
+def _code(dtype: np.dtype) -> str:
+    return next(code for code, known in DTYPES.items() if known == dtype)
+
+
+def as_bytes(array: np.ndarray) -> memoryview:
     """The numbers of an array in order; the buffer protocol itself knows no bfloat16."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 

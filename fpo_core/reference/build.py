@@ -154,6 +154,8 @@ def _scored(
         local = None  # the last round may have fewer batches than processes
         if group.rank < len(batches):
             local = policy.score(collate(split, rows[batches[group.rank]]))
+        elif policy.info.sharded:  # a pass over it is one of all processes
+            policy.score(collate(split, rows[batches[0]]))
         ends = np.cumsum([0, *map(len, batches)] + [0] * (group.size - len(batches)))
         owners = [np.arange(*part) for part in pairwise(ends)]
         yield rows[joined(batches)], gather_scores(group, local, owners)

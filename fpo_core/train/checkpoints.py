@@ -15,12 +15,14 @@ from safetensors.numpy import load_file
 
 from fpo_core import __version__
 from fpo_core.backend.policy import Policy, PolicyInfo
+from fpo_core.backend.process_group import ALONE, Group, only_first
+from fpo_core.backend.sharded_files import prepared
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.io.atomic import remove_folder, write_folder, write_json
 from fpo_core.io.digests import damages, sampled_sha256, seal_holds, sealed
+from fpo_core.io.reader import open_safetensors
 from fpo_core.io.regular import read_json_object
-from fpo_core.io.writer import write_arrays
 from fpo_core.train.pool import Pool
 from fpo_core.train.state import RunState
 
@@ -69,9 +71,11 @@ class Checkpoint:
 
         Another optimizer, where `allow_change` names it, starts afresh.
         """
-        policy.load_trained(_arrays(self.folder / TRAINED_FILE))
+        # Of a sharded policy each process reads its rows alone.
+        read = _file_arrays if policy.info.sharded else _arrays
+        policy.load_trained(read(self.folder / TRAINED_FILE))
         if self.origin.config["optimizer"] == config.optimizer:
-            policy.load_optimizer_state(_arrays(self.folder / OPTIMISER_FILE))
+            policy.load_optimizer_state(read(self.folder / OPTIMISER_FILE))
 
     def pool(self, d_sae: int | None) -> Pool | None:
         """The fresh pairs of an online run; None of any other."""
@@ -98,25 +102,34 @@ class Checkpoints:
         origin: Origin,
         log_bytes: int,
         pool: Pool | None = None,
+        group: Group = ALONE,
     ) -> None:
-        """Write a checkpoint, then drop all but the newest; WriteError where the disk is full."""
+        """Write a checkpoint, then drop all but the newest; WriteError where the disk is full.
+
+        Every process of a group calls it, and the first one writes, of a sharded policy all.
+        """
         arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
         if pool is not None:
             arrays[POOL_FILE] = pool.to_arrays()
 
-        def write(folder: Path) -> None:
-            meta = {
-                "format": FORMAT,
-                "version": VERSION,
-                "files": {name: write_arrays(folder / name, a) for name, a in arrays.items()},
-                "log_bytes": log_bytes,
-                **vars(origin),
-                "state": state.to_mapping(),
-            }
-            write_json(folder / STATE_FILE, sealed(meta))
+        with prepared(group, self._path(state.step), arrays) as files:
 
-        write_folder(self._path(state.step), write)
-        self.prune(state)
+            def write(folder: Path) -> None:
+                meta = {
+                    "format": FORMAT,
+                    "version": VERSION,
+                    "files": files.place(folder),
+                    "log_bytes": log_bytes,
+                    **vars(origin),
+                    "state": state.to_mapping(),
+                }
+                write_json(folder / STATE_FILE, sealed(meta))
+
+            def save() -> None:
+                write_folder(self._path(state.step), write)
+                self.prune(state)
+
+            only_first(group, save)
 
     def prune(self, state: RunState) -> None:
         """Drop all but the newest up to a state, the one that validated best, and those beyond."""
@@ -204,7 +217,17 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise TrainingError(
-            f"{path} cannot be read ({error}): remove the folder {path.parent}, and resume takes "
-            "the checkpoint before it"
-        ) from None
+        raise _unreadable(path, str(error)) from None
+
+
+def _file_arrays(path: Path) -> dict[str, Any]:
+    """The arrays, read where they are used."""
+    file = open_safetensors(path, lambda text: _unreadable(path, text))
+    return {name: file.array(name) for name in file.entries}
+
+
+def _unreadable(path: Path, reason: str) -> TrainingError:
+    return TrainingError(
+        f"{path} cannot be read ({reason}): remove the folder {path.parent}, and resume takes "
+        "the checkpoint before it"
+    )

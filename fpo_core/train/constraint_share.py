@@ -69,10 +69,11 @@ def _norm(
 ) -> float:
     rows = spread(len(data.train), pairs)
     local = rows[data.group.rank :: data.group.size]
-    if len(local):
-        batch, reference = data.batch(data.train, local)
+    if len(local) or policy.info.sharded:  # there, all processes take part in a pass
+        batch, reference = data.batch(data.train, local if len(local) else rows[:1])
         policy.seed(step_seed(config.seed, step, data.group.rank))
-        policy.accumulate(batch, reference, config, 1 / len(rows), part)
+        weight = 1 / len(rows) if len(local) else 0.0
+        policy.accumulate(batch, reference, config, weight, part)
     return policy.gradient_norm()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fpo_core.backend.policy import Policy
-from fpo_core.backend.process_group import any_of, only_first, wait
+from fpo_core.backend.process_group import ALONE, any_of, only_first, wait
 from fpo_core.config import TrainConfig
 from fpo_core.errors import JudgeError, LostProcessError, StoppedError, TrainingError, WriteError
 from fpo_core.events import Event, Sink, note, progress, warn
@@ -131,7 +131,7 @@ class _Run:
         if not any_of(self.group, folder.best_step() != state.best_step):
             return
         if state.best_step == state.step:  # it is this checkpoint's: write it from these weights
-            only_first(self.group, lambda: folder.save_best(self.policy, state))
+            folder.save_best(self.policy, state)
             return
         only_first(self.group, folder.drop_best)
         text = f"best/ no longer holds the best result (step {state.best_step}): the next fills it"
@@ -143,7 +143,7 @@ class _Run:
         """Every step that is left, then the result."""
         while not self._ended():
             self._step_and_save(stop)
-        only_first(self.group, lambda: self.folder.save_result(self.policy))
+        self.folder.save_result(self.policy)
         if early := self.early_end():
             self.emit(Event("stopped_early", self.state.step, {"message": early}))
         self._warn_of_weak_constraint()
@@ -222,7 +222,8 @@ class _Run:
         saved = self.state.step in self.folder.checkpoints.steps()
         if self.group.rank or not self.state.step or saved or self.state.diverges:
             return
-        self.folder.save_checkpoint(self.policy, self.state, self.origin)
+        # The others hear that the first process failed, and save nothing with it.
+        replace(self.folder, group=ALONE).save_checkpoint(self.policy, self.state, self.origin)
 
     def _step(self, step: int) -> None:
         """One optimizer step; skipped where anything is not finite."""
@@ -341,11 +342,10 @@ class _Run:
             )
             self.emit(Event("warning", self.state.step, {"message": text}))
             return
-        save, pool = self.folder.save_checkpoint, self._pool_ahead()
-        only_first(self.group, lambda: save(self.policy, self.state, self.origin, pool))
+        self.folder.save_checkpoint(self.policy, self.state, self.origin, self._pool_ahead())
         self.emit(Event("checkpoint", self.state.step))
         if improved:
-            only_first(self.group, lambda: self.folder.save_best(self.policy, self.state))
+            self.folder.save_best(self.policy, self.state)
 
     def _pool_ahead(self) -> Pool | None:
         """The pool, where it has pairs of steps to come."""

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from fpo_core.backend.policy import Policy
+from fpo_core.backend.policy import Policy, SeededBatch
 from fpo_core.backend.process_group import gather_scores, joined, shares
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import Batch
@@ -69,13 +69,14 @@ class Stepper:
     def _by_gradient(self, step: int, rows: Int64s, rate: float) -> Metrics:
         # A seed of its own for every forward pass: a resumed run needs no generator's state.
         batches = (
-            (
+            SeededBatch(
                 step_seed(self.config.seed, step, number),
                 batch,
                 reference,
                 self._online(batch.rows),
+                counts,
             )
-            for number, batch, reference in self._batches(step, rows)
+            for number, batch, reference, counts in self._batches(step, rows)
         )
         # Over the whole window, not the batch: accumulation then equals one large batch.
         parts = self.policy.accumulate_all(batches, self.config, 1 / len(rows))
@@ -99,7 +100,7 @@ class Stepper:
                     self.policy.score(
                         batch, reference, self.config, features=features
                     ).without_pooled()
-                    for _, batch, reference in self._batches(step, rows)
+                    for _, batch, reference, _ in self._batches(step, rows)
                 ]
                 sides.append(self._gathered(step, parts))
         plus, minus = (self._metrics(side, rows) for side in sides)
@@ -112,12 +113,19 @@ class Stepper:
         """Which positions of a step's rows each process takes, of each batch."""
         return shares([len(batch) for batch in self.plan.batches(step)], self.data.group.size)
 
-    def _batches(self, step: int, rows: Int64s) -> Iterator[tuple[int, Batch, ReferenceBatch]]:
-        """This process's batches of a step, numbered over all processes."""
+    def _batches(
+        self, step: int, rows: Int64s
+    ) -> Iterator[tuple[int, Batch, ReferenceBatch, bool]]:
+        """This process's batches of a step, numbered over all processes, and whether each counts.
+
+        Over a sharded model a process without rows of a batch runs another, which does not.
+        """
         group = self.data.group
         for part, places in enumerate(self._shares(step)[group.rank]):
-            if len(places):
-                yield part * group.size + group.rank, *self._batch(rows[places], step)
+            counts = len(places) > 0
+            if counts or self.policy.info.sharded:
+                taken = rows[places] if counts else rows[:1]
+                yield part * group.size + group.rank, *self._batch(taken, step), counts
 
     def _gathered(self, step: int, parts: list[Scores]) -> Scores:
         """Scores of all rows of a step, from those of this process's batches."""

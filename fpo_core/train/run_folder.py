@@ -1,13 +1,19 @@
 """What a run leaves in its output folder."""
 
+import contextlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fpo_core.adapters.folders import save_trained
 from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE
 from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import ALONE, Group, only_first
+from fpo_core.backend.sharded_files import Prepared, gathered, prepared
 from fpo_core.config import TrainConfig
 from fpo_core.io.atomic import (
     remove_folder,
@@ -27,8 +33,9 @@ from fpo_core.train.state import RunState
 LOG_FILE = "log.jsonl"
 CONFIG_FILE = "fpo_config.json"
 BEST, BEST_FILE = "best", "fpo_best.json"
+MODEL_FILE = "model.safetensors"
 CHECKPOINTS = "checkpoints"
-_RESULT = ("adapter_config.json", PEFT_FILE, MLX_FILE, "model.safetensors", "config.json")
+_RESULT = ("adapter_config.json", PEFT_FILE, MLX_FILE, MODEL_FILE, "config.json")
 _CARD = ("README.md", "curves.png", "report.html", "report.json")
 """Beside these, links are replaced, and a README.md of the user's stays."""
 
@@ -40,6 +47,8 @@ class RunFolder:
     path: Path
     model: ModelFolder
     config: TrainConfig
+    group: Group = ALONE
+    """Its processes save together: the first one writes, of a sharded policy all."""
 
     @property
     def log(self) -> Path:
@@ -72,28 +81,40 @@ class RunFolder:
 
     def save_result(self, policy: Policy) -> None:
         """Write the trained adapter or model to the top of the folder."""
-        write_into_folder(self.path, lambda folder: self._write_result(policy, folder))
-
-    def _write_result(self, policy: Policy, folder: Path) -> None:
-        """The adapter, or the whole model with its tokenizer."""
-        if self.config.fine_tune_type == "full":
-            policy.save_model(folder)
-            flatten_rope(folder / "config.json")
-            self.model.copy_companions(folder)
-            return
-        weights = policy.trained()
-        weights.pop(DEGREE_HEAD, None)  # of use in training alone
-        save_trained(folder, weights, self.config, self.config.model, self.model)
+        with self._result(policy) as write:
+            only_first(self.group, lambda: write_into_folder(self.path, write))
 
     def save_best(self, policy: Policy, state: RunState) -> None:
         """Write this as the best result so far, after its checkpoint: that can restore `best/`."""
+        with self._result(policy) as write_result:
 
-        def write(folder: Path) -> None:
-            self._write_result(policy, folder)
-            metric = f"eval_{self.config.best_metric}"
-            write_json(folder / BEST_FILE, {"step": state.best_step, metric: state.best_value})
+            def write(folder: Path) -> None:
+                write_result(folder)
+                metric = f"eval_{self.config.best_metric}"
+                write_json(folder / BEST_FILE, {"step": state.best_step, metric: state.best_value})
 
-        write_folder(self.path / BEST, write)
+            only_first(self.group, lambda: write_folder(self.path / BEST, write))
+
+    @contextlib.contextmanager
+    def _result(self, policy: Policy) -> Iterator[Callable[[Path], None]]:
+        """What writes the adapter, or the whole model with its tokenizer, to a folder."""
+        if self.config.fine_tune_type != "full":
+            weights = gathered(self.group, policy.trained())
+            yield lambda folder: self._write_adapter(weights, folder)
+            return
+        files = {MODEL_FILE: policy.model_shards()} if policy.info.sharded else {}
+        with prepared(self.group, self.path / MODEL_FILE, files) as shards:
+            yield lambda folder: self._write_model(policy, shards, folder)
+
+    def _write_model(self, policy: Policy, shards: Prepared, folder: Path) -> None:
+        policy.save_model(folder)
+        shards.place(folder)
+        flatten_rope(folder / "config.json")
+        self.model.copy_companions(folder)
+
+    def _write_adapter(self, weights: dict[str, np.ndarray], folder: Path) -> None:
+        weights.pop(DEGREE_HEAD, None)  # of use in training alone
+        save_trained(folder, weights, self.config, self.config.model, self.model)
 
     def best_step(self) -> int | None:
         """The step whose result lies in `best/`; None where there is no whole one."""
@@ -112,11 +133,11 @@ class RunFolder:
     ) -> None:
         """Write weights, optimiser, state and fresh pairs to a folder of `checkpoints/`."""
         size = 0
-        if self.log.exists():
+        if not self.group.rank and self.log.exists():
             # The checkpoint remembers the log's length, so these bytes must reach the disk first.
             sync(self.log)
             size = self.log.stat().st_size
-        self.checkpoints.save(policy, state, origin, size, pool)
+        self.checkpoints.save(policy, state, origin, size, pool, self.group)
 
 
 def check_output(config: TrainConfig) -> None:

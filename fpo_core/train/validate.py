@@ -86,7 +86,7 @@ def score_pairs(
     def done(number: int, count: int) -> None:
         progress(emit, "held-out pairs: batch", number, count)
 
-    scores = scored_together(data.group, plan, score, done)
+    scores = scored_together(data.group, plan, score, done, even=policy.info.sharded)
     return scores, data.reference_logps(split, rows)
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from fpo_torch import ops
 from fpo_torch.compiled import compiled_on_gpu, compiles_on
 from fpo_torch.forward_patch import patched
+from fpo_torch.sharded.model import modules_with_weights
 
 ROTARY = "apply_rotary_pos_emb"
 """What each family's module in transformers calls its own rotary function."""
@@ -36,7 +37,7 @@ class ElementwiseKernel:
     """Replaces the norms and rotary functions that equal those above on random inputs."""
 
     def __init__(self, model: nn.Module) -> None:
-        norms = ((module, _recognise_norm(module)) for module in model.modules())
+        norms = ((module, _recognise_norm(module)) for module in modules_with_weights(model))
         self._norms = [(module, _norm_forward(module, *args)) for module, args in norms if args]
         names = {type(module).__module__ for module in model.modules()}
         families = [sys.modules[name] for name in names if hasattr(sys.modules.get(name), ROTARY)]

@@ -58,8 +58,8 @@ def _is_plain(layer: LoraLinear) -> bool:
 def _forward(layer: LoraLinear) -> Callable[..., Tensor]:
     base: Any = layer.get_base_layer()
     dropout = layer.lora_dropout["default"]
-    a: Any = layer.lora_A["default"].weight
-    b: Any = layer.lora_B["default"].weight
+    down: Any = layer.lora_A["default"]
+    up_again: Any = layer.lora_B["default"]
     scale = layer.scaling["default"]
 
     def forward(x: Tensor, up: Tensor | None = None, gate: Gate | None = None) -> Tensor:
@@ -67,7 +67,8 @@ def _forward(layer: LoraLinear) -> Callable[..., Tensor]:
         if layer.disable_adapters or layer.merged or not isinstance(dropout, nn.Identity):
             product = x if gate is None or up is None else gated(x, up, gate)
             return type(layer).forward(layer, product)
-        weight, bias = base.weight, base.bias
+        # Read here: a sharded model has other tensors there while its weights are gathered.
+        weight, bias, a, b = base.weight, base.bias, down.weight, up_again.weight
         if torch.compiler.is_compiling():  # inductor finds by itself what the functions below do
             low = linear(x, a.to(x.dtype))
             return linear(x, weight, bias) + linear(low, b.to(x.dtype)) * scale

@@ -19,6 +19,7 @@ from torch.nn.functional import gelu, silu
 
 from fpo_torch.compiled import compiled_on_gpu
 from fpo_torch.forward_patch import is_patched, patched
+from fpo_torch.sharded.model import modules_with_weights
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class MlpKernel:
     """Replaces the forward of gated MLPs whose activation is among `GATES`; no others."""
 
     def __init__(self, model: nn.Module) -> None:
-        gates = ((module, _recognise(module)) for module in model.modules())
+        gates = ((module, _recognise(module)) for module in modules_with_weights(model))
         self._forwards = [(module, _forward(module, gate)) for module, gate in gates if gate]
 
     def on(self) -> AbstractContextManager[None]:

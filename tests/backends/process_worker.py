@@ -1,4 +1,4 @@
-"""One of several processes: `torchrun … -m tests.backends.process_worker`, or under `mlx.launch`.
+"""One of several processes: `forked`, or `mlx.launch … -m tests.backends.process_worker`.
 
 Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from fpo.backends import join_group
 from fpo.run_checks import writing_output
+from fpo_core.backend.process_group import Group
 from fpo_core.errors import FpoError
 from fpo_core.events import Event
 from tests.backends.runs import run_tiny, settings
@@ -31,25 +32,30 @@ def act(script: dict[str, Any], rank: int) -> Any:
     return emit
 
 
-def main() -> None:
-    """Take part in a run."""
-    given = json.loads(sys.argv[1])
+def run(given: dict[str, Any], group: Group) -> Any:
+    """Take part in a run: its result and the policy."""
+    given = dict(given)
     script, store = given.pop("script", {}), Path(given.pop("store"))
-    load_fast_blas()
-    model, output = Path(given.pop("model")), Path(given.pop("output"))
-    group = join_group(given["backend"])
+    config = settings(Path(given.pop("model")), Path(given.pop("output")), **given)
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    with writing_output(config.output, group, config.process_timeout):
+        return run_tiny(
+            config,
+            store,
+            group=group,
+            emit=act(script, group.rank),
+            stop=lambda: heard[0] if heard else None,
+        )
+
+
+def main() -> None:
+    """Take part in the run of the command line."""
+    given = json.loads(sys.argv[1])
+    load_fast_blas()
+    group = join_group(given["backend"])
     try:
-        config = settings(model, output, **given)
-        with writing_output(config.output, group, config.process_timeout):
-            run_tiny(
-                config,
-                store,
-                group=group,
-                emit=act(script, group.rank),
-                stop=lambda: heard[0] if heard else None,
-            )
+        run(given, group)
     except FpoError as error:
         sys.exit(f"process {group.rank}: {error}")
 

@@ -121,6 +121,7 @@ def train_on(
     model = ModelFolder.locate(config)
     kind = {"grad_checkpoint": config.grad_checkpoint, "zeroth_order": config.zeroth_order}
     kind["degree_levels"] = config.degree_levels if config.degree_weight else 0
+    kind |= {"shard": group, "cpu_offload": config.cpu_offload} if config.shard else {}
     policy = open_policy(config.backend, model.path, config, config, tap, **kind)
     hold_reference(policy, config, silent)
     if ReferenceStore.exists(store):
@@ -131,7 +132,7 @@ def train_on(
         opened = extend_store(store, key, policy, splits, config, silent, group)
     parts = {"group": group, "degrader": degrader_of(config)}
     data = RunData(train_pairs, valid, opened, sum(tap.widths), **parts)
-    folder = RunFolder(Path(config.output), model, config)
+    folder = RunFolder(Path(config.output), model, config, group)
     if checkpoint is None:
         only_first(group, folder.begin)
     else:

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 
+from fpo_core.backend.policy import SeededBatch
 from fpo_core.config import OptimiserConfig
 from tests.backends.host_reads import HostReads
 from tests.backends.runs import run_tiny, settings
@@ -54,7 +55,7 @@ def test_a_cuda_device_is_waited_for_once_a_step(make_policy):
     policy.prepare_training(OptimiserConfig())
 
     def step():
-        policy.accumulate_all([(0, batch, reference, None)], OBJECTIVE, 1 / batch.pairs)
+        policy.accumulate_all([SeededBatch(0, batch, reference)], OBJECTIVE, 1 / batch.pairs)
         policy.apply_gradients(1e-3, 1.0)
 
     step()

@@ -1,4 +1,4 @@
-"""Several processes on this machine make one run: torchrun with gloo, mlx.launch with its ring."""
+"""Several processes on this machine make one run: torch with gloo, mlx.launch with its ring."""
 
 import json
 import os
@@ -34,17 +34,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def command(backend: str, module: str = "process_worker", **given: object) -> dict[str, Any]:
-    """How two processes of a module of `tests.backends` are started."""
-    binaries, port = Path(sys.executable).parent, str(free_port())
-    program = ["-m", f"tests.backends.{module}", json.dumps({"backend": backend, **given})]
-    launch = {
-        "torch": [binaries / "torchrun", "--nproc-per-node", "2", "--master-port", port],
-        "mlx": [binaries / "mlx.launch", "-n", "2", "-p", port, "--", sys.executable],
-    }[backend]
+def command(backend: str, **given: object) -> dict[str, Any]:
+    """How two processes of one run are started."""
+    module, text = "process_worker", json.dumps({"backend": backend, **given})
+    if backend == "torch":
+        return started(sys.executable, "-m", "tests.backends.forked", 2, module, text)
+    launcher = Path(sys.executable).with_name("mlx.launch")
+    program = [sys.executable, "-m", f"tests.backends.{module}", text]
+    return started(launcher, "-n", 2, "-p", free_port(), "--", *program)
+
+
+def started(*args: object) -> dict[str, Any]:
+    """Options of `subprocess` for a command line that finds these tests."""
     paths = [str(ROOT), str(ROOT / "convert"), str(ROOT / "cli")]
     return {
-        "args": [*map(str, launch), *program],
+        "args": list(map(str, args)),
         "env": os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         "cwd": ROOT,
         "text": True,
@@ -141,7 +145,7 @@ def test_a_process_that_stands_still_is_named_by_the_other(backend, tiny, tmp_pa
                 assert launcher.poll() is None, (tmp_path / "said").read_text()
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            # Launchers end the others by a signal that a stopped process hears too late.
+            # mlx.launch ends the others by a signal that a stopped process hears too late.
             os.kill(int(pid.read_text()), signal.SIGKILL)
     text = (tmp_path / "said").read_text()
     assert "fpo, process 0: process 1 gave no sign of life for 8 s (process_timeout)" in text

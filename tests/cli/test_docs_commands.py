@@ -68,6 +68,8 @@ NOT_RUN = {
     'fpo generate --model MODEL --prompt "Hello" --value value --value other --value-beta 3 '
     "--value-beta -1": "in test_values.py",
     "fpo eval --model MODEL --data DATA --value value --judge rules.yaml": "in test_values.py",
+    "torchrun --nproc-per-node 8 -m fpo_cli train --fine-tune-type full --shard --grad-checkpoint "
+    "'…'": "in tests/backends/test_sharded.py",
     "python examples/smollm2/get.py smollm2": "downloads; in tests/examples/test_smollm2.py",
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",

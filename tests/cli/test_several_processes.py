@@ -88,3 +88,19 @@ def test_a_launcher_of_the_other_backend_is_refused(
     monkeypatch.setenv("RANK", "0")
     refused(fpo(*train, "mlx"), "started by torchrun, which is for torch: use mlx.launch")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ("mlx", "every process of mlx holds the whole model: leave it out and use adapters on a"),
+        ("torch", "this is one process: start several with torchrun, or leave shard out"),
+    ],
+)
+def test_a_model_that_cannot_be_split_is_refused(
+    fpo: Fpo, world: list[object], tmp_path: Path, backend: str, said: str
+) -> None:
+    refused(
+        fpo("train", *world, "--output", tmp_path / "run", "--backend", backend, "--shard"), said
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -52,7 +52,7 @@ class PretendPolicy:
         return self.score(batch)
 
     def accumulate_all(self, batches: Any, objective: Any, weight: float) -> list[Scores]:
-        return [self.accumulate(batch, ref, objective, weight) for _, batch, ref, _ in batches]
+        return [self.accumulate(batch, ref, objective, weight) for _, batch, ref, *_ in batches]
 
     def apply_gradients(self, learning_rate: float, max_norm: float) -> float:
         norm = self.norms.pop(0) if self.norms else 1.0
@@ -136,7 +136,7 @@ def run(
     if not group.rank:
         data(tmp_path)
     (model / "config.json").write_text('{"num_hidden_layers": 2, "model_type": "llama"}')
-    folder = RunFolder(tmp_path / name, ModelFolder(model, "m"), settings)
+    folder = RunFolder(tmp_path / name, ModelFolder(model, "m"), settings, group)
     checkpoint = None
     if settings.resume:
         checkpoint = folder.checkpoints.newest(print)

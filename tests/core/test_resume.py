@@ -242,7 +242,7 @@ def test_a_full_disk_ends_the_run_with_one_line(tmp_path: Path, monkeypatch) -> 
 
     def fill(event: Event) -> None:
         if event.kind == "checkpoint":
-            monkeypatch.setattr("fpo_core.train.checkpoints.write_arrays", full)
+            monkeypatch.setattr("fpo_core.backend.sharded_files.write_arrays", full)
 
     with pytest.raises(WriteError) as failed:
         run(tmp_path, PretendPolicy(), **CADENCE, emit=fill)

@@ -18,7 +18,8 @@ def train(config: TrainConfig, ui: Ui) -> "fpo.Result":
     command with --resume goes on as if nothing had happened.
 
     Several processes share the batches of one run: `torchrun --nproc-per-node N -m fpo_cli train …`
-    on torch, `mlx.launch -n N -- python -m fpo_cli train …` on MLX. They need one disk.
+    on torch, `mlx.launch -n N -- python -m fpo_cli train …` on MLX. They need one disk. With
+    --shard, on torch, they share the model too.
     """
     if config.dry_run:
         return ui.run(fpo.preflight, config)

@@ -1,0 +1,1 @@
+"""A model split among processes: its weights, what is trained of them, and the optimizer."""
