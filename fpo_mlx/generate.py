@@ -31,7 +31,8 @@ def generate(
     the guide's values for one completion.
     """
     samplers, guide = None, sampling.guide
-    guided = [] if guide is None else [GuidedPick.of(ops, sampling, guide) for _ in prompts]
+    shape = sampling.temperature, sampling.top_p
+    guided = [] if guide is None else [GuidedPick.of(ops, guide, *shape) for _ in prompts]
     if guided:
         rows = zip(prompts, draws, guided, strict=True)
         samplers = [_guided_sampler(*row, readers()) for row in rows]

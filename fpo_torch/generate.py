@@ -89,7 +89,8 @@ def generate(
     values for the prompts' mask (n, t).
     """
     guide = sampling.guide
-    guided = None if guide is None else GuidedPick.of(ops, sampling, guide)
+    shape = sampling.temperature, sampling.top_p
+    guided = None if guide is None else GuidedPick.of(ops, guide, *shape)
     # On the left, so that every prompt ends where its completion begins.
     width = max(len(prompt) for prompt in prompts)
     tokens = torch.zeros((len(prompts), width), dtype=torch.long)

@@ -6,7 +6,7 @@ the base's k likeliest tokens are asked, and their mean is taken off; all others
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
@@ -48,15 +48,6 @@ def divergence(xp: Ops, x: Array, y: Array) -> Array:
     return (xp.exp(log_p) * (log_p - log_q)).sum(-1)
 
 
-class Drawn(Protocol):
-    """The settings of `fpo_core.backend.policy.Sampling` that shape a distribution."""
-
-    @property
-    def temperature(self) -> float: ...  # noqa: D102
-    @property
-    def top_p(self) -> float: ...  # noqa: D102
-
-
 @dataclass
 class GuidedPick:
     """Draws tokens of some completions in turn, and keeps each step's divergence."""
@@ -70,10 +61,9 @@ class GuidedPick:
     """KL(π ‖ π0) of the distribution of each step so far, (n,) in nats, before `top_p` cuts it."""
 
     @classmethod
-    def of(cls, xp: Ops, sampling: "Drawn", guide: Guide) -> Self:
+    def of(cls, xp: Ops, guide: Guide, temperature: float, top_p: float) -> Self:
         """The one for samples under a guide."""
-        betas = tuple(value.beta for value in guide.values)
-        return cls(xp, sampling.temperature, sampling.top_p, guide.top_k, betas)
+        return cls(xp, temperature, top_p, guide.top_k, tuple(v.beta for v in guide.values))
 
     def __call__(
         self, logits: Array, u: Array, values: Callable[[Array], Sequence[Array]]
