@@ -9,7 +9,7 @@ import numpy as np
 
 from fpo_core.backend.process_group import Group, any_of, only_first
 from fpo_core.errors import FpoError, TrainingError
-from fpo_core.io.atomic import writing
+from fpo_core.io.atomic import move_into, writing
 from fpo_core.io.digests import describe
 from fpo_core.io.leftovers import remove, temporary_beside
 from fpo_core.io.shards import Shard, fill, reserve
@@ -34,7 +34,7 @@ class Prepared:
         if self.folder is None:
             return {n: write_arrays(folder / n, _whole(a)) for n, a in self.files.items()}
         for name in self.files:
-            (self.folder / name).replace(folder / name)
+            move_into(folder, self.folder / name)
         return {name: describe(folder / name) for name in self.files}
 
 

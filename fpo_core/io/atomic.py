@@ -75,6 +75,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
 
 
+def move_into(folder: Path, path: Path) -> None:
+    """Move a file into a folder that one of these functions is about to put in place."""
+    path.replace(folder / path.name)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder under another name, so that half of it is never found under its own."""
     with _aside(path):
