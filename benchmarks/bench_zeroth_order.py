@@ -37,7 +37,14 @@ WORLD: dict[str, dict[str, Any]] = {
     "adapters, AdamW": {**ADAMW, "learning_rate": 3e-3},
     "adapters, LOZO": {**LOZO, "learning_rate": 5e-3, "max_grad_norm": 0.5, "iters": 1700},
     "full, AdamW": {**ADAMW, **FULL, "learning_rate": 3e-4},
-    "full, LOZO": {**LOZO, **FULL, "learning_rate": 1e-4, "max_grad_norm": 6.0, "iters": 4500},
+    "full, LOZO": {
+        **LOZO,
+        **FULL,
+        "learning_rate": 1.5e-4,
+        "schedule": "cosine",
+        "max_grad_norm": 6.0,
+        "iters": 5000,
+    },
 }
 ON_WORLD = {
     "objective": "dpo-norm",
