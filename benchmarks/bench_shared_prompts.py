@@ -50,7 +50,10 @@ def work(options: dict[str, Any]) -> None:
     """Be a worker: take optimizer steps on one batch, or score it as the reference pass does."""
     batch = batch_of(options["pairs"], MODELS[options["model"]][1]["vocab_size"])
     batch = one_prompt(batch) if options.get("one_prompt") else batch
-    serve(_scoring(options, batch) if options.get("scoring") else policy_step(options, batch)[0])
+    if options.get("scoring"):
+        serve(_scoring(options, batch))
+    else:
+        serve(*policy_step(options, batch))
 
 
 def _scoring(options: dict[str, Any], batch: Batch) -> Step:
