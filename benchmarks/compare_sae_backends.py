@@ -1,8 +1,8 @@
 """`fpo sae train`'s steps on MLX and torch: the same loss from one start, and the same end?
 
-    python -m benchmarks.compare_sae_backends FILE [--tokens 204800]
+    python -m benchmarks.compare_sae_backends FOLDER [--tokens 204800]
 
-FILE is that of `compare_sae_training.py activations`. Both learn from the same batches in turn, a
+FOLDER is that of `compare_sae_training.py activations`. Both learn from the same batches in turn, a
 few steps each, so that CPU seconds compare; MLX's CPU build uses torch's matrix products. Losses
 are compared over the first 50 steps, the unexplained variance of held-out tokens at the end.
 """
@@ -19,12 +19,11 @@ load_fast_blas()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks.compare_sae_training import batches, measure, threshold  # noqa: E402
+from benchmarks.compare_sae_training import batches, cached, measure, threshold  # noqa: E402
 from benchmarks.record import write_result  # noqa: E402
 from fpo.backends import build_kernels  # noqa: E402
 from fpo_core.backend.process_group import ALONE  # noqa: E402
 from fpo_core.config import BackendConfig, SaeTrainConfig  # noqa: E402
-from fpo_core.io.reader import open_safetensors  # noqa: E402
 from fpo_core.sae.metadata import SaeMeta  # noqa: E402
 from fpo_core.sae_training.folding import folded  # noqa: E402
 from fpo_core.sae_training.learner import Learner  # noqa: E402
@@ -38,15 +37,14 @@ COMPARED = 50
 def main() -> None:
     """Train both; write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=204_800)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    file = open_safetensors(args.file)
-    train, held_out = file.stored("train"), file.stored("chats")
+    train, held_out = cached(args.folder, "train"), cached(args.folder, "threshold")
     config = SaeTrainConfig(
         model="", data="", output="", d_sae=args.d_sae, k=args.k, tokens=args.tokens,
         batch_tokens=args.batch_tokens,

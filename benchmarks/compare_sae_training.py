@@ -2,8 +2,8 @@
 
     pip install sae-lens==6.54.12      # in a venv of its own, beside torch and ml-dtypes
     PYTHONPATH=.:convert VENV/bin/python benchmarks/compare_sae_training.py planted
-    … compare_sae_training.py activations FILE    # safetensors: train, and held-out chats
-    … compare_sae_training.py speed FILE --tokens 8192 --most 7   # a few steps of each in turn
+    … compare_sae_training.py activations FOLDER    # that `fpo sae train --cache` filled
+    … compare_sae_training.py speed FOLDER --tokens 8192 --most 7   # a few steps of each in turn
 
 `planted`: activations are sparse sums of 256 known directions in 64 dimensions; what is measured is
 the mean, over directions, of the largest cosine of a decoder row. `activations`: a model's own, as
@@ -30,6 +30,7 @@ import torch
 
 from fpo_core.backend.process_group import ALONE
 from fpo_core.config import BackendConfig, SaeTrainConfig
+from fpo_core.io.reader import open_safetensors
 from fpo_core.sae_training.folding import folded, threshold_of, write_folded
 from fpo_core.sae_training.learner import Learner
 from fpo_core.sae_training.recipe import Recipe, recipe_of
@@ -161,7 +162,8 @@ class Comparison:
         """Each trainer at each rate with the first seed, at the best one with the others."""
         for seed in self.args.seeds:
             for trainer in self.args.trainers:
-                tuned = self.args.rates if seed == self.args.seeds[0] else [self.best(trainer)]
+                first = seed == self.args.seeds[0] or not self.args.rates
+                tuned = self.args.rates if first else [self.best(trainer)]
                 for rate in [*tuned, *([None] if trainer == "fpo" else [])]:
                     wanted = {"trainer": trainer, "seed": seed, "rate": rate}
                     if self.left and not any(wanted.items() <= run.items() for run in self.runs):
@@ -230,10 +232,7 @@ def _recipe(
 
 def activations(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """A model's own activations."""
-    from fpo_core.io.reader import open_safetensors
-
-    file = open_safetensors(args.file)
-    train, held_out = file.stored("train"), file.stored("chats")
+    train, held_out = cached(args.folder, "train"), cached(args.folder, "threshold")
 
     def measured(sae: Trained, run: Run) -> Run:
         at = threshold(sae, held_out[::2], args.k)
@@ -247,11 +246,15 @@ def activations(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     Comparison(args, facts).run(train, (train.shape[1], args.d_sae, args.k), measured)
 
 
+def cached(folder: Path, part: str) -> np.ndarray:
+    """The activations of one hook in a cache of `fpo sae train`, (n, d_in) bfloat16."""
+    files = sorted(folder.glob(f"activations-{part}-*/*.safetensors"))
+    return np.concatenate([open_safetensors(file).stored("hook000") for file in files])
+
+
 def speed(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """A few steps of each, in turn."""
-    from fpo_core.io.reader import open_safetensors
-
-    train = open_safetensors(args.file).stored("train")[:100_000]
+    train = cached(args.folder, "train")[:100_000]
     names = {"fpo": ours, "sae-lens": sae_lens}
     found: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(args.most):
@@ -289,13 +292,13 @@ def main() -> None:
     """Run one comparison and add it to its file of results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["planted", "activations", "speed"])
-    parser.add_argument("file", nargs="?", type=Path)
+    parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--rates", type=float, nargs="*", default=[1e-3, 3e-3, 1e-2])
     parser.add_argument("--trainers", nargs="+", default=["fpo", "sae-lens"])
     parser.add_argument("--most", type=int, default=1000, help="runs of this call")
     parser.add_argument("--save", type=Path, help="folder for the autoencoders")

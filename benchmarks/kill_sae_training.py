@@ -1,18 +1,18 @@
 """`fpo sae train` killed at random moments and resumed, until it ends: is the file bit-equal?
 
-    python benchmarks/kill_sae_training.py --kills 40 [--backend mlx]
+    python -m benchmarks.kill_sae_training --kills 40 [--backend mlx]
 
-A process is forked for each try and killed (SIGKILL) after a random part of the time that a whole
-run takes; the next one resumes where there is something to go on from. The run is small: what is
-tested is every moment of a checkpoint's writing, not the mathematics.
+Each try is a process of its own, killed (SIGKILL) after a random part of the time that a whole run
+takes; the next one resumes where there is something to go on from. The run is small: what is tested
+is every moment of a checkpoint's writing, not the mathematics.
 """
 
 import argparse
 import hashlib
 import json
-import os
 import random
-import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -52,18 +52,21 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def child(backend: str, folder: Path) -> int:
-    """Start or resume in a new process; its id."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        resume = (folder / "sae-run" / "state").is_dir()
-        fpo.train_sae(**settings(backend, folder), resume=resume)
-        os._exit(0)
-    except BaseException as error:
-        print(repr(error), flush=True)
-        os._exit(1)
+def child(backend: str, folder: Path) -> None:
+    """Say when everything is loaded, then start or resume."""
+    fpo.forecast_sae(**settings(backend, folder / "forecast"))
+    print("loaded", flush=True)
+    resume = (folder / "sae-run" / "state").is_dir()
+    fpo.train_sae(**settings(backend, folder), resume=resume)
+
+
+def start(backend: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that is about to start or resume."""
+    command = [sys.executable, "-m", "benchmarks.kill_sae_training", "--backend", backend]
+    process = subprocess.Popen([*command, "--child", folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loaded\n"
+    return process
 
 
 def main() -> None:
@@ -72,46 +75,36 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", type=Path, help="be one of the processes, in this folder")
     args = parser.parse_args()
-    import torch
-
-    torch.set_num_threads(1)  # threads do not survive a fork
+    if args.child:
+        child(args.backend, args.child)
+        return
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
-        fpo.train_sae(**settings(args.backend, Path(temporary) / "warm"))  # imports take seconds
-        begun = time.monotonic()
-        fpo.train_sae(**settings(args.backend, whole))
+        process, begun = start(args.backend, whole), time.monotonic()
+        assert process.wait() == 0
         seconds, expected = time.monotonic() - begun, digest(whole)
         kills, runs, equal, number = 0, 0, 0, 0
         while kills < args.kills:
             folder, number = Path(temporary) / f"run-{number}", number + 1
             while True:
-                process = child(args.backend, folder)
-                ended = _wait(process, rng.uniform(0.1, 0.7) * seconds)
-                if ended is not None:
-                    assert ended == 0, f"a resumed run failed with {ended}"
+                process = start(args.backend, folder)
+                try:
+                    code = process.wait(rng.uniform(0.1, 1.3) * seconds)
+                    assert code == 0, f"a resumed run failed with {code}"
                     break
-                kills += 1
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    kills += 1
             runs += 1
             equal += digest(folder) == expected
             print(f"{kills} kills, {runs} runs, {equal} bit-equal", flush=True)
     result = {"backend": args.backend, "kills": kills, "runs": runs, "bit_equal": equal}
     out = RESULTS / f"kill-sae-training-{args.backend}.json"
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-
-
-def _wait(process: int, seconds: float) -> int | None:
-    """The exit code of a process within some seconds; after that it is killed, and None."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        done, status = os.waitpid(process, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
 
 
 if __name__ == "__main__":

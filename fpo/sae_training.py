@@ -204,7 +204,7 @@ class _Plan:
         setup, cache = self.setup, None
         if self.config.cache is not None:
             key = self.origin | {"hooks": [str(hook) for hook in self.hooks], "part": part}
-            cache = Path(self.config.cache).expanduser() / f"activations-{fingerprint(key)}"
+            cache = Path(self.config.cache).expanduser() / f"activations-{part}-{fingerprint(key)}"
         return ActivationStream(
             forward_batches(rows, self.special, self.config.tokens_per_batch),
             lambda: build_reader(setup.backend, setup.model.path, setup.config, self.hooks),

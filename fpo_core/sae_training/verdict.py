@@ -33,12 +33,13 @@ def _remarks(fit: Fit, recipe: Recipe, distinct: int, losses: dict[int, float]) 
             f"{fit.l0:.1f} features are active per token where k is {recipe.k}: hold out more texts"
         )
     training = losses[max(losses)] if losses else fit.variance_unexplained
-    if fit.variance_unexplained > _GAP * training:
+    poor = fit.variance_unexplained > FITS / 2  # else more texts or tokens would change little
+    if poor and fit.variance_unexplained > _GAP * training:
         remarks.append(
             f"{training:.0%} is unexplained in training: it learnt these texts, so give more "
             "different ones (text) or lower d_sae"
         )
-    elif _still_falling(losses, recipe.steps) and fit.variance_unexplained > FITS / 2:
+    elif poor and _still_falling(losses, recipe.steps):
         remarks.append("the loss was still falling when the rate began to: more tokens would help")
     if distinct < TOKENS_PER_FEATURE * recipe.d_sae:
         remarks.append(
