@@ -4,6 +4,7 @@
     PYTHONPATH=.:convert VENV/bin/python benchmarks/compare_sae_training.py planted
     … compare_sae_training.py activations FOLDER    # that `fpo sae train --cache` filled
     … compare_sae_training.py speed FOLDER --tokens 8192 --most 7   # a few steps of each in turn
+    … compare_sae_training.py forward MODEL         # the model's pass up to block 24, in turn
 
 `planted`: activations are sparse sums of 256 known directions in 64 dimensions; what is measured is
 the mean, over directions, of the largest cosine of a decoder row. `activations`: a model's own, as
@@ -273,6 +274,45 @@ def speed(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     (args.out or RESULTS / "sae-training-speed.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
+def forward(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """The same batches through the same model up to a block, by each in turn, in float32."""
+    from sae_lens.load_model import load_model
+
+    from fpo_core.config import ModelConfig
+    from fpo_core.sae.hook import Hook
+    from fpo_torch.activation_reader import TorchReader
+
+    folder, layer = args.folder, 24
+    reader = TorchReader(
+        folder, ModelConfig(model=str(folder), dtype="float32"), [Hook(layer, "resid_post")]
+    )
+    options = {"model_from_pretrained_kwargs": {"dtype": torch.float32}}
+    model: Any = load_model("AutoModelForCausalLM", str(folder), "cpu", **options)
+    name, rng = f"model.layers.{layer}", np.random.default_rng(0)
+
+    def theirs(tokens: np.ndarray) -> Any:
+        ids, only = torch.from_numpy(tokens), {"names_filter": [name], "stop_at_layer": layer + 1}
+        with torch.no_grad():
+            return model.run_with_cache(ids, **only)[1][name]
+
+    readers = {"fpo": lambda tokens: reader.read(tokens)[0], "sae-lens": theirs}
+    found: dict[str, list[float]] = {name: [] for name in readers}
+    for number in range(args.most + 1):
+        tokens, outputs = rng.integers(10, 40_000, (8, 128)), []
+        for name_, read in readers.items():
+            begun = time.process_time()
+            outputs.append(np.asarray(read(tokens)))
+            if number:  # the first one warms up
+                found[name_].append(tokens.size / (time.process_time() - begun))
+        assert np.allclose(*outputs, atol=1e-2)
+    ratios = [b / a for a, b in zip(*found.values(), strict=True)]
+    facts |= {"tokens_per_cpu_second": found, "time_ratio": {"median": float(np.median(ratios))}}
+    facts["time_ratio"] |= {"low": min(ratios), "high": max(ratios)}
+    del facts["tokens"], facts["batch_tokens"]
+    (args.out or RESULTS / "sae-forward.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print(facts["time_ratio"], {name: float(np.median(rates)) for name, rates in found.items()})
+
+
 def save(sae: Trained, limit: float, path: Path) -> None:
     """A canonical file, for `fpo sae check`."""
     from fpo_core.sae.hook import Hook
@@ -291,7 +331,7 @@ def save(sae: Trained, limit: float, path: Path) -> None:
 def main() -> None:
     """Run one comparison and add it to its file of results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["planted", "activations", "speed"])
+    parser.add_argument("what", choices=["planted", "activations", "speed", "forward"])
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--tokens", type=int, default=400_000)
     parser.add_argument("--batch-tokens", type=int, default=2048)
@@ -313,7 +353,8 @@ def main() -> None:
         "torch": version("torch"),
         "sae_lens": version("sae-lens"),
     }
-    {"planted": planted, "activations": activations, "speed": speed}[args.what](args, facts)
+    parts = {"planted": planted, "activations": activations, "speed": speed, "forward": forward}
+    parts[args.what](args, facts)
 
 
 if __name__ == "__main__":
