@@ -70,8 +70,8 @@ ON_SMOLLM2 = {
     "step0_pairs": 0,
     "max_rows": 80,
     **LOZO,
-    "learning_rate": 5e-3,
-    "max_grad_norm": 2.0,
+    "learning_rate": 1e-3,
+    "max_grad_norm": 1.0,
 }
 
 
