@@ -48,8 +48,8 @@ from fpo_core.config.training import (
     ReportedConfig,
     SamplingConfig,
     StepConfig,
+    ValueConfig,
 )
-from fpo_core.config.values import ValueConfig
 
 __all__ = [
     "LINKS",

@@ -29,8 +29,8 @@ from fpo_core.config.training import (
     ReportedConfig,
     SamplingConfig,
     StepConfig,
+    ValueConfig,
 )
-from fpo_core.config.values import ValueConfig
 from fpo_core.errors import ConfigError
 
 
