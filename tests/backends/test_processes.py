@@ -34,9 +34,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def command(backend: str, **given: object) -> dict[str, Any]:
+def command(backend: str, module: str = "process_worker", **given: object) -> dict[str, Any]:
     """How two processes of one run are started."""
-    module, text = "process_worker", json.dumps({"backend": backend, **given})
+    text = json.dumps({"backend": backend, **given})
     if backend == "torch":
         return started(sys.executable, "-m", "tests.backends.forked", 2, module, text)
     launcher = Path(sys.executable).with_name("mlx.launch")
@@ -55,9 +55,11 @@ def started(*args: object) -> dict[str, Any]:
     }
 
 
-def together(backend: str, **given: object) -> subprocess.CompletedProcess[str]:
+def together(
+    backend: str, module: str = "process_worker", **given: object
+) -> subprocess.CompletedProcess[str]:
     """Two processes to their end."""
-    started = command(backend, **given)
+    started = command(backend, module, **given)
     return subprocess.run(**started, capture_output=True, timeout=300, check=False)
 
 

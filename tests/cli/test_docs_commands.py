@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import fpo_cli.main  # noqa: F401  it fills COMMANDS
 from fpo.world import assets
 from fpo_cli.console.command import COMMANDS
 
@@ -64,8 +65,8 @@ NOT_RUN = {
     "fpo value train --model MODEL --prompts prompts.jsonl --judge rules.yaml --output value": (
         "in test_values.py"
     ),
-    'fpo generate --model MODEL --prompt "Hello" --value value --value-beta 3': "in test_values.py",
-    'fpo generate --model MODEL --prompt "Hello" --value value --value other --value-beta 3 '
+    "fpo generate --model MODEL --prompt Hello --value value --value-beta 3": "in test_values.py",
+    "fpo generate --model MODEL --prompt Hello --value value --value other --value-beta 3 "
     "--value-beta -1": "in test_values.py",
     "fpo eval --model MODEL --data DATA --value value --judge rules.yaml": "in test_values.py",
     "torchrun --nproc-per-node 8 -m fpo_cli train --fine-tune-type full --shard --grad-checkpoint "
@@ -204,6 +205,15 @@ _FLOWER = ("ssl-ca-certfile", "ssl-certfile", "ssl-keyfile", "enable-supernode-a
 _FLOWER += ("root-certificates", "superlink", "auth-supernode-private-key", "node-config")
 FOREIGN |= dict.fromkeys((f"--{name}" for name in (*_FLOWER, "run-config")), "Flower")
 FOREIGN["--no-build-isolation"] = "pip"
+FOREIGN |= dict.fromkeys(
+    ("--cpu", "--multi_gpu", "--num_machines", "--num_processes"), "Accelerate"
+)
+FOREIGN |= {"--nnodes": "torchrun"} | dict.fromkeys(
+    ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"), "torchrun"
+)
+FOREIGN |= dict.fromkeys(
+    ("--cpus-per-task", "--gpus-per-node", "--nodes", "--ntasks-per-node", "--signal"), "SLURM"
+)
 FOREIGN |= {"--lr": "mlx-lm", "--output_dir": "TRL", "--write": "compare_families.py"}
 """Options of other programs that the documents name."""
 
