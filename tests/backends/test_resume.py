@@ -103,14 +103,13 @@ def test_a_run_over_grouped_prompts_goes_on_bit_for_bit_and_is_the_same_on_both(
 
 @pytest.mark.parametrize("source", BACKENDS)
 @pytest.mark.parametrize("change", [{"dropout": 0.2}, {"dtype": "bfloat16"}])
-def test_another_backend_is_refused_where_the_numbers_would_differ(
-    tiny, store, tmp_path, source, change
-):
+def test_another_backend_is_refused_where_the_numbers_would_differ(tiny, tmp_path, source, change):
     """Dropout draws otherwise on it; another precision computes otherwise anywhere."""
+    store = tmp_path / "store"  # its own, which may be in bfloat16
     few = {"iters": 4, "save_every": 2, "step0_pairs": 0}
     first = settings(tiny, tmp_path / "run", backend=source, **few, **change)
     with pytest.raises(CrashError):
-        run_tiny(first, store(source), emit=crash_at("checkpoint", 2))
+        run_tiny(first, store, emit=crash_at("checkpoint", 2))
     other = BACKENDS[1 - BACKENDS.index(source)]
     moved = {"backend": other} if "dropout" in change else {"dtype": "float32"}
     again = dataclasses.replace(first, resume=True, **moved)
@@ -118,10 +117,10 @@ def test_another_backend_is_refused_where_the_numbers_would_differ(
     key = next(iter(moved))
     was = source if key == "backend" else "bfloat16"
     with pytest.raises(ConfigError, match=rf"\({key} was {was}, is {moved[key]}\)"):
-        run_tiny(again, store(source))
+        run_tiny(again, store)
     assert (files_of(tmp_path), log_of(tmp_path / "run")) == before
     allowed = dataclasses.replace(again, allow_change=(key,))
-    assert run_tiny(allowed, store(source))[0].state.step == 4
+    assert run_tiny(allowed, store)[0].state.step == 4
 
 
 def test_a_run_that_stops_early_does_so_at_the_same_step_after_a_crash(
