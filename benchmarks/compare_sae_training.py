@@ -296,14 +296,14 @@ def forward(args: argparse.Namespace, facts: dict[str, Any]) -> None:
             return model.run_with_cache(ids, **only)[1][name]
 
     readers = {"fpo": lambda tokens: reader.read(tokens)[0], "sae-lens": theirs}
-    found: dict[str, list[float]] = {name: [] for name in readers}
+    found: dict[str, list[float]] = {who: [] for who in readers}
     for number in range(args.most + 1):
         tokens, outputs = rng.integers(10, 40_000, (8, 128)), []
-        for name_, read in readers.items():
+        for who, read in readers.items():
             begun = time.process_time()
             outputs.append(np.asarray(read(tokens)))
             if number:  # the first one warms up
-                found[name_].append(tokens.size / (time.process_time() - begun))
+                found[who].append(tokens.size / (time.process_time() - begun))
         assert np.allclose(*outputs, atol=1e-2)
     ratios = [b / a for a, b in zip(*found.values(), strict=True)]
     facts |= {"tokens_per_cpu_second": found, "time_ratio": {"median": float(np.median(ratios))}}

@@ -25,6 +25,7 @@ from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import only_first
 from fpo_core.backend.reference_weights import as_reference, reference_weights
+from fpo_core.backend.sharded_files import takes_part
 from fpo_core.config import TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.model_card import (
@@ -203,7 +204,7 @@ def train_validated(
     if measure_start:
         note(sink, "measuring the start")
         # Over a sharded model a pass is one of all processes; the first one alone writes.
-        if config.report and (policy.info.sharded or not group.rank):
+        if config.report and takes_part(group, policy):
             report = TrainingReport(config, setup, measurer, data.report)
         with as_reference(policy):
             before = _at_the_reference(measurer.measure(policy))

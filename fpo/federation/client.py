@@ -20,16 +20,14 @@ from fpo_core.errors import TrainingError
 from fpo_core.evaluation.evaluate import evaluate
 from fpo_core.events import Sink
 from fpo_core.federated.layers import layer_score
-from fpo_core.io.atomic import replacing, write_folder
-from fpo_core.io.reader import open_safetensors
-from fpo_core.io.writer import write_arrays
+from fpo_core.federated.weight_files import Weights, read_weights, write_weights
+from fpo_core.io.atomic import write_folder
 from fpo_core.sae.hook import Hook
 from fpo_core.train.optimizer_step import Stepper
 from fpo_core.train.paired_data import RunData, spread
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.step0 import check_step0
 
-Weights = dict[str, np.ndarray]
 _LOCAL = "local.safetensors"
 _SCORED = 8
 """Pairs of the batch that layer scores are taken on."""
@@ -106,7 +104,7 @@ class Client:
                 f"no step of round {number} had a finite loss and gradient: lower learning_rate"
             )
         trained = self.policy.trained()
-        self._keep({n: w for n, w in trained.items() if n not in sent})
+        write_weights(self.folder / _LOCAL, {n: w for n, w in trained.items() if n not in sent})
         returned = {name: trained[name] for name in sent}
         return LocalResult(returned, len(data.train), len(applied), float(np.mean(applied)))
 
@@ -157,13 +155,5 @@ class Client:
     def _weights(self, sent: Mapping[str, np.ndarray]) -> Weights:
         """All weights for a pass: those sent over its own, or over the start."""
         path = self.folder / _LOCAL
-        own: Weights = {}
-        if path.is_file():
-            file = open_safetensors(path, lambda text: TrainingError(f"{text}: remove it"))
-            own = {name: np.array(file.rows(name), np.float32) for name in file.entries}
+        own = read_weights(path, "remove it") if path.is_file() else {}
         return self.start | own | {n: np.asarray(w, np.float32) for n, w in sent.items()}
-
-    def _keep(self, weights: Weights) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / _LOCAL) as temporary:
-            write_arrays(temporary, {n: np.ascontiguousarray(w) for n, w in weights.items()})

@@ -11,22 +11,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Context
+from flwr.app import Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fpo.federation.apps import client_app
 from fpo.federation.client import Client
-from fpo.federation.strategies import Checked, Ledger, arrays_of, make_strategy
-from fpo.federation.workflow import client_settings, exchanged_blocks
+from fpo.federation.rounds import run_rounds
+from fpo.federation.workflow import client_settings
 from fpo.model_setup import ModelSetup
 from fpo.sinks import print_progress
-from fpo_core.adapters.folders import save_trained
 from fpo_core.config.federated import FederateConfig
 from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
-from fpo_core.federated.layers import exchanged
-from fpo_core.io.atomic import write_folder
 
 
 def settings_of(values: Any) -> FederateConfig:
@@ -58,28 +55,7 @@ def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:
         config = settings_of(context.run_config)
         setup = ModelSetup(config)
         policy = setup.policy(config)
-        start = policy.trained()
-        blocks = exchanged_blocks(config, grid, setup, print_progress)
-        freeze = config.freeze_a and config.fine_tune_type == "lora"
-        names = exchanged(start, blocks, freeze_a=freeze)
-        ledger = Ledger(Path(config.output), print_progress)
-        weights = ledger.open() or {name: start[name] for name in names}
-        rate = config.peak_learning_rate(config.fine_tune_type)
-        strategy: Checked = make_strategy(config, rate, config.clients)
-        strategy.begin(ledger, config.seed)
-        result = wrap(strategy).start(
-            grid,
-            arrays_of(weights),
-            config.rounds,
-            timeout=config.round_timeout,
-            train_config=ConfigRecord({"local-iters": config.local_iters}),
-        )
-        if len(result.arrays):
-            weights = {name: array.numpy() for name, array in result.arrays.items()}
-        final = start | weights
-        write_folder(
-            Path(config.output) / "adapter",
-            lambda folder: save_trained(folder, final, config, config.model, setup.model),
-        )
+        options = {"wrap": wrap, "timeout": config.round_timeout}
+        run_rounds(config, grid, setup, policy.trained(), print_progress, **options)
 
     return app

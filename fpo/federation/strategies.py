@@ -22,17 +22,15 @@ from fpo_core.errors import TrainingError
 from fpo_core.events import Sink, note, warn
 from fpo_core.federated.peptao import PeptaoState, Update
 from fpo_core.federated.replies import fault
-from fpo_core.io.atomic import replacing, write_json
+from fpo_core.federated.weight_files import Weights, read_weights, write_weights
+from fpo_core.io.atomic import write_json
 from fpo_core.io.foreign_text import one_line
-from fpo_core.io.reader import open_safetensors
 from fpo_core.io.regular import read_json_object
-from fpo_core.io.writer import write_arrays
 
 PAIRS, STEPS, CLIENT = "num-examples", "steps", "client"
 GLOBAL_FILE, ROUNDS_FILE = "global.safetensors", "rounds.json"
 _MOMENTS = ("momentum_vector", "m_t", "v_t")
 """What Flower's strategies remember between rounds, by their attributes."""
-Weights = dict[str, np.ndarray]
 
 
 @dataclass
@@ -56,19 +54,6 @@ class Ledger:
         write_weights(self.folder / GLOBAL_FILE, arrays)
         self.rounds.append(facts)
         write_json(self.folder / ROUNDS_FILE, {"rounds": self.rounds})
-
-
-def read_weights(path: Path) -> Weights:
-    """A file of float32 arrays by name; TrainingError where it is damaged."""
-    file = open_safetensors(path, lambda text: TrainingError(f"{text}: begin again"))
-    return {name: np.array(file.rows(name), np.float32) for name in file.entries}
-
-
-def write_weights(path: Path, weights: Weights) -> None:
-    """Write such a file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        write_arrays(temporary, {n: np.ascontiguousarray(w) for n, w in weights.items()})
 
 
 class Checked(FedAvg):

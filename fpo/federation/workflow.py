@@ -3,25 +3,21 @@
 # pyright: reportMissingImports=false
 
 import importlib.util
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fpo.model_setup import ModelSetup
 from fpo.results import Result, Table
 from fpo.run_checks import check_run, writing_output
 from fpo.workflow import workflow
-from fpo_core.adapters.folders import save_trained
 from fpo_core.config import TrainConfig
 from fpo_core.config.federated import FederateConfig
 from fpo_core.errors import BackendError, ConfigError, DataError
 from fpo_core.events import Sink, note
-from fpo_core.federated.layers import chosen_blocks, exchanged, mean_scores, random_blocks
 from fpo_core.federated.partition import parse_partition, write_partition
-from fpo_core.io.atomic import write_folder, write_json
+from fpo_core.io.atomic import write_json
 from fpo_core.io.regular import read_json_object
 
 if TYPE_CHECKING:
@@ -123,10 +119,8 @@ def client_settings(config: FederateConfig, data: Path, output: Path) -> TrainCo
 
 
 def _federate(config: FederateConfig, sink: Sink) -> Federation:
-    from flwr.app import ConfigRecord
-
     from fpo.federation.apps import LocalGrid, client_app
-    from fpo.federation.strategies import Ledger, arrays_of, make_strategy
+    from fpo.federation.rounds import run_rounds
 
     output = Path(config.output)
     _check_settings(config, output)
@@ -135,30 +129,16 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
         client_app(lambda context: clients[int(context.node_config["partition-id"])]),
         {number + 1: {"partition-id": number} for number in range(len(clients))},
     )
-    start = clients[0].start
-    blocks = exchanged_blocks(config, grid, clients[0].run.setup, sink)
-    names = exchanged(start, blocks, freeze_a=config.freeze_a and config.fine_tune_type == "lora")
-    ledger = Ledger(output, sink)
-    weights = ledger.open() or {name: start[name] for name in names}
-    rate = clients[0].run.config.peak_learning_rate(config.fine_tune_type)
-    strategy = make_strategy(config, rate, len(clients))
-    strategy.fraction_evaluate = 0.0  # evaluated once, below
-    strategy.begin(ledger, config.seed)
-    result = strategy.start(
-        grid,
-        arrays_of(weights),
-        config.rounds,
-        train_config=ConfigRecord({"local-iters": config.local_iters}),
+
+    def unevaluated(strategy: Any) -> Any:
+        strategy.fraction_evaluate = 0.0  # evaluated once, below
+        return strategy
+
+    first = clients[0]
+    ledger, weights, blocks = run_rounds(
+        config, grid, first.run.setup, first.start, sink, unevaluated
     )
-    if len(result.arrays):
-        weights = {name: array.numpy() for name, array in result.arrays.items()}
     held_out = {client.folder.name: client.evaluate(weights) for client in clients}
-    run = clients[0].run
-    final = start | weights
-    write_folder(
-        output / "adapter",
-        lambda folder: save_trained(folder, final, run.config, config.model, run.setup.model),
-    )
     federation = Federation(output=output, rounds=ledger.rounds, blocks=blocks, clients=held_out)
     write_json(output / "federation.json", federation.to_mapping())
     return federation
@@ -201,29 +181,3 @@ def _clients(config: FederateConfig, output: Path, sink: Sink) -> "list[Client]"
     policy = first.setup.policy(first.config, grad_checkpoint=config.grad_checkpoint)
     start = policy.trained()
     return [Client(run, policy, start, sink) for run in runs]
-
-
-def exchanged_blocks(
-    config: FederateConfig, grid: Any, setup: ModelSetup, sink: Sink
-) -> list[int] | None:
-    """The blocks that are exchanged; None for all."""
-    if config.layers == "all":
-        return None
-    if config.layers == "random":
-        return random_blocks(setup.model.layers, config.layer_share, config.seed)
-    note(sink, "scoring layers")
-    scores, pairs = _scores(grid)
-    return chosen_blocks(mean_scores(scores, pairs), config.layer_share)
-
-
-def _scores(grid: Any) -> tuple[list[list[float]], list[int]]:
-    from flwr.app import Message, MessageType, RecordDict
-
-    from fpo.federation.strategies import PAIRS
-
-    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
-    replies = [m.content["metrics"] for m in grid.send_and_receive(messages) if not m.has_error()]
-    values: list[Mapping[str, Any]] = list(replies)
-    if not values:
-        raise ConfigError("no client could score its layers: set layers to all or random")
-    return [list(v["scores"]) for v in values], [int(v[PAIRS]) for v in values]

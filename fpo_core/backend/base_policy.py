@@ -334,10 +334,15 @@ class BasePolicy(ABC):
             losses = objective_losses(self.ops, differentiated, logps, objective, terms)
             return losses.sum() * weight, scores
 
+        with self._training(), self._stepping():
+            return self._differentiate(loss)
+
+    @contextlib.contextmanager
+    def _training(self) -> Iterator[None]:
+        """Within, adapters drop out."""
         self._set_training(True)
         try:
-            with self._stepping():
-                return self._differentiate(loss)
+            yield
         finally:
             self._set_training(False)
 
@@ -553,11 +558,8 @@ class BasePolicy(ABC):
             scores = value_errors(self.ops, self._values(batch), batch, rewards, trace)
             return scores.errors.sum() * weight, scores
 
-        self._set_training(True)
-        try:
+        with self._training():
             return self._to_numpy(self._differentiate(loss)).errors
-        finally:
-            self._set_training(False)
 
     def seed(self, number: int) -> None:
         """See `fpo_core.backend.policy.Policy`."""

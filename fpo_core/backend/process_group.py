@@ -95,18 +95,22 @@ def first_before_others(group: Group) -> Iterator[None]:
 
 def only_first(group: Group, work: Callable[[], object]) -> None:
     """Run `work` in the first process while the others wait; where it fails, all raise."""
+    all_or_none(group, (lambda: None) if group.rank else work, "the first process")
+
+
+def all_or_none(group: Group, work: Callable[[], object], others: str = "another process") -> None:
+    """Run `work` in every process; where it fails in one, all raise."""
     failure: FpoError | None = None
-    if not group.rank:
-        try:
-            work()
-        except FpoError as error:
-            failure = error
+    try:
+        work()
+    except FpoError as error:
+        failure = error
     # The others must hear of it, or they would wait in their next sum for ever.
     failed = any_of(group, failure is not None)
     if failure is not None:
         raise failure
     if failed:
-        raise TrainingError("the first process of this run could not write, and says why")
+        raise TrainingError(f"{others} of this run could not write, and says why")
 
 
 def check_same_settings(group: Group, settings: Mapping[str, Any]) -> None:

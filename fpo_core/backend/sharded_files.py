@@ -1,14 +1,14 @@
 """Files of arrays that lie in rows in all processes of a sharded run, written by all of them."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fpo_core.backend.process_group import Group, any_of, only_first
-from fpo_core.errors import FpoError, TrainingError
+from fpo_core.backend.policy import Policy
+from fpo_core.backend.process_group import Group, all_or_none, only_first
 from fpo_core.io.atomic import move_into, writing
 from fpo_core.io.digests import describe
 from fpo_core.io.leftovers import remove, temporary_beside
@@ -76,18 +76,9 @@ def prepared(group: Group, path: Path, files: Mapping[str, Arrays]) -> Iterator[
             remove(folder)
 
 
-def all_or_none(group: Group, work: Callable[[], object]) -> None:
-    """Run `work` in every process; where it fails in one, all raise."""
-    failure: FpoError | None = None
-    try:
-        work()
-    except FpoError as error:
-        failure = error
-    failed = any_of(group, failure is not None)
-    if failure is not None:
-        raise failure
-    if failed:
-        raise TrainingError("another process of this run could not write, and says why")
+def takes_part(group: Group, policy: Policy) -> bool:
+    """Whether this process has a part in what is saved: the first one, of a sharded policy each."""
+    return policy.info.sharded or not group.rank
 
 
 def told_by_first(group: Group, name: str) -> str:

@@ -22,12 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fpo_core.errors import TrainingError
-from fpo_core.io.atomic import replacing
-from fpo_core.io.reader import open_safetensors
-from fpo_core.io.writer import write_arrays
-
-Weights = dict[str, np.ndarray]
+from fpo_core.federated.weight_files import Weights, read_weights, write_weights
 
 
 @dataclass(frozen=True)
@@ -101,23 +96,21 @@ class PeptaoState:
         kinds = {"v": self.v, "delta": self.delta, "c": self.c}
         kinds |= {f"c_i/{client}": weights for client, weights in self.c_i.items()}
         for kind, weights in kinds.items():
-            arrays |= {f"{kind}|{name}": np.ascontiguousarray(w) for name, w in weights.items()}
-        with replacing(path) as temporary:
-            write_arrays(temporary, arrays)
+            arrays |= {f"{kind}|{name}": w for name, w in weights.items()}
+        write_weights(path, arrays)
 
     def load(self, path: Path) -> None:
         """Read it back; TrainingError where the file is damaged."""
-        file = open_safetensors(path, lambda text: TrainingError(f"{text}: begin again"))
         self.v, self.delta, self.c, self.c_i = {}, {}, {}, {}
-        for key in file.entries:
+        for key, array in read_weights(path).items():
             if key == "round":
-                self.round = int(file.rows(key)[0])
+                self.round = int(array[0])
                 continue
             kind, _, name = key.partition("|")
             client = kind.removeprefix("c_i/")
             kinds = {"v": self.v, "delta": self.delta, "c": self.c}
             target = kinds[kind] if kind in kinds else self.c_i.setdefault(client, {})
-            target[name] = np.array(file.rows(key), np.float32)
+            target[name] = array
 
 
 def weighted_mean(weights: Sequence[Mapping[str, np.ndarray]], counts: Sequence[float]) -> Weights:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from fpo_core import __version__
 from fpo_core.backend.policy import Policy, PolicyInfo
 from fpo_core.backend.process_group import ALONE, Group, only_first
-from fpo_core.backend.sharded_files import prepared
+from fpo_core.backend.sharded_files import prepared, takes_part
 from fpo_core.config import TrainConfig
 from fpo_core.errors import TrainingError
 from fpo_core.io.atomic import remove_folder, write_folder, write_json
@@ -108,9 +108,10 @@ class Checkpoints:
 
         Every process of a group calls it, and the first one writes, of a sharded policy all.
         """
-        arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
-        if pool is not None:
-            arrays[POOL_FILE] = pool.to_arrays()
+        arrays: dict[str, Any] = {}
+        if takes_part(group, policy):
+            arrays = {TRAINED_FILE: policy.trained(), OPTIMISER_FILE: policy.optimizer_state()}
+            arrays |= {} if pool is None else {POOL_FILE: pool.to_arrays()}
 
         with prepared(group, self._path(state.step), arrays) as files:
 

@@ -17,16 +17,8 @@ FREE = frozenset(
         *("output", "cache", "reference", "rows_per_shard", "text", "trust_remote_code", "strict"),
         *("resume", "allow_change", "save_every", "save_total_limit", "steps_per_report"),
         *("step0_pairs", "nonfinite_limit", "preflight", "process_timeout", "dry_run"),
-        *(
-            "shard",
-            "cpu_offload",
-            "report_to",
-            "preset",
-            "push_to_hub",
-            "report",
-            "shown_pairs",
-            "shown_features",
-        ),
+        *("report_to", "preset", "push_to_hub", "report", "shown_pairs", "shown_features"),
+        *("shard", "cpu_offload"),
         *("greedy_answers", "prompts", "answer_tokens", "verdicts", "judge_key_env"),
         *("judge_concurrency", "judge_timeout", "judge_retries"),
     )

@@ -13,7 +13,7 @@ from fpo_core.adapters.folders import save_trained
 from fpo_core.adapters.writer import MLX_FILE, PEFT_FILE
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import ALONE, Group, only_first
-from fpo_core.backend.sharded_files import Prepared, gathered, prepared
+from fpo_core.backend.sharded_files import Prepared, gathered, prepared, takes_part
 from fpo_core.config import TrainConfig
 from fpo_core.io.atomic import (
     remove_folder,
@@ -99,7 +99,8 @@ class RunFolder:
     def _result(self, policy: Policy) -> Iterator[Callable[[Path], None]]:
         """What writes the adapter, or the whole model with its tokenizer, to a folder."""
         if self.config.fine_tune_type != "full":
-            weights = gathered(self.group, policy.trained())
+            here = policy.trained() if takes_part(self.group, policy) else {}
+            weights = gathered(self.group, here)
             yield lambda folder: self._write_adapter(weights, folder)
             return
         files = {MODEL_FILE: policy.model_shards()} if policy.info.sharded else {}
