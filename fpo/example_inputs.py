@@ -24,8 +24,8 @@ class Example:
     """A YAML file of the settings of `train`."""
     model: Path
     pairs: Path
-    text: Path
-    """Texts unrelated to the pairs, for perplexity."""
+    text: Path | None = None
+    """Texts unrelated to the pairs, for perplexity; None for the ordinary English of `train`."""
     sae: Path
     """A published checkpoint, to be converted."""
     tokens: int
@@ -39,11 +39,11 @@ class Example:
         places = {
             "model": str(self.model),
             "data": str(self.pairs),
-            "text": str(self.text),
             "sae": str(_converted(output)),
             "cache": str(output / "cache"),
         }
-        return read_yaml(self.settings) | places
+        text = {} if self.text is None else {"text": str(self.text)}
+        return read_yaml(self.settings) | places | text
 
     def convert(self, output: Path) -> None:
         """Convert its autoencoder into `output`."""

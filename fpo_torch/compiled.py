@@ -11,9 +11,10 @@ from torch import Tensor
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiling_devices() -> set[str]:
+@functools.cache
+def compiling_devices() -> frozenset[str]:
     """Device types where torch.compile pays: CUDA with Triton, which Windows wheels lack."""
-    return {"cuda"} if importlib.util.find_spec("triton") is not None else set()
+    return frozenset({"cuda"} if importlib.util.find_spec("triton") is not None else ())
 
 
 def compiles_on(device: torch.device) -> bool:

@@ -3,7 +3,6 @@
 from fetch import HERE, fetch
 
 from fpo.example_inputs import Example
-from fpo.world import assets
 from fpo_core.config.yaml_file import read_yaml
 
 TOKENS = 80
@@ -17,7 +16,6 @@ def smollm2_example(cache: str | None) -> Example:
         settings=HERE / "settings.yaml",
         model=files.model,
         pairs=files.pairs,
-        text=assets().unrelated,
         sae=HERE / "sae",
         tokens=TOKENS,
         grid=tuple(read_yaml(HERE / "compare.yaml")["grid"]),

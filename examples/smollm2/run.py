@@ -28,6 +28,8 @@ class SmolConfig(QuickstartConfig):
     output: str = like(QuickstartConfig, "output", default="fpo-smollm2")
     samples: int = like(QuickstartConfig, "samples", default=8)
     val_pairs: int = like(MeasureConfig, "val_pairs")
+    text: str | None = like(MeasureConfig, "text")
+    greedy_answers: int = like(MeasureConfig, "greedy_answers")
     reference: str | None = like(ReferenceConfig, "reference")
     cache: str | None = like(
         DataConfig,

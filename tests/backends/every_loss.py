@@ -1,6 +1,6 @@
 """Two steps under each of many settings, by one policy: alone, or as one of several processes.
 
-As `torchrun … -m tests.backends.every_loss`, or under `mlx.launch`, its argument is a JSON object:
+As `torchrun … -m tests.backends.every_loss`, or under `tests.rings`, its argument is a JSON object:
 the backend, folders of model and store, settings by name, and the file that the first one writes.
 """
 

@@ -1,4 +1,4 @@
-"""One of several processes: `forked`, or `mlx.launch … -m tests.backends.process_worker`.
+"""One of several processes: `forked`, or `tests.rings … -m tests.backends.process_worker`.
 
 Its argument is a JSON object: settings of `runs.settings`, and under `script` what happens to whom.
 """

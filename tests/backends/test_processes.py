@@ -1,9 +1,8 @@
-"""Several processes on this machine make one run: torch with gloo, mlx.launch with its ring."""
+"""Several processes on this machine make one run: torch with gloo, MLX with its ring."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,20 +27,13 @@ KINDS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def command(backend: str, module: str = "process_worker", **given: object) -> dict[str, Any]:
     """How two processes of one run are started."""
     text = json.dumps({"backend": backend, **given})
     if backend == "torch":
         return started(sys.executable, "-m", "tests.backends.forked", 2, module, text)
-    launcher = Path(sys.executable).with_name("mlx.launch")
-    program = [sys.executable, "-m", f"tests.backends.{module}", text]
-    return started(launcher, "-n", 2, "-p", free_port(), "--", *program)
+    ring = [sys.executable, "-m", "tests.rings"]
+    return started(*ring, sys.executable, "-m", f"tests.backends.{module}", text)
 
 
 def started(*args: object) -> dict[str, Any]:
@@ -147,8 +139,7 @@ def test_a_process_that_stands_still_is_named_by_the_other(backend, tiny, tmp_pa
                 assert launcher.poll() is None, (tmp_path / "said").read_text()
                 assert time.monotonic() < end
                 time.sleep(0.1)
-            # mlx.launch ends the others by a signal that a stopped process hears too late.
             os.kill(int(pid.read_text()), signal.SIGKILL)
     text = (tmp_path / "said").read_text()
     assert "fpo, process 0: process 1 gave no sign of life for 8 s (process_timeout)" in text
-    assert launcher.returncode or backend == "mlx", "mlx.launch alone ends with 0 whatever happens"
+    assert launcher.returncode

@@ -28,14 +28,22 @@ class Ran:
 
 
 Fpo = Callable[..., Ran]
+PROGRAM = [sys.executable, "-c", "import tests.conftest; from fpo_cli.main import main; main()"]
+"""`fpo` in a process of its own, with the BLAS of this one, which rounds alike."""
 
 
 @pytest.fixture
-def fpo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shared: Path) -> Fpo:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of one test: in a shared one, a store that another test left would be found."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def fpo(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cache: Path) -> Fpo:
     """Runs `fpo` with arguments, through `main` with its translation of errors."""
     from fpo_cli.main import main
 
-    monkeypatch.setenv("FPO_CACHE", str(shared / "cache"))
+    monkeypatch.setenv("FPO_CACHE", str(cache))
 
     def run(*args: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["fpo", *map(str, args)])

@@ -51,6 +51,7 @@ CHEAP = {
     "seeds": 0,
     "tokens": 2000,
     "d_sae": 64,
+    "preflight": False,
 }
 """Appended to each command that has the option; a conversion takes none."""
 NOT_RUN = {
@@ -124,10 +125,13 @@ def cheap(command: Documented, **more: object) -> list[object]:
         (c for c in COMMANDS if f"{path} ".startswith(f"{c.path} ")), key=lambda c: len(c.path)
     )
     values = {} if words[0] == "convert" else CHEAP | more
+    if "--dry-run" in words:
+        values.pop("preflight", None)
     options: list[object] = []
     for option in known.options:
         if option.name in values:
-            options += [option.spellings[0], values[option.name]]
+            value = values[option.name]
+            options += [f"--no-{option.name}"] if value is False else [option.spellings[0], value]
     program = command.words[0]
     stood = (STAND_INS[w].format(program=program).split() if w in STAND_INS else [w] for w in words)
     return [part for parts in stood for part in parts] + options

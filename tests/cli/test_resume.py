@@ -18,7 +18,7 @@ from fpo.world import assets
 from fpo_core.io.digests import sealed
 from fpo_core.io.processes import Process
 
-from .conftest import Fpo, model_and_data
+from .conftest import PROGRAM, Fpo, model_and_data
 from .test_errors import refused
 
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
@@ -44,16 +44,11 @@ def log_of(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
 
 
-def killed(options: list[object], shared: Path, number: int, after: str) -> tuple[int, str]:
+def killed(options: list[object], number: int, after: str) -> tuple[int, str]:
     """A run in a process of its own that gets a signal once its log holds a line."""
     log = Path(str(options[options.index("--output") + 1])) / "log.jsonl"
-    # The conftest's BLAS, which rounds as that of the runs in this process.
-    main = "import tests.conftest; from fpo_cli.main import main; main()"
-    command = [sys.executable, "-c", main, *map(str, options)]
-    environment = {
-        "FPO_CACHE": str(shared / "cache"),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
+    command = [*PROGRAM, *map(str, options)]
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -66,14 +61,14 @@ def killed(options: list[object], shared: Path, number: int, after: str) -> tupl
 
 @pytest.mark.parametrize("backend", ["torch", "mlx"])
 def test_a_killed_run_goes_on_bit_for_bit(
-    backend: str, fpo: Fpo, world: list[object], shared: Path, tmp_path: Path
+    backend: str, fpo: Fpo, world: list[object], tmp_path: Path
 ) -> None:
     """Bar: 40 steps = 20, kill -9, resume, 20; weights bitwise, logs but for times and memory."""
     train = ["train", *world, *RUN, "--backend", backend]
     whole = fpo(*train, "--output", tmp_path / "whole", "--json")
     assert whole.code == 0, whole.err
     cut = [*train, "--output", tmp_path / "cut"]
-    code, err = killed(cut, shared, signal.SIGKILL, '"kind": "train", "step": 24')
+    code, err = killed(cut, signal.SIGKILL, '"kind": "train", "step": 24')
     assert code == -signal.SIGKILL, err
     steps = {path.name for path in (tmp_path / "cut/checkpoints").glob("step-*")}
     assert "step-00000020" in steps
@@ -92,11 +87,11 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_and_says_how_to_resume(
-    number: signal.Signals, fpo: Fpo, world: list[object], shared: Path, tmp_path: Path
+    number: signal.Signals, fpo: Fpo, world: list[object], tmp_path: Path
 ) -> None:
     train = ["train", *world, *RUN, "--backend", "torch", "--steps-per-report", 1]
     train += ["--iters", 12, "--output", tmp_path / "run"]
-    code, err = killed(train, shared, number, '"kind": "train", "step": 4')
+    code, err = killed(train, number, '"kind": "train", "step": 4')
     assert code == 128 + number, err
     last = err.strip().splitlines()[-1]
     assert last.startswith("fpo: stopped after step ")

@@ -16,7 +16,7 @@ from fpo_core.arrays import numpy_ops
 from fpo_core.sae.sae import load_sae
 from tests.helpers import BACKENDS
 
-from .conftest import Fpo, model_and_data
+from .conftest import PROGRAM, Fpo, model_and_data
 from .test_errors import refused
 from .test_several_processes import launcher
 
@@ -133,25 +133,24 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
         api.train_sae(**SETTINGS | {"k": 9}, output=output, resume=True)
 
 
-@pytest.mark.parametrize(("name", "backend"), [("torchrun", "torch"), ("mlx.launch", "mlx")])
-def test_two_processes_are_one(name: str, backend: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_processes_are_one(fpo: Fpo, backend: str, tmp_path: Path) -> None:
     """Bar: within 1e-5; on MLX 4e-5 after 20 steps, where sums are of another order."""
     arguments = ["sae", "train", *MODEL, *FEW, "--backend", backend, "--json"]
-    # Both as processes, since MLX computes here with a BLAS that a new process lacks.
-    launchers = {"alone": [sys.executable, "-m", "fpo_cli"], "both": launcher(name)}
-    for folder, launch in launchers.items():
-        ran = subprocess.run(
-            list(
-                map(str, [*launch, *arguments, "--output", tmp_path / folder / "sae.safetensors"])
-            ),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert len(json.loads(ran.stdout)["saes"]) == 1
+    alone = fpo(*arguments, "--output", tmp_path / "alone" / "sae.safetensors")
+    assert alone.code == 0, alone.err
+    ring = [sys.executable, "-m", "tests.rings", *PROGRAM]
+    command = [*(ring if backend == "mlx" else launcher("torchrun")), *arguments]
+    ran = subprocess.run(
+        list(map(str, [*command, "--output", tmp_path / "both" / "sae.safetensors"])),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["saes"]) == 1
     both, bar = weights(tmp_path / "both"), 1e-5 if backend == "torch" else 4e-5
     for part, value in weights(tmp_path / "alone").items():
         np.testing.assert_allclose(both[part], value, rtol=1e-4, atol=bar * np.abs(value).max())

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +10,13 @@ from pathlib import Path
 import pytest
 
 from fpo_cli.commands.train import train as command
+from tests.rings import free_port
 
 from .conftest import Fpo, model_and_data
 from .test_errors import refused
 
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
 FEW += ["--greedy-answers", 0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launcher(name: str) -> list[object]:
@@ -36,15 +30,12 @@ def launcher(name: str) -> list[object]:
 
 @pytest.mark.parametrize(("name", "backend"), [("torchrun", "torch"), ("mlx.launch", "mlx")])
 def test_two_processes_speak_with_one_voice(
-    fpo: Fpo, world: list[object], shared: Path, tmp_path: Path, name: str, backend: str
+    fpo: Fpo, world: list[object], tmp_path: Path, name: str, backend: str
 ) -> None:
     run = ["train", *world, *FEW, "--json", "--backend", backend]
     alone = fpo(*run, "--output", tmp_path / "alone")
     assert alone.code == 0, alone.err
-    environment = {
-        "FPO_CACHE": str(shared / "cache"),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-    }
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(
         list(map(str, [*launcher(name), *run, "--output", tmp_path / "both"])),
         env=os.environ | environment,

@@ -265,7 +265,10 @@ def test_model_and_pairs_are_linked_from_a_folder(
 def test_the_script_aligns_the_real_model(tmp_path: Path) -> None:
     """From the wheels to before and after, in two steps."""
     few = ["--iters", "2", "--batch-size", "2", "--samples", "1"]
-    few += ["--max-rows", "4", "--val-pairs", "2"]
+    few += ["--max-rows", "4", "--val-pairs", "2", "--greedy-answers", "0"]
+    text = tmp_path / "text.txt"
+    text.write_text("The library opens at nine, and the reading room an hour later.\n")
+    few += ["--text", str(text)]
     command = [sys.executable, str(EXAMPLE / "run.py"), "--backend", "torch", "--json", *few]
     paths = os.pathsep.join(str(ROOT / part) for part in (".", "convert", "cli"))
     done = subprocess.run(
@@ -281,5 +284,6 @@ def test_the_script_aligns_the_real_model(tmp_path: Path) -> None:
     assert result["before"]["fpo/d_rejected"] == pytest.approx(0, abs=1e-6)
     assert result["after"]["fpo/d_rejected"] > 0
     assert result["before"]["logps/chosen"] > -400
+    assert 1 < result["before"]["perplexity"] < 500
     assert result["before"]["completions"] != [""]
     assert (tmp_path / "run" / "adapters.safetensors").is_file()

@@ -74,7 +74,7 @@ def test_pairs_are_ordered_filtered_and_searched(show, file):
     assert all(margin <= 0 for margin in margins(page))
     page.select_option("#pair-filter", "")
     count = len(margins(page))
-    first = page.locator("#pair-list .start").first.inner_text()
+    first = page.locator("#pair-list .start").first.text_content()
     page.fill("#pair-search", first)
     assert 1 <= len(margins(page)) < count
     assert page.locator("#pair-count").inner_text().startswith(f"{len(margins(page))} of")
