@@ -104,7 +104,9 @@ def test_a_quantised_base_trains_adapters_alone_and_warns(
     base = write_quantised(assets().model, tmp_path / "base")
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(assets().model / file, base)
-    use = ["--model", base, *world[2:], *FEW, "--json", "--backend"]
+    text = tmp_path / "text.txt"
+    text.write_text("The red lamp is here.\n")
+    use = ["--model", base, *world[2:], *FEW, "--text", text, "--json", "--backend"]
     ran = fpo("train", *use, "mlx", "--output", tmp_path / "a")
     assert ran.code == 0, ran.err
     assert "the model is quantised: its activations differ" in ran.err

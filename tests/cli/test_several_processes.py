@@ -32,7 +32,10 @@ def launcher(name: str) -> list[object]:
 def test_two_processes_speak_with_one_voice(
     fpo: Fpo, world: list[object], tmp_path: Path, name: str, backend: str
 ) -> None:
-    run = ["train", *world, *FEW, "--json", "--backend", backend]
+    text = tmp_path / "text.txt"
+    text.write_text("The red lamp is here.\n")
+    run = ["train", *world, *FEW, "--json", "--backend", backend, "--text", text]
+    run += ["--no-preflight", "--no-report"]
     alone = fpo(*run, "--output", tmp_path / "alone")
     assert alone.code == 0, alone.err
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
