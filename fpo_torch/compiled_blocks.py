@@ -4,13 +4,12 @@ Dynamo then sees through the adapters and MLPs of a block, so `kernels.lora` and
 it plain operations: inductor finds the same savings by itself.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from fpo_torch.compiled import any_length
 from fpo_torch.forward_patch import patched
@@ -37,6 +36,15 @@ def _run(block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     return type(block).forward(block, *args, **kwargs)
 
 
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among the values, and in tuples of them, as rotary tables are."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple):
+            yield from _tensors(value)
+
+
 def _forward(run: Callable[..., Tensor], block: nn.Module) -> Callable[..., Tensor]:
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(1, t, d) -> (1, t, d)."""
@@ -46,9 +54,9 @@ def _forward(run: Callable[..., Tensor], block: nn.Module) -> Callable[..., Tens
             # Dynamo guards on requires_grad: the first block alone would be compiled once more.
             x = x.detach().requires_grad_()
         # Besides x, rotary tables and positions have the row's length as their second axis.
-        for leaf in tree_leaves((x, args, kwargs)):
-            if isinstance(leaf, Tensor) and leaf.shape[1:2] == x.shape[1:2]:
-                any_length(leaf, 1)
+        for tensor in _tensors((x, *args, *kwargs.values())):
+            if tensor.shape[1:2] == x.shape[1:2]:
+                any_length(tensor, 1)
         return run(block, x, *args, **kwargs)
 
     return forward

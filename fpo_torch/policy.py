@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpo_core.backend.base_policy import BasePolicy, Loss, ResultT, ScoresT
 from fpo_core.backend.parts import Setup
@@ -38,6 +38,9 @@ from fpo_torch.sharded.model import Sharding
 from fpo_torch.sharded.trainable import ShardedOptimizer, ShardedTrainable
 from fpo_torch.trainable import Trainable, adapted, select_trainable, to_numpy
 from fpo_torch.virtual_tokens import VirtualPasses, add_virtual_tokens
+
+_SAME_IN_TRAINING = {nn.Linear, nn.Embedding, nn.Identity, nn.ModuleDict, nn.ModuleList}
+"""Modules, most of an adapted model's, that no switch to training changes."""
 
 
 class TorchPolicy(BasePolicy):
@@ -90,7 +93,8 @@ class TorchPolicy(BasePolicy):
             sharded=self._sharding is not None,
         )
         self.model.eval()
-        self._modules = list(self.model.modules())
+        modules = (m for m in self.model.modules() if type(m) not in _SAME_IN_TRAINING)
+        self._modules = [vars(module) for module in modules]
         self._body = self.base.get_submodule(path.rpartition(".")[0])
         if setup.step.plain:
             return ()
@@ -132,8 +136,8 @@ class TorchPolicy(BasePolicy):
 
     def _set_training(self, on: bool) -> None:
         # Not `nn.Module.train`, whose search for modules costs a tenth of a step on a GPU.
-        for module in self._modules:
-            vars(module)["training"] = on
+        for attributes in self._modules:
+            attributes["training"] = on
 
     def _to_numpy(self, scores: ScoresT) -> ScoresT:
         return scores.map(to_numpy)

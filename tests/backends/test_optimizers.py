@@ -151,3 +151,20 @@ def test_gradients_of_adapters_keep_their_place(make_policy):
     whole.prepare_training(OptimiserConfig())
     step(whole, reference)
     assert all(weight.grad is None for weight in whole._trainable.parameters.values())
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_fused_step_clips_as_a_plain_one(make_policy, monkeypatch, kind):
+    """CUDA's way, here on the CPU: AdamW divides the gradients by itself."""
+    states = []
+    for fused in (False, True):
+        monkeypatch.setattr("fpo_torch.optimizer._fused", lambda weight, fused=fused: fused)
+        policy, reference = trained_policy(make_policy, "torch", kind)
+        policy.prepare_training(OptimiserConfig())
+        for limit in (1e-3, 1e9):
+            policy.accumulate(BATCH, reference, OBJECTIVE, 0.25)
+            policy.apply_gradients(RATE, limit)
+        states.append({**policy.trained(), **policy.optimizer_state()})
+    plain, divided = states
+    for name, values in plain.items():
+        np.testing.assert_allclose(divided[name], values, rtol=1e-3, atol=2e-6, err_msg=name)
