@@ -31,10 +31,11 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/generate.py api > docs/api.md
 	$(BIN)/python docs/generate.py stub > fpo/__init__.pyi
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt federated.txt
 	@echo 'installing into $(VENV): one to three minutes'
 	@while sleep 1; do printf .; done & trap "kill $$!" EXIT; set -e; \
 	  $(PYTHON) -m venv $(VENV); \
 	  $(BIN)/pip install --upgrade 'pip>=25.1'; \
-	  $(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	  $(BIN)/pip install --constraint constraints.txt --editable '.[dev]'; \
+	  $(BIN)/pip install --no-deps --requirement federated.txt
 	touch $@

@@ -1,4 +1,4 @@
-"""The table of docs/federated.md, from results/federated.json.
+"""What docs/federated.md says of measurements, from results/federated.json and -processes.json.
 
 Run: python -m benchmarks.federated_tables, which writes it between its marks.
 """
@@ -29,12 +29,46 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def filled(text: str, rows: Any) -> str:
-    """The page's text with the table between its marks."""
-    body = f"<!-- world -->\n\n{table(rows)}\n\n<!-- end of world -->"
-    return re.sub("<!-- world -->.*?<!-- end of world -->", body, text, flags=re.S)
+def processes(result: dict[str, Any]) -> str:
+    """What became of the rounds in which a SuperNode was killed, and a table of memory."""
+    rounds, memory = result["rounds"], result["memory_mib"]
+    took_part = [len(facts["clients"]) for facts in rounds]
+    reasons = [why for facts in rounds for why in facts["left_out"].values()]
+    third = len(memory) // 3
+    cores, resumed = result["hardware"]["cores"], result["resumed"]
+    lines = [
+        f"All {len(rounds)} rounds ended, in {result['seconds'] / 60:.0f} minutes on a busy "
+        f"machine of {cores} cores; {sum(kill['in_work'] for kill in result['kills'])} kills hit a "
+        f"client at work. {min(took_part)} or {max(took_part)} clients took part in each round, all "
+        f"{len(result['clients'])} in the evaluation. Left out, by node and reason: "
+        f"{sum('Unavailable' in why for why in reasons)} without heartbeat, "
+        f"{reasons.count('no answer in time')} without an answer in time, "
+        f"{reasons.count('not connected')} not connected when a round began. The server's process "
+        f"was killed after round {resumed['killed_after']} and run again: it ended after round "
+        f"{resumed['rounds']}, with all rounds before as they were.",
+        "",
+        "| resident memory, MiB | first third | last third | last by first |",
+        "|---|---|---|---|",
+    ]
+    names = {"link": "SuperLink", "server": "the server's process", "node": "a SuperNode"}
+    for key, name in names.items():
+        first, last = (
+            sum(row[key] for row in part) / third for part in (memory[:third], memory[-third:])
+        )
+        lines.append(f"| {name} | {first:.1f} | {last:.1f} | {last / first:.3f} |")
+    return "\n".join(lines)
+
+
+def filled(text: str, rows: Any, result: dict[str, Any]) -> str:
+    """The page's text with what was measured between its marks."""
+    for mark, body in (("world", table(rows)), ("processes", processes(result))):
+        marked = f"<!-- {mark} -->\n\n{body}\n\n<!-- end of {mark} -->"
+        pattern = f"<!-- {mark} -->.*?<!-- end of {mark} -->"
+        text = re.sub(pattern, lambda _, marked=marked: marked, text, flags=re.S)
+    return text
 
 
 if __name__ == "__main__":
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(page, read_result("federated")), encoding="utf-8")
+    results = read_result("federated"), read_result("federated-processes")
+    PAGE.write_text(filled(page, *results), encoding="utf-8")

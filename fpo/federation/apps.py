@@ -24,7 +24,8 @@ def client_app(client_of: ClientOf, **options: Any) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        client, config = client_of(context), message.content["config"]
+        client = client_of(context)
+        config: Any = message.content["config"]
         result = client.train(
             numpy_of(message.content["arrays"]),
             int(config["server-round"]),

@@ -7,7 +7,8 @@ differ, what is trained may not. The server's settings come with the run.
 
 # pyright: reportMissingImports=false
 
-from functools import lru_cache
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +19,41 @@ from flwr.serverapp import Grid, ServerApp
 from fpo.federation.apps import client_app
 from fpo.federation.client import Client
 from fpo.federation.rounds import run_rounds
-from fpo.federation.workflow import client_settings
+from fpo.federation.workflow import check_settings, client_settings
 from fpo.model_setup import ModelSetup
+from fpo.run_checks import writing_output
 from fpo.sinks import print_progress
 from fpo_core.config.federated import FederateConfig
 from fpo_core.config.yaml_file import read_yaml
 from fpo_core.errors import ConfigError
+from fpo_core.events import note
+
+_held = ExitStack()
+"""The lock of a client's output, until its process ends."""
 
 
-def settings_of(values: Any) -> FederateConfig:
-    """The settings in the YAML file that a node's or a run's configuration names."""
+def settings_of(values: Any, **absent: Any) -> FederateConfig:
+    """The settings in the YAML file that a node's or a run's configuration names.
+
+    `absent` stand for what the file does not say.
+    """
     path = values.get("settings")
     if path is None:
         raise ConfigError("settings is not set, expected the path of a YAML file of this machine")
-    return FederateConfig.from_mapping(read_yaml(Path(str(path))), str(path))
+    return FederateConfig.from_mapping(absent | read_yaml(Path(str(path))), str(path))
 
 
-@lru_cache(maxsize=1)
-def _client(path: str) -> Client:
+@cache
+def _client(path: Any) -> Client:
     config = settings_of({"settings": path})
     settings = client_settings(config, Path(config.data), Path(config.output))
+    _held.enter_context(writing_output(settings.output))
     return Client.of(settings, print_progress)
 
 
 def make_client_app(**options: Any) -> ClientApp:
     """The client of a SuperNode; `options` are Flower's, such as `mods` for privacy."""
-    return client_app(lambda context: _client(str(context.node_config.get("settings"))), **options)
+    return client_app(lambda context: _client(context.node_config.get("settings")), **options)
 
 
 def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:
@@ -52,10 +62,13 @@ def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        config = settings_of(context.run_config)
-        setup = ModelSetup(config)
-        policy = setup.policy(config)
-        options = {"wrap": wrap, "timeout": config.round_timeout}
-        run_rounds(config, grid, setup, policy.trained(), print_progress, **options)
+        config = settings_of(context.run_config, data="of the clients")
+        with writing_output(config.output):
+            check_settings(config, Path(config.output))
+            setup = ModelSetup(config)
+            start = setup.policy(config).trained()
+            federation = run_rounds(config, grid, setup, start, print_progress, wrap)
+        for line in federation.table().below:
+            note(print_progress, line)
 
     return app

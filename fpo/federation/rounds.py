@@ -6,18 +6,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import ConfigRecord, MessageType, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
-from fpo.federation.strategies import PAIRS, Checked, Ledger, arrays_of, make_strategy, numpy_of
+from fpo.federation.nodes import ask
+from fpo.federation.strategies import (
+    PAIRS,
+    Checked,
+    Ledger,
+    arrays_of,
+    make_strategy,
+    numpy_of,
+)
+from fpo.federation.workflow import Federation
 from fpo.model_setup import ModelSetup
 from fpo_core.adapters.folders import save_trained
 from fpo_core.config.federated import FederateConfig
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, TrainingError
 from fpo_core.events import Sink, note
 from fpo_core.federated.layers import chosen_blocks, exchanged, mean_scores, random_blocks
 from fpo_core.federated.weight_files import Weights
-from fpo_core.io.atomic import write_folder
+from fpo_core.io.atomic import write_folder, write_json
 
 
 def run_rounds(
@@ -26,29 +37,29 @@ def run_rounds(
     setup: ModelSetup,
     start: Weights,
     sink: Sink,
-    wrap: Callable[[Checked], Any],
-    **options: Any,
-) -> tuple[Ledger, Weights, list[int] | None]:
-    """Run the rounds that are left, and write the server's adapter.
+    wrap: Callable[[Strategy], Strategy] = lambda strategy: strategy,
+) -> Federation:
+    """Run the rounds that are left, write the server's adapter, have all clients evaluate it.
 
-    `start` are all weights that a client trains, before the first round; `wrap` may put another
-    strategy around ours; `options` are Flower's. Returns the rounds, the weights that are
-    exchanged, and the blocks that these are of: None for all.
+    `start` are all weights that a client trains, before the first round; `wrap` may put one of
+    Flower's privacy strategies around the one that the settings name. Raises TrainingError where no
+    client answers in the end.
     """
     output = Path(config.output)
-    blocks = _exchanged_blocks(config, grid, setup, sink)
-    names = exchanged(start, blocks, freeze_a=config.freeze_a and config.fine_tune_type == "lora")
     ledger = Ledger(output, sink)
-    weights = ledger.open() or {name: start[name] for name in names}
-    rate = config.peak_learning_rate(config.fine_tune_type)
-    strategy = make_strategy(config, rate, config.clients)
-    strategy.begin(ledger, config.seed)
-    result = wrap(strategy).start(
+    weights = ledger.open()
+    if weights is None:
+        ledger.blocks = _exchanged_blocks(config, grid, setup, sink)
+        frozen = config.freeze_a and config.fine_tune_type == "lora"
+        names = exchanged(start, ledger.blocks, freeze_a=frozen)
+        weights = {name: start[name] for name in names}
+    base = make_strategy(config, config.peak_learning_rate(config.fine_tune_type))
+    result = Checked(base, ledger, config, config.seed, wrap(base)).start(
         grid,
         arrays_of(weights),
-        config.rounds,
+        max(config.rounds - len(ledger.rounds), 0),
+        config.round_timeout,
         train_config=ConfigRecord({"local-iters": config.local_iters}),
-        **options,
     )
     if len(result.arrays):
         weights = numpy_of(result.arrays)
@@ -57,26 +68,49 @@ def run_rounds(
         output / "adapter",
         lambda folder: save_trained(folder, final, config, config.model, setup.model),
     )
-    return ledger, weights, blocks
+    content = RecordDict({"arrays": arrays_of(weights)})
+    clients = ask(grid, MessageType.EVALUATE, content, config, sink, _held_out)
+    if not clients:
+        raise TrainingError(f"no client evaluated {output / 'adapter'}: resume to ask them again")
+    federation = Federation(
+        output=output, rounds=ledger.rounds, blocks=ledger.blocks, clients=clients
+    )
+    write_json(output / "federation.json", federation.to_mapping())
+    return federation
+
+
+def _held_out(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """A client's held-out accuracies, in plain numbers."""
+    values = {
+        "accuracy": float(metrics["accuracy"]),
+        "reward_accuracy": float(metrics["reward_accuracy"]),
+        "loss": float(metrics["loss"]),
+        "pairs": float(metrics[PAIRS]),
+    }
+    if not (np.isfinite([*values.values()]).all() and values["pairs"] > 0):
+        raise ValueError(f"its accuracies are {values}, expected finite numbers over some pairs")
+    return values
 
 
 def _exchanged_blocks(
     config: FederateConfig, grid: Grid, setup: ModelSetup, sink: Sink
 ) -> list[int] | None:
     """The blocks that are exchanged; None for all."""
+    blocks = setup.model.layers
     if config.layers == "all":
         return None
     if config.layers == "random":
-        return random_blocks(setup.model.layers, config.layer_share, config.seed)
+        return random_blocks(blocks, config.layer_share, config.seed)
+
+    def scores(metrics: Mapping[str, Any]) -> tuple[list[float], int]:
+        values, pairs = [float(score) for score in metrics["scores"]], int(metrics[PAIRS])
+        if len(values) != blocks or not np.isfinite(values).all() or pairs <= 0:
+            raise ValueError(f"its scores are not one finite number for each of {blocks} blocks")
+        return values, pairs
+
     note(sink, "scoring layers")
-    scores, pairs = _scores(grid)
-    return chosen_blocks(mean_scores(scores, pairs), config.layer_share)
-
-
-def _scores(grid: Grid) -> tuple[list[list[float]], list[int]]:
-    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
-    replies = [m.content["metrics"] for m in grid.send_and_receive(messages) if not m.has_error()]
-    values: list[Mapping[str, Any]] = list(replies)
-    if not values:
+    answers = ask(grid, MessageType.QUERY, RecordDict(), config, sink, scores)
+    if not answers:
         raise ConfigError("no client could score its layers: set layers to all or random")
-    return [list(v["scores"]) for v in values], [int(v[PAIRS]) for v in values]
+    values, pairs = zip(*answers.values(), strict=True)
+    return chosen_blocks(mean_scores(values, pairs), config.layer_share)

@@ -1,21 +1,23 @@
 """The server's side on Flower: its strategies, with replies checked and rounds written to files.
 
-A strategy here is one of Flower's with `Checked` in front: each reply is read before Flower sees
-it, and one that is late, failed or lies is left out by name. `FedPepTAO` adds its server step.
+`Checked` stands around a strategy of Flower's: each reply is read before Flower sees it, and one
+that is late, failed or lies is left out by name. `FedPepTAO` is one with a server step of its own.
 """
 
 # pyright: reportMissingImports=false
 
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, Strategy
 
 from fpo_core.config.federated import FederationConfig
 from fpo_core.errors import TrainingError
@@ -40,52 +42,61 @@ class Ledger:
     folder: Path
     sink: Sink
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    blocks: list[int] | None = None
+    """The blocks that are exchanged; None for all."""
 
     def open(self) -> Weights | None:
         """Read an earlier start of the same federation: its weights; None where there is none."""
         if not (self.folder / ROUNDS_FILE).is_file():
             return None
         values = read_json_object(self.folder / ROUNDS_FILE, TrainingError)
-        self.rounds = list(values["rounds"])
+        self.rounds, self.blocks = list(values["rounds"]), values["blocks"]
         return read_weights(self.folder / GLOBAL_FILE)
 
     def close_round(self, arrays: Weights, facts: dict[str, Any]) -> None:
         """Write a round's result: the weights first, the round that they are of second."""
         write_weights(self.folder / GLOBAL_FILE, arrays)
         self.rounds.append(facts)
-        write_json(self.folder / ROUNDS_FILE, {"rounds": self.rounds})
+        write_json(self.folder / ROUNDS_FILE, {"blocks": self.blocks, "rounds": self.rounds})
 
 
-class Checked(FedAvg):
-    """Comes before a strategy of Flower's: checks replies, counts bytes, writes every round."""
+class Checked(Strategy):
+    """Around a strategy of Flower's: checks replies, counts bytes, writes every round."""
 
-    ledger: Ledger
-    seed = 0
-
-    def begin(self, ledger: Ledger, seed: int) -> int:
-        """Set what rounds are written to; restore what is remembered. Rounds that are done."""
-        self.ledger, self.seed = ledger, seed
-        done = len(ledger.rounds)
-        if done:
+    def __init__(
+        self, base: FedAvg, ledger: Ledger, config: FederationConfig, seed: int, inner: Strategy
+    ) -> None:
+        """`inner` is `base`, or one of Flower's privacy strategies around it."""
+        self.base, self.inner, self.ledger = base, inner, ledger
+        self._config, self._seed, self._done = config, seed, len(ledger.rounds)
+        self._known: set[int] = set()
+        if self._done:
             self.restore(ledger.folder)
-        return done
+
+    def summary(self) -> None:
+        """See Flower."""
+        self.inner.summary()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """See Flower; clients are drawn by the seed and the round."""
         number = server_round + self._done
-        self._before = {name: array.numpy() for name, array in arrays.items()}
-        random.seed(self.seed * 1_000_003 + number)  # Flower draws from the module's generator
-        messages = list(super().configure_train(number, arrays, config, grid))
+        self._before = numpy_of(arrays)
+        # All are waited for at the start alone: later a lost one must not hold up the others.
+        nodes = list(grid.get_node_ids()) if self._known else []
+        nodes = nodes or wait_for_nodes(grid, self._config)
+        share = max(1, round(self._config.client_share * self._config.clients))
+        self.base.min_train_nodes = self.base.min_available_nodes = min(share, len(nodes))
+        # Flower would wait for a node that leaves while it draws; and draws from the module's
+        # generator.
+        present: Any = SimpleNamespace(get_node_ids=lambda: nodes)
+        random.seed(self._seed * 1_000_003 + number)
+        messages = list(self.inner.configure_train(number, arrays, config, present))
         self._asked = {message.metadata.dst_node_id for message in messages}
+        self._absent = self._known - set(nodes)
+        self._known |= set(nodes)
         return messages
-
-    def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, **options: Any):
-        """See Flower; of `num_rounds`, those that are left."""
-        self._done = len(self.ledger.rounds)
-        left = num_rounds - self._done
-        return super().start(grid, initial_arrays, max(left, 0), **options)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -93,78 +104,98 @@ class Checked(FedAvg):
         """See Flower; a reply that cannot be used is left out, by name."""
         number = server_round + self._done
         expected = {name: array.shape for name, array in self._before.items()}
-        good: list[tuple[str, Message]] = []
-        left_out: dict[str, str] = {}
-        received = list(replies)
-        for reply in received:
+        good: dict[str, Message] = {}
+        left_out = {f"node {node}": "not connected" for node in self._absent}
+        lost = "no answer in time"
+        answered: set[int] = set()
+        for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
+            node = reply.metadata.src_node_id
+            if node not in self._asked:  # the SuperLink, of a node that it lost
+                lost = one_line(reply.error.reason or lost)[:200] if reply.has_error() else lost
+                continue
+            answered.add(node)
             name, why = _judged(reply, expected)
+            if why is None and name in good:
+                name, why = f"{name} of node {node}", "another has its name"
             if why is None:
-                good.append((name, reply))
+                good[name] = reply
             else:
                 left_out[name] = why
-        answered = {reply.metadata.src_node_id for reply in received}
-        left_out |= {f"node {node}": "no answer in time" for node in self._asked - answered}
+        left_out |= {f"node {node}": lost for node in self._asked - answered}
         for name, why in sorted(left_out.items()):
             warn(self.ledger.sink, f"round {number}: {name} is left out, {why}")
         # In the order of names: sums of floats must not depend on who answers first.
-        good.sort(key=lambda item: item[0])
-        arrays, metrics = super().aggregate_train(number, [reply for _, reply in good])
+        names = sorted(good)
+        arrays, metrics = self.inner.aggregate_train(number, [good[name] for name in names])
         result = self._before if arrays is None else numpy_of(arrays)
+        means: Any = metrics or {"loss": None}
         size = sum(array.nbytes for array in self._before.values())
         facts = {
             "round": number,
-            "clients": [name for name, _ in good],
+            "clients": names,
             "left_out": left_out,
             "bytes_down": size * len(self._asked),
             "bytes_up": size * len(good),
-            "loss": None if metrics is None else float(metrics["loss"]),
+            "loss": means["loss"],
         }
         self.remember(self.ledger.folder)
         self.ledger.close_round(result, facts)
         note(self.ledger.sink, f"round {number}: {len(good)} of {len(self._asked)} clients")
         return arrays_of(result), metrics
 
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Clients evaluate once, behind the last round."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
+        """See `configure_evaluate`."""
+
     def remember(self, folder: Path) -> None:
         """Write what the strategy carries from round to round."""
+        path = folder / "server.safetensors"
+        if isinstance(self.base, FedPepTAO):
+            self.base.state.save(path)
+            return
         carried: Weights = {}
         for attribute in _MOMENTS:
-            value = getattr(self, attribute, None)
+            value = getattr(self.base, attribute, None)
             if isinstance(value, list):
                 value = dict(zip(self._before, value, strict=True))
             carried |= {f"{attribute}|{name}": array for name, array in (value or {}).items()}
         if carried:
-            write_weights(folder / "server.safetensors", carried)
+            write_weights(path, carried)
 
     def restore(self, folder: Path) -> None:
         """Read it back."""
         path = folder / "server.safetensors"
+        if isinstance(self.base, FedPepTAO):
+            self.base.state.load(path)
+            return
         carried = read_weights(path) if path.is_file() else {}
         for attribute in _MOMENTS:
             own = {k.partition("|")[2]: v for k, v in carried.items() if k.startswith(attribute)}
             if own:
-                setattr(self, attribute, [*own.values()] if attribute == _MOMENTS[0] else own)
+                setattr(self.base, attribute, [*own.values()] if attribute == _MOMENTS[0] else own)
 
 
-class CheckedAvg(Checked):
-    """FedAvg (McMahan et al., arXiv 1602.05629)."""
+class FedPepTAO(FedAvg):
+    """FedPepTAO (Che et al., arXiv 2310.15080), after its released code.
 
+    Its server step in place of the mean; see `fpo_core.federated.peptao`.
+    """
 
-class CheckedAvgM(Checked, FedAvgM):
-    """FedAvgM: momentum on the server (Hsu et al., arXiv 1909.06335)."""
+    def __init__(self, state: PeptaoState, **options: Any) -> None:
+        super().__init__(**options)
+        self.state = state
 
-
-class CheckedAdam(Checked, FedAdam):
-    """FedAdam (Reddi et al., arXiv 2003.00295)."""
-
-
-class CheckedProx(Checked, FedProx):
-    """FedProx (Li et al., arXiv 1812.06127)."""
-
-
-class _PeptaoStep(FedAvg):
-    """FedPepTAO's server step in place of the mean; see `fpo_core.federated.peptao`."""
-
-    state: PeptaoState
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """See Flower."""
+        self._before = numpy_of(arrays)
+        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -181,44 +212,30 @@ class _PeptaoStep(FedAvg):
         return arrays_of(self.state.step(self._before, updates)), metrics
 
 
-class FedPepTAO(Checked, _PeptaoStep):
-    """FedPepTAO (Che et al., arXiv 2310.15080), after its released code."""
-
-    def __init__(self, state: PeptaoState, **options: Any) -> None:
-        super().__init__(**options)
-        self.state = state
-
-    def remember(self, folder: Path) -> None:
-        """See `Checked`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.state.save(folder / "server.safetensors")
-
-    def restore(self, folder: Path) -> None:
-        """See `Checked`."""
-        self.state.load(folder / "server.safetensors")
-
-
-def make_strategy(config: FederationConfig, clients_rate: float, present: int) -> Checked:
-    """The strategy of the settings, for `present` clients that train at this learning rate."""
-    share = max(1, round(config.client_share * present))
-    options: dict[str, Any] = {
-        "fraction_train": config.client_share,
-        "min_train_nodes": min(share, present),
-        "min_evaluate_nodes": 1,
-        "min_available_nodes": min(share, present),
-        "weighted_by_key": PAIRS,
-    }
+def make_strategy(config: FederationConfig, clients_rate: float) -> FedAvg:
+    """The strategy of the settings, for clients that train at this learning rate."""
+    options: dict[str, Any] = {"fraction_train": config.client_share, "weighted_by_key": PAIRS}
     rate, momentum = config.server_learning_rate, config.server_momentum
     if config.strategy == "fedavgm":
-        return CheckedAvgM(server_learning_rate=rate or 1.0, server_momentum=momentum, **options)
+        return FedAvgM(server_learning_rate=rate or 1.0, server_momentum=momentum, **options)
     if config.strategy == "fedadam":
-        return CheckedAdam(eta=rate or 1e-3, **options)
+        return FedAdam(eta=rate or 1e-3, **options)
     if config.strategy == "fedprox":
-        return CheckedProx(proximal_mu=config.proximal_mu, **options)
+        return FedProx(proximal_mu=config.proximal_mu, **options)
     if config.strategy == "fedpeptao":
-        state = PeptaoState(clients_rate, present, rate or 0.05, momentum)
+        state = PeptaoState(clients_rate, config.clients, rate or 0.05, momentum)
         return FedPepTAO(state, **options)
-    return CheckedAvg(**options)
+    return FedAvg(**options)
+
+
+def wait_for_nodes(grid: Grid, config: FederationConfig) -> list[int]:
+    """The nodes that are there once all are, or after `round_timeout` at least one."""
+    end = time.monotonic() + config.round_timeout
+    while True:
+        nodes = list(grid.get_node_ids())
+        if len(nodes) >= (config.clients if time.monotonic() < end else 1):
+            return nodes
+        time.sleep(1)
 
 
 def arrays_of(weights: Weights) -> ArrayRecord:

@@ -123,28 +123,18 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
     from fpo.federation.rounds import run_rounds
 
     output = Path(config.output)
-    _check_settings(config, output)
+    check_settings(config, output)
     clients = _clients(config, output, sink)
     grid = LocalGrid(
         client_app(lambda context: clients[int(context.node_config["partition-id"])]),
         {number + 1: {"partition-id": number} for number in range(len(clients))},
     )
 
-    def unevaluated(strategy: Any) -> Any:
-        strategy.fraction_evaluate = 0.0  # evaluated once, below
-        return strategy
-
     first = clients[0]
-    ledger, weights, blocks = run_rounds(
-        config, grid, first.run.setup, first.start, sink, unevaluated
-    )
-    held_out = {client.folder.name: client.evaluate(weights) for client in clients}
-    federation = Federation(output=output, rounds=ledger.rounds, blocks=blocks, clients=held_out)
-    write_json(output / "federation.json", federation.to_mapping())
-    return federation
+    return run_rounds(config, grid, first.run.setup, first.start, sink)
 
 
-def _check_settings(config: FederateConfig, output: Path) -> None:
+def check_settings(config: FederateConfig, output: Path) -> None:
     """Write the settings, or compare them with those of the federation that goes on."""
     path, values = output / _SETTINGS, config.to_mapping()
     if path.is_file():

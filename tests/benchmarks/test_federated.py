@@ -1,4 +1,4 @@
-"""The table of docs/federated.md is that of the result file."""
+"""The figures of docs/federated.md are those of the result files."""
 
 from benchmarks.federated_tables import PAGE, filled
 from benchmarks.record import read_result
@@ -6,4 +6,4 @@ from benchmarks.record import read_result
 
 def test_the_table_of_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert filled(page, read_result("federated")) == page
+    assert filled(page, read_result("federated"), read_result("federated-processes")) == page

@@ -79,10 +79,12 @@ NOT_RUN = {
     "python -m benchmarks.evidence --smollm2": "trains for an hour",
     "python -m benchmarks.bench_zeroth_order": "trains for minutes",
     "sh examples/world/build.sh": "trains for minutes",
+    "pip install --no-deps -r federated.txt": "needs a package registry",
+    "python -m benchmarks.federated_processes": "runs for twenty minutes",
     "python -m venv federated": "needs a package registry after it",
     "fpo federate --model MODEL --data pairs.jsonl --objective dpo-norm --output fed --clients 8 "
-    "--client-share 0.5 --rounds 10 --local-iters 20 --partition dirichlet:0.5 --by topic": "needs "
-    "Flower; in tests/api/test_federation.py",
+    "--client-share 0.5 --rounds 10 --local-iters 20 --partition dirichlet:0.5 --by topic": "in "
+    "tests/api/test_federation.py",
 }
 """Commands that are not run here, and why."""
 
@@ -207,8 +209,9 @@ FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py
 FOREIGN["--smollm2"] = "benchmarks.evidence"
 _FLOWER = ("ssl-ca-certfile", "ssl-certfile", "ssl-keyfile", "enable-supernode-auth", "stream")
 _FLOWER += ("root-certificates", "superlink", "auth-supernode-private-key", "node-config")
+_FLOWER += ("disable-runtime-dependency-installation",)
 FOREIGN |= dict.fromkeys((f"--{name}" for name in (*_FLOWER, "run-config")), "Flower")
-FOREIGN["--no-build-isolation"] = "pip"
+FOREIGN |= dict.fromkeys(("--no-build-isolation", "--no-deps"), "pip")
 FOREIGN |= dict.fromkeys(
     ("--cpu", "--multi_gpu", "--num_machines", "--num_processes"), "Accelerate"
 )
