@@ -39,8 +39,8 @@ def processes(result: dict[str, Any]) -> str:
     lines = [
         f"All {len(rounds)} rounds ended, in {result['seconds'] / 60:.0f} minutes on a busy "
         f"machine of {cores} cores; {sum(kill['in_work'] for kill in result['kills'])} kills hit a "
-        f"client at work. {min(took_part)} or {max(took_part)} clients took part in each round, all "
-        f"{len(result['clients'])} in the evaluation. Left out, by node and reason: "
+        f"client at work. {min(took_part)} or {max(took_part)} clients took part in each round, "
+        f"all {len(result['clients'])} in the evaluation. Left out, by node and reason: "
         f"{sum('Unavailable' in why for why in reasons)} without heartbeat, "
         f"{reasons.count('no answer in time')} without an answer in time, "
         f"{reasons.count('not connected')} not connected when a round began. The server's process "

@@ -32,7 +32,8 @@ _NAMES = {
     "fpo.judge_choice": ("open_judge",),
     "fpo_core.judges.judge": ("Judge",),
     "fpo.comparison.workflow": ("compare", "ComparisonResult"),
-    "fpo.federation.workflow": ("federate", "Federation"),
+    "fpo.federation.report": ("Federation",),
+    "fpo.federation.workflow": ("federate",),
     "fpo.reference_pass": ("reference", "StoredReference"),
     "fpo.gguf": ("convert_gguf", "GgufResult"),
     "fpo.conversion": (

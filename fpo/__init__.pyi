@@ -21,7 +21,7 @@ from fpo.win_rates import JudgedAnswers as JudgedAnswers
 from fpo.judge_choice import open_judge as open_judge
 from fpo_core.judges.judge import Judge as Judge
 from fpo.comparison.workflow import ComparisonResult as ComparisonResult
-from fpo.federation.workflow import Federation as Federation
+from fpo.federation.report import Federation as Federation
 from fpo.reference_pass import StoredReference as StoredReference
 from fpo.gguf import GgufResult as GgufResult
 from fpo.conversion import ConvertedSae as ConvertedSae

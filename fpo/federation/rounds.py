@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fpo.federation.nodes import ask
+from fpo.federation.report import Federation
 from fpo.federation.strategies import (
     PAIRS,
     Checked,
@@ -20,7 +21,6 @@ from fpo.federation.strategies import (
     make_strategy,
     numpy_of,
 )
-from fpo.federation.workflow import Federation
 from fpo.model_setup import ModelSetup
 from fpo_core.adapters.folders import save_trained
 from fpo_core.config.federated import FederateConfig

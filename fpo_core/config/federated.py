@@ -40,7 +40,7 @@ class FederationConfig(Settings):
     )
     server_learning_rate: float | None = setting(
         None,
-        help="Step of the server: by default 1 (fedavgm), 0.1 (fedadam), 0.05 (fedpeptao).",
+        help="Step of the server: by default 1 (fedavgm), 0.001 (fedadam), 0.05 (fedpeptao).",
         above=0.0,
     )
     server_momentum: float = setting(
