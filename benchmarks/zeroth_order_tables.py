@@ -63,8 +63,9 @@ def smollm2(part: Part) -> str:
     for name, run in part.items():
         first, last = run["points"][0], run["points"][-1]
         losses = [f"{point['loss']:.4f}" for point in (first, last)]
-        rows.append([name, *losses, str(last["step"]), f"{last['cpu_seconds']:.0f}"])
-    return _table(["", "loss before", "after", "steps", "CPU seconds"], rows)
+        rate = f"{run['settings']['learning_rate']:g}"
+        rows.append([name, rate, *losses, str(last["step"]), f"{last['cpu_seconds']:.0f}"])
+    return _table(["", "rate", "loss before", "after", "steps", "CPU seconds"], rows)
 
 
 TABLES: dict[str, Callable[[Part], str]] = {
