@@ -40,6 +40,7 @@ from benchmarks.record import ROOT, write_result
 from fpo.world import assets
 from fpo_core.adapters.reader import load_adapter
 from fpo_core.federated.weight_files import read_weights
+from tests.ports import free_port
 
 CLIENTS, PAIRS = 5, 16
 SETTINGS = {
@@ -315,12 +316,6 @@ class Processes:
 def size(process: psutil.Process) -> float:
     """Resident MiB of a process."""
     return round(process.memory_info().rss / 2**20, 1)
-
-
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
 
 
 def reachable(port: int) -> bool:

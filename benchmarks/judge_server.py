@@ -9,7 +9,6 @@ Run: python -m benchmarks.judge_server --model FOLDER --pairs FILE [--count 8]
 import argparse
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,14 +20,13 @@ from typing import Any
 
 import fpo
 from benchmarks.record import hardware, versions, write_result
+from tests.ports import free_port
 
 
 @contextlib.contextmanager
 def serving(model: str) -> Iterator[str]:
     """The URL of mlx_lm.server on a free port of loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlx_lm.server", "--model", model, "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

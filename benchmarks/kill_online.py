@@ -10,12 +10,11 @@ import argparse
 import importlib
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks.kills import killed_until_done, loaded, undisturbed
 from benchmarks.record import read_result, write_result
 from fpo_core.errors import TrainingError
 from tests.backends.runs import files_of, log_of, run_tiny, settings
@@ -33,21 +32,12 @@ def child(tiny: Path, folder: Path, backend: str) -> None:
     resume = bool([*(folder / "checkpoints").glob("step-*")])
     config = settings(tiny, folder, **ONLINE, backend=backend, resume=resume)
     importlib.import_module(f"fpo_{backend}.policy")
-    print("loaded", flush=True)
+    loaded()
     try:
         run_tiny(config, folder.parent / "store")
     except TrainingError as error:
         if "nothing is left" not in str(error):  # the kill came after the last step
             raise
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    """A process that is about to begin or go on."""
-    command = [sys.executable, "-m", "benchmarks.kill_online", "--child", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "loaded\n"
-    return process
 
 
 def main() -> None:
@@ -61,27 +51,18 @@ def main() -> None:
         return
     chance = random.Random(0)
     kills = runs = equal = 0
+    program = [sys.executable, "-m", "benchmarks.kill_online", "--child"]
     with tempfile.TemporaryDirectory() as name:
         folder, tiny = Path(name), Path(name) / "tiny"
+        whole = folder / "whole"
         write_tiny_model(tiny)
-        process, begun = start(tiny, folder / "whole", args.backend), time.monotonic()
-        assert process.wait() == 0
-        seconds = time.monotonic() - begun
+        seconds = undisturbed([*program, tiny, whole, args.backend])
         while kills < args.kills:
             cut = folder / f"cut-{runs}"
-            while True:
-                process = start(tiny, cut, args.backend)
-                try:
-                    code = process.wait(chance.uniform(0.1, 0.8) * seconds)
-                    assert code == 0, f"a run that went on ended with status {code}"
-                    break
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                    kills += 1
+            command = [*program, tiny, cut, args.backend]
+            kills += killed_until_done(command, lambda: chance.uniform(0.1, 0.8) * seconds)
             runs += 1
-            same_files = files_of(cut) == files_of(folder / "whole")
-            equal += same_files and log_of(cut) == log_of(folder / "whole")
+            equal += files_of(cut) == files_of(whole) and log_of(cut) == log_of(whole)
             print(f"{kills} kills, {equal} of {runs} runs equal", flush=True)
     result = {"kills": kills, "runs": runs, "equal": equal}
     earlier = read_result(NAME).get("backends", {})

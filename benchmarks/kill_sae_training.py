@@ -11,14 +11,13 @@ import argparse
 import hashlib
 import json
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import fpo
+from benchmarks.kills import killed_until_done, loaded, undisturbed
 from fpo.world import assets
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,18 +54,9 @@ def digest(folder: Path) -> str:
 def child(backend: str, folder: Path) -> None:
     """Say when everything is loaded, then start or resume."""
     fpo.forecast_sae(**settings(backend, folder / "forecast"))
-    print("loaded", flush=True)
+    loaded()
     resume = (folder / "sae-run" / "state").is_dir()
     fpo.train_sae(**settings(backend, folder), resume=resume)
-
-
-def start(backend: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that is about to start or resume."""
-    command = [sys.executable, "-m", "benchmarks.kill_sae_training", "--backend", backend]
-    process = subprocess.Popen([*command, "--child", folder], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "loaded\n"
-    return process
 
 
 def main() -> None:
@@ -81,26 +71,17 @@ def main() -> None:
         child(args.backend, args.child)
         return
     rng = random.Random(args.seed)
+    kills = runs = equal = 0
+    program = [sys.executable, "-m", "benchmarks.kill_sae_training", "--backend", args.backend]
     with tempfile.TemporaryDirectory() as temporary:
         whole = Path(temporary) / "whole"
-        process, begun = start(args.backend, whole), time.monotonic()
-        assert process.wait() == 0
-        seconds, expected = time.monotonic() - begun, digest(whole)
-        kills, runs, equal, number = 0, 0, 0, 0
+        seconds = undisturbed([*program, "--child", whole])
         while kills < args.kills:
-            folder, number = Path(temporary) / f"run-{number}", number + 1
-            while True:
-                process = start(args.backend, folder)
-                try:
-                    code = process.wait(rng.uniform(0.1, 1.3) * seconds)
-                    assert code == 0, f"a resumed run failed with {code}"
-                    break
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-                    kills += 1
+            folder = Path(temporary) / f"run-{runs}"
+            command = [*program, "--child", folder]
+            kills += killed_until_done(command, lambda: rng.uniform(0.1, 1.3) * seconds)
             runs += 1
-            equal += digest(folder) == expected
+            equal += digest(folder) == digest(whole)
             print(f"{kills} kills, {runs} runs, {equal} bit-equal", flush=True)
     result = {"backend": args.backend, "kills": kills, "runs": runs, "bit_equal": equal}
     out = RESULTS / f"kill-sae-training-{args.backend}.json"

@@ -38,12 +38,9 @@ class Optimizer:
         self._is_fused = bool(self._optimizer.defaults.get("fused"))
         if self._is_fused:
             for weight in self._weights.values():
+                moments = {key: torch.zeros_like(weight) for key in _KEYS["adamw"].values()}
                 step = torch.zeros((), device=weight.device)
-                state = {
-                    "exp_avg": torch.zeros_like(weight),
-                    "exp_avg_sq": torch.zeros_like(weight),
-                }
-                self._optimizer.state[weight] = {"step": step, **state}
+                self._optimizer.state[weight] = {"step": step, **moments}
 
     def norm(self) -> Tensor:
         """See `fpo_core.backend.parts.Optimizer`."""
@@ -55,7 +52,7 @@ class Optimizer:
 
     def _local_norm(self) -> Tensor:
         gradients = [w.grad for w in self._weights.values() if w.grad is not None]
-        if self._is_fused:
+        if self._is_fused and gradients:
             # All of one type on one device, for which torch's own way asks each of them.
             norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
             return torch.linalg.vector_norm(torch.stack(norms).float())

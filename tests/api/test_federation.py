@@ -13,6 +13,7 @@ from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.errors import ConfigError
 from fpo_core.federated.peptao import weighted_mean
 from tests.api.conftest import Settings
+from tests.helpers import BACKENDS
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ def adapter(folder: Path) -> dict[str, np.ndarray]:
     return load_adapter(folder).weights
 
 
-@pytest.mark.parametrize(("backend", "freeze_a"), [("torch", False), ("mlx", True)])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("freeze_a", [True, False])
 def test_one_client_and_one_round_are_train(
     settings: Settings, tmp_path: Path, backend: str, freeze_a: bool
 ) -> None:
@@ -113,8 +115,9 @@ def test_a_federation_goes_on(settings: Settings, tmp_path: Path) -> None:
     assert 0 <= whole.clients[whole.worst]["accuracy"] <= whole.mixture <= 1
 
 
-def test_some_layers_stay_at_home(settings: Settings) -> None:
-    result = fpo.federate(**settings, layers="score", layer_share=0.5)
+@pytest.mark.parametrize("layers", ["score", "random"])
+def test_some_layers_stay_at_home(settings: Settings, layers: str) -> None:
+    result = fpo.federate(**settings, layers=layers, layer_share=0.5)
     blocks = result.blocks
     assert blocks is not None
     shared = adapter(result.output / "adapter")

@@ -6,8 +6,9 @@ again, where another N, module and argument follow.
 
 import importlib
 import os
-import socket
 import sys
+
+from tests.ports import free_port
 
 
 def main() -> None:
@@ -16,10 +17,7 @@ def main() -> None:
     for at in range(0, len(words), 3):
         size, name, argument = words[at : at + 3]
         module = importlib.import_module(f"tests.backends.{name}")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        os.environ.update(WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ.update(WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
         children = []
         for rank in map(str, range(int(size))):
             child = os.fork()

@@ -1,6 +1,7 @@
 """The command line run in this process, on the quickstart world."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ class Ran:
 Fpo = Callable[..., Ran]
 PROGRAM = [sys.executable, "-c", "import tests.conftest; from fpo_cli.main import main; main()"]
 """`fpo` in a process of its own, with the BLAS of this one, which rounds alike."""
+
+
+def environment() -> dict[str, str]:
+    """This process's, for one that imports what it does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @pytest.fixture

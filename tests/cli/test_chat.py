@@ -9,6 +9,7 @@ import pytest
 import fpo
 from fpo.world import assets
 from fpo_core.events import silent
+from tests.ports import free_port
 
 from .conftest import Fpo
 from .terminal import Terminal
@@ -126,13 +127,9 @@ def test_what_cannot_be_compared_is_said(sae: Path) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_serving_to_a_client(adapter: Path, backend: str) -> None:
-    import socket
-
     import openai
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = fpo.serve(model=assets().model, adapter=adapter, backend=backend, port=port)
     assert server.models == ["default_model", "base"]
     texts = {}

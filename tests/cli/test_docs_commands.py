@@ -4,7 +4,6 @@ The words in capitals, the files and the hub's names stand for tiny ones (`STAND
 and options that only make a command cheap are appended (`CHEAP`).
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from fpo.world import assets
 from fpo_cli.console.command import COMMANDS
 
 from . import hub_tree
-from .conftest import Fpo
+from .conftest import Fpo, environment
 from .documented import ROOT, Documented, commands, commands_in, documents
 
 SOURCE = f"{hub_tree.GEMMA_SCOPE}:{hub_tree.GEMMA_SAE}"
@@ -147,10 +146,9 @@ def run_other(command: Documented) -> None:
     else:
         assert words[0] == "python", f"{command.document}: nothing runs {command.text}"
         words = [sys.executable, *words[1:], *few]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     where = ROOT if words[0] == "make" else None
     done = subprocess.run(
-        words, cwd=where, env=environment, capture_output=True, text=True, check=False
+        words, cwd=where, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command.document}: {command.text}: {done.stderr}"
 

@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from fpo.world import assets
 from fpo_core.io.digests import sealed
 from fpo_core.io.processes import Process
 
-from .conftest import PROGRAM, Fpo, model_and_data
+from .conftest import PROGRAM, Fpo, environment, model_and_data
 from .test_errors import refused
 
 TIMES = {"tokens_per_second", "seconds_per_step", "seconds"}
@@ -48,10 +46,7 @@ def killed(options: list[object], number: int, after: str) -> tuple[int, str]:
     """A run in a process of its own that gets a signal once its log holds a line."""
     log = Path(str(options[options.index("--output") + 1])) / "log.jsonl"
     command = [*PROGRAM, *map(str, options)]
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        command, env=os.environ | environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (log.is_file() and after in log.read_text()):
             time.sleep(0.005)
         process.send_signal(number)

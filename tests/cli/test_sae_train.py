@@ -1,7 +1,6 @@
 """`fpo sae train` on the quickstart's world, on both backends."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from fpo_core.arrays import numpy_ops
 from fpo_core.sae.sae import load_sae
 from tests.helpers import BACKENDS
 
-from .conftest import PROGRAM, Fpo, model_and_data
+from .conftest import PROGRAM, Fpo, environment, model_and_data
 from .test_errors import refused
 from .test_several_processes import launcher
 
@@ -143,7 +142,7 @@ def test_two_processes_are_one(fpo: Fpo, backend: str, tmp_path: Path) -> None:
     command = [*(ring if backend == "mlx" else launcher("torchrun")), *arguments]
     ran = subprocess.run(
         list(map(str, [*command, "--output", tmp_path / "both" / "sae.safetensors"])),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

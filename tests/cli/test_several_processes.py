@@ -1,7 +1,6 @@
 """`fpo train` as one of several processes, and commands that are not shared."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fpo_cli.commands.train import train as command
-from tests.rings import free_port
+from tests.ports import free_port
 
-from .conftest import Fpo, model_and_data
+from .conftest import Fpo, environment, model_and_data
 from .test_errors import refused
 
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
@@ -38,10 +37,9 @@ def test_two_processes_speak_with_one_voice(
     run += ["--no-preflight", "--no-report"]
     alone = fpo(*run, "--output", tmp_path / "alone")
     assert alone.code == 0, alone.err
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(
         list(map(str, [*launcher(name), *run, "--output", tmp_path / "both"])),
-        env=os.environ | environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=900,
