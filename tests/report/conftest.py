@@ -12,6 +12,8 @@ import pytest
 import fpo
 from fpo.world import assets
 
+from .open_rows import drawn
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--headless",
@@ -108,6 +110,7 @@ def show(browser: Any) -> Iterator[Callable[..., Seen]]:
             "dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss())
         )
         seen.page.goto(f"file://{file}")
+        drawn(seen.page)
         return seen
 
     yield show

@@ -6,6 +6,8 @@ import pytest
 import fpo
 from fpo.world import assets
 
+from .open_rows import drawn
+
 TEXTS = {
     "polite.txt": ["We thank you warmly. The lamp is lovely.", "Please allow me to help you."],
     "rude.txt": ["What a hopeless thing to want.", "The lamp is awful and weak.", "No."],
@@ -38,6 +40,7 @@ def test_the_page_shows_the_ranking(show, ranking, folder):
     np.testing.assert_allclose(shown, [f.difference for f in ranking.features], atol=1e-5)
     first = page.locator("#feature-table details").first
     first.evaluate("details => { details.open = true }")
+    drawn(page)
     where = first.locator(".where").all_text_contents()
     assert all(text.endswith(("positive", "negative")) for text in where)
     assert first.locator(".a4").count() >= 1

@@ -15,6 +15,7 @@ from fpo_core.io.digests import sealed
 from fpo_core.io.foreign_text import for_page
 
 from .hostile import TEXTS
+from .open_rows import drawn
 
 ELEMENTS = "img, iframe, object, embed, link, base, form, video, template, svg script, math, base"
 
@@ -69,7 +70,7 @@ def test_nothing_runs_and_nothing_breaks(show, run, record, tmp_path, width):
     for details in page.locator("details").all():
         details.evaluate("element => { element.open = true }")
     page.click("#pair-more") if page.locator("#pair-more").is_visible() else None
-    page.wait_for_timeout(200)
+    drawn(page)
     assert seen.messages == []
     assert seen.dialogs == []
     assert seen.requests == [f"file://{file}"]
@@ -137,6 +138,7 @@ def test_a_run_on_hostile_rows(show, folder, settings):
     page.locator("#pair-more").evaluate("button => button.click()")
     for details in page.locator("#pair-list details").all():
         details.evaluate("element => { element.open = true }")
+    drawn(page)
     assert seen.messages == []
     assert seen.requests == [f"file://{run.report}"]
     assert page.evaluate("window.hacked") is None

@@ -2,6 +2,8 @@
 
 import pytest
 
+from .open_rows import drawn
+
 WIDTHS = (400, 1600)
 
 
@@ -27,6 +29,7 @@ def test_axe_has_no_serious_findings(show, file, width, scheme):
     page = show(file, width, scheme).page
     for details in page.locator("#feature-table details").all()[:2]:
         details.evaluate("element => { element.open = true }")
+    drawn(page)
     found = Axe().run(page).response["violations"]
     grave = [v for v in found if v["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"][:120]) for v in grave] == []
@@ -46,13 +49,14 @@ def test_charts_are_drawn_and_tell_values(show, file):
     assert titles[:5] == ["Loss", "Accuracy", "Rewards", "Sequential KL", "Feature discrepancy D"]
     assert {"Constraint over preference", "Peak memory", "Speed"} <= {*titles}
     for figure in page.locator("figure").all():
-        drawn = figure.locator("path.line").all()
-        assert drawn
-        assert all("NaN" not in path.get_attribute("d") for path in drawn)
+        lines = figure.locator("path.line").all()
+        assert lines
+        assert all("NaN" not in path.get_attribute("d") for path in lines)
     chart = page.locator("figure svg").first
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.97, box["y"] + box["height"] / 2)
     tip = page.locator("figure .tip").first
+    tip.wait_for()
     assert tip.inner_text().startswith("step 6\n")
     assert "validation" in tip.inner_text()
     chart.focus()
@@ -117,6 +121,7 @@ def test_features_are_sorted_filtered_and_searched(show, file):
     page.select_option("#feature-filter", "")
     texts = page.locator("#feature-table details").first
     texts.locator("summary").click()
+    drawn(page)
     assert texts.locator("li .tokens .a4").count() >= 1
     page.fill("#feature-search", texts.locator("li .a4").first.text_content().strip())
     assert 1 <= rows.count() <= every
