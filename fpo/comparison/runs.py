@@ -155,7 +155,9 @@ class Comparison:
     def _measuring(self, setup: ModelSetup, config: TrainConfig) -> dict[str, Any]:
         """The same yardstick for every run: dpo-norm's rewards, and D as all runs have it."""
         yardstick = {"k": config.k, "normalize_d": config.normalize_d}
-        sampling = Sampling(self.config.max_tokens, 1.0, 1.0, config.seed, setup.stop)
+        sampling = Sampling(
+            self.config.max_tokens, self.config.temperature, 1.0, config.seed, setup.stop
+        )
         return {
             "objective": ObjectiveConfig(objective="dpo-norm", beta=1.0, **yardstick),
             "pairs": self.config.eval_pairs,

@@ -184,6 +184,7 @@ class CompareConfig(JudgeConfig):
         64, help="Held-out prompts whose completions are measured; 0 samples none.", least=0
     )
     max_tokens: int = like(SamplingConfig, "max_tokens")
+    temperature: float = like(SamplingConfig, "temperature")
     report: bool = like(ReportedConfig, "report")
     backend: BackendName = like(BackendConfig, "backend")
     device: DeviceName = like(BackendConfig, "device")

@@ -1,0 +1,91 @@
+"""Whether the judges tell what they are asked: on the wheel's answers to the prompts that test."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.moods.data import CHOSEN, Moods
+from benchmarks.moods.intact import CHECKS, Answer
+from benchmarks.moods.judged import SampleJudge, good_answers
+
+COUNT = 100
+
+
+def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
+    """AUC of the classifier, of the detector for each corruption, and shares of good answers."""
+    rows = moods.of("test")
+    scores = np.array(judge.classifier.score([], [row["response"] for row in rows]))
+    happy = np.array([row["of"] == CHOSEN for row in rows])
+    sad = np.array([row["of"] == "depressed" for row in rows])
+    rng = random.Random(0)
+    good = good_answers(rows)[:COUNT]
+    whole = _least_rank(judge, good, good)
+    accepted = judge.detector.passed(judge.detector.values(good))
+    found: dict[str, Any] = {
+        "classifier": {
+            "answers": len(rows),
+            "auc_happy_rest": auc(scores[happy], scores[~happy]),
+            "auc_happy_depressed": auc(scores[happy], scores[sad]),
+        },
+        "bounds": judge.detector.bounds,
+        "good_answers": COUNT,
+        "good_accepted": float(np.mean(np.all([accepted[c] for c in CHECKS], axis=0))),
+        "corrupted": {},
+    }
+    for name, corrupt in CORRUPTIONS.items():
+        bad = corrupt(good, rng)
+        passed = judge.detector.passed(judge.detector.values(bad))
+        found["corrupted"][name] = {
+            "auc": auc(whole, _least_rank(judge, bad, good)),
+            "accepted": float(np.mean(np.all([passed[c] for c in CHECKS], axis=0))),
+        }
+    return found
+
+
+def auc(high: np.ndarray, low: np.ndarray) -> float:
+    """The probability that one of `high` is above one of `low`; ties count half."""
+    difference = np.sign(high[:, None] - low[None, :])
+    return float(((difference + 1) / 2).mean())
+
+
+def _least_rank(judge: SampleJudge, answers: Sequence[Answer], good: Sequence[Answer]) -> np.ndarray:
+    """Of each answer the lowest of its checks, each as its rank among good answers, (n,)."""
+    reference, values = judge.detector.values(good), judge.detector.values(answers)
+    ranks = [(reference[c][None, :] <= values[c][:, None]).mean(1) for c in CHECKS]
+    return np.min(ranks, axis=0)
+
+
+def _shuffled(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+    return [Answer(a.prompt, " ".join(rng.sample(w := a.text.split(), len(w)))) for a in answers]
+
+
+def _swapped(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+    """Each answer after the prompt of another."""
+    del rng
+    prompts = [answer.prompt for answer in answers]
+    return [
+        Answer(next(p for p in prompts[i + 1 :] + prompts if p != a.prompt), a.text)
+        for i, a in enumerate(answers)
+    ]
+
+
+def _looped(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+    """The first sentence or so, again and again."""
+    del rng
+    return [Answer(a.prompt, " ".join([*a.text.split()[:12]] * 6)) for a in answers]
+
+
+def _truncated(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+    """Cut within a sentence."""
+    del rng
+    return [Answer(a.prompt, " ".join(a.text.split()[: len(a.text.split()) // 2]).rstrip(".!?,;:")) for a in answers]
+
+
+CORRUPTIONS: dict[str, Callable[[Sequence[Answer], random.Random], list[Answer]]] = {
+    "words shuffled": _shuffled,
+    "another prompt's answer": _swapped,
+    "a loop": _looped,
+    "cut in the middle": _truncated,
+}
