@@ -161,7 +161,7 @@ class Measurer:
             kl=kl,
             emit=self.sink,
         )
-        value = self._perplexity(policy) if self.texts else None
+        value = self.perplexity(policy) if self.texts else None
         rows = spread(len(self.split), self.pairs)
         return Measurements(
             evaluation=evaluation,
@@ -179,7 +179,8 @@ class Measurer:
         """The same prompts as text."""
         return [self._text(prompt) for prompt in self.prompts()]
 
-    def _perplexity(self, policy: Policy) -> float:
+    def perplexity(self, policy: Policy) -> float:
+        """Of the texts."""
         width = self.text_width
         return perplexity(policy, self.tokenizer, self.texts, self.tokens_per_batch, width)
 

@@ -41,11 +41,12 @@ from fpo_core.events import Event, JsonlLog, Sink, fan_out, note, silent
 from fpo_core.judges.judge import Judge
 from fpo_core.pairs.goals import pass_on
 from fpo_core.train.degrees import Degrader
+from fpo_core.train.drift_watch import TEXTS, DriftWatch
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import TrainResult
 from fpo_core.train.loop import train as train_loop
 from fpo_core.train.online import OnlineSource
-from fpo_core.train.paired_data import RunData
+from fpo_core.train.paired_data import RunData, spread
 from fpo_core.train.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def train_validated(
             before = _at_the_reference(measurer.measure(policy))
             if report is not None:
                 report.begin(policy)
-    result = _loop(run, policy, run_data, folder, sink, stop, judge)
+    result = _loop(run, policy, run_data, folder, sink, stop, judge, _watch(config, measurer))
     note(sink, "measuring the end" + _kl_cost(config, start))
     if start is not None:
         policy.set_reference(start)
@@ -251,6 +252,7 @@ def _loop(
     sink: Sink,
     stop: Stop | None,
     judge: Judge | None,
+    watch: DriftWatch,
 ) -> TrainResult:
     """The steps of a run, between `begin` and `end`; the first process reports them for all."""
     group, checkpoint = run.setup.group, run.checkpoint
@@ -271,9 +273,16 @@ def _loop(
                 checkpoint=checkpoint,
                 stop=asked,
                 online=_source(run, judge),
+                watch=watch,
             )
         finally:
             sink(Event("end", 0))
+
+
+def _watch(config: TrainConfig, measurer: Measurer) -> DriftWatch:
+    """Drift by the perplexity of a few of the measurer's texts."""
+    few = [measurer.texts[int(i)] for i in spread(len(measurer.texts), TEXTS)]
+    return DriftWatch(config, replace(measurer, texts=few).perplexity if few else None)
 
 
 def _judge(

@@ -23,7 +23,8 @@ from fpo.comparison.runs import Comparison
 from fpo.sinks import print_progress
 from fpo_core.config import CompareConfig, TrainConfig
 
-TOKENS, TEMPERATURE = 160, 0.7
+TOKENS, TEMPERATURE = 120, 0.7
+SAMPLES = {"tune": 32, "test": 132}
 STEPS = 60
 SHARED: dict[str, Any] = {
     **{"iters": STEPS, "steps_per_eval": STEPS, "save_every": STEPS, "val_pairs": 8},
@@ -32,7 +33,9 @@ SHARED: dict[str, Any] = {
 """Settings of all runs, over those of the example."""
 
 
-def planned(name: str, arm: Arm, change: dict[str, Any], seed: int, base: dict[str, Any]) -> Planned:
+def planned(
+    name: str, arm: Arm, change: dict[str, Any], seed: int, base: dict[str, Any]
+) -> Planned:
     """A run of an arm. `base` holds what all runs share."""
     of_rivals = {k: v for k, v in base.items() if k not in ("alpha", "beta")}
     settings = of_rivals | dict(arm.settings) | change | {"objective": arm.objective, "seed": seed}
@@ -61,10 +64,10 @@ def main() -> None:
     example.convert(folder)
     runs = tuning(args.arms.split(","), base)
     place, shares = map(int, args.share.split("/"))
-    pairs = len(moods.pairs(args.stage))
+    samples = SAMPLES[args.stage]
     config = CompareConfig(
-        **{"output": str(folder), "samples": pairs, "max_tokens": TOKENS},
-        **{"temperature": TEMPERATURE, "eval_pairs": min(pairs, 40), "objectives": ("fpo",)},
+        **{"output": str(folder), "samples": samples, "max_tokens": TOKENS},
+        **{"temperature": TEMPERATURE, "eval_pairs": samples, "objectives": ("fpo",)},
     )
     Comparison(config, runs[place::shares], None, print_progress).results()
 

@@ -1,6 +1,6 @@
 """The experiment's pairs: a happy answer over one in another mood, split three ways by prompt.
 
-Moodswapper's answers (MIT) as examples/smollm2 fetches them: 500 prompts, each answered in up to nine
+Moodswapper's answers (MIT) as examples/smollm2 fetches them: prompts answered in up to nine
 moods. An answer is used where it is short and clearly in its mood. The hash of a prompt decides
 whether it trains, tunes or tests, so no answer to a prompt is in two parts.
 """
@@ -46,7 +46,9 @@ class Moods:
 
     def pairs(self, part: str) -> list[Row]:
         """Happy over another mood: of training `PER_PROMPT` a prompt, of the others one each."""
-        usable = [r for r in self.of(part) if r["mood"] >= CLEARLY and len(r["response"]) <= LONGEST]
+        usable = [
+            r for r in self.of(part) if r["mood"] >= CLEARLY and len(r["response"]) <= LONGEST
+        ]
         happy = {row["prompt"]: row["response"] for row in usable if row["of"] == CHOSEN}
         others: dict[str, list[Row]] = {}
         for row in sorted(usable, key=lambda row: _number(row["prompt"] + row["of"])):

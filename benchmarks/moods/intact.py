@@ -90,7 +90,8 @@ class Detector:
         """Mean log-probability of a token of each answer after a prompt, in nats."""
         heads = [self.render(prompt) for prompt in prompts]
         ids = [
-            head + (self.tokenizer(answer.text, add_special_tokens=False).input_ids or [0])[:_SCORED]
+            head
+            + (self.tokenizer(answer.text, add_special_tokens=False).input_ids or [0])[:_SCORED]
             for head, answer in zip(heads, answers, strict=True)
         ]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))

@@ -50,7 +50,9 @@ def auc(high: np.ndarray, low: np.ndarray) -> float:
     return float(((difference + 1) / 2).mean())
 
 
-def _least_rank(judge: SampleJudge, answers: Sequence[Answer], good: Sequence[Answer]) -> np.ndarray:
+def _least_rank(
+    judge: SampleJudge, answers: Sequence[Answer], good: Sequence[Answer]
+) -> np.ndarray:
     """Of each answer the lowest of its checks, each as its rank among good answers, (n,)."""
     reference, values = judge.detector.values(good), judge.detector.values(answers)
     ranks = [(reference[c][None, :] <= values[c][:, None]).mean(1) for c in CHECKS]
@@ -80,7 +82,10 @@ def _looped(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
 def _truncated(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
     """Cut within a sentence."""
     del rng
-    return [Answer(a.prompt, " ".join(a.text.split()[: len(a.text.split()) // 2]).rstrip(".!?,;:")) for a in answers]
+    return [
+        Answer(a.prompt, " ".join(a.text.split()[: len(a.text.split()) // 2]).rstrip(".!?,;:"))
+        for a in answers
+    ]
 
 
 CORRUPTIONS: dict[str, Callable[[Sequence[Answer], random.Random], list[Answer]]] = {

@@ -249,10 +249,22 @@ class LoopConfig(Settings):
         "through.",
         least=1,
     )
+    max_perplexity: float | None = setting(
+        None,
+        help="Times the start's perplexity of texts, such as 1.05, beyond which a run ends with "
+        "the weights of the last validation within; by default it only warns.",
+        above=1.0,
+    )
+    max_kl: float | None = setting(
+        None,
+        help="Sequential KL per token of held-out chosen replies, in nats, beyond which a run ends "
+        "likewise. Costs a pass of the reference over 16 pairs at each validation.",
+        above=0.0,
+    )
     save_every: int | None = setting(
         None,
-        help="Steps between checkpoints; by default at each validation. The best validation so far "
-        "always makes one.",
+        help="Steps between checkpoints; by default at each validation, as always under "
+        "max_perplexity and max_kl. The best validation so far always makes one.",
         least=1,
     )
     preflight: bool = setting(

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 
 from fpo_core.evaluation.evaluate import Share
-from fpo_core.loss.metrics import ABOVE_FLOOR, WEAK_CONSTRAINT, WEAK_SHARE, is_below_floor
+from fpo_core.loss.metrics import (
+    ABOVE_FLOOR,
+    WEAK_CONSTRAINT,
+    WEAK_SHARE,
+    WORSE_TEXT,
+    is_below_floor,
+)
 
 STRONG = 1.0
 """Share of the gradient, or ratio of values, above which the constraint is the stronger."""
-WORSE_TEXT = 0.10
-"""Relative rise of perplexity that counts as harm."""
 FAR = 0.5
 """Sequential KL per chosen token, in nats, above which a policy writes another text."""
 KNOWS = 3

@@ -20,6 +20,9 @@ ABOVE_FLOOR = 4.0
 """How many times its floor D must be before anything is said of its gradient: a choice, which
 benchmarks/drift_floor.py is there to check."""
 
+WORSE_TEXT = 0.10
+"""Relative rise of perplexity that counts as harm."""
+
 Z_95 = 1.959964
 """Two-sided 95% point of the normal distribution."""
 

@@ -85,7 +85,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The folder that holds a run's checkpoints; the newest `keep` and the best one stay."""
+    """A run's checkpoints; the newest `keep` stay, and those that it may have to go back to."""
 
     folder: Path
     keep: int = 1
@@ -133,21 +133,21 @@ class Checkpoints:
             only_first(group, save)
 
     def prune(self, state: RunState) -> None:
-        """Drop all but the newest up to a state, the one that validated best, and those beyond."""
+        """Drop all but the newest up to a state, and those that a run may have to go back to."""
         steps = self.steps()
         # Beyond it are damaged ones, where an earlier one was resumed: those steps come again.
         stay = {*[earlier for earlier in steps if earlier <= state.step][-self.keep :]}
         # What comes after the best may be worse in a way that shows later: a way back remains.
-        stay |= {state.best_step} & {*steps}
+        stay |= {state.best_step, state.within} & {*steps}
         for old in set(steps) - stay:
             remove_folder(self._path(old))
 
-    def newest(self, warn: Callable[[str], None]) -> Checkpoint:
-        """The newest checkpoint that is whole; damaged ones are named to `warn` and left out.
+    def newest(self, warn: Callable[[str], None], most: int | None = None) -> Checkpoint:
+        """The newest whole checkpoint, up to the step `most`; `warn` hears of damaged ones.
 
         Raises TrainingError where there is none.
         """
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if most is None or step <= most]):
             try:
                 return _open(self._path(step), step, warn)
             except _DamagedError as error:

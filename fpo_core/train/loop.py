@@ -14,6 +14,7 @@ from fpo_core.loss.metric_catalogue import metric
 from fpo_core.loss.metrics import WEAK_SHARE, is_below_floor
 from fpo_core.train.checkpoints import Checkpoint, Origin
 from fpo_core.train.constraint_share import SharePlan, adapted, measure_share
+from fpo_core.train.drift_watch import DriftWatch
 from fpo_core.train.online import Drawer, OnlineSource
 from fpo_core.train.optimizer_step import Stepper
 from fpo_core.train.paired_data import RunData
@@ -50,17 +51,19 @@ def train(
     checkpoint: Checkpoint | None = None,
     stop: StopSignal = lambda: None,
     online: OnlineSource | None = None,
+    watch: DriftWatch | None = None,
 ) -> TrainResult:
     """Run phase 2 to the end, from a fresh policy or from a checkpoint that fits the run.
 
-    Results and checkpoints go to `folder`. An objective on the KL, and an online run, which draws
-    its fresh pairs with `online`, need `hold_reference` before.
+    `watch` measures drift on the way; past its bounds the run ends with the weights of the last
+    validation within them. Results and checkpoints go to `folder`. An objective or a bound on the
+    KL, and an online run, which draws its fresh pairs with `online`, need `hold_reference` before.
     Raises StoreError where the stored reference does not fit the policy, TrainingError where losses
     or gradients stay non-finite, WriteError where the disk is full, and StoppedError, with a
     checkpoint saved, after a step during which `stop` gave a signal; JudgeError likewise where the
     judge of fresh samples fails.
     """
-    run = _Run(policy, data, config, folder, emit)
+    run = _Run(policy, data, config, folder, emit, watch or DriftWatch(config))
     if online is not None:
         run.drawer = Drawer(policy, data, config, run.plan, online, emit)
     try:
@@ -78,9 +81,16 @@ def train(
 
 class _Run:
     def __init__(
-        self, policy: Policy, data: RunData, config: TrainConfig, folder: RunFolder, emit: Sink
+        self,
+        policy: Policy,
+        data: RunData,
+        config: TrainConfig,
+        folder: RunFolder,
+        emit: Sink,
+        watch: DriftWatch,
     ) -> None:
-        self.policy, self.data, self.config = policy, data, config
+        self.policy, self.data, self.config, self.watch = policy, data, config, watch
+        watch.check(data.valid)
         self.folder, self.emit, self.group = folder, emit, data.group
         self.plan = RowPlan.of(data.train, config)
         self.stepper = Stepper(policy, data, config, self.plan)
@@ -88,7 +98,7 @@ class _Run:
         self.validation = ValidationPlan.of(held_out, self.plan.steps, config)
         # Checkpoints cost no forward pass: they stay ten in a run, however seldom it validates.
         tenth = config.steps_per_eval or max(1, self.plan.steps // 10)
-        self.save_every = config.save_every or tenth
+        self.save_every = self.validation.every if watch.bounded else config.save_every or tenth
         self.shares = SharePlan.of(
             len(data.train), self.plan.steps, -(-self.plan.steps // self.validation.every), config
         )
@@ -97,6 +107,8 @@ class _Run:
         self.state = RunState()
         self.stopwatch = Stopwatch()
         self.drawer: Drawer | None = None
+        self.beyond: str | None = None
+        """The bound on drift that ended the run, in words that follow "after step …"."""
 
     def begin(self) -> None:
         """Check the reference, make the optimizer, validate the start."""
@@ -160,6 +172,9 @@ class _Run:
             self._report()
         due = last or step % self.validation.every == 0
         improved = due and self._validate()
+        if self.beyond is not None:
+            self._return_within_bounds()
+            return
         if due:
             self._weigh_constraint()
         ended = self._ended()
@@ -171,8 +186,24 @@ class _Run:
         if number and not ended:
             raise StoppedError(f"stopped after step {step}: {self.resume_hint()}", number)
 
+    def _return_within_bounds(self) -> None:
+        """Take the weights and the state of the last validation within the bounds."""
+        step, within = self.state.step, self.state.within
+        beyond = f"at step {step} {self.beyond}"
+        if within is None:
+            raise TrainingError(
+                f"{beyond}, and no earlier validation of this run was within: lower learning_rate, "
+                "validate more often with steps_per_eval, or raise the bound"
+            )
+        wait(self.group)
+        checkpoint = self.folder.checkpoints.newest(lambda text: warn(self.emit, text), within)
+        checkpoint.load_into(self.policy, self.config)
+        self.state, self.beyond = checkpoint.state, beyond
+
     def _ended(self) -> bool:
         state = self.state
+        if self.beyond is not None:
+            return True
         return state.step >= self.plan.steps or state.out_of_patience(self.config.early_stopping)
 
     def _is_planned(self, *, improved: bool) -> bool:
@@ -182,6 +213,8 @@ class _Run:
     def early_end(self) -> str | None:
         """As `TrainResult` has it."""
         state = self.state
+        if self.beyond is not None:
+            return f"after step {state.step} of {self.plan.steps}: {self.beyond}"
         if state.step >= self.plan.steps:
             return None
         better = "the start" if state.best_step is None else f"step {state.best_step} (in best/)"
@@ -289,13 +322,13 @@ class _Run:
             pairs=self.validation.pairs,
             tokens_per_batch=self.config.tokens_per_batch,
             emit=self.emit,
-        )
+        ) | self.watch.measure(self.policy, self.data)
         if not values:
             return False
         state = self.state
         state.evals.append((state.step, values))
         self.emit(Event("eval", state.step, values))
-        if not state.step:
+        if not state.step or self._is_beyond() or self.data.valid is None:
             return False
         state.stale += 1
         value, best = values[f"eval_{self.config.best_metric}"], state.best_value
@@ -304,6 +337,22 @@ class _Run:
             return False
         state.best_value, state.best_step, state.stale = value, state.step, 0
         return True
+
+    def _is_beyond(self) -> bool:
+        """Whether the last validation is beyond a bound on drift; warns where drift is far."""
+        state = self.state
+        *_, (_, before), (_, values) = [(0, {}), *state.evals]
+        # A run of an earlier version may have none of its start.
+        start = dict(state.evals).get(0, {})
+        beyond = self.watch.beyond(values, start)
+        # Every process must take the same way, whatever the last digits of its own measurement.
+        if any_of(self.group, not self.group.rank and beyond is not None):
+            self.beyond = beyond or "drift was beyond its bound in the first process"
+            return True
+        state.within = state.step if self.watch.bounded else None
+        if far := self.watch.warning(values, start, before):
+            self.emit(Event("warning", state.step, {"message": far}))
+        return False
 
     def _weigh_constraint(self) -> None:
         """Measure the constraint's share of the gradient where it is due; adapt α to the target."""

@@ -56,6 +56,8 @@ class RunState:
     best_value: float | None = None
     """The best value so far of `best_metric`."""
     best_step: int | None = None
+    within: int | None = None
+    """Step of the last validation within the bounds on drift, where there are any."""
     stale: int = 0
     """Validations in a row that were no better."""
     seconds: float = 0.0

@@ -159,6 +159,23 @@ def test_an_interrupted_cell_leaves_a_run_that_goes_on(
     assert fpo.train(**settings, resume=True).to_mapping()["steps"] == 2
 
 
+def test_a_run_ends_where_its_texts_get_harder(
+    small: Settings, steps: Settings, tmp_path: Path
+) -> None:
+    """A rate that breaks the model, a little more with each step."""
+    hot = {"learning_rate": 0.1, "warmup": 0, "text": assets().unrelated, "greedy_answers": 0}
+    settings = small | steps | hot | {"report": False}
+    free = fpo.train(**settings, output=tmp_path / "free")
+    start, first, second = (e["eval_perplexity"] for e in free.events if e["kind"] == "eval")
+    assert start < first < second
+    bound = (first + second) / 2 / start
+    run = fpo.train(**settings, output=tmp_path / "bound", max_perplexity=bound)
+    assert run.to_mapping()["steps"] == 1
+    assert run.to_mapping()["stopped_early"]
+    assert any("at step 2 perplexity of texts was" in line for line in run.verdict)
+    assert run.metrics["perplexity"] < free.metrics["perplexity"]
+
+
 HOSTILE = "<script>alert('&')</script>"
 
 

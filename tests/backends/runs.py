@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from fpo_core.backend.policy import Policy
 from fpo_core.backend.process_group import ALONE, Group, only_first
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import Batch
@@ -18,6 +19,7 @@ from fpo_core.reference.reader import ReferenceStore
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.taps import Features
 from fpo_core.train.degrees import Degrader
+from fpo_core.train.drift_watch import DriftWatch
 from fpo_core.train.kl_reference import hold_reference
 from fpo_core.train.loop import train
 from fpo_core.train.online import OnlineSource
@@ -115,6 +117,7 @@ def train_on(
     stop: Any = lambda: None,
     group: Group = ALONE,
     judge: Judge | None = None,
+    perplexity: Callable[[Policy], float] | None = None,
 ) -> Any:
     """What `fpo train` does, less its words: the result and the policy."""
     checkpoint = find_checkpoint(config, print)
@@ -149,6 +152,7 @@ def train_on(
         checkpoint=checkpoint,
         stop=stop,
         online=online,
+        watch=DriftWatch(config, perplexity),
     )
     return result, policy
 
