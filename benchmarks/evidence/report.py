@@ -1,81 +1,206 @@
-"""docs/evidence.md: the paper's claims one by one, with what was measured beside each."""
+"""docs/evidence.md from the committed rows."""
 
-import platform
-from collections.abc import Callable, Iterable
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from benchmarks.evidence import claims
-from benchmarks.evidence.results import Evidence
-from fpo_core.io.atomic import write_atomically
+import numpy as np
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
-_HEAD = """# Evidence
-
-Made by `python -m benchmarks.evidence{flag}`; do not edit. The paper compares models of 2B and 9B
-parameters by a judge, on H100s. Here are two that a laptop trains: the quickstart's world, one
-million parameters, whose grammar judges every sample exactly, and SmolLM2-135M-Instruct on pairs of
-moods, without a judge. Our figures stand beside each claim, those that contradict it included.
-± is a standard deviation over seeds, [ ] a 95% bootstrap interval. {machine}.
-"""
-_CLAIMS: tuple[tuple[str, str, Callable[[Evidence], Iterable[str]]], ...] = (
-    (
-        "Table 2: FPO is at least as accurate as its baselines, and more diverse",
-        "Win rates by a judge model are not measured.",
-        claims.accuracy_and_diversity,
-    ),
-    (
-        "Fig. 3: FPO keeps the sequential KL of rejected completions down",
-        "Temperatures are not varied.",
-        claims.sequential_kl,
-    ),
-    (
-        "Fig. 4: FPO takes SimPO's memory, and less than TDPO2",
-        "The paper: FPO within 1% of SimPO, TDPO2 17.6% above FPO.",
-        claims.memory_and_time,
-    ),
-    (
-        "Fig. 4: D is consistent with sequential KL",
-        "Two controls stand in for the autoencoder: were they as good, features would not matter.",
-        claims.consistency,
-    ),
-    (
-        "Table 3: the constraint's weight and the stop-gradient matter",
-        "The paper finds α = 0.5 best, and the stop-gradient better than none.",
-        claims.ablations,
-    ),
-    (
-        "Table 4: weights on an attribute's features control that attribute",
-        "The paper's weights suppress it. Here: the oracle's score of each attribute, 0 to 1.",
-        claims.control,
-    ),
-    (
-        "Table 7: several autoencoders are no better than one late one",
-        "",
-        claims.several,
-    ),
-    (
-        "What comparing costs",
-        "Not of the paper: `fpo compare` trains all from one reference pass.",
-        claims.cost,
-    ),
+from benchmarks.evidence.arms import ARMS, CONTRASTS
+from benchmarks.evidence.rows import (
+    Row,
+    kl_per_token,
+    mean_intact,
+    mean_preference,
+    mean_score,
+    scores,
 )
+from benchmarks.evidence.statistics import Estimate, detectable, estimate, holm
+from benchmarks.record import ROOT, read_result
+
+DOCUMENT = ROOT / "docs" / "evidence.md"
+TEXT = ROOT / "benchmarks" / "evidence" / "evidence.md.tmpl"
+TITLES = {"world": "The quickstart's world", "smollm2": "SmolLM2-135M-Instruct"}
+Table = list[list[str]]
 
 
-def write_report(path: Path, world: Evidence | None, smollm2: Evidence | None) -> None:
-    """Write the document from what was measured; what was not is said so."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    machine = f"{platform.system()}, {platform.machine()}, {versions}"
-    lines = [_HEAD.format(flag="" if smollm2 is None else " --smollm2", machine=machine)]
-    models = {"The quickstart's world": world, "SmolLM2-135M-Instruct": smollm2}
-    for title, remark, measured in _CLAIMS:
-        lines += [f"## {title}", "", *([remark, ""] if remark else [])]
-        for model, evidence in models.items():
-            body = ["Not measured."] if evidence is None else measured(evidence)
-            lines += [f"### {model}", "", *body, ""]
-    text = "\n".join(lines).rstrip() + "\n"
-    write_atomically(path, lambda at: _write(at, text))
+def written() -> str:
+    """The document: its text with every table in place."""
+    text = TEXT.read_text(encoding="utf-8")
+    for name in TITLES:
+        result = read_result(f"evidence-{name}")
+        for title, make in TABLES.items():
+            mark = f"{{{{{title} on {name}}}}}"
+            if mark in text:
+                text = text.replace(mark, markdown(make(result)) if result else "Not measured.")
+    return text.replace("{{judges}}", markdown(judges(read_result("evidence-judges"))))
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def markdown(table: Table) -> str:
+    """A table, its first row the head."""
+    head, *rows = table
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of_arm(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows of an arm, by seed."""
+    return sorted((row for row in rows if row["arm"] == name), key=lambda row: row["seed"])
+
+
+def score_table(rows: Sequence[Row]) -> np.ndarray:
+    """P·I of an arm's samples, (seeds, prompts)."""
+    return np.array([scores(row) for row in rows])
+
+
+def tuning(result: dict[str, Any]) -> Table:
+    """Every run of the tuning, arms one after the other; the one chosen is marked."""
+    head = ["arm", "learning rate", "β", "weight", "P·I", "P", "intact", "raw accuracy"]
+    head += ["KL per token", "perplexity"]
+    (start,) = of_arm(result["tune"], "start")
+    table = [head, _tuning_row(start, start, chosen=False)]
+    for name in ARMS:
+        rows = of_arm(result["tune"], name)
+        best = max(map(mean_score, rows), default=0)
+        table += [_tuning_row(row, start, chosen=mean_score(row) == best) for row in rows]
+    return table
+
+
+def _tuning_row(row: Row, start: Row, *, chosen: bool) -> list[str]:
+    change = row["change"]
+    score = f"{mean_score(row):.3f}"
+    rate, beta = change.get("learning_rate"), change.get("beta")
+    weight = row["arm"] in ARMS and (ARMS[row["arm"]].settings | change).get("rpo_alpha")
+    return [
+        row["arm"],
+        "–" if rate is None else f"{rate:g}",
+        "–" if beta is None else f"{beta:g}",
+        f"{weight:g}" if weight else "–",
+        f"**{score}**" if chosen else score,
+        f"{mean_preference(row):.3f}",
+        f"{mean_intact(row):.3f}",
+        f"{row['raw_accuracy']:.3f}",
+        f"{kl_per_token(row):.3g}",
+        _change(row, start),
+    ]
+
+
+def _change(row: Row, start: Row) -> str:
+    return f"{row['perplexity'] / start['perplexity'] - 1:+.1%}" if row is not start else "–"
+
+
+def arms(result: dict[str, Any]) -> Table:
+    """Table A: every arm as it was tuned, on prompts that nothing was chosen on."""
+    head = ["arm", "rate, β", "seeds", "P·I", "P", "intact", "raw accuracy", "margin"]
+    head += ["KL per token", "KL rejected", "D rejected", "perplexity", "distinct-2", "tokens"]
+    test = result.get("test", [])
+    (start,) = of_arm(test, "start")
+    table = [head]
+    for name in ("start", *ARMS):
+        rows = of_arm(test, name)
+        if rows:
+            table.append(_arm_row(name, rows, start))
+    return table
+
+
+def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
+    def mean(measure: Callable[[Row], float], form: str) -> str:
+        values = [measure(row) for row in rows]
+        spread = f" ± {np.std(values, ddof=1):{form}}" if len(values) > 1 else ""
+        return f"{np.mean(values):{form}}{spread}"
+
+    change = rows[0]["change"]
+    settings = f"{change['learning_rate']:g}, {change['beta']:g}" if change else "–"
+    rise = float(np.mean([row["perplexity"] for row in rows])) / start["perplexity"] - 1
+    return [
+        name,
+        settings,
+        str(len(rows)),
+        estimate(score_table(rows)).text(),
+        mean(mean_preference, ".3f"),
+        mean(mean_intact, ".3f"),
+        mean(lambda row: row["raw_accuracy"], ".3f"),
+        mean(lambda row: row["margin"], ".3g"),
+        mean(kl_per_token, ".3g"),
+        mean(lambda row: row.get("kl_rejected", 0.0), ".3g"),
+        mean(lambda row: row["d_rejected"], ".2g"),
+        f"{rise:+.1%}",
+        mean(lambda row: row["distinct_2"], ".3f"),
+        mean(lambda row: row["length"], ".0f"),
+    ]
+
+
+def contrasts(result: dict[str, Any]) -> Table:
+    """fpo less each rival named beforehand, paired by prompt and seed, under Holm."""
+    return _contrasts(result, "fpo", CONTRASTS)
+
+
+def others(result: dict[str, Any]) -> Table:
+    """Contrasts that were not named beforehand: the supervised term, and the start."""
+    pairs = [("fpo + sft", other) for other in ARMS if "sft" in other and other != "fpo + sft"]
+    pairs += [("fpo + sft", "fpo"), ("fpo + sft", "start")]
+    test = result.get("test", [])
+    rows = [
+        [f"{a} − {b}", *_contrast(test, a, b)]
+        for a, b in pairs
+        if of_arm(test, a) and of_arm(test, b)
+    ]
+    return [["P·I", "seeds", "difference [95%]", "p", "detectable"], *rows]
+
+
+def _contrasts(result: dict[str, Any], name: str, rivals: Sequence[str]) -> Table:
+    test = result.get("test", [])
+    there = [rival for rival in rivals if of_arm(test, rival) and of_arm(test, name)]
+    rows = [[f"{name} − {rival}", *_contrast(test, name, rival)] for rival in there]
+    adjusted = holm([difference(test, name, rival).p for rival in there])
+    for row, p in zip(rows, adjusted, strict=True):
+        row.insert(4, f"{p:.3g}")
+    return [["P·I", "seeds", "difference [95%]", "p", "p, Holm", "detectable"], *rows]
+
+
+def differences(test: Sequence[Row], name: str, rival: str) -> np.ndarray:
+    """P·I of one arm less the other's at the same prompts and seeds, (seeds, prompts)."""
+    ours, theirs = of_arm(test, name), of_arm(test, rival)
+    if rival == "start":
+        theirs = theirs * len(ours)
+    seeds = {row["seed"] for row in ours}
+    if rival != "start":
+        seeds &= {row["seed"] for row in theirs}
+        ours, theirs = ([r for r in rows if r["seed"] in seeds] for rows in (ours, theirs))
+    return score_table(ours) - score_table(theirs)
+
+
+def difference(test: Sequence[Row], name: str, rival: str) -> Estimate:
+    """Their mean."""
+    return estimate(differences(test, name, rival))
+
+
+def _contrast(test: Sequence[Row], name: str, rival: str) -> list[str]:
+    values = differences(test, name, rival)
+    mean = estimate(values)
+    return [str(len(values)), mean.text(), f"{mean.p:.3g}", f"{detectable(values):.3f}"]
+
+
+def judges(found: dict[str, Any]) -> Table:
+    """How well the judges of SmolLM2's samples judge what is known."""
+    if not found:
+        return [["judge", "figure"]]
+    classifier = found["classifier"]
+    table = [["judge", "figure"]]
+    table.append(
+        ["classifier, AUC of happy against the rest", f"{classifier['auc_happy_rest']:.3f}"]
+    )
+    against = f"{classifier['auc_happy_depressed']:.3f}"
+    table.append(["classifier, AUC of happy against depressed", against])
+    table.append(["checks, share of good answers that pass", f"{found['good_accepted']:.2f}"])
+    for name, values in found["corrupted"].items():
+        table.append([f"checks, AUC against {name}", f"{values['auc']:.3f}"])
+        table.append([f"checks, share that pass: {name}", f"{values['accepted']:.2f}"])
+    return table
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
+    "tuning": tuning,
+    "arms": arms,
+    "contrasts": contrasts,
+    "other contrasts": others,
+}

@@ -48,6 +48,8 @@ def plan(config: CompareConfig, shared: Mapping[str, Any], source: str) -> list[
     A coefficient goes to the objectives and links that have it. Raises ConfigError for a setting
     that no objective takes, and for settings that a run cannot have.
     """
+    # The default preset is FPO's alone: with it the objectives would differ in more than the loss.
+    shared = {"preset": "none", **shared}
     axes = [_axis(text) for text in config.grid or ()]
     objectives = list(config.objectives or _possible(shared, axes))
     _check_used(axes, objectives)

@@ -9,7 +9,7 @@ from fpo_core.config.judging import JudgeConfig, WinRateConfig
 from fpo_core.config.link_table import LINKS, Link
 from fpo_core.config.objective import ObjectiveConfig
 from fpo_core.config.objective_table import OBJECTIVES, Objective
-from fpo_core.config.presets import PRESETS
+from fpo_core.config.presets import LEARNING, PAPER
 from fpo_core.config.runs import (
     ChatConfig,
     CompareConfig,
@@ -52,9 +52,10 @@ from fpo_core.config.training import (
 )
 
 __all__ = [
+    "LEARNING",
     "LINKS",
     "OBJECTIVES",
-    "PRESETS",
+    "PAPER",
     "AdapterConfig",
     "AugmentConfig",
     "BackendConfig",

@@ -1,4 +1,8 @@
-"""Sets of settings under one name: those of the FPO paper (arXiv 2411.07618)."""
+"""Sets of settings under one name: what a run begins with, and those of the FPO paper.
+
+The default and `gentle` add a supervised term to FPO and come from experiments (docs/choosing.md);
+the paper is arXiv 2411.07618.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +11,18 @@ from typing import Any, Literal
 from fpo_core.config.fields import Settings, setting
 from fpo_core.errors import ConfigError
 
-PresetName = Literal["paper", "paper-control"]
+PresetName = Literal["default", "gentle", "paper", "paper-control", "none"]
+LEARNING: dict[str, dict[str, dict[str, Any]]] = {
+    "default": {
+        "adapters": {"learning_rate": 4e-4, "rpo_alpha": 1.0},
+        "full": {"learning_rate": 2e-5, "rpo_alpha": 1.0},
+    },
+    "gentle": {
+        "adapters": {"learning_rate": 1.5e-4, "rpo_alpha": 1.0},
+        "full": {"learning_rate": 1e-5, "rpo_alpha": 1.0},
+    },
+}
+"""By what is trained; for FPO on fixed pairs under AdamW alone, with which they were chosen."""
 _BOTH: dict[str, Any] = {
     "fine_tune_type": "full",
     "optimizer": "adamw",
@@ -18,45 +33,55 @@ _BOTH: dict[str, Any] = {
     "beta": 0.1,
     "normalize_d": False,
 }
-PRESETS: dict[str, dict[str, Any]] = {
+PAPER: dict[str, dict[str, Any]] = {
     "paper": _BOTH
     | {"learning_rate": 5e-7, "batch_size": 32, "schedule": "constant", "warmup": 150.0},
     "paper-control": _BOTH
     | {"learning_rate": 2e-5, "batch_size": 64, "schedule": "cosine", "warmup": 0.1},
 }
 """Section 5.1, for Gemma-2-2B over one epoch, and the control experiments of section 5.3."""
+_CHOSEN_WITH = {"objective": "fpo", "optimizer": "adamw", "online": None}
+_KINDS = {"lora": "adapters", "dora": "adapters", "full": "full"}
 
 
 def preset(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of the preset that `values` name; none where it names none.
+    """The settings of the preset that `values` name, or of the default; none where it names none.
 
-    Raises ConfigError for adapters without a learning rate: the paper's moves whole models.
+    Raises ConfigError for adapters without a learning rate under the paper's, which move whole
+    models.
     """
-    name = values.get("preset")
-    if not isinstance(name, str) or name not in PRESETS:
+    name = values.get("preset", "default")
+    if name in LEARNING:
+        kind = _KINDS.get(values.get("fine_tune_type") or "lora")
+        meant = all(values.get(key, value) in (value, None) for key, value in _CHOSEN_WITH.items())
+        return dict(LEARNING[name][kind]) if kind is not None and meant else {}
+    if name not in PAPER:
         return {}
-    adapters = values.get("fine_tune_type") in ("lora", "dora") or values.get("adapter") is not None
+    adapters = _KINDS.get(values.get("fine_tune_type")) == "adapters" or values.get("adapter")
     if adapters and values.get("learning_rate") is None:
         raise ConfigError(
             f"preset {name} is for full fine-tuning, and its learning rate of "
-            f"{PRESETS[name]['learning_rate']:g} hardly trains an adapter: set learning_rate, "
+            f"{PAPER[name]['learning_rate']:g} hardly trains an adapter: set learning_rate, "
             "such as 1e-4, or train in full"
         )
-    return dict(PRESETS[name])
+    return dict(PAPER[name])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PresetConfig(Settings):
     """Whose settings to begin with."""
 
-    preset: PresetName | None = setting(
-        None,
-        help="Settings of the paper, where no other value is given: paper is its main recipe, "
-        "paper-control that of its control experiments; both train the whole model.",
+    preset: PresetName = setting(
+        "default",
+        help="Settings where no other value is given: default and gentle are FPO with a supervised "
+        "term (rpo_alpha) at a rate that goes with it; paper is the paper's main recipe, "
+        "paper-control that of its control experiments, both for the whole model; none is each "
+        "setting's own default.",
     )
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Values, over what their preset says."""
+        """Values, over what their preset says; None, as in runs of earlier versions, is `none`."""
         below = cls.fitting(preset(values), values)
-        return values | {name: v for name, v in below.items() if values.get(name) is None}
+        named = {"preset": values.get("preset", "default") or "none"}
+        return values | named | {k: v for k, v in below.items() if values.get(k) is None}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fpo_core.config import PRESETS, TrainConfig
+from fpo_core.config import LEARNING, PAPER, TrainConfig
 from fpo_core.errors import ConfigError
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
@@ -12,13 +12,44 @@ def made(**given):
     return TrainConfig.from_mapping(NEEDED | given)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", PAPER)
 def test_every_setting_of_a_preset_is_in_force(name):
     config = made(preset=name)
-    for key, value in PRESETS[name].items():
+    for key, value in PAPER[name].items():
         assert getattr(config, key) == value, key
-    assert config.peak_learning_rate(config.fine_tune_type) == PRESETS[name]["learning_rate"]
+    assert config.peak_learning_rate(config.fine_tune_type) == PAPER[name]["learning_rate"]
     assert TrainConfig.from_mapping(config.to_mapping()) == config
+
+
+@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize(
+    ("kind", "trained"), [("lora", "adapters"), ("dora", "adapters"), ("full", "full")]
+)
+def test_presets_that_learn_go_with_what_is_trained(name, kind, trained):
+    config = made(preset=name, fine_tune_type=kind)
+    settings = LEARNING[name][trained]
+    assert (config.learning_rate, config.rpo_alpha) == (
+        settings["learning_rate"],
+        settings["rpo_alpha"],
+    )
+    assert TrainConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_the_default_preset_is_for_what_it_was_chosen_with():
+    assert made() == made(preset="default")
+    assert made().rpo_alpha == LEARNING["default"]["adapters"]["rpo_alpha"]
+    others = (
+        {"objective": "dpo"},
+        {"optimizer": "lozo"},
+        {"online": "plain"},
+        {"fine_tune_type": "prompt"},
+        {"preset": "none"},
+        {"preset": None},
+    )
+    for other in others:
+        config = made(**other)
+        assert (config.learning_rate, config.rpo_alpha) == (None, 0.0), other
+    assert made(rpo_alpha=0.0, learning_rate=1e-4).rpo_alpha == 0
 
 
 def test_what_is_given_wins():
@@ -41,5 +72,5 @@ def test_adapters_need_a_learning_rate_of_their_own(given):
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ConfigError, match="preset is 'papre', expected one of 'paper'"):
+    with pytest.raises(ConfigError, match="preset is 'papre', expected one of 'default'"):
         made(preset="papre")

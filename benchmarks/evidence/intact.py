@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.evidence.ground import Sampled
 from fpo_core.backend.policy import Policy
 from fpo_core.evaluation.texts import sequences
 from fpo_core.judges.languages import language_of
@@ -34,16 +35,6 @@ Render = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A completion of a prompt."""
-
-    prompt: str
-    text: str
-    cut: bool = False
-    """Whether it reached the most tokens of a sample, so that its end is not the model's."""
-
-
-@dataclass(frozen=True)
 class Detector:
     """The checks with their bounds."""
 
@@ -56,7 +47,7 @@ class Detector:
     bounds: dict[str, float]
     """Least value of the checks that have a scale."""
 
-    def values(self, answers: Sequence[Answer]) -> dict[str, np.ndarray]:
+    def values(self, answers: Sequence[Sampled]) -> dict[str, np.ndarray]:
         """What each check looks at, (n,) each, higher being better."""
         own = self._likelihood([answer.prompt for answer in answers], answers)
         other = self._likelihood([NEUTRAL] * len(answers), answers)
@@ -75,7 +66,7 @@ class Detector:
         least = {"english": 1.0, "repeats": -float(REPEATS), "ends": 1.0} | self.bounds
         return {name: values[name] >= least[name] for name in CHECKS}
 
-    def calibrated(self, good: Sequence[Answer]) -> "Detector":
+    def calibrated(self, good: Sequence[Sampled]) -> "Detector":
         """With the bounds that turn `RARELY` percent of good answers away."""
         values = self.values(good)
         names = ("words", "likely", "relevant")
@@ -86,7 +77,7 @@ class Detector:
         words = words_of(text)
         return sum(word not in self.known for word in words) / max(len(words), 1)
 
-    def _likelihood(self, prompts: Sequence[str], answers: Sequence[Answer]) -> np.ndarray:
+    def _likelihood(self, prompts: Sequence[str], answers: Sequence[Sampled]) -> np.ndarray:
         """Mean log-probability of a token of each answer after a prompt, in nats."""
         heads = [self.render(prompt) for prompt in prompts]
         ids = [

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.moods.data import CHOSEN, Moods
-from benchmarks.moods.intact import CHECKS, Answer
-from benchmarks.moods.judged import SampleJudge, good_answers
+from benchmarks.evidence.ground import Sampled
+from benchmarks.evidence.intact import CHECKS
+from benchmarks.evidence.moods import CHOSEN, Moods
+from benchmarks.evidence.sample_judge import SampleJudge, good_answers
 
 COUNT = 100
 
@@ -51,7 +52,7 @@ def auc(high: np.ndarray, low: np.ndarray) -> float:
 
 
 def _least_rank(
-    judge: SampleJudge, answers: Sequence[Answer], good: Sequence[Answer]
+    judge: SampleJudge, answers: Sequence[Sampled], good: Sequence[Sampled]
 ) -> np.ndarray:
     """Of each answer the lowest of its checks, each as its rank among good answers, (n,)."""
     reference, values = judge.detector.values(good), judge.detector.values(answers)
@@ -59,36 +60,36 @@ def _least_rank(
     return np.min(ranks, axis=0)
 
 
-def _shuffled(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
-    return [Answer(a.prompt, " ".join(rng.sample(w := a.text.split(), len(w)))) for a in answers]
+def _shuffled(answers: Sequence[Sampled], rng: random.Random) -> list[Sampled]:
+    return [Sampled(a.prompt, " ".join(rng.sample(w := a.text.split(), len(w)))) for a in answers]
 
 
-def _swapped(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+def _swapped(answers: Sequence[Sampled], rng: random.Random) -> list[Sampled]:
     """Each answer after the prompt of another."""
     del rng
     prompts = [answer.prompt for answer in answers]
     return [
-        Answer(next(p for p in prompts[i + 1 :] + prompts if p != a.prompt), a.text)
+        Sampled(next(p for p in prompts[i + 1 :] + prompts if p != a.prompt), a.text)
         for i, a in enumerate(answers)
     ]
 
 
-def _looped(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+def _looped(answers: Sequence[Sampled], rng: random.Random) -> list[Sampled]:
     """The first sentence or so, again and again."""
     del rng
-    return [Answer(a.prompt, " ".join([*a.text.split()[:12]] * 6)) for a in answers]
+    return [Sampled(a.prompt, " ".join([*a.text.split()[:12]] * 6)) for a in answers]
 
 
-def _truncated(answers: Sequence[Answer], rng: random.Random) -> list[Answer]:
+def _truncated(answers: Sequence[Sampled], rng: random.Random) -> list[Sampled]:
     """Cut within a sentence."""
     del rng
     return [
-        Answer(a.prompt, " ".join(a.text.split()[: len(a.text.split()) // 2]).rstrip(".!?,;:"))
+        Sampled(a.prompt, " ".join(a.text.split()[: len(a.text.split()) // 2]).rstrip(".!?,;:"))
         for a in answers
     ]
 
 
-CORRUPTIONS: dict[str, Callable[[Sequence[Answer], random.Random], list[Answer]]] = {
+CORRUPTIONS: dict[str, Callable[[Sequence[Sampled], random.Random], list[Sampled]]] = {
     "words shuffled": _shuffled,
     "another prompt's answer": _swapped,
     "a loop": _looped,

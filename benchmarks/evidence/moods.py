@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fpo_core.train.paired_data import spread
+
 CHOSEN = "happy"
 CLEARLY, LONGEST = 2.0, 400
 """Least mood on the wheel's scale of 3, and most characters of an answer."""
@@ -61,13 +63,15 @@ class Moods:
             for row in rows[:most]
         ]
 
-    def write(self, folder: Path, held_out: str) -> Path:
-        """train.jsonl and, of the part `held_out`, valid.jsonl in a folder."""
+    def write(self, folder: Path, part: str, count: int) -> list[str]:
+        """train.jsonl, and as valid.jsonl `count` pairs of a part; the prompts of these."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, part in (("train", "train"), ("valid", held_out)):
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.pairs(part))
+        held_out = self.pairs(part)
+        held_out = [held_out[int(i)] for i in spread(len(held_out), count)]
+        for name, pairs in (("train", self.pairs("train")), ("valid", held_out)):
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in pairs)
             (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-        return folder
+        return [row["prompt"][0]["content"] for row in held_out]
 
 
 def part_of(prompt: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from benchmarks.moods.data import CHOSEN, Moods, Row
-from benchmarks.moods.intact import CHECKS, Answer, Detector, words_of
+from benchmarks.evidence.ground import Sampled
+from benchmarks.evidence.intact import CHECKS, Detector, words_of
+from benchmarks.evidence.moods import CHOSEN, Moods, Row
 from fpo.model_setup import FROZEN, ModelSetup
 from fpo.prompt_text import question_ids
-from fpo_core.config import TrainConfig
+from fpo_core.config import ModelConfig
 from fpo_core.data.tokenise import DATE
 from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
 from fpo_core.judges.classifier import Classifier
@@ -28,7 +29,7 @@ class SampleJudge:
     detector: Detector
 
     @classmethod
-    def fit(cls, moods: Moods, config: TrainConfig) -> Self:
+    def fit(cls, moods: Moods, config: ModelConfig) -> Self:
         """A classifier of the answers to `train` prompts, and bounds of good ones to `tune`."""
         train = moods.of("train")
         labels = np.array([float(row["of"] == CHOSEN) for row in train])
@@ -44,7 +45,7 @@ class SampleJudge:
         bare = Detector(policy, setup.tokenizer, rendered, frozenset(known), {})
         return cls(classifier, bare.calibrated(good_answers(moods.of("tune"))[:GOOD]))
 
-    def judged(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    def judged(self, answers: Sequence[Sampled]) -> list[dict[str, Any]]:
         """Of each answer P(happy), the checks that it fails, and its score."""
         preferred = self.classifier.score([], [answer.text for answer in answers])
         values = self.detector.values(answers)
@@ -59,7 +60,7 @@ class SampleJudge:
         ]
 
 
-def good_answers(rows: Iterable[Row]) -> list[Answer]:
+def good_answers(rows: Iterable[Row]) -> list[Sampled]:
     """Answers that are on their task, in any mood, in an order of chance."""
-    good = [Answer(row["prompt"], row["response"]) for row in rows if row["task"] >= ON_TASK]
+    good = [Sampled(row["prompt"], row["response"]) for row in rows if row["task"] >= ON_TASK]
     return random.Random(0).sample(good, len(good))

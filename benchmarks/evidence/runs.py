@@ -1,0 +1,149 @@
+"""Running the experiment: tuning arm by arm, then what was chosen with several seeds.
+
+A row of results is one run: what was measured, and each sample's verdict. It lies beside the run as
+soon as it is there; a run whose row is among the committed results is not repeated.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.arms import ARMS, Arm
+from benchmarks.evidence.ground import Ground, Judging, Sampled
+from benchmarks.evidence.rows import Row, mean_score, metrics_of, same_run
+from fpo.comparison.layout import run_folder
+from fpo.comparison.plan import Planned
+from fpo.comparison.runs import Comparison
+from fpo.comparison.shared_setup import SharedSetups
+from fpo.sinks import print_progress
+from fpo_core.config import CompareConfig, TrainConfig
+from fpo_core.data.tokenizer import load_tokenizer
+from fpo_core.io.atomic import write_json
+
+ROW_FILE = "row.json"
+
+
+@dataclass
+class Part:
+    """The runs that are measured on one held-out part."""
+
+    ground: Ground
+    name: str
+    output: Path
+    known: Sequence[Row] = ()
+    """Rows of earlier sittings."""
+    _setups: SharedSetups = field(default_factory=SharedSetups)
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs lie."""
+        return self.output / self.name
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """The part's prompts; writes its files."""
+        return self.ground.write(self.folder / "pairs", self.name)
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """Settings of all runs."""
+        assert self.prompts
+        example = self.ground.example()
+        example.convert(self.folder)
+        settings = example.training(self.folder) | dict(self.ground.shared)
+        settings = {
+            k: v for k, v in settings.items() if k not in ("alpha", "beta", "learning_rate")
+        }
+        return settings | {"data": str(self.folder / "pairs"), "output": str(self.folder)}
+
+    @cached_property
+    def judging(self) -> Judging:
+        """The judge of samples, made when the first are there."""
+        return self.ground.judging()
+
+    def start(self) -> Row:
+        """The row of the model before training."""
+        known = [row for row in self.known if row["arm"] == "start"]
+        if known:
+            return known[0]
+        planned = self._planned("fpo", ARMS["fpo"], {"learning_rate": self.ground.rates[0]}, 0)
+        path = self.folder / "start-row.json"
+        if not path.exists():
+            start, _ = self._comparison([planned]).results()
+            self._write(path, {"arm": "start", "change": {}, "seed": 0}, start["metrics"], {})
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def row(self, name: str, arm: Arm, change: Mapping[str, Any], seed: int) -> Row:
+        """The row of a run, which is trained where there is none."""
+        of = {"arm": name, "change": dict(change), "seed": seed}
+        for row in self.known:
+            if same_run(row, of):
+                return row
+        planned = self._planned(name, arm, change, seed)
+        path = run_folder(self.folder, planned) / ROW_FILE
+        if not path.exists():
+            _, (result,) = self._comparison([planned]).results()
+            self._write(path, of, result["metrics"], result)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _planned(self, name: str, arm: Arm, change: Mapping[str, Any], seed: int) -> Planned:
+        objective = arm.objective
+        settings = self.base | dict(arm.settings) | dict(change)
+        settings |= {"objective": objective, "seed": seed}
+        config = TrainConfig.from_mapping(settings, "the experiment")
+        return Planned(objective, {"arm": name} | dict(change), seed, config)
+
+    def _comparison(self, runs: Sequence[Planned]) -> Comparison:
+        count = len(self.prompts)
+        config = CompareConfig(
+            **{"output": str(self.folder), "samples": count, "eval_pairs": count},
+            **{"objectives": ("fpo",)} | dict(self.ground.sampling),
+        )
+        return Comparison(config, runs, None, print_progress, setups=self._setups)
+
+    def _write(
+        self, path: Path, of: dict[str, Any], metrics: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        most = self.ground.sampling["max_tokens"]
+        # A result has no tokens of its completions, and one that was cut within a symbol may have
+        # fewer when it is read again: nearly as long counts as cut.
+        tokenizer = load_tokenizer(str(self.base["model"]), None, trust_remote_code=False)
+        sizes = [len(tokenizer(text).input_ids) for text in metrics["completions"]]
+        samples = [
+            Sampled(prompt, text, cut=size >= most - 2)
+            for prompt, text, size in zip(self.prompts, metrics["completions"], sizes, strict=True)
+        ]
+        row = of | metrics_of(metrics, result) | {"samples": self.judging.judged(samples)}
+        write_json(path, row)
+        print(of, f"score {mean_score(row):.3f}", flush=True)
+
+
+def tuned(part: Part, names: Sequence[str]) -> Iterator[Row]:
+    """Rows of every arm at every rate and then, at its best rate, with one more change."""
+    yield part.start()
+    for name in names:
+        arm = ARMS[name]
+        beta = part.ground.betas[arm.objective]
+        changes = [{"learning_rate": rate, "beta": beta} for rate in part.ground.rates]
+        rows = [part.row(name, arm, change, 0) for change in changes]
+        yield from rows
+        if second := arm.second(beta):
+            yield part.row(name, arm, max(rows, key=mean_score)["change"] | second, 0)
+
+
+def chosen(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    """What tuning chose for an arm: the settings of the best score."""
+    return max((row for row in rows if row["arm"] == name), key=mean_score)["change"]
+
+
+def tested(
+    part: Part, tuning: Sequence[Row], names: Sequence[str], seeds: Sequence[int]
+) -> Iterator[Row]:
+    """Rows of every arm as it was tuned, with every seed."""
+    yield part.start()
+    for seed in seeds:
+        for name in names:
+            yield part.row(name, ARMS[name], chosen(tuning, name), seed)

