@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core beats a core per thread
 
-from benchmarks.evidence.arms import ARMS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, DEFAULTS
 from benchmarks.evidence.ground import PARTS, Ground
 from benchmarks.evidence.judge_check import validated
 from benchmarks.evidence.report import DOCUMENT, written
@@ -42,7 +42,7 @@ def collected(ground: str, output: Path) -> dict[str, list[Row]]:
             row = json.loads(path.read_text(encoding="utf-8"))
             if not any(same_run(row, other) for other in rows):
                 rows.append(row)
-        order = ["start", *ARMS]
+        order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *DEFAULTS]
         parts[part] = sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
     return parts
 
@@ -71,7 +71,7 @@ def main() -> None:
         write_result(f"evidence-{args.on}", collected(args.on, output))
     elif args.stage == "check":
         smollm2 = Smollm2Ground()
-        write_result("evidence-judges", validated(smollm2.judging(), smollm2.moods))
+        write_result("evidence-judges", validated(smollm2.judging(output), smollm2.moods))
     else:
         DOCUMENT.write_text(written(), encoding="utf-8")
 

@@ -16,6 +16,8 @@ class Arm:
 
     objective: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str = ""
+    """In place of the run's autoencoder, as `controls` names them."""
 
     def second(self, beta: float) -> dict[str, Any]:
         """What is tried beside the best rate, from the β of the first runs; empty for nothing."""
@@ -41,5 +43,27 @@ ARMS = {
 }
 """In the order in which they run. `sft` is the supervised term alone: 100 times the preference's,
 whose scale Adam takes out."""
+ABLATIONS = {
+    "fpo, alpha / 10": Arm("fpo", {"alpha": 0.5}),
+    "fpo, alpha × 10": Arm("fpo", {"alpha": 50.0}),
+    "fpo, no stop-gradient": Arm("fpo", {"stop_gradient": False}),
+    "fpo, k 10": Arm("fpo", {"k": 10}),
+    "fpo, k 200": Arm("fpo", {"k": 200}),
+    "fpo, random encoder": Arm("fpo", encoder="random encoder"),
+    "fpo, hidden state": Arm("fpo", {"k": 10_000}, encoder="hidden state"),
+}
+"""FPO as it was tuned, with one thing changed: the constraint, and what it is on. The hidden state
+is compared in all of its dimensions."""
+BLOCKS = {
+    "fpo, block 1": Arm("fpo", encoder="block-1"),
+    "fpo, block 3": Arm("fpo", encoder="block-3"),
+}
+"""The same with the autoencoder of another block, which the world's model has."""
+_EPOCH = {"iters": None, "epochs": 1.0, "num_layers": -1, "preset": "default"}
+DEFAULTS = {
+    "default, adapters": Arm("fpo", _EPOCH),
+    "default, full": Arm("fpo", _EPOCH | {"fine_tune_type": "full"}),
+}
+"""What `fpo train` does where nothing is set: an epoch, all blocks. Not tuned here."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")
 """What fpo is compared with, named before anything was measured."""

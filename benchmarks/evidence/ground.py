@@ -52,6 +52,6 @@ class Ground(Protocol):
         """train.jsonl and the part as valid.jsonl in `folder`; the prompts of the part."""
         ...
 
-    def judging(self) -> Judging:
-        """The judge, which takes its time to be made."""
+    def judging(self, folder: Path) -> Judging:
+        """The judge; what takes long to find is kept in `folder`."""
         ...

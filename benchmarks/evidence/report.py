@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.arms import ARMS, CONTRASTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS
 from benchmarks.evidence.rows import (
     Row,
     kl_per_token,
@@ -88,18 +88,19 @@ def _change(row: Row, start: Row) -> str:
     return f"{row['perplexity'] / start['perplexity'] - 1:+.1%}" if row is not start else "–"
 
 
-def arms(result: dict[str, Any]) -> Table:
+def arms(result: dict[str, Any], names: Sequence[str] = ("start", *ARMS)) -> Table:
     """Table A: every arm as it was tuned, on prompts that nothing was chosen on."""
     head = ["arm", "rate, β", "seeds", "P·I", "P", "intact", "raw accuracy", "margin"]
     head += ["KL per token", "KL rejected", "D rejected", "perplexity", "distinct-2", "tokens"]
     test = result.get("test", [])
     (start,) = of_arm(test, "start")
-    table = [head]
-    for name in ("start", *ARMS):
-        rows = of_arm(test, name)
-        if rows:
-            table.append(_arm_row(name, rows, start))
-    return table
+    named = ((name, of_arm(test, name)) for name in names)
+    return [head, *(_arm_row(name, rows, start) for name, rows in named if rows)]
+
+
+def ablations(result: dict[str, Any]) -> Table:
+    """FPO as it was tuned, and with one thing changed."""
+    return arms(result, ("fpo", *ABLATIONS, *BLOCKS))
 
 
 def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
@@ -203,4 +204,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "arms": arms,
     "contrasts": contrasts,
     "other contrasts": others,
+    "ablations": ablations,
 }

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.arms import ARMS, Arm
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, DEFAULTS, Arm
+from benchmarks.evidence.controls import encoder_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
 from benchmarks.evidence.rows import Row, mean_score, metrics_of, same_run
 from fpo.comparison.layout import run_folder
@@ -57,12 +58,13 @@ class Part:
         settings = {
             k: v for k, v in settings.items() if k not in ("alpha", "beta", "learning_rate")
         }
-        return settings | {"data": str(self.folder / "pairs"), "output": str(self.folder)}
+        places = {"data": str(self.folder / "pairs"), "output": str(self.folder)}
+        return settings | places | {"preset": "none"}
 
     @cached_property
     def judging(self) -> Judging:
         """The judge of samples, made when the first are there."""
-        return self.ground.judging()
+        return self.ground.judging(self.output)
 
     def start(self) -> Row:
         """The row of the model before training."""
@@ -92,6 +94,9 @@ class Part:
     def _planned(self, name: str, arm: Arm, change: Mapping[str, Any], seed: int) -> Planned:
         objective = arm.objective
         settings = self.base | dict(arm.settings) | dict(change)
+        if arm.encoder:
+            sae = encoder_file(arm.encoder, Path(self.base["sae"]), self.folder)
+            settings |= {"sae": str(sae), "normalize_d": True}
         settings |= {"objective": objective, "seed": seed}
         config = TrainConfig.from_mapping(settings, "the experiment")
         return Planned(objective, {"arm": name} | dict(change), seed, config)
@@ -146,4 +151,6 @@ def tested(
     yield part.start()
     for seed in seeds:
         for name in names:
-            yield part.row(name, ARMS[name], chosen(tuning, name), seed)
+            arm = (ARMS | ABLATIONS | BLOCKS | DEFAULTS)[name]
+            change = {} if name in DEFAULTS else chosen(tuning, name if name in ARMS else "fpo")
+            yield part.row(name, arm, change, seed)

@@ -1,8 +1,11 @@
 """Judging samples of the experiment: P(happy) by a classifier, and whether they are intact."""
 
+import dataclasses
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +18,7 @@ from fpo.prompt_text import question_ids
 from fpo_core.config import ModelConfig
 from fpo_core.data.tokenise import DATE
 from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
+from fpo_core.io.atomic import write_json
 from fpo_core.judges.classifier import Classifier
 
 ON_TASK, GOOD = 2.0, 200
@@ -29,8 +33,11 @@ class SampleJudge:
     detector: Detector
 
     @classmethod
-    def fit(cls, moods: Moods, config: ModelConfig) -> Self:
-        """A classifier of the answers to `train` prompts, and bounds of good ones to `tune`."""
+    def fit(cls, moods: Moods, config: ModelConfig, kept: Path) -> Self:
+        """A classifier of the answers to `train` prompts, and bounds of good ones to `tune`.
+
+        The bounds are written to the file `kept`, and read where it is there.
+        """
         train = moods.of("train")
         labels = np.array([float(row["of"] == CHOSEN) for row in train])
         classifier = Classifier.fit([row["response"] for row in train], labels)
@@ -42,8 +49,12 @@ class SampleJudge:
             return question_ids(setup.tokenizer, prompt, DATE).tolist()
 
         policy = setup.policy(FROZEN)
-        bare = Detector(policy, setup.tokenizer, rendered, frozenset(known), {})
-        return cls(classifier, bare.calibrated(good_answers(moods.of("tune"))[:GOOD]))
+        detector = Detector(policy, setup.tokenizer, rendered, frozenset(known), {})
+        if not kept.exists():
+            detector = detector.calibrated(good_answers(moods.of("tune"))[:GOOD])
+            write_json(kept, detector.bounds)
+        bounds = json.loads(kept.read_text(encoding="utf-8"))
+        return cls(classifier, dataclasses.replace(detector, bounds=bounds))
 
     def judged(self, answers: Sequence[Sampled]) -> list[dict[str, Any]]:
         """Of each answer P(happy), the checks that it fails, and its score."""

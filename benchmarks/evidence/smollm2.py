@@ -24,11 +24,12 @@ class Smollm2Ground:
         **dict.fromkeys(("dpo", "tdpo2"), 0.1),
     }
     shared: Mapping[str, Any] = {
-        **{"iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
+        **{"epochs": None, "iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
+        **{"num_layers": 12, "rank": 8, "scale": 2.0},
         **{"batch_size": 4, "report": False, "backend": "torch", "device": "cpu"},
     }
     sampling: Mapping[str, Any] = {"max_tokens": 120, "temperature": 0.7}
-    prompts: Mapping[str, int] = {"tune": 32, "test": 96}
+    prompts: Mapping[str, int] = {"tune": 32, "test": 72}
 
     @cached_property
     def moods(self) -> Moods:
@@ -45,10 +46,10 @@ class Smollm2Ground:
         """See `Ground`."""
         return self.moods.write(folder, part, self.prompts[part])
 
-    def judging(self) -> SampleJudge:
+    def judging(self, folder: Path) -> SampleJudge:
         """See `Ground`."""
         model = str(self.example().model)
         config = GenerateConfig(
             model=model, backend="torch", device="cpu", dtype="float32", prompt="-"
         )
-        return SampleJudge.fit(self.moods, config)
+        return SampleJudge.fit(self.moods, config, folder / "bounds.json")

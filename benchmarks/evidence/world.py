@@ -44,8 +44,9 @@ class WorldGround:
         prompts = (json.loads(line)["prompt"] for line in lines)
         return [prompt if isinstance(prompt, str) else prompt[-1]["content"] for prompt in prompts]
 
-    def judging(self) -> "WorldGround":
+    def judging(self, folder: Path) -> "WorldGround":
         """See `Ground`."""
+        del folder
         return self
 
     def judged(self, answers: Sequence[Sampled]) -> list[dict[str, Any]]:

@@ -1,24 +1,31 @@
-"""The evidence: rank correlation by hand, and a report from runs whose figures are known."""
+"""The evidence: statistics by hand, the judge's checks, and a document that is its results'."""
 
-import json
+import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.evidence.drift import FILE
-from benchmarks.evidence.measures import NAMES, drifts, hidden_state, random_like
+from benchmarks.evidence.arms import ABLATIONS, ARMS, CONTRASTS
+from benchmarks.evidence.controls import encoder_file, hidden_state, random_like
+from benchmarks.evidence.ground import Sampled
+from benchmarks.evidence.intact import CHECKS, Detector
+from benchmarks.evidence.judge_check import CORRUPTIONS, auc
+from benchmarks.evidence.moods import PARTS, Moods, part_of
 from benchmarks.evidence.ranks import interval, ranks, spearman
-from benchmarks.evidence.report import write_report
-from benchmarks.evidence.results import Evidence, Run, across_runs, matched
+from benchmarks.evidence.report import DOCUMENT, differences, tuning, written
+from benchmarks.evidence.rows import mean_intact, mean_preference, mean_score
+from benchmarks.evidence.runs import chosen
+from benchmarks.evidence.statistics import detectable, estimate, holm
 from fpo_core.arrays import numpy_ops
-from fpo_core.sae.hook import Hook
-from fpo_core.sae.taps import Features, HookedSae
+from fpo_core.sae.discrepancy import discrepancy
+from fpo_core.sae.sae import load_sae
+from fpo_core.sae_training.folding import write_folded
 from tests.helpers import random_sae
 
-PAIRS = 50
-ATTRIBUTES = ("politeness", "language")
+
+def test_the_document_is_what_its_results_say() -> None:
+    assert DOCUMENT.read_text(encoding="utf-8") == written()
 
 
 def test_ranks_share_ties() -> None:
@@ -44,113 +51,162 @@ def test_an_interval_holds_what_it_estimates_and_narrows() -> None:
     assert widths[1] < widths[0] / 2
 
 
-def test_the_hidden_state_is_compared_by_its_squared_error() -> None:
-    features = Features(
-        tuple(
-            HookedSae(sae, Hook(0, "resid_post"))
-            for sae in (random_sae(4, 6), random_sae(4, 6), hidden_state(4))
-        )
-    )
-    reference = np.random.default_rng(0).normal(size=(2, 16))
-    policy = reference.copy()
-    policy[0, 12:] += [1, -2, 0, 3]
-    found = drifts(policy, reference, features, 3, normalize=False)
-    assert list(found) == list(NAMES)
-    np.testing.assert_allclose(found["hidden"], [(1 + 4 + 9) / 4, 0])
-    np.testing.assert_allclose(found["sae"], 0)
-    h = np.random.default_rng(1).normal(size=(5, 4))
-    np.testing.assert_allclose(hidden_state(4).encode(numpy_ops, h), h, rtol=1e-6)
+def test_an_estimate_resamples_prompts_and_seeds() -> None:
+    generator = np.random.default_rng(0)
+    prompts = generator.normal(0.3, 1, 200)
+    values = prompts + generator.normal(0, 0.1, (5, 1)) + generator.normal(0, 0.5, (5, 200))
+    mean = estimate(values)
+    assert mean.low < 0.3 < mean.high
+    # Standard errors: 1 / √200 by prompts, 0.1 / √5 by seeds; what is left averages out.
+    assert (mean.high - mean.low) / 3.92 == pytest.approx(np.hypot(0.071, 0.045), rel=0.3)
+    assert mean.p < 0.01 < estimate(values - 0.3).p
+    assert detectable(values) == pytest.approx(2.8 * np.hypot(0.071, 0.045), rel=0.3)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.2]) == pytest.approx([0.04, 0.09, 0.09, 0.2])
+    assert holm([]) == []
+
+
+def row(arm, seed, scores, rate=1e-4, **metrics):
+    samples = [{"p": p, "failed": failed} for p, failed in scores]
+    own = {"raw_accuracy": 0.5, "perplexity": 10.0, "chosen_tokens": 20.0}
+    change = {"learning_rate": rate, "beta": 2.0} if arm != "start" else {}
+    return {"arm": arm, "seed": seed, "change": change, "samples": samples} | own | metrics
+
+
+def test_a_sample_that_is_not_intact_scores_nothing() -> None:
+    measured = row("fpo", 0, [(1.0, []), (0.8, ["repeats"]), (0.2, [])])
+    assert mean_score(measured) == pytest.approx(0.4)
+    assert mean_preference(measured) == pytest.approx(2 / 3)
+    assert mean_intact(measured) == pytest.approx(2 / 3)
+
+
+def test_tuning_chooses_by_the_score_and_says_so() -> None:
+    rows = [
+        row("start", 0, [(0.1, [])]),
+        row("fpo", 0, [(0.5, [])]),
+        row("fpo", 0, [(0.9, ["ends"])], rate=1e-3, kl_chosen=10.0),
+    ]
+    assert chosen(rows, "fpo")["learning_rate"] == 1e-4
+    table = tuning({"tune": rows})
+    assert [line[4] for line in table[1:]] == ["0.100", "**0.500**", "0.000"]
+    assert table[3][8] == "0.5"
+
+
+def test_differences_are_paired_by_prompt_and_seed() -> None:
+    rows = [
+        row("fpo", 0, [(0.9, []), (0.5, [])]),
+        row("fpo", 1, [(0.8, []), (0.4, [])]),
+        row("dpo", 1, [(0.2, []), (0.3, [])]),
+        row("start", 0, [(0.1, []), (0.1, [])]),
+    ]
+    assert differences(rows, "fpo", "dpo") == pytest.approx(np.array([[0.6, 0.1]]))
+    assert differences(rows, "fpo", "start") == pytest.approx(np.array([[0.8, 0.4], [0.7, 0.3]]))
+
+
+def test_arms_are_known_by_their_contrasts() -> None:
+    assert {*CONTRASTS} < {*ARMS}
+    assert not {*ABLATIONS} & {*ARMS}
+
+
+def test_prompts_are_in_one_part_alone() -> None:
+    rows = [
+        {"prompt": f"p{i}", "response": f"{mood} {i}", "of": mood, "mood": 3.0, "task": 3.0}
+        for i in range(200)
+        for mood in ("happy", "zen", "bored", "drunk")
+    ]
+    moods = Moods(rows)
+    sizes = {part: len(moods.pairs(part)) for part in PARTS}
+    prompts = {part: {row["prompt"] for row in moods.of(part)} for part in PARTS}
+    assert sizes["train"] == 2 * len(prompts["train"])
+    assert sizes["tune"] == len(prompts["tune"])
+    assert sum(map(len, prompts.values())) == 200
+    assert len(prompts["train"]) / 200 == pytest.approx(0.5, abs=0.1)
+    assert part_of("p1") == part_of("p1")
+
+
+class UnderEachPrompt:
+    """Finds tokens of value i likely after a prompt of value i."""
+
+    def score(self, batch):
+        logps, lengths = [], []
+        for tokens, start, end in zip(
+            batch.tokens, batch.prompt_lengths, batch.lengths, strict=True
+        ):
+            completion = tokens[start:end]
+            logps.append(sum(-0.1 if token == tokens[0] else -5.0 for token in completion))
+            lengths.append(len(completion))
+        return type("Scores", (), {"logps": np.array(logps), "lengths": np.array(lengths)})
+
+
+def words_as_tokens(text, **_):
+    names = ["rain", "sun"]
+    ids = [names.index(word) if word in names else 7 for word in text.lower().strip(".").split()]
+    return type("Encoded", (), {"input_ids": ids})
+
+
+def detector():
+    known = frozenset(["the", "rain", "and", "sun", "is", "of", "it", "to"])
+    render = lambda prompt: [{"about rain": 0, "about sun": 1}.get(prompt, 9)]  # noqa: E731
+    bounds = {"words": -0.3, "likely": -4.5, "relevant": 0.5}
+    return Detector(UnderEachPrompt(), words_as_tokens, render, known, bounds)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "failed"),
+    [
+        ("about rain", "The rain is of the rain and it is rain.", set()),
+        ("about sun", "The rain is of the rain and it is rain.", {"likely", "relevant"}),
+        ("about rain", "The rain is of the rain and it is rain", {"ends"}),
+        ("about rain", "la pluie est le temps de la rain et la rain.", {"english", "words"}),
+        ("about rain", "the rain is of " * 5 + "rain.", {"repeats"}),
+    ],
+)
+def test_checks_find_what_is_wrong(prompt, text, failed) -> None:
+    judge = detector()
+    passed = judge.passed(judge.values([Sampled(prompt, text)]))
+    assert {name for name in CHECKS if not passed[name][0]} == failed
+
+
+def test_an_answer_that_was_cut_needs_no_end() -> None:
+    cut = Sampled("about rain", "The rain is of the rain and it is rain", cut=True)
+    assert detector().values([cut])["ends"].tolist() == [1.0]
+
+
+def test_bounds_turn_few_good_answers_away() -> None:
+    good = [Sampled("about rain", "the rain is rain " + "rain " * i + ".") for i in range(40)]
+    bounds = detector().calibrated(good).bounds
+    likely = detector().values(good)["likely"]
+    assert (likely < bounds["likely"]).mean() == pytest.approx(0.05, abs=0.03)
+
+
+def test_corruptions_change_every_answer() -> None:
+    answers = [
+        Sampled(f"p{i}", f"One two three four five six {i}. Then it ends well.") for i in range(5)
+    ]
+    for corrupt in CORRUPTIONS.values():
+        bad = corrupt(answers, random.Random(0))
+        assert all(a != b for a, b in zip(answers, bad, strict=True))
+    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
 
 
 def test_random_directions_keep_their_lengths() -> None:
-    sae = random_sae(8, 20)
-    other = random_like(sae)
-    lengths = [np.linalg.norm(each.W_enc, axis=0) for each in (sae, other)]
-    np.testing.assert_allclose(lengths[1], lengths[0], rtol=1e-5)
-    assert not np.allclose(other.W_enc, sae.W_enc)
+    sae = random_sae(8, 16)
+    control = random_like(sae)
+    lengths = [np.linalg.norm(weights, axis=0) for weights in (sae.W_enc, control.W_enc)]
+    np.testing.assert_allclose(*lengths, rtol=1e-6)
+    assert not np.allclose(sae.W_enc, control.W_enc)
 
 
-def write_run(folder: Path, variant: str, seed: int, drift: float, **varied: Any) -> str:
-    """A finished run that reaches 0.6, 0.8 and 1.0 of raw accuracy, drifting as it goes."""
-    name = f"runs/{variant},seed={seed}"
-    (folder / name).mkdir(parents=True)
-    scores = dict.fromkeys(ATTRIBUTES, 0.5) | {"politeness": 0.9 - 0.4 * (len(varied) > 1)}
-    metrics = {
-        "raw_accuracy": {"value": 1.0, "low": 0.9, "high": 1.0},
-        "reward_accuracy": {"value": 1.0, "low": 0.9, "high": 1.0},
-        "oracle": 0.9,
-        "oracle_scores": scores,
-        "entropy": 1 / drift,
-        "fpo/kl_rejected": drift,
-    }
-    result = {
-        "variant": variant,
-        "objective": variant.split(maxsplit=1)[0],
-        "varied": {"weights": varied["weights"]} if "weights" in varied else varied,
-        "seed": seed,
-        "config": {"alpha": 20.0},
-        "metrics": metrics,
-        "seconds": 12.0,
-        "step_seconds": 9.0,
-        "seconds_per_step": 0.1,
-        "peak_memory": 2**20 * drift,
-    }
-    (folder / name / "result.json").write_text(json.dumps(result))
-    steps = np.array([20, 40, 60])
-    kl = drift * steps[:, None] * np.linspace(1, 2, 2 * PAIRS)
-    logps = np.zeros((3, 2 * PAIRS))
-    for row, share in enumerate((0.6, 0.8, 1.0)):
-        logps[row, : int(share * PAIRS)] = 1
-        logps[row, PAIRS + int(share * PAIRS) :] = 1
-    d = {"d_sae": kl**2, "d_random": 1 / kl, "d_hidden": kl}
-    np.savez(folder / name / FILE, step=steps, logps=logps, kl=kl, **d)
-    return name
-
-
-@pytest.fixture
-def evidence(tmp_path: Path) -> Evidence:
-    """FPO drifts half as far as dpo-norm, a third as far as dpo."""
-    drift = {"fpo": 1.0, "dpo-norm": 2.0, "dpo": 3.0, "simpo": 2.0, "tdpo2": 4.0}
-    objectives = [
-        write_run(tmp_path, name, seed, each + seed / 10)
-        for name, each in drift.items()
-        for seed in (0, 1)
-    ]
-    ablation = [write_run(tmp_path, "fpo alpha=20", 0, 0.8, alpha=20.0)]
-    control = [
-        write_run(tmp_path, f"fpo weights={name}", 0, 1.5, weights=name, alpha=20.0)
-        for name in ATTRIBUTES
-    ]
-    groups = {"objectives": objectives, "ablation": ablation, "control": control, "blocks": []}
-    runs = {group: [Run(tmp_path / name) for name in names] for group, names in groups.items()}
-    start = {"reference_seconds": 3.0, "metrics": runs["objectives"][0].result["metrics"]}
-    Evidence(runs, 2.0, start).write(tmp_path)
-    return Evidence.read(tmp_path)
-
-
-def test_objectives_are_compared_at_one_accuracy(evidence: Evidence) -> None:
-    found = matched(evidence, "dpo-norm")
-    assert [(each.seed, each.accuracy, each.steps) for each in found] == [
-        (0, (1.0, 1.0), (60, 60)),
-        (1, (1.0, 1.0), (60, 60)),
-    ]
-    assert found[0].kl[0] / found[0].kl[1] == pytest.approx(0.5)
-    target, by_measure = across_runs([*evidence.objectives, *evidence.ablations])
-    assert target == 1.0
-    assert by_measure["sae"].rho == pytest.approx(1)
-    assert by_measure["random"].rho == pytest.approx(-1)
-    assert by_measure["sae"].count == 11
-
-
-def test_the_report_says_what_holds_and_what_does_not(evidence: Evidence, tmp_path: Path) -> None:
-    path = tmp_path / "evidence.md"
-    write_report(path, evidence, None)
-    text = path.read_text()
-    assert "Lower with FPO: KL in 2 and D in 2 of 2 seeds. This holds." in text
-    assert "FPO / tdpo2: memory 0.26" in text  # (1.0 + 1.1) / (4.0 + 4.1)
-    assert "politeness: -40 points, the others by at most 0: moves it alone." in text
-    assert "language: +0 points, the others by at most 40: is no control of it alone." in text
-    # 5 runs of 12 s and the reference's 3, against 5 of 9 s and the reference.
-    assert "(63 s" not in text
-    assert "1.31 times" in text
-    assert text.count("Not measured.") == 8
+def test_the_hidden_state_is_compared_by_its_squared_error(tmp_path: Path) -> None:
+    sae = random_sae(4, 6)
+    write_folded(tmp_path / "sae.safetensors", sae, "float32")
+    control = load_sae(encoder_file("hidden state", tmp_path / "sae.safetensors", tmp_path))
+    assert control.hook == load_sae(tmp_path / "sae.safetensors").hook
+    h = np.random.default_rng(0).normal(size=(2, 4))
+    moved = h + np.array([[1.0, -2.0, 0.0, 3.0], [0, 0, 0, 0]])
+    reference, policy = (control.encode(numpy_ops, x) for x in (h, moved))
+    found = discrepancy(numpy_ops, policy, reference, 4, normalize=False)[0]
+    np.testing.assert_allclose(found, [(1 + 4 + 9) / 4, 0], atol=1e-5)
+    assert hidden_state(sae).hook == sae.hook

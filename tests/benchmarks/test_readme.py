@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from fpo_core.config import LEARNING
+from fpo_core.config.optimizer_table import OPTIMIZERS
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
 SHAPES = {
@@ -122,6 +125,27 @@ def test_truncation() -> None:
         ]
         for row in result("truncation")["means"]
     ]
+
+
+def test_presets() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    rows = rows_with("preset", "`--rpo-alpha`", page=page)
+    adapters, full = OPTIMIZERS["adamw"].rates
+    none = ["`none`", "0", *(_power(rate) for rate in (adapters, full))]
+    shown = [
+        [
+            f"`{name}`",
+            f"{settings['adapters']['rpo_alpha']:g}",
+            *(_power(settings[kind]["learning_rate"]) for kind in ("adapters", "full")),
+        ]
+        for name, settings in LEARNING.items()
+    ]
+    assert rows == [*shown, none]
+    assert all(s["full"]["rpo_alpha"] == s["adapters"]["rpo_alpha"] for s in LEARNING.values())
+
+
+def _power(rate: float) -> str:
+    return f"{rate:.0e}".replace("e-0", "e-")
 
 
 def test_default_runs_and_ones_that_break_the_model() -> None:

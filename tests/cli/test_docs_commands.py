@@ -75,7 +75,8 @@ NOT_RUN = {
     "python examples/smollm2/run.py": "in tests/examples/test_smollm2.py",
     "python benchmarks/compare_families.py --write": "in tests/backends/test_family_layouts.py",
     "python examples/smollm2/build_sae.py --out smollm2.safetensors": "trains for minutes",
-    "python -m benchmarks.evidence --smollm2": "trains for an hour",
+    "python -m benchmarks.evidence report": "in tests/benchmarks/test_evidence.py",
+    "python -m benchmarks.evidence test --on smollm2": "trains for hours",
     "python -m benchmarks.bench_zeroth_order": "trains for minutes",
     "sh examples/world/build.sh": "trains for minutes",
     "pip install --no-deps -r federated.txt": "needs a package registry",
@@ -204,7 +205,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
 
 FOREIGN = {"--nproc-per-node": "torchrun", "--hostfile": "mlx.launch", "--adapter-path": "mlx-lm"}
 FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py")
-FOREIGN["--smollm2"] = "benchmarks.evidence"
+FOREIGN |= dict.fromkeys(("--on", "--arms"), "benchmarks.evidence")
 _FLOWER = ("ssl-ca-certfile", "ssl-certfile", "ssl-keyfile", "enable-supernode-auth", "stream")
 _FLOWER += ("root-certificates", "superlink", "auth-supernode-private-key", "node-config")
 _FLOWER += ("disable-runtime-dependency-installation",)
