@@ -160,6 +160,9 @@ def _policy(run: ValidatedRun, sink: Sink) -> Policy:
     note(sink, f"loading {run.setup.model.name}")
     policy = run.setup.policy(run.config, grad_checkpoint=run.config.grad_checkpoint)
     announce(sink, run.setup, run.data.report)
+    if run.config.of_preset:
+        shown = (f"{name} {value}" for name, value in run.config.of_preset.items())
+        note(sink, f"preset {run.config.preset}: {', '.join(shown)}")
     hold_reference(policy, run.config, sink)
     return policy
 

@@ -79,6 +79,12 @@ class PresetConfig(Settings):
         "setting's own default.",
     )
 
+    @property
+    def of_preset(self) -> dict[str, Any]:
+        """What the preset says and is in force."""
+        said = preset(self.to_mapping())
+        return {name: value for name, value in said.items() if getattr(self, name) == value}
+
     @classmethod
     def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Values, over what their preset says; None, as in runs of earlier versions, is `none`."""

@@ -52,6 +52,13 @@ def test_the_default_preset_is_for_what_it_was_chosen_with():
     assert made(rpo_alpha=0.0, learning_rate=1e-4).rpo_alpha == 0
 
 
+def test_a_run_can_say_what_its_preset_set():
+    assert made().of_preset == LEARNING["default"]["adapters"]
+    assert made(learning_rate=1e-3).of_preset == {"rpo_alpha": 1.0}
+    assert made(preset="none").of_preset == {}
+    assert made(preset="paper", alpha=1.0).of_preset.keys() == PAPER["paper"].keys() - {"alpha"}
+
+
 def test_what_is_given_wins():
     config = made(preset="paper", learning_rate=1e-6, batch_size=4, alpha=2.0, warmup=None)
     assert (config.learning_rate, config.batch_size, config.alpha) == (1e-6, 4, 2.0)
