@@ -44,25 +44,25 @@ ARMS = {
 """In the order in which they run. `sft` is the supervised term alone: 100 times the preference's,
 whose scale Adam takes out."""
 ABLATIONS = {
-    "fpo, alpha / 10": Arm("fpo", {"alpha": 0.5}),
-    "fpo, alpha × 10": Arm("fpo", {"alpha": 50.0}),
-    "fpo, no stop-gradient": Arm("fpo", {"stop_gradient": False}),
-    "fpo, k 10": Arm("fpo", {"k": 10}),
-    "fpo, k 200": Arm("fpo", {"k": 200}),
-    "fpo, random encoder": Arm("fpo", encoder="random encoder"),
-    "fpo, hidden state": Arm("fpo", {"k": 10_000}, encoder="hidden state"),
+    "fpo: alpha / 10": Arm("fpo", {"alpha": 0.5}),
+    "fpo: alpha × 10": Arm("fpo", {"alpha": 50.0}),
+    "fpo: no stop-gradient": Arm("fpo", {"stop_gradient": False}),
+    "fpo: k 10": Arm("fpo", {"k": 10}),
+    "fpo: k 200": Arm("fpo", {"k": 200}),
+    "fpo: random encoder": Arm("fpo", encoder="random encoder"),
+    "fpo: hidden state": Arm("fpo", {"k": 10_000}, encoder="hidden state"),
 }
 """FPO as it was tuned, with one thing changed: the constraint, and what it is on. The hidden state
 is compared in all of its dimensions."""
 BLOCKS = {
-    "fpo, block 1": Arm("fpo", encoder="block-1"),
-    "fpo, block 3": Arm("fpo", encoder="block-3"),
+    "fpo: block 1": Arm("fpo", encoder="block-1"),
+    "fpo: block 3": Arm("fpo", encoder="block-3"),
 }
 """The same with the autoencoder of another block, which the world's model has."""
 _EPOCH = {"iters": None, "epochs": 1.0, "num_layers": -1, "preset": "default"}
 DEFAULTS = {
-    "default, adapters": Arm("fpo", _EPOCH),
-    "default, full": Arm("fpo", _EPOCH | {"fine_tune_type": "full"}),
+    "default adapters": Arm("fpo", _EPOCH),
+    "default full": Arm("fpo", _EPOCH | {"fine_tune_type": "full"}),
 }
 """What `fpo train` does where nothing is set: an epoch, all blocks. Not tuned here."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")

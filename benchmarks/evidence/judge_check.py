@@ -12,6 +12,7 @@ from benchmarks.evidence.moods import CHOSEN, Moods
 from benchmarks.evidence.sample_judge import SampleJudge, good_answers
 
 COUNT = 100
+Values = dict[str, np.ndarray]
 
 
 def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
@@ -22,27 +23,32 @@ def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
     sad = np.array([row["of"] == "depressed" for row in rows])
     rng = random.Random(0)
     good = good_answers(rows)[:COUNT]
-    whole = _least_rank(judge, good, good)
-    accepted = judge.detector.passed(judge.detector.values(good))
+    detector = judge.detector
+    reference = detector.values(good)
+    whole = _least_rank(reference, reference)
     found: dict[str, Any] = {
         "classifier": {
             "answers": len(rows),
             "auc_happy_rest": auc(scores[happy], scores[~happy]),
             "auc_happy_depressed": auc(scores[happy], scores[sad]),
         },
-        "bounds": judge.detector.bounds,
+        "bounds": detector.bounds,
         "good_answers": COUNT,
-        "good_accepted": float(np.mean(np.all([accepted[c] for c in CHECKS], axis=0))),
+        "good_accepted": _accepted(detector.passed(reference)),
         "corrupted": {},
     }
     for name, corrupt in CORRUPTIONS.items():
-        bad = corrupt(good, rng)
-        passed = judge.detector.passed(judge.detector.values(bad))
+        values = detector.values(corrupt(good, rng))
         found["corrupted"][name] = {
-            "auc": auc(whole, _least_rank(judge, bad, good)),
-            "accepted": float(np.mean(np.all([passed[c] for c in CHECKS], axis=0))),
+            "auc": auc(whole, _least_rank(values, reference)),
+            "accepted": _accepted(detector.passed(values)),
         }
     return found
+
+
+def _accepted(passed: Values) -> float:
+    """The share of answers that pass every check."""
+    return float(np.mean(np.all([passed[name] for name in CHECKS], axis=0)))
 
 
 def auc(high: np.ndarray, low: np.ndarray) -> float:
@@ -51,11 +57,8 @@ def auc(high: np.ndarray, low: np.ndarray) -> float:
     return float(((difference + 1) / 2).mean())
 
 
-def _least_rank(
-    judge: SampleJudge, answers: Sequence[Sampled], good: Sequence[Sampled]
-) -> np.ndarray:
+def _least_rank(values: Values, reference: Values) -> np.ndarray:
     """Of each answer the lowest of its checks, each as its rank among good answers, (n,)."""
-    reference, values = judge.detector.values(good), judge.detector.values(answers)
     ranks = [(reference[c][None, :] <= values[c][:, None]).mean(1) for c in CHECKS]
     return np.min(ranks, axis=0)
 

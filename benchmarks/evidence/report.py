@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS, DEFAULTS
 from benchmarks.evidence.rows import (
     Row,
     kl_per_token,
@@ -130,6 +130,18 @@ def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
     ]
 
 
+def defaults(result: dict[str, Any]) -> Table:
+    """What a run does where nothing is set."""
+    return arms(result, ("start", *DEFAULTS))
+
+
+def gains(result: dict[str, Any]) -> Table:
+    """The defaults less the start."""
+    test = result.get("test", [])
+    pairs = [(name, "start") for name in DEFAULTS if of_arm(test, name)]
+    return _pairs(test, pairs)
+
+
 def contrasts(result: dict[str, Any]) -> Table:
     """fpo less each rival named beforehand, paired by prompt and seed, under Holm."""
     return _contrasts(result, "fpo", CONTRASTS)
@@ -140,11 +152,11 @@ def others(result: dict[str, Any]) -> Table:
     pairs = [("fpo + sft", other) for other in ARMS if "sft" in other and other != "fpo + sft"]
     pairs += [("fpo + sft", "fpo"), ("fpo + sft", "start")]
     test = result.get("test", [])
-    rows = [
-        [f"{a} − {b}", *_contrast(test, a, b)]
-        for a, b in pairs
-        if of_arm(test, a) and of_arm(test, b)
-    ]
+    return _pairs(test, [(a, b) for a, b in pairs if of_arm(test, a) and of_arm(test, b)])
+
+
+def _pairs(test: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> Table:
+    rows = [[f"{a} − {b}", *_contrast(test, a, b)] for a, b in pairs]
     return [["P·I", "seeds", "difference [95%]", "p", "detectable"], *rows]
 
 
@@ -205,4 +217,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "contrasts": contrasts,
     "other contrasts": others,
     "ablations": ablations,
+    "defaults": defaults,
+    "gains": gains,
 }

@@ -74,7 +74,7 @@ class Part:
         planned = self._planned("fpo", ARMS["fpo"], {"learning_rate": self.ground.rates[0]}, 0)
         path = self.folder / "start-row.json"
         if not path.exists():
-            start, _ = self._comparison([planned]).results()
+            start = self._comparison([planned]).measured_start()
             self._write(path, {"arm": "start", "change": {}, "seed": 0}, start["metrics"], {})
         return json.loads(path.read_text(encoding="utf-8"))
 

@@ -52,7 +52,7 @@ class Comparison:
         left = sum(result is None for result in done)
         if left < len(done):
             note(self.sink, f"{len(done) - left} of {len(done)} runs are there already")
-        start = self._start(self.runs[0])
+        start = self.measured_start()
         results = list(done)
         for number, planned in enumerate(self.runs):
             if results[number] is None:
@@ -95,14 +95,14 @@ class Comparison:
                 )
         return result
 
-    def _start(self, planned: Planned) -> RunResult:
+    def measured_start(self) -> RunResult:
         """The reference pass over all pairs, and the measurements of the model before any run."""
         path = self.folder / START_FILE
         if path.is_file():
             start = json.loads(path.read_text(encoding="utf-8"))
             if self.config.judge is None or "prompts" in start:
                 return start
-        checked = self._checked(planned)
+        checked = self._checked(self.runs[0])
         setup, config = checked.setup, checked.config
         policy = setup.policy(config, grad_checkpoint=config.grad_checkpoint)
         began = time.perf_counter()

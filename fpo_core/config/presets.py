@@ -15,11 +15,11 @@ PresetName = Literal["default", "gentle", "paper", "paper-control", "none"]
 LEARNING: dict[str, dict[str, dict[str, Any]]] = {
     "default": {
         "adapters": {"learning_rate": 6e-4, "rpo_alpha": 1.0},
-        "full": {"learning_rate": 3e-5, "rpo_alpha": 1.0},
+        "full": {"learning_rate": 5e-5, "rpo_alpha": 1.0},
     },
     "gentle": {
         "adapters": {"learning_rate": 2e-4, "rpo_alpha": 1.0},
-        "full": {"learning_rate": 1e-5, "rpo_alpha": 1.0},
+        "full": {"learning_rate": 2e-5, "rpo_alpha": 1.0},
     },
 }
 """By what is trained; for FPO on fixed pairs under AdamW alone, with which they were chosen."""
