@@ -110,11 +110,13 @@ class Vocabulary:
 
     def _logits(self, h: Tensor) -> Tensor:
         """The output layer's whole logits, (…, d) -> (…, v), for paths that want all of them."""
-        flat, processes = h.reshape(-1, h.shape[-1]), self.group.size
+        flat = h.reshape(-1, h.shape[-1])
         count = most(self.group, len(flat))
         weight, bias = (self.rows(self.output, name) for name in ("weight", "bias"))
         logits = self.logits_here(padded(flat, count), weight, bias)
-        width = -(-self.size // processes)
+        width = -(-self.size // self.group.size)
         parts = swapped(functional.pad(logits, (0, width - logits.shape[-1])))
-        joined = parts.view(processes, count, width).transpose(0, 1).reshape(count, -1)
-        return joined[: len(flat), : self.size].view(*h.shape[:-1], self.size)
+        shaped = (part[: len(flat)].view(*h.shape[:-1], width) for part in parts.split(count))
+        starts = range(0, self.size, width)
+        pairs = zip(starts, shaped, strict=True)
+        return torch.cat([part[..., : self.size - start] for start, part in pairs], -1)

@@ -19,7 +19,13 @@ from fpo.backends import join_group
 from fpo_core.backend.policy import Sampling
 from fpo_core.backend.process_group import ALONE, Group, only_first
 from fpo_core.backend.sharded_files import gathered
-from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig
+from fpo_core.config import (
+    AdapterConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    StepConfig,
+)
 from fpo_core.errors import FpoError
 from fpo_core.loss.dense import ReferenceBatch
 from fpo_torch.policy import TorchPolicy
@@ -28,6 +34,8 @@ from tests.helpers import random_batch
 
 COMPARED = {"llama": "full", "qwen2": "full", "gemma2": "lora", "gpt2": "lora"}
 """Families that are compared, and what is trained of each."""
+PLAIN = {"llama"}
+"""Those that take the plain path."""
 OBJECTIVES = {"full": "dpo", "lora": "tdpo2"}
 
 
@@ -74,7 +82,8 @@ def compare(models: Path, group: Group | None) -> None:
     for family, kind in COMPARED.items():
         config = ModelConfig(model=str(models / family), device="cpu", dtype="float32")
         adapter = AdapterConfig(fine_tune_type=kind)
-        policy = TorchPolicy(models / family, config, adapter, None, shard=group)
+        step = StepConfig(plain=family in PLAIN)
+        policy = TorchPolicy(models / family, config, adapter, None, shard=group, step=step)
         assert policy.info.fallback is None, policy.info.fallback
         state, ranks = ("whole", [0, 1]) if group is None else ("split", [group.rank])
         at_start = {rank: said(policy, rank) for rank in ranks}
