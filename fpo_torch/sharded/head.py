@@ -28,6 +28,7 @@ class ShardedHead(Head):
     ) -> None:
         super().__init__(model, budget, precision)
         self._vocabulary = vocabulary
+        self.chunk = min(self.chunk, vocabulary.chunk)
         self._ops: Any = _OverProcesses(vocabulary)
 
     def logits(self, h: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Sharding:
         self._buffers = _buffers_of(model, device)
         mesh = init_device_mesh(device.type, (self.group.size,))
         policy = CPUOffloadPolicy() if setup.cpu_offload else OffloadPolicy()
-        self.vocabulary = Vocabulary(model, mesh, self.group, device)
+        self.vocabulary = Vocabulary(model, mesh, self.group, device, setup.step.logits_budget)
         for module in (*units, model):
             if module is None:
                 continue

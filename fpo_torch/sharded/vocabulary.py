@@ -16,7 +16,11 @@ from transformers import PreTrainedModel
 
 from fpo_core.backend.process_group import Group
 from fpo_core.errors import BackendError
+from fpo_core.loss.packing import chunk_rows
 from fpo_torch.sharded.exchange import gathered, most, padded, scattered, swapped
+
+_COPIES = 2
+"""Of the states of all processes: themselves, and their gradients or what is made of them."""
 
 
 def rows_here(count: int, group: Group) -> slice:
@@ -30,22 +34,33 @@ class Vocabulary:
     """The layers of a model that have a row per token; weights (v, d), (v_here, d) of them here."""
 
     def __init__(
-        self, model: PreTrainedModel, mesh: DeviceMesh, group: Group, device: torch.device
+        self,
+        model: PreTrainedModel,
+        mesh: DeviceMesh,
+        group: Group,
+        device: torch.device,
+        budget: int,
     ) -> None:
         """Split the two layers of a model without memory, and have them compute together.
 
-        Raises BackendError where they are none that can be split, or a process would have no row.
+        States of all processes take `budget` MiB at once. Raises BackendError where they are none
+        that can be split, or a process would have no row.
         """
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
-        if not isinstance(embedding, nn.Embedding) or not isinstance(output, nn.Linear):
-            kinds = f"{type(embedding).__name__} and {type(output).__name__}"
+        if (
+            not isinstance(embedding, nn.Embedding)
+            or not isinstance(output, nn.Linear)
+            or embedding.num_embeddings != output.out_features
+        ):
             raise BackendError(
-                f"shard splits an Embedding and a Linear layer by tokens, but this model has "
-                f"{kinds}: leave shard out"
+                "shard splits embeddings and a linear output layer of the same tokens, but this "
+                f"{type(model).__name__} has {embedding} and {output}: leave shard out"
             )
         self.group, self.output, self._device = group, output, device
         self.size = output.out_features
         self.here = rows_here(self.size, group)
+        self.chunk = chunk_rows(budget, group.size * output.in_features, _COPIES)
+        """Tokens of a process at a time."""
         if (group.size - 1) * -(-self.size // group.size) >= self.size:
             raise BackendError(
                 f"shard is set for {group.size} processes, among which a vocabulary of "
@@ -92,12 +107,16 @@ class Vocabulary:
 
     def _embedded(self, ids: Tensor, rows: Tensor, padding: int | None) -> Tensor:
         """(t,) tokens of this process -> (t, d)."""
-        here, local = self.local(gathered(padded(ids, most(self.group, len(ids)))))
+        parts = padded(ids, most(self.group, len(ids))).split(self.chunk)
+        return torch.cat([self._part(part, rows, padding) for part in parts])[: len(ids)]
+
+    def _part(self, ids: Tensor, rows: Tensor, padding: int | None) -> Tensor:
+        here, local = self.local(gathered(ids))
         # Torch's layer gives the row of its padding token no gradient.
         at = None if padding is None else padding - self.here.start
         at = at if at is not None and 0 <= at < len(rows) else None
         table = functional.embedding(local, rows, at)
-        return scattered(torch.where(here[:, None], table, 0.0))[: len(ids)]
+        return scattered(torch.where(here[:, None], table, 0.0))
 
     def local(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Of tokens whether they are among the rows here, and which one, or 0."""

@@ -85,6 +85,8 @@ def compare(models: Path, group: Group | None) -> None:
         step = StepConfig(plain=family in PLAIN)
         policy = TorchPolicy(models / family, config, adapter, None, shard=group, step=step)
         assert policy.info.fallback is None, policy.info.fallback
+        if group is not None and policy._packed is not None:  # in several parts
+            policy._sharding.vocabulary.chunk = policy._packed._head.chunk = 7
         state, ranks = ("whole", [0, 1]) if group is None else ("split", [group.rank])
         at_start = {rank: said(policy, rank) for rank in ranks}
         if kind == "lora":
