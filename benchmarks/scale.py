@@ -11,7 +11,8 @@ What is in memory at the peak of a packed step, by the arrays that the code keep
   each block's input, and all of this for the last block;
 - torch on a CPU: keys and values of each prompt once more with those of each completion. MLX:
   the projections again as padded rectangles, and the scores of its attention there;
-- the most of a chunk of logits and a chunk of features, within `logits_budget` each.
+- the most of a chunk of logits and a chunk of features, within `logits_budget` each; sharded,
+  states of all processes are within it too.
 """
 
 from collections.abc import Sequence
@@ -140,7 +141,11 @@ class Step:
             trained = 16 * s.adapters + self.width * s.parameters
         else:
             trained = (16 + (2 if self.width == 2 else 0)) * s.parameters
-        return trained + 4 * s.hidden * self.features
+        return trained + self.encoder()
+
+    def encoder(self) -> float:
+        """Bytes of the autoencoder's encoder."""
+        return 4 * self.sizes.hidden * self.features
 
     def saved_by_a_block(self) -> float:
         """Bytes that one block keeps for its backward pass."""
@@ -185,11 +190,11 @@ class Step:
         return self.weights() + self.activations() + self.chunk()
 
     def sharded(self, processes: int) -> float:
-        """The same with `shard`: one block gathered, and what is outside of blocks."""
-        outside = self.sizes.parameters - self.sizes.layers * self.sizes.block
+        """The same with `shard`: one block gathered."""
         # Full training gathers float32, and a gradient is whole until it is summed.
-        gathered = (8 if self.full else self.width) * (self.sizes.block + outside)
-        return self.weights() / processes + gathered + self.activations() + self.chunk()
+        gathered = (8 if self.full else self.width) * self.sizes.block
+        split = (self.weights() - self.encoder()) / processes + self.encoder()
+        return split + gathered + self.activations() + self.chunk()
 
     def flops(self) -> float:
         """Products forward, for gradients by activations, and with `full` for those by weights."""
@@ -201,9 +206,16 @@ class Step:
         return 2 * (processes - 1) / processes * 4 * trained
 
     def network_sharded(self, processes: int) -> float:
-        """Bytes with `shard`: weights gathered forward and backward, gradients scattered."""
-        trained = self.sizes.parameters if self.full else self.sizes.adapters
-        moved = 2 * (4 if self.full else self.width) * self.sizes.parameters + 4 * trained
+        """Bytes with `shard`: blocks gathered forward and backward, their gradients scattered;
+        embeddings scattered, final states gathered and their gradients scattered.
+
+        A trained head gathers states twice, and trained embeddings the gradients of theirs.
+        """
+        s, width = self.sizes, 4 if self.full else self.width
+        blocks = s.layers * (s.block + s.norms * s.hidden)
+        trained = blocks if self.full else s.adapters
+        rows = (2 * self.tokens + 3 * self.scored) if self.full else self.tokens + 2 * self.scored
+        moved = 2 * width * blocks + 4 * trained + processes * width * rows * s.hidden
         return (processes - 1) / processes * moved
 
 

@@ -49,9 +49,10 @@ class PackedStep(BasePackedStep):
         features: Features | None,
         config: StepConfig,
         precision: Precision,
+        head: Callable[..., Head] = Head,
     ) -> None:
         pool = functools.partial(pooled_features, config.logits_budget)
-        super().__init__(Head(model, config.logits_budget, precision), taps, features, pool)
+        super().__init__(head(model, config.logits_budget, precision), taps, features, pool)
         self.vocab = model.config.get_text_config().vocab_size
         self._model, self._precision = model, precision
         self._body = model.get_submodule(stack_path.rpartition(".")[0])

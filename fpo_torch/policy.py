@@ -22,6 +22,7 @@ from fpo_torch import device, ops
 from fpo_torch.generate import generate
 from fpo_torch.guided import ValueReader
 from fpo_torch.hooks import Tap
+from fpo_torch.kernels.head import Head
 from fpo_torch.models import (
     empty_model,
     final_norm,
@@ -34,6 +35,7 @@ from fpo_torch.models import (
 )
 from fpo_torch.optimizer import Optimizer
 from fpo_torch.packed_step import PackedStep
+from fpo_torch.sharded.head import ShardedHead
 from fpo_torch.sharded.model import Sharding
 from fpo_torch.sharded.trainable import ShardedOptimizer, ShardedTrainable
 from fpo_torch.trainable import Trainable, adapted, select_trainable, to_numpy
@@ -75,7 +77,7 @@ class TorchPolicy(BasePolicy):
             self.model = adapted(self.base, setup.adapter)
             kind: Callable[..., Trainable] = Trainable
             if setup.shard is not None:
-                self._sharding = Sharding(self.base, stack, self.device, setup)
+                self._sharding = Sharding(self.base, (*stack, self._norm), self.device, setup)
                 kind = functools.partial(ShardedTrainable, self._sharding)
             self._trainable = select_trainable(
                 self.model, setup.adapter, stack, setup.model.seed, kind
@@ -98,7 +100,12 @@ class TorchPolicy(BasePolicy):
         self._body = self.base.get_submodule(path.rpartition(".")[0])
         if setup.step.plain:
             return ()
-        step = PackedStep(self.base, path, self._taps, self._features, setup.step, self._precision)
+        head: Callable[..., Head] = Head
+        if self._sharding is not None:
+            head = functools.partial(ShardedHead, self._sharding.vocabulary)
+        step = PackedStep(
+            self.base, path, self._taps, self._features, setup.step, self._precision, head
+        )
         step.prefix = self._passes.prefix
         return (step,)
 

@@ -39,6 +39,11 @@ class TokenTerms:
         values = (getattr(self, field.name) for field in dataclasses.fields(self))
         return [value for value in values if value is not None]
 
+    def map(self, call: Callable[[Array], Array]) -> "TokenTerms":
+        """`call` of each term that was asked for."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return TokenTerms(*(None if value is None else call(value) for value in values))
+
     @classmethod
     def of(
         cls,

@@ -31,6 +31,8 @@ Logits = Callable[[Tensor], Tensor]
 """(n, d) hidden states -> (n, v) logits."""
 Precision = Callable[[], contextlib.AbstractContextManager[Any]]
 """Makes the context in which a layer computes, such as autocast."""
+Method = tuple[int, Callable[..., list[tuple[Tensor, Tensor]]]]
+"""Tokens of a chunk, and a function of it: its terms (n,), each with its gradient (n, d)."""
 _COPIES = 3
 """Arrays of a chunk's logits that live at once: the logits, their softmax, a gradient."""
 
@@ -104,16 +106,25 @@ class Head:
         if reference is not None:
             with torch.no_grad():
                 frozen = reference[0](reference[1])
-        return TokenTerms.of(ops, self.logits(h), labels, frozen, entropy=entropy)
+        return self._of_logits(self.logits(h), labels, frozen, entropy)
+
+    def _of_logits(
+        self, logits: Tensor, labels: Tensor, reference: Tensor | None, entropy: bool
+    ) -> TokenTerms:
+        return TokenTerms.of(ops, logits, labels, reference, entropy=entropy)
 
     def _frozen_terms(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None
     ) -> TokenTerms:
-        run, chunk = self._terms_and_gradients, self.chunk
+        return TokenTerms(
+            *_ForwardGradient.apply(h, *self._method(h, reference), labels, reference)
+        )
+
+    def _method(self, h: Tensor, reference: tuple[Logits, Tensor] | None) -> Method:
         if reference is None and isinstance(self.module, nn.Linear):
             run = functools.partial(self._logps_and_gradient, self._scratch(h))
-            chunk = self._closed_form_chunk
-        return TokenTerms(*_ForwardGradient.apply(h, chunk, run, labels, reference))
+            return self._closed_form_chunk, run
+        return self.chunk, self._terms_and_gradients
 
     def _terms_and_gradients(
         self, h: Tensor, labels: Tensor, reference: tuple[Logits, Tensor] | None

@@ -1,8 +1,9 @@
 """A model split among processes by FSDP2 (`fully_shard`), gathered one block at a time.
 
-Each block is a unit, and what is left (embeddings, final norm, output layer) the root unit. Of each
-weight a process holds the rows [start, stop). A unit's hooks gather its weights in front of its
-forward and backward pass, free them behind it, and sum its gradients into each process's rows.
+Each block is a unit, and so is the final norm. Of each weight a process holds the rows [start,
+stop). A unit's hooks gather its weights in front of its forward and backward pass, free them behind
+it, and sum its gradients into each process's rows. Embeddings and output layer are in no unit: they
+stay in rows (`vocabulary`). What a model has besides, such as GPT-2's positions, is the root unit.
 
 The model is made without memory and split; then each process reads its rows from the files.
 """
@@ -26,6 +27,7 @@ from fpo_core.io.file_array import FileArray
 from fpo_core.io.reader import open_safetensors
 from fpo_core.io.shards import Shard
 from fpo_core.models.folder import ModelFolder, damaged
+from fpo_torch.sharded.vocabulary import Vocabulary, rows_here
 
 ResultT = TypeVar("ResultT")
 _ADAPTER = ".lora_"
@@ -39,11 +41,13 @@ class Sharding:
     def __init__(
         self,
         model: PreTrainedModel,
-        blocks: Iterable[nn.Module],
+        units: Iterable[nn.Module | None],
         device: torch.device,
         setup: Setup,
     ) -> None:
         """Split a model without memory among `setup.shard`, and read its rows.
+
+        Of `units`, its blocks and final norm, each is gathered by itself.
 
         Adapters stay as they are. Raises BackendError where torch or the device cannot, ModelError
         where the files name or shape weights in another way than transformers.
@@ -63,8 +67,17 @@ class Sharding:
         self._buffers = _buffers_of(model, device)
         mesh = init_device_mesh(device.type, (self.group.size,))
         policy = CPUOffloadPolicy() if setup.cpu_offload else OffloadPolicy()
-        for module in (*blocks, model):
-            unit = fully_shard(module, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
+        self.vocabulary = Vocabulary(model, mesh, self.group, device, setup.step.logits_budget)
+        for module in (*units, model):
+            if module is None:
+                continue
+            unit = fully_shard(
+                module,
+                mesh=mesh,
+                reshard_after_forward=True,
+                offload_policy=policy,
+                ignored_params=self.vocabulary.weights,
+            )
             # Each process weighs its pairs as a share of the whole batch: their gradients add up.
             unit.set_gradient_divide_factor(1.0)
             unit.set_force_sum_reduction_for_comms(True)
@@ -90,9 +103,7 @@ class Sharding:
 
     def slice_of(self, weight: Tensor) -> slice:
         """The rows of a weight that are here."""
-        size = -(-len(weight) // self.group.size)
-        start = min(self.group.rank * size, len(weight))
-        return slice(start, min(start + size, len(weight)))
+        return rows_here(len(weight), self.group)
 
     def shard_of(self, weight: Tensor, local: Tensor) -> Shard:
         """These rows of a weight, or of something of its shape, in float32 on the host."""

@@ -17,15 +17,26 @@ from safetensors.numpy import save_file
 
 from fpo.backends import join_group
 from fpo_core.backend.policy import Sampling
-from fpo_core.backend.process_group import Group, only_first
-from fpo_core.config import AdapterConfig, ModelConfig
+from fpo_core.backend.process_group import ALONE, Group, only_first
+from fpo_core.backend.sharded_files import gathered
+from fpo_core.config import (
+    AdapterConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    StepConfig,
+)
 from fpo_core.errors import FpoError
+from fpo_core.loss.dense import ReferenceBatch
 from fpo_torch.policy import TorchPolicy
 from tests.backends.process_worker import run
 from tests.helpers import random_batch
 
-COMPARED = {"qwen2": "lora", "gemma2": "full", "gpt2": "lora"}
+COMPARED = {"llama": "full", "qwen2": "full", "gemma2": "lora", "gpt2": "lora"}
 """Families that are compared, and what is trained of each."""
+PLAIN = {"llama"}
+"""Those that take the plain path."""
+OBJECTIVES = {"full": "dpo", "lora": "tdpo2"}
 
 
 class Gathered:
@@ -51,7 +62,7 @@ def _whole_bytes(group: Any) -> int:
 
 
 def bytes_of(policy: Any, gathered: Gathered) -> dict[str, int]:
-    """Bytes of a sharded policy's weights and moments, here and in all, and of its units."""
+    """Bytes of a sharded policy's weights and moments, here and in all, and of a block."""
     rows, whole = {}, {}
     for name, weight in policy.base.named_parameters():
         rows[name], whole[name] = weight.to_local().nbytes, weight.nbytes
@@ -63,7 +74,6 @@ def bytes_of(policy: Any, gathered: Gathered) -> dict[str, int]:
         "all": sum(whole.values()) + 2 * sum(4 * int(np.prod(shape)) for shape in shapes),
         "gathered": gathered.most,
         "block": sum(block),
-        "outside": sum(whole.values()) - 3 * sum(block),
     }
 
 
@@ -72,18 +82,51 @@ def compare(models: Path, group: Group | None) -> None:
     for family, kind in COMPARED.items():
         config = ModelConfig(model=str(models / family), device="cpu", dtype="float32")
         adapter = AdapterConfig(fine_tune_type=kind)
-        policy = TorchPolicy(models / family, config, adapter, None, shard=group)
+        step = StepConfig(plain=family in PLAIN)
+        policy = TorchPolicy(models / family, config, adapter, None, shard=group, step=step)
         assert policy.info.fallback is None, policy.info.fallback
-        prompts = [np.array([3, 5, 7]), np.array([4, 9])]
-        found = {
-            "logps": policy.score(random_batch(3)).logps,
-            "tokens": policy.token_scores(random_batch(2)).logps,
-            "lens": policy.unembed(np.eye(policy.info.hidden_size, dtype=np.float32)[:4]),
-            "samples": np.concatenate(policy.generate(prompts, Sampling(max_tokens=5, seed=1))),
-        }
-        if group is None or not group.rank:
-            state = "whole" if group is None else "split"
-            save_file(found, models / f"{family}-{state}.safetensors")
+        if group is not None and policy._packed is not None:  # in several parts
+            policy._sharding.vocabulary.chunk = policy._packed._head.chunk = 7
+        state, ranks = ("whole", [0, 1]) if group is None else ("split", [group.rank])
+        at_start = {rank: said(policy, rank) for rank in ranks}
+        if kind == "lora":
+            policy.set_reference(policy.trained())
+            draw = np.random.default_rng(0).normal
+            shapes = policy._trainable.shapes()
+            policy.load_trained({name: draw(0, 0.2, shapes[name]) for name in sorted(shapes)})
+        gradient = gradient_of(policy, ranks, OBJECTIVES[kind], group or ALONE)
+        for rank in ranks:
+            scores = policy.score(random_batch(3 - rank), kl=kind == "lora", entropy=True)
+            moved = {"moved": scores.logps, "kl": scores.kl, "entropy": scores.entropy}
+            found = at_start[rank] | gradient | {k: v for k, v in moved.items() if v is not None}
+            save_file(found, models / f"{family}-{state}-{rank}.safetensors")
+
+
+def said(policy: TorchPolicy, rank: int) -> dict[str, np.ndarray]:
+    """Scores, samples and logits of a process's batch."""
+    batch = random_batch(3 - rank)
+    prompts = [np.array([3, 5, 7]), np.array([4, 9])]
+    return {
+        "logps": policy.score(batch).logps,
+        "tokens": policy.token_scores(batch).logps,
+        "logits": policy.logits(np.arange(8 + rank)[None]),
+        "lens": policy.unembed(np.eye(policy.info.hidden_size, dtype=np.float32)[:4]),
+        "samples": np.concatenate(policy.generate(prompts, Sampling(max_tokens=5, seed=1))),
+    }
+
+
+def gradient_of(
+    policy: TorchPolicy, ranks: list[int], objective: str, group: Group
+) -> dict[str, np.ndarray]:
+    """Adam's first moment after a step of no length on these processes' batches."""
+    policy.prepare_training(OptimiserConfig(), group)
+    for rank in ranks:
+        batch = random_batch(3 - rank)
+        reference = ReferenceBatch(np.linspace(-9, -5, 2 * batch.pairs, dtype=np.float32))
+        policy.accumulate(batch, reference, ObjectiveConfig(objective=objective), 0.2)
+    policy.apply_gradients(0.0, 1e9)
+    state = gathered(group, policy.optimizer_state())
+    return {name: moment for name, moment in state.items() if name.endswith(".m")}
 
 
 def copy_stopped(run: Path, to: Path) -> None:
