@@ -1,7 +1,8 @@
 """Sampling against the libraries it rests on: mlx-lm's batch_generate, transformers' generate.
 
 The same model, prompts, batch, temperature and number of tokens, in one process and in turn; times
-are CPU seconds where there is no accelerator. Nothing ends a completion.
+are CPU seconds where there is no accelerator. Nothing ends a completion. On torch `sampler`
+vllm takes part where it can, else the result says why it does not.
 
 Run: python -m benchmarks.bench_sampling --model FOLDER [--backend mlx] [--batch 16] [--device cuda]
 """
@@ -21,7 +22,9 @@ from benchmarks.shapes import mlx_on_cpu
 from fpo.backends import build_policy
 from fpo.model_setup import FROZEN
 from fpo_core.backend.policy import Sampling
-from fpo_core.config import ModelConfig, StepConfig
+from fpo_core.config import ModelConfig, SamplerConfig, StepConfig
+from fpo_core.errors import BackendError
+from fpo_core.models.folder import ModelFolder
 
 Prompts = list[np.ndarray]
 
@@ -66,6 +69,17 @@ def with_transformers(folder: str, device: str, prompts: Prompts, tokens: int) -
     return generate
 
 
+def with_vllm(config: ModelConfig, prompts: Prompts, sampling: Sampling) -> Callable[[], Any]:
+    """The samples of `sampler` vllm; BackendError where it is not to be had."""
+    from fpo_torch.vllm_sampling import VllmSampler
+
+    longest = max(map(len, prompts)) + sampling.max_tokens
+    memory = SamplerConfig.vllm_memory
+    sampler = VllmSampler(ModelFolder.locate(config), config, memory, None, longest)
+    sampler.generate(prompts, sampling)  # which loads the model
+    return lambda: sampler.generate(prompts, sampling)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
@@ -79,8 +93,9 @@ def main() -> None:
         mlx_on_cpu()
     generator = np.random.default_rng(0)
     lengths = generator.integers(16, 64, args.batch)
-    prompts = [generator.integers(100, 4000, n).astype(np.int32) for n in lengths]
     config = ModelConfig(model=args.model, device=args.device)
+    words = min(4000, ModelFolder.locate(config).config["vocab_size"])
+    prompts = [generator.integers(100, words, n).astype(np.int32) for n in lengths]
     folder, step = Path(args.model), StepConfig(plain=True)
     policy = build_policy(args.backend, folder, config, FROZEN, None, step=step)
     sampling = Sampling(max_tokens=args.tokens)
@@ -89,6 +104,12 @@ def main() -> None:
         "ours": lambda: policy.generate(prompts, sampling),
         "peer": peer(args.model, args.device, prompts, args.tokens),
     }
+    lacking: dict[str, str] = {}
+    if args.backend == "torch":
+        try:
+            runs["vllm"] = with_vllm(config, prompts, sampling)
+        except BackendError as error:
+            lacking["vllm"] = str(error)
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(args.rounds + 1):
@@ -108,6 +129,7 @@ def main() -> None:
         "tokens_per_second": {n: count / float(np.median(s)) for n, s in seconds.items()},
         "throughput_ratio": float(np.median(ratios)),
         "ratios": ratios,
+        "lacking": lacking,
     }
     print(json.dumps(values, indent=2))
     device = "" if args.device == "cpu" else f"-{args.device}"

@@ -15,10 +15,11 @@ export BENCH_RESULTS=$out PYTHONPATH=$PWD:$PWD/convert:$PWD/cli HF_HUB_OFFLINE=1
 
 shape=(--device "$device" --dtype bfloat16 --model-shape gemma-2-2b --d-sae 16384 --steps 8)
 bare="bare transformers"
+sampled=$out/models/gemma-2-2b-bfloat16
 compile=--compile
 if [ "$device" = cpu ]; then
     shape=(--device cpu --model-shape tiny --pairs tiny --d-sae 64 --steps 1)
-    bare=plain compile=
+    bare=plain compile= sampled=$out/models/tiny-float32
 fi
 shape+=(--models "$out/models")
 
@@ -52,5 +53,7 @@ part sae 60 python -m fpo_cli sae train --model fpo/world/data/model --data fpo/
     --tokens 100000 --device "$device" --output "$out/sae/sae.safetensors" --json
 part sampling 60 python -m fpo_cli generate --model fpo/world/data/model --prompt "Write about rain." --samples 64 \
     --device "$device" --json
+# vLLM takes part where it is installed; the result says why where it does not.
+part sampling-peers 150 python -m benchmarks.bench_sampling --model "$sampled" --device "$device" --batch 64 --tokens 128
 part kernels 120 python -m benchmarks.bench_kernels "${shape[@]}"
 rm -rf "$out/models" "$out/sae"

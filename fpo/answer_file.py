@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from fpo.generation import Completion
-from fpo.model_setup import FROZEN, ModelSetup
+from fpo.model_setup import ModelSetup
 from fpo.prompt_text import prompt_ids, prompt_text
 from fpo.results import Result
+from fpo.samplers import frozen_sampler
 from fpo.workflow import workflow
 from fpo_core.backend.draws import occurrences
 from fpo_core.config import GenerateConfig, PromptConfig
@@ -74,6 +75,8 @@ class AnswerPlan:
         values |= self.setup.key.to_mapping()
         values |= {"device": self.config.device, "dtype": self.config.dtype}
         values |= self.setup.values_key
+        if (other := self.setup.other_sampler) is not None:
+            values["sampler"] = other.sampler
         return fingerprint(values | ({} if self.judge is None else {"judge": self.judge.name}))
 
     def complete(self, sink: Sink) -> int:
@@ -128,14 +131,15 @@ class AnswerPlan:
     def _answer(self, done: int, sink: Sink) -> None:
         setup, config, settings = self.setup, self.config, self.settings
         setup.warn_of_base(config.adapter, sink)
-        policy, sampling = setup.policy(FROZEN), setup.sampling(config)
+        longest = max(map(len, self.ids)) + config.max_tokens
+        sampler, sampling = frozen_sampler(setup, longest), setup.sampling(config)
         ids = [prompt for prompt in self.ids for _ in range(config.samples)]
         numbers = occurrences(ids)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for start in range(done, len(self.prompts), config.batch_size):
             end = min(start + config.batch_size, len(self.prompts))
             batch = slice(start * config.samples, end * config.samples)
-            sampled = policy.generate(ids[batch], sampling, numbers=numbers[batch])
+            sampled = sampler.generate(ids[batch], sampling, numbers=numbers[batch])
             completions = [Completion.of(setup, tokens) for tokens in sampled]
             rows = [
                 {

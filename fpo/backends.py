@@ -102,6 +102,20 @@ def build_reader(
     return provided(backend, "activation_reader", "Reader")(folder, model, hooks, whole=whole)
 
 
+def build_sampler(name: str, backend: str, *options: Any) -> Any:
+    """Another library that samples for a backend, opened with these options.
+
+    Raises BackendError where the backend has no such sampler, or it cannot be used here.
+    """
+    if name not in BACKENDS[backend].samplers:
+        others = [other for other, entry in BACKENDS.items() if name in entry.samplers]
+        raise BackendError(
+            f"sampler is {name}, which does not sample for backend {backend}: set backend to "
+            f"{' or '.join(others)}, or leave sampler out"
+        )
+    return getattr(backend_module(backend, f"{name}_sampling"), f"{name.title()}Sampler")(*options)
+
+
 def build_kernels(backend: str, config: BackendConfig) -> Kernels:
     """What a backend trains autoencoders with."""
     return provided(backend, "kernels.sparse_codes", "Kernels")(config)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fpo.model_setup import FROZEN, ModelSetup
+from fpo.model_setup import ModelSetup
 from fpo.prompt_text import prompt_ids, prompt_text
 from fpo.results import Result, Table
+from fpo.samplers import frozen_sampler
 from fpo.workflow import workflow
 from fpo_core.config import GenerateConfig
 from fpo_core.errors import ConfigError
@@ -104,11 +105,11 @@ def generate(config: GenerateConfig, sink: Sink) -> Generation:
     ids = prompt_ids(setup.tokenizer, text, config)
     setup.warn_of_base(config.adapter, sink)
     note(sink, f"loading {setup.model.name}")
-    policy = setup.policy(FROZEN)
+    sampler = frozen_sampler(setup, len(ids) + config.max_tokens)
     note(sink, f"reading {len(ids)} tokens")
     stream = TextStream(setup.tokenizer, config.samples, config.samples * config.max_tokens, sink)
     start = time.perf_counter()
-    sampled = policy.generate([ids] * config.samples, setup.sampling(config), stream)
+    sampled = sampler.generate([ids] * config.samples, setup.sampling(config), stream)
     seconds = time.perf_counter() - start
     completions = [Completion.of(setup, tokens) for tokens in sampled]
     for i, completion in enumerate(completions):

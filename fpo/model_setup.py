@@ -25,6 +25,7 @@ from fpo_core.config import (
     OptimiserConfig,
     ReferenceConfig,
     SaeConfig,
+    SamplerConfig,
     SamplingConfig,
     StepConfig,
     TrainConfig,
@@ -126,6 +127,14 @@ class ModelSetup:
         """A shape for the starting adapter and all values, and the weights of each in it."""
         start = [] if self.start_adapter is None else [self.start_adapter]
         return common_shape([*start, *(value.adapter for value, _ in self.values)])
+
+    @property
+    def other_sampler(self) -> SamplerConfig | None:
+        """What samples in place of the backend's own library; None where that does."""
+        config = self.config
+        if isinstance(config, SamplerConfig) and config.sampler != "backend":
+            return config
+        return None
 
     @cached_property
     def features(self) -> Features | None:

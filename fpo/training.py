@@ -20,6 +20,7 @@ from fpo.reporting.of_training import TrainingReport
 from fpo.reporting.page_file import REPORT_FILE
 from fpo.results import Result, Table
 from fpo.run_checks import ValidatedRun, announce, check_run, writing_output
+from fpo.samplers import training_sampler
 from fpo.trackers import open_trackers
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Policy
@@ -188,7 +189,7 @@ def train_validated(
     """
     config, setup, data = run.config, run.setup, run.data
     group = setup.group
-    judge = _judge(config, setup, sink, by)
+    online = _source(run, sink, by)
     policy = _policy(run, sink)
     # Before anything is written: a run that does not fit leaves no trace.
     if config.preflight and run.checkpoint is None:
@@ -214,7 +215,8 @@ def train_validated(
             before = _at_the_reference(measurer.measure(policy))
             if report is not None:
                 report.begin(policy)
-    result = _loop(run, policy, run_data, folder, sink, stop, judge, _watch(config, measurer))
+    watch = _watch(config, measurer)
+    result = _loop(run, policy, run_data, folder, sink, stop, online, watch)
     note(sink, "measuring the end" + _kl_cost(config, start))
     if start is not None:
         policy.set_reference(start)
@@ -254,7 +256,7 @@ def _loop(
     folder: RunFolder,
     sink: Sink,
     stop: Stop | None,
-    judge: Judge | None,
+    online: OnlineSource | None,
     watch: DriftWatch,
 ) -> TrainResult:
     """The steps of a run, between `begin` and `end`; the first process reports them for all."""
@@ -275,7 +277,7 @@ def _loop(
                 emit,
                 checkpoint=checkpoint,
                 stop=asked,
-                online=_source(run, judge),
+                online=online,
                 watch=watch,
             )
         finally:
@@ -299,15 +301,18 @@ def _judge(
     return None if setup.group.rank else choose_judge(config, config, sink, config.cache, by)
 
 
-def _source(run: ValidatedRun, judge: Judge | None) -> OnlineSource | None:
-    if run.config.online is None:
+def _source(run: ValidatedRun, sink: Sink, by: JudgeLike | None) -> OnlineSource | None:
+    """What draws and judges fresh samples; None where there are none."""
+    config, setup = run.config, run.setup
+    if config.online is None:
         return None
-    tokenizer = run.setup.tokenizer
+    tokenizer = setup.tokenizer
     return OnlineSource(
-        judge,
+        _judge(config, setup, sink, by),
         prompt_text=lambda ids: bare_prompt(tokenizer, ids),
         text=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
-        stop=run.setup.stop,
+        stop=setup.stop,
+        sampler=training_sampler(setup, config, run.data.train),
     )
 
 

@@ -41,10 +41,23 @@ def uniforms(
     return np.stack(rows) if rows else np.zeros((0, tokens), np.float32)
 
 
+def seeds(
+    prompts: Sequence[np.ndarray], seed: int, numbers: Sequence[int] | None = None
+) -> list[int]:
+    """A seed below 2⁶³ for a sample of each prompt, where another library draws its tokens."""
+    numbers = occurrences(prompts) if numbers is None else numbers
+    sources = (_bits(p, seed, number) for p, number in zip(prompts, numbers, strict=True))
+    return [int(bits.random_raw()) >> 1 for bits in sources]
+
+
 def _row(prompt: np.ndarray, seed: int, number: int, tokens: int) -> npt.NDArray[np.float32]:
+    raw = _bits(prompt, seed, number).random_raw(tokens)
+    return (raw >> np.uint64(64 - _BITS)).astype(np.float32) * 2.0**-_BITS
+
+
+def _bits(prompt: np.ndarray, seed: int, number: int) -> np.random.PCG64:
     digest = hashlib.blake2b(_bytes(prompt), digest_size=16).digest()
-    bits = np.random.PCG64([seed, number, int.from_bytes(digest, "little")])
-    return (bits.random_raw(tokens) >> np.uint64(64 - _BITS)).astype(np.float32) * 2.0**-_BITS
+    return np.random.PCG64([seed, number, int.from_bytes(digest, "little")])
 
 
 def _bytes(prompt: np.ndarray) -> bytes:

@@ -73,7 +73,25 @@ OnTokens = Callable[[dict[int, int]], None]
 """Hears of new tokens as they are sampled, by the completion's place among the prompts."""
 
 
-class Policy(Protocol):
+class Sampler(Protocol):
+    """What draws completions of a model."""
+
+    def generate(
+        self,
+        prompts: list[np.ndarray],
+        sampling: Sampling,
+        on_tokens: OnTokens | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[np.ndarray]:
+        """Sample a completion of each prompt; the end-of-turn token, where reached, is included.
+
+        A sample is a function of the weights, `sampling`, its prompt and its number, by default how
+        many equal prompts stand before it: of the batch only as far as that rounds the logits.
+        """
+        ...
+
+
+class Policy(Sampler, Protocol):
     """A model with what is trained of it. Arrays that cross this line are NumPy's."""
 
     info: PolicyInfo
@@ -227,20 +245,6 @@ class Policy(Protocol):
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Predictions in float32 for sequences of equal length: (n, t) -> (n, t, v)."""
-        ...
-
-    def generate(
-        self,
-        prompts: list[np.ndarray],
-        sampling: Sampling,
-        on_tokens: OnTokens | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> list[np.ndarray]:
-        """Sample a completion of each prompt; the end-of-turn token, where reached, is included.
-
-        A sample is a function of the weights, `sampling`, its prompt and its number, by default how
-        many equal prompts stand before it: of the batch only as far as that rounds the logits.
-        """
         ...
 
     def values(self, batch: Batch) -> np.ndarray:

@@ -24,6 +24,8 @@ class Backend:
     """Environment variable with their count; None where the rank alone shows a launch."""
     unsharded: str | None = None
     """What a backend without `shard` has for models too large for a process; None where it has."""
+    samplers: tuple[str, ...] = ()
+    """Libraries beside its own that can sample: `<Name>Sampler` in `<package>.<name>_sampling`."""
     prefix: str
     """How the names of its classes begin: `<prefix>Policy` in `<package>.policy`, `<prefix>Reader`
     in `.activation_reader`, `<prefix>Group` in `.process_group`, `<prefix>Kernels` in
@@ -50,6 +52,7 @@ BACKENDS = {
         launcher="torchrun",
         rank_variable="RANK",
         size_variable="WORLD_SIZE",
+        samplers=("vllm",),
         prefix="Torch",
     ),
 }

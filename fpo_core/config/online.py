@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from fpo_core.config.fields import Settings, setting
+from fpo_core.config.fields import setting
+from fpo_core.config.training import SamplerConfig
 from fpo_core.errors import ConfigError
 
 
@@ -44,7 +45,7 @@ else:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineConfig(Settings):
+class OnlineConfig(SamplerConfig):
     """How a run learns from its own samples."""
 
     online: OnlineName | None = setting(
@@ -95,4 +96,8 @@ class OnlineConfig(Settings):
             raise ConfigError(
                 "online_weight is set, but online plain has no terms of SAIL: leave it out, or "
                 "choose dpr, dpp or ddp"
+            )
+        if self.sampler != "backend" and self.route is not None and not self.route.samples:
+            raise ConfigError(
+                f"sampler is {self.sampler}, but online {self.online} samples nothing: leave it out"
             )

@@ -27,6 +27,7 @@ from fpo_core.config.training import (
     PublishConfig,
     ReferenceConfig,
     ReportedConfig,
+    SamplerConfig,
     SamplingConfig,
     StepConfig,
     ValueConfig,
@@ -108,6 +109,11 @@ class TrainConfig(
             raise ConfigError(
                 f"judge is set, but online is {self.online or 'not'}, which asks nobody: leave it "
                 "out, or set online to plain or dpr"
+            )
+        if self.sampler != "backend" and self.fine_tune_type != "lora":
+            raise ConfigError(
+                f"sampler is {self.sampler}, which follows training through LoRA adapters alone, "
+                f"but fine_tune_type is {self.fine_tune_type}: set lora, or leave sampler out"
             )
         if self.online is not None and self.degree_weight:
             raise ConfigError(
@@ -281,7 +287,20 @@ class PromptConfig(ModelConfig, SamplingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig(PromptConfig, ValueConfig):
+class AnswerConfig(PromptConfig, SamplerConfig, ValueConfig):
+    """What a model answers, and what draws and weighs its tokens."""
+
+    def check(self) -> None:
+        """Values weigh the tokens of the backend's own sampling."""
+        if self.value is not None and self.sampler != "backend":
+            raise ConfigError(
+                f"value is set while sampler is {self.sampler}, which cannot ask values of tokens: "
+                "leave one of them out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(AnswerConfig):
     """Settings of `generate`."""
 
     prompt: str | None = setting(
@@ -306,7 +325,7 @@ class GenerateConfig(PromptConfig, ValueConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleConfig(PromptConfig, JudgeConfig, ValueConfig):
+class SampleConfig(AnswerConfig, JudgeConfig):
     """Settings of `sample`."""
 
     prompts: str = setting(

@@ -5,6 +5,7 @@ ALIASES = {"max_seq_length": "max_length", "temperature": "temp"}
 SPELLINGS = {
     "dataset_name": "data",
     "eval_steps": "steps_per_eval",
+    "gpu_memory_utilization": "vllm_memory",
     "gradient_accumulation_steps": "grad_accumulation_steps",
     "gradient_checkpointing": "grad_checkpoint",
     "logging_steps": "steps_per_report",
@@ -27,6 +28,7 @@ SPELLINGS = {
     "save_path": "out",
     "save_steps": "save_every",
     "torch_dtype": "dtype",
+    "vllm_gpu_memory_utilization": "vllm_memory",
     "warmup_ratio": "warmup",
     "warmup_steps": "warmup",
 }
@@ -39,6 +41,7 @@ _ADVICE = {
     "loss_type": "set objective; TRL's sigmoid is dpo, its sigmoid_norm is dpo-norm",
     "resume_adapter_file": "set adapter to the folder to start from",
     "resume_from_checkpoint": "set resume, which finds the newest checkpoint in output",
+    "use_vllm": "set sampler to vllm",
     "val_batches": "set val_pairs, which counts pairs",
 }
 

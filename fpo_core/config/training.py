@@ -380,6 +380,31 @@ class SamplingConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplerConfig(Settings):
+    """What samples completions."""
+
+    sampler: Literal["backend", "vllm"] = setting(
+        "backend",
+        help="What samples: the backend's own library (mlx-lm, transformers), or vllm on CUDA, "
+        "where it is installed, with draws of its own. docs/online.md says what it takes.",
+    )
+    vllm_memory: float = setting(
+        0.4,
+        help="Share of the GPU's memory for vLLM: its copy of the model and its cache.",
+        above=0.0,
+        most=1.0,
+    )
+
+    def check(self) -> None:
+        """Memory for vLLM needs vLLM."""
+        if self.sampler != "vllm" and self.vllm_memory != SamplerConfig.vllm_memory:
+            raise ConfigError(
+                f"vllm_memory is set while sampler is {self.sampler}: set sampler to vllm, or "
+                "leave it out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ValueConfig(Settings):
     """Values that weigh the tokens of samples."""
 

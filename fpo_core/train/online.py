@@ -10,7 +10,7 @@ import numpy as np
 
 from fpo_core.arrays import numpy_ops
 from fpo_core.backend.draws import occurrences
-from fpo_core.backend.policy import Policy, Sampling
+from fpo_core.backend.policy import Policy, Sampler, Sampling
 from fpo_core.backend.process_group import joined, only_first, scored_together
 from fpo_core.config import TrainConfig
 from fpo_core.data.batches import collate
@@ -46,6 +46,8 @@ class OnlineSource:
     """The same of a completion."""
     stop: tuple[int, ...]
     """Tokens that end a completion."""
+    sampler: Callable[[Policy], Sampler] | None = None
+    """What samples a policy as it is now, in place of the policy itself."""
 
 
 @dataclass
@@ -118,11 +120,14 @@ class Drawer:
         # Float32 sums hold every token id; 0 is no token here, so that lengths need no table.
         table = np.zeros((len(prompts), config.online_tokens), np.float32)
         owned = np.arange(group.rank, len(prompts), group.size)
+        sampler: Sampler = self.policy
         size = sampled_at_once(max(map(len, prompts), default=0), config)
+        if self.source.sampler is not None:  # which makes batches of its own
+            sampler, size = self.source.sampler(self.policy), max(1, len(owned))
         for start in range(0, len(owned), size):
             batch = owned[start : start + size].tolist()
             asked = [prompts[i] for i in batch]
-            drawn = self.policy.generate(asked, sampling, numbers=[numbers[i] for i in batch])
+            drawn = sampler.generate(asked, sampling, numbers=[numbers[i] for i in batch])
             for i, ids in zip(batch, drawn, strict=True):
                 table[i, : len(ids)] = ids + 1
             progress(self.emit, "sampling", start + len(batch), len(owned), step)

@@ -124,7 +124,7 @@ def preflight(
         sampling_seconds=plan.steps
         * (_fresh_samples(config) * sampling_rate + _fresh_tokens(train, config) * score_rate),
         peak_memory=policy.peak_memory(),
-        memory_limit=policy.memory_limit(),
+        memory_limit=_memory_limit(policy, config),
         disk_bytes=_checkpoint_bytes(policy, config) + missing * _record_bytes(scored, config),
         disk_free=_free(Path(config.output)),
     )
@@ -205,7 +205,7 @@ def _try_training(
 
 def _try_sampling(policy: Policy, train: TokenisedPairs, config: TrainConfig) -> float:
     """Sample the longest prompts of one batch of a pool to the last token: seconds of a sample."""
-    if not _fresh_samples(config):
+    if not _fresh_samples(config) or config.sampler != "backend":
         return 0.0
     order = np.argsort(-train.prompt_lengths(), kind="stable")
     longest = len(train[int(order[0])].prompt)
@@ -215,6 +215,14 @@ def _try_sampling(policy: Policy, train: TokenisedPairs, config: TrainConfig) ->
     sampling = Sampling(config.online_tokens, config.online_temperature)
     seconds, _ = _timed(lambda: policy.generate(prompts, sampling))
     return seconds / size
+
+
+def _memory_limit(policy: Policy, config: TrainConfig) -> int | None:
+    """Bytes of the device that its sampler leaves to training."""
+    limit = policy.memory_limit()
+    if limit is None or config.sampler == "backend":
+        return limit
+    return int(limit * (1 - config.vllm_memory))
 
 
 def _fresh_samples(config: TrainConfig) -> float:

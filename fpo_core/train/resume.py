@@ -20,7 +20,7 @@ FREE = frozenset(
         *("report_to", "preset", "push_to_hub", "report", "shown_pairs", "shown_features"),
         *("shard", "cpu_offload"),
         *("greedy_answers", "prompts", "answer_tokens", "verdicts", "judge_key_env"),
-        *("judge_concurrency", "judge_timeout", "judge_retries"),
+        *("judge_concurrency", "judge_timeout", "judge_retries", "vllm_memory"),
     )
 )
 """Settings that the result does not depend on."""

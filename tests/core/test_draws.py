@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fpo_core.arrays import numpy_ops
-from fpo_core.backend.draws import occurrences, pick, uniforms
+from fpo_core.backend.draws import occurrences, pick, seeds, uniforms
 
 PROMPTS = [np.array(ids, np.int32) for ids in ([7, 9], [8], [7, 9], [7, 9])]
 
@@ -17,6 +17,13 @@ def test_the_numbers_of_a_sample_do_not_depend_on_its_neighbours():
     assert len(np.unique(together)) == together.size
     assert (uniforms(PROMPTS, 4, 5) != together).all()
     assert uniforms([], 0, 5).shape == (0, 5)
+
+
+def test_a_seed_for_another_library_is_of_the_sample_alone():
+    together = seeds(PROMPTS, 3)
+    assert seeds(PROMPTS[3:], 3, [2]) == together[3:]
+    assert len({*together, *seeds(PROMPTS, 4)}) == 8
+    assert all(0 <= seed < 2**63 for seed in together)
 
 
 def test_numbers_are_uniform_and_below_one():

@@ -56,6 +56,12 @@ def test_the_largest_and_a_middle_batch_are_tried(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_another_sampler_takes_its_share_and_is_not_tried(tmp_path):
+    online = {"online": "dpp", "sampler": "vllm", "vllm_memory": 0.3}
+    found = foretell(Watched(), tmp_path, iters=2, step0_pairs=0, **online)
+    assert found.memory_limit == 70
+
+
 class Perturbed(Watched):
     """Notes the moves of its weights, which are all it trains by."""
 
