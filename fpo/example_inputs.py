@@ -30,6 +30,8 @@ class Example:
     """A published checkpoint, to be converted."""
     tokens: int
     """Most tokens of a sampled completion."""
+    temperature: float = 1.0
+    """At which completions are sampled."""
     judge: Oracle | None = None
     grid: tuple[str, ...] = ()
     """What comparisons on it vary, under what their own settings say."""

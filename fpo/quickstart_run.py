@@ -107,7 +107,9 @@ def quickstart(
             sink,
             stop,
             samples=config.samples,
-            sampling=Sampling(example.tokens, 1.0, 1.0, config.seed, checked.setup.stop),
+            sampling=Sampling(
+                example.tokens, example.temperature, 1.0, config.seed, checked.setup.stop
+            ),
             sample_batch=config.samples,
             judge=example.judge,
         )

@@ -5,8 +5,8 @@ from fetch import HERE, fetch
 from fpo.example_inputs import Example
 from fpo_core.config.yaml_file import read_yaml
 
-TOKENS = 80
-"""Most tokens of a sampled completion."""
+TOKENS, TEMPERATURE = 120, 0.7
+"""Most tokens of a sampled completion, and how it is drawn."""
 
 
 def smollm2_example(cache: str | None) -> Example:
@@ -18,5 +18,6 @@ def smollm2_example(cache: str | None) -> Example:
         pairs=files.pairs,
         sae=HERE / "sae",
         tokens=TOKENS,
+        temperature=TEMPERATURE,
         grid=tuple(read_yaml(HERE / "compare.yaml")["grid"]),
     )
