@@ -16,6 +16,7 @@ from fpo.training import TrainingRun, train_validated
 from fpo.workflow import Stop, workflow
 from fpo_core.backend.policy import Sampling
 from fpo_core.config import QuickstartConfig, TrainConfig
+from fpo_core.config.presets import PRESET_SETTINGS
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.model_card import PICTURE
 from fpo_core.events import Sink
@@ -138,7 +139,11 @@ def _clear_earlier(output: Path, settings: TrainConfig) -> None:
 def train_settings(config: QuickstartConfig, example: Example) -> TrainConfig:
     """The example's settings on its files, with those of the call on top."""
     over = {k: v for k, v in config.to_mapping().items() if k in TrainConfig.names()}
-    settings = example.training(Path(config.output)) | over
+    settings, own = example.training(Path(config.output)), config.__dataclass_fields__
+    for name in set(over) & PRESET_SETTINGS - set(settings):
+        if over[name] == own[name].default:  # nobody set it: it is the preset's
+            del over[name]
+    settings |= over
     return TrainConfig.from_mapping(settings, str(example.settings))
 
 

@@ -16,6 +16,7 @@ from fpo_cli.console.ui import Ui
 from fpo_cli.main import main
 from fpo_core.config import DataConfig, MeasureConfig, QuickstartConfig, ReferenceConfig
 from fpo_core.config.fields import like
+from fpo_core.config.presets import PresetConfig, PresetName
 from fpo_core.config.yaml_file import read_yaml
 
 SETTINGS = HERE / "settings.yaml"
@@ -27,6 +28,7 @@ class SmolConfig(QuickstartConfig):
 
     output: str = like(QuickstartConfig, "output", default="fpo-smollm2")
     samples: int = like(QuickstartConfig, "samples", default=8)
+    preset: PresetName = like(PresetConfig, "preset")
     val_pairs: int = like(MeasureConfig, "val_pairs")
     text: str | None = like(MeasureConfig, "text")
     greedy_answers: int = like(MeasureConfig, "greedy_answers")

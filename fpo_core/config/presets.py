@@ -23,6 +23,7 @@ LEARNING: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """By what is trained; for FPO on fixed pairs under AdamW alone, with which they were chosen."""
+PRESET_SETTINGS = {name for kinds in LEARNING.values() for kind in kinds.values() for name in kind}
 _BOTH: dict[str, Any] = {
     "fine_tune_type": "full",
     "optimizer": "adamw",
@@ -54,7 +55,10 @@ def preset(values: Mapping[str, Any]) -> dict[str, Any]:
     if name in LEARNING:
         kind = _KINDS.get(values.get("fine_tune_type") or "lora")
         meant = all(values.get(key, value) in (value, None) for key, value in _CHOSEN_WITH.items())
-        return dict(LEARNING[name][kind]) if kind is not None and meant else {}
+        settings = LEARNING[name].get(kind or "", {}) if meant else {}
+        # The rate goes with the term: at this rate, a run with less of it breaks the model.
+        weight = values.get("rpo_alpha")
+        return dict(settings) if weight in (None, settings.get("rpo_alpha")) else {}
     if name not in PAPER:
         return {}
     adapters = _KINDS.get(values.get("fine_tune_type")) == "adapters" or values.get("adapter")

@@ -52,6 +52,16 @@ def test_the_default_preset_is_for_what_it_was_chosen_with():
     assert made(rpo_alpha=0.0, learning_rate=1e-4).rpo_alpha == 0
 
 
+def test_the_rate_goes_with_the_term():
+    """At it, a run with less of the term breaks the model."""
+    for weight in (0.0, 0.3):
+        assert (made(rpo_alpha=weight).learning_rate, made(rpo_alpha=weight).rpo_alpha) == (
+            None,
+            weight,
+        )
+    assert made(rpo_alpha=1.0) == made()
+
+
 def test_a_run_can_say_what_its_preset_set():
     assert made().of_preset == LEARNING["default"]["adapters"]
     assert made(learning_rate=1e-3).of_preset == {"rpo_alpha": 1.0}

@@ -14,6 +14,7 @@ import torch
 
 from fpo_convert.sae import convert_sae
 from fpo_core.arrays import numpy_ops
+from fpo_core.config import LEARNING
 from fpo_core.errors import ConfigError, DataError, ModelError
 from fpo_core.sae.sae import load_sae
 
@@ -287,3 +288,20 @@ def test_the_script_aligns_the_real_model(tmp_path: Path) -> None:
     assert 1 < result["before"]["perplexity"] < 500
     assert result["before"]["completions"] != [""]
     assert (tmp_path / "run" / "adapters.safetensors").is_file()
+
+
+def test_the_run_is_the_default_preset() -> None:
+    """What its command sets for nobody is the preset's, and what a user sets is not."""
+    from run import SmolConfig, defaults
+
+    from fpo.example_inputs import Example
+    from fpo.quickstart_run import train_settings
+
+    places = {name: EXAMPLE for name in ("model", "pairs", "sae")}
+    example = Example(settings=EXAMPLE / "settings.yaml", tokens=1, **places)
+    config = train_settings(SmolConfig.from_mapping(defaults()), example)
+    assert config.of_preset == LEARNING["default"]["adapters"]
+    plain = train_settings(SmolConfig.from_mapping(defaults() | {"preset": "none"}), example)
+    assert (plain.learning_rate, plain.rpo_alpha) == (None, 0.0)
+    own = train_settings(SmolConfig.from_mapping(defaults() | {"learning_rate": 1e-4}), example)
+    assert (own.learning_rate, own.rpo_alpha) == (1e-4, 1.0)
