@@ -58,7 +58,7 @@ def tuning(result: dict[str, Any]) -> Table:
     head += ["KL per token", "perplexity"]
     (start,) = of_arm(result["tune"], "start")
     table = [head, _tuning_row(start, start, chosen=False)]
-    for name in ARMS:
+    for name in (*ARMS, *DEFAULTS):
         rows = of_arm(result["tune"], name)
         best = max(map(mean_score, rows), default=0)
         table += [_tuning_row(row, start, chosen=mean_score(row) == best) for row in rows]
@@ -69,7 +69,8 @@ def _tuning_row(row: Row, start: Row, *, chosen: bool) -> list[str]:
     change = row["change"]
     score = f"{mean_score(row):.3f}"
     rate, beta = change.get("learning_rate"), change.get("beta")
-    weight = row["arm"] in ARMS and (ARMS[row["arm"]].settings | change).get("rpo_alpha")
+    arm = ARMS.get(row["arm"])
+    weight = arm and (arm.settings | change).get("rpo_alpha")
     return [
         row["arm"],
         "–" if rate is None else f"{rate:g}",
