@@ -42,7 +42,12 @@ from fpo_core.models.folder import ModelFolder, check_quantised
 from fpo_core.sae.load import check_constraint_trains, refuse_doubts
 from fpo_core.train.checkpoints import Checkpoint
 from fpo_core.train.paired_data import fingerprints
-from fpo_core.train.resume import check_unchanged, check_unfinished, find_checkpoint
+from fpo_core.train.resume import (
+    as_begun,
+    check_unchanged,
+    check_unfinished,
+    find_checkpoint,
+)
 from fpo_core.train.run_folder import check_output
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.validate import check_judged
@@ -94,6 +99,7 @@ def _validated(
     check_output(config)
     check_trackers(config)
     checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
+    config = config if checkpoint is None else as_begun(config, checkpoint)
     _check_start(config)
     config = _shaped(setup, config)
     select_blocks(setup.model.layers, config.num_layers)

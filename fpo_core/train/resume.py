@@ -1,7 +1,7 @@
 """Whether a run may resume a checkpoint: all that its result depends on must be the same."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,18 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.key} was {self.was}, is {self.now}"
+
+
+def as_begun(config: TrainConfig, checkpoint: Checkpoint) -> TrainConfig:
+    """The settings of a resumed run, less the default preset where it began without a preset.
+
+    So runs of before there was one go on by the command that they were begun with.
+    """
+    was = checkpoint.origin.config
+    if (was.get("preset") or "none") != "none" or config.preset != "default":
+        return config
+    before = {field.name: field.default for field in fields(config)} | was
+    return replace(config, preset="none", **{name: before[name] for name in config.of_preset})
 
 
 def check_unchanged(

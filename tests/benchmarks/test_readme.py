@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.bench_smollm2 import BEGIN, END, shown
 from fpo_core.config import LEARNING
 from fpo_core.config.optimizer_table import OPTIMIZERS
 
@@ -126,11 +125,6 @@ def test_truncation() -> None:
         ]
         for row in result("truncation")["means"]
     ]
-
-
-def test_the_real_model() -> None:
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{BEGIN}\n\n{shown(result('smollm2')['runs']['fpo'])}\n\n{END}" in page
 
 
 def test_presets() -> None:
