@@ -24,7 +24,7 @@ class Smollm2Ground:
         **dict.fromkeys(("dpo", "tdpo2"), 0.1),
     }
     shared: Mapping[str, Any] = {
-        **{"epochs": None, "iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
+        **{"iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
         **{"num_layers": 12, "rank": 8, "scale": 2.0},
         **{"batch_size": 4, "report": False, "backend": "torch", "device": "cpu"},
     }

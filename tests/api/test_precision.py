@@ -32,6 +32,7 @@ def test_a_run_keeps_its_precision(
     backend: str, small: dict[str, Any], steps: dict[str, Any], probed: list[Probe], tmp_path: Path
 ) -> None:
     settings = small | steps | {"backend": backend, "greedy_answers": 0, "output": tmp_path / "run"}
+    settings |= {"preset": "none"}  # an evaluation's loss has no supervised term
     seen: list[fpo.Event] = []
     with pytest.raises(fpo.StoppedError):
         fpo.train(**settings, sink=seen.append, stop=lambda: 15)

@@ -36,6 +36,7 @@ def adapter(shared: Path, sae: Path) -> Path:
         max_rows=24,
         max_seq_length=64,
         iters=6,
+        preset="none",
         learning_rate=0.02,
         beta=10,
         val_pairs=4,

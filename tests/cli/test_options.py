@@ -80,7 +80,7 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, said: str) -
 
 
 def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
-    assert read(tmp_path, "# nothing\n")[0] == TrainConfig(**NEEDED)
+    assert read(tmp_path, "# nothing\n")[0] == TrainConfig.from_mapping(NEEDED)
 
 
 @pytest.mark.parametrize("name", ["lora.yaml", "full.yaml"])

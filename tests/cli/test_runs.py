@@ -16,7 +16,7 @@ from .conftest import Fpo, model_and_data
 
 BACKENDS = ("torch", "mlx")
 FEW = ["--iters", 2, "--batch-size", 4, "--learning-rate", 0.01, "--beta", 1, "--val-pairs", 8]
-FEW += ["--greedy-answers", 0]
+FEW += ["--greedy-answers", 0, "--preset", "none"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

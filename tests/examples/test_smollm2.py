@@ -265,7 +265,7 @@ def test_model_and_pairs_are_linked_from_a_folder(
 )
 def test_the_script_aligns_the_real_model(tmp_path: Path) -> None:
     """From the wheels to before and after, in two steps."""
-    few = ["--iters", "2", "--batch-size", "2", "--samples", "1"]
+    few = ["--iters", "2", "--batch-size", "2", "--samples", "1", "--preset", "none"]
     few += ["--max-rows", "4", "--val-pairs", "2", "--greedy-answers", "0"]
     text = tmp_path / "text.txt"
     text.write_text("The library opens at nine, and the reading room an hour later.\n")
