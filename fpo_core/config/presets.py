@@ -61,7 +61,7 @@ def preset(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(settings) if weight in (None, settings.get("rpo_alpha")) else {}
     if name not in PAPER:
         return {}
-    adapters = _KINDS.get(values.get("fine_tune_type")) == "adapters" or values.get("adapter")
+    adapters = _KINDS.get(values.get("fine_tune_type") or "") == "adapters" or values.get("adapter")
     if adapters and values.get("learning_rate") is None:
         raise ConfigError(
             f"preset {name} is for full fine-tuning, and its learning rate of "

@@ -290,18 +290,26 @@ def test_the_script_aligns_the_real_model(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "adapters.safetensors").is_file()
 
 
+PRESETS = """
+from run import SETTINGS, SmolConfig, defaults
+from fpo.example_inputs import Example
+from fpo.quickstart_run import train_settings
+example = Example(settings=SETTINGS, tokens=1, **{n: SETTINGS for n in ("model", "pairs", "sae")})
+for own in ({}, {"preset": "none"}, {"learning_rate": 1e-4}):
+    config = train_settings(SmolConfig.from_mapping(defaults() | own), example)
+    print(config.learning_rate, config.rpo_alpha)
+"""
+
+
 def test_the_run_is_the_default_preset() -> None:
-    """What its command sets for nobody is the preset's, and what a user sets is not."""
-    from run import SmolConfig, defaults
+    """What its command sets for nobody is the preset's, and what a user sets is not.
 
-    from fpo.example_inputs import Example
-    from fpo.quickstart_run import train_settings
-
-    places = {name: EXAMPLE for name in ("model", "pairs", "sae")}
-    example = Example(settings=EXAMPLE / "settings.yaml", tokens=1, **places)
-    config = train_settings(SmolConfig.from_mapping(defaults()), example)
-    assert config.of_preset == LEARNING["default"]["adapters"]
-    plain = train_settings(SmolConfig.from_mapping(defaults() | {"preset": "none"}), example)
-    assert (plain.learning_rate, plain.rpo_alpha) == (None, 0.0)
-    own = train_settings(SmolConfig.from_mapping(defaults() | {"learning_rate": 1e-4}), example)
-    assert (own.learning_rate, own.rpo_alpha) == (1e-4, 1.0)
+    In a process of its own: a command that is imported is one of the program's.
+    """
+    paths = os.pathsep.join(map(str, (EXAMPLE, ROOT, ROOT / "convert", ROOT / "cli")))
+    environment = os.environ | {"PYTHONPATH": paths}
+    command = [sys.executable, "-c", PRESETS]
+    out = subprocess.check_output(command, env=environment, text=True)
+    preset = LEARNING["default"]["adapters"]
+    rate, weight = preset["learning_rate"], preset["rpo_alpha"]
+    assert out.splitlines() == [f"{rate} {weight}", "None 0.0", f"0.0001 {weight}"]
