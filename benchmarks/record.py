@@ -68,4 +68,6 @@ def _command() -> str:
     """The command line, without paths of this machine."""
     words = [word for word in sys.argv[1:] if not word.startswith("/")]
     words = [word for word in words if word not in ("--python", "--models", "--cache")]
-    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.stem == "__main__" else program.stem
+    return shlex.join(["python", "-m", f"benchmarks.{name}", *words])

@@ -10,6 +10,7 @@ from benchmarks.evidence.ground import Sampled
 from benchmarks.evidence.intact import CHECKS
 from benchmarks.evidence.moods import CHOSEN, Moods
 from benchmarks.evidence.sample_judge import SampleJudge, good_answers
+from fpo_core.judges.classifier import auc
 
 COUNT = 100
 Values = dict[str, np.ndarray]
@@ -29,8 +30,8 @@ def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
     found: dict[str, Any] = {
         "classifier": {
             "answers": len(rows),
-            "auc_happy_rest": auc(scores[happy], scores[~happy]),
-            "auc_happy_depressed": auc(scores[happy], scores[sad]),
+            "auc_happy_rest": auc(scores, happy),
+            "auc_happy_depressed": auc(scores[happy | sad], happy[happy | sad]),
         },
         "bounds": detector.bounds,
         "good_answers": COUNT,
@@ -39,8 +40,9 @@ def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
     }
     for name, corrupt in CORRUPTIONS.items():
         values = detector.values(corrupt(good, rng))
+        ranks = np.concatenate([whole, _least_rank(values, reference)])
         found["corrupted"][name] = {
-            "auc": auc(whole, _least_rank(values, reference)),
+            "auc": auc(ranks, np.arange(len(ranks)) < COUNT),
             "accepted": _accepted(detector.passed(values)),
         }
     return found
@@ -49,12 +51,6 @@ def validated(judge: SampleJudge, moods: Moods) -> dict[str, Any]:
 def _accepted(passed: Values) -> float:
     """The share of answers that pass every check."""
     return float(np.mean(np.all([passed[name] for name in CHECKS], axis=0)))
-
-
-def auc(high: np.ndarray, low: np.ndarray) -> float:
-    """The probability that one of `high` is above one of `low`; ties count half."""
-    difference = np.sign(high[:, None] - low[None, :])
-    return float(((difference + 1) / 2).mean())
 
 
 def _least_rank(values: Values, reference: Values) -> np.ndarray:

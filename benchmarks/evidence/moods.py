@@ -7,7 +7,7 @@ whether it trains, tunes or tests, so no answer to a prompt is in two parts.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,9 @@ class Moods:
     """As the wheel has them, and `of`: the mood asked for."""
 
     @classmethod
-    def read(cls, folder: Path) -> "Moods":
-        """All answers of the wheel that were written in a mood; refusals are left out."""
-        rows = [
-            json.loads(line) | {"of": path.stem}
-            for path in sorted(folder.glob("*.jsonl"))
-            for line in path.read_text(encoding="utf-8").splitlines()
-        ]
-        return cls([row for row in rows if row["kind"] == "mood"])
+    def of_each(cls, moods: Mapping[str, Sequence[Row]]) -> "Moods":
+        """The answers of each mood, as the example reads them."""
+        return cls([row | {"of": mood} for mood, rows in moods.items() for row in rows])
 
     def of(self, part: str) -> list[Row]:
         """The answers to a part's prompts."""

@@ -19,14 +19,14 @@ from benchmarks.record import ROOT, read_result
 
 DOCUMENT = ROOT / "docs" / "evidence.md"
 TEXT = ROOT / "benchmarks" / "evidence" / "evidence.md.tmpl"
-TITLES = {"world": "The quickstart's world", "smollm2": "SmolLM2-135M-Instruct"}
+GROUNDS = ("world", "smollm2")
 Table = list[list[str]]
 
 
 def written() -> str:
     """The document: its text with every table in place."""
     text = TEXT.read_text(encoding="utf-8")
-    for name in TITLES:
+    for name in GROUNDS:
         result = read_result(f"evidence-{name}")
         for title, make in TABLES.items():
             mark = f"{{{{{title} on {name}}}}}"
@@ -145,7 +145,14 @@ def gains(result: dict[str, Any]) -> Table:
 
 def contrasts(result: dict[str, Any]) -> Table:
     """fpo less each rival named beforehand, paired by prompt and seed, under Holm."""
-    return _contrasts(result, "fpo", CONTRASTS)
+    test = result.get("test", [])
+    there = [rival for rival in CONTRASTS if of_arm(test, rival) and of_arm(test, "fpo")]
+    means = [_contrast(test, "fpo", rival) for rival in there]
+    adjusted = holm([mean.p for mean, _ in means])
+    rows = [
+        [*cells[:-1], f"{p:.3g}", cells[-1]] for (_, cells), p in zip(means, adjusted, strict=True)
+    ]
+    return [["P·I", "seeds", "difference [95%]", "p", "p, Holm", "detectable"], *rows]
 
 
 def others(result: dict[str, Any]) -> Table:
@@ -157,18 +164,8 @@ def others(result: dict[str, Any]) -> Table:
 
 
 def _pairs(test: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> Table:
-    rows = [[f"{a} − {b}", *_contrast(test, a, b)] for a, b in pairs]
+    rows = [_contrast(test, a, b)[1] for a, b in pairs]
     return [["P·I", "seeds", "difference [95%]", "p", "detectable"], *rows]
-
-
-def _contrasts(result: dict[str, Any], name: str, rivals: Sequence[str]) -> Table:
-    test = result.get("test", [])
-    there = [rival for rival in rivals if of_arm(test, rival) and of_arm(test, name)]
-    rows = [[f"{name} − {rival}", *_contrast(test, name, rival)] for rival in there]
-    adjusted = holm([difference(test, name, rival).p for rival in there])
-    for row, p in zip(rows, adjusted, strict=True):
-        row.insert(4, f"{p:.3g}")
-    return [["P·I", "seeds", "difference [95%]", "p", "p, Holm", "detectable"], *rows]
 
 
 def differences(test: Sequence[Row], name: str, rival: str) -> np.ndarray:
@@ -183,15 +180,12 @@ def differences(test: Sequence[Row], name: str, rival: str) -> np.ndarray:
     return score_table(ours) - score_table(theirs)
 
 
-def difference(test: Sequence[Row], name: str, rival: str) -> Estimate:
-    """Their mean."""
-    return estimate(differences(test, name, rival))
-
-
-def _contrast(test: Sequence[Row], name: str, rival: str) -> list[str]:
+def _contrast(test: Sequence[Row], name: str, rival: str) -> tuple[Estimate, list[str]]:
+    """The mean difference, and its cells."""
     values = differences(test, name, rival)
     mean = estimate(values)
-    return [str(len(values)), mean.text(), f"{mean.p:.3g}", f"{detectable(values):.3f}"]
+    cells = [f"{name} − {rival}", str(len(values)), mean.text(), f"{mean.p:.3g}"]
+    return mean, [*cells, f"{detectable(values):.3f}"]
 
 
 def judges(found: dict[str, Any]) -> Table:

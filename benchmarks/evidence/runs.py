@@ -25,6 +25,7 @@ from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.io.atomic import write_json
 
 ROW_FILE = "row.json"
+_SHARED: dict[str, Any] = {"report": False, "backend": "torch", "device": "cpu"}
 
 
 @dataclass
@@ -54,12 +55,17 @@ class Part:
         assert self.prompts
         example = self.ground.example()
         example.convert(self.folder)
-        settings = example.training(self.folder) | dict(self.ground.shared)
+        settings = example.training(self.folder) | _SHARED | dict(self.ground.shared)
         settings = {
             k: v for k, v in settings.items() if k not in ("alpha", "beta", "learning_rate")
         }
         places = {"data": str(self.folder / "pairs"), "output": str(self.folder)}
         return settings | places | {"preset": "none"}
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's."""
+        return load_tokenizer(str(self.base["model"]))
 
     @cached_property
     def judging(self) -> Judging:
@@ -115,8 +121,7 @@ class Part:
         most = self.ground.sampling["max_tokens"]
         # A result has no tokens of its completions, and one that was cut within a symbol may have
         # fewer when it is read again: nearly as long counts as cut.
-        tokenizer = load_tokenizer(str(self.base["model"]), None, trust_remote_code=False)
-        sizes = [len(tokenizer(text).input_ids) for text in metrics["completions"]]
+        sizes = [len(self.tokenizer(text).input_ids) for text in metrics["completions"]]
         samples = [
             Sampled(prompt, text, cut=size >= most - 2)
             for prompt, text, size in zip(self.prompts, metrics["completions"], sizes, strict=True)

@@ -11,7 +11,7 @@ from benchmarks.evidence.moods import Moods
 from benchmarks.evidence.sample_judge import SampleJudge
 from benchmarks.record import ROOT
 from fpo.example_inputs import Example
-from fpo_core.config import GenerateConfig
+from fpo_core.config import OBJECTIVES, GenerateConfig
 
 
 class Smollm2Ground:
@@ -20,13 +20,14 @@ class Smollm2Ground:
     name = "smollm2"
     rates = (1.5e-4, 3e-4, 6e-4)
     betas: Mapping[str, float] = {
-        **dict.fromkeys(("fpo", "dpo-norm", "simpo", "simpo-kl"), 2.0),
-        **dict.fromkeys(("dpo", "tdpo2"), 0.1),
+        name: row.coefficients["beta"]
+        for name, row in OBJECTIVES.items()
+        if "beta" in row.coefficients
     }
     shared: Mapping[str, Any] = {
         **{"iters": 60, "steps_per_eval": 60, "save_every": 60, "val_pairs": 8},
         **{"num_layers": 12, "rank": 8, "scale": 2.0},
-        **{"batch_size": 4, "report": False, "backend": "torch", "device": "cpu"},
+        "batch_size": 4,
     }
     sampling: Mapping[str, Any] = {"max_tokens": 120, "temperature": 0.7}
     prompts: Mapping[str, int] = {"tune": 32, "test": 72}
@@ -35,7 +36,8 @@ class Smollm2Ground:
     def moods(self) -> Moods:
         """The wheel's answers."""
         sys.path.insert(0, str(ROOT / "examples" / "smollm2"))
-        return Moods.read(importlib.import_module("fetch").fetch().moods)
+        folder = importlib.import_module("fetch").fetch().moods
+        return Moods.of_each(importlib.import_module("moods").read_moods(folder))
 
     def example(self) -> Example:
         """See `Ground`."""

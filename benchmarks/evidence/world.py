@@ -20,8 +20,10 @@ class WorldGround:
         **dict.fromkeys(("dpo", "tdpo2"), 3.5),
     }
     shared: Mapping[str, Any] = {
-        **{"iters": 130, "steps_per_eval": 130, "save_every": 130, "val_pairs": 25},
-        **{"report": False, "backend": "torch", "device": "cpu"},
+        "iters": 130,
+        "steps_per_eval": 130,
+        "save_every": 130,
+        "val_pairs": 25,
     }
     sampling: Mapping[str, Any] = {"max_tokens": 48, "temperature": 1.0}
     prompts: Mapping[str, int] = {"tune": 80, "test": 120}

@@ -10,7 +10,7 @@ from benchmarks.evidence.arms import ABLATIONS, ARMS, CONTRASTS
 from benchmarks.evidence.controls import encoder_file, hidden_state, random_like
 from benchmarks.evidence.ground import Sampled
 from benchmarks.evidence.intact import CHECKS, Detector
-from benchmarks.evidence.judge_check import CORRUPTIONS, auc
+from benchmarks.evidence.judge_check import CORRUPTIONS
 from benchmarks.evidence.moods import PARTS, Moods, part_of
 from benchmarks.evidence.ranks import interval, ranks, spearman
 from benchmarks.evidence.report import DOCUMENT, differences, tuning, written
@@ -18,6 +18,7 @@ from benchmarks.evidence.rows import mean_intact, mean_preference, mean_score
 from benchmarks.evidence.runs import chosen
 from benchmarks.evidence.statistics import detectable, estimate, holm
 from fpo_core.arrays import numpy_ops
+from fpo_core.judges.classifier import auc
 from fpo_core.sae.discrepancy import discrepancy
 from fpo_core.sae.sae import load_sae
 from fpo_core.sae_training.folding import write_folded
@@ -188,7 +189,7 @@ def test_corruptions_change_every_answer() -> None:
     for corrupt in CORRUPTIONS.values():
         bad = corrupt(answers, random.Random(0))
         assert all(a != b for a, b in zip(answers, bad, strict=True))
-    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == 0.875
+    assert auc(np.array([1.0, 2.0, 0.0, 1.0]), np.array([True, True, False, False])) == 0.875
 
 
 def test_random_directions_keep_their_lengths() -> None:
