@@ -92,7 +92,8 @@ class ObjectiveConfig(Settings):
     )
     rpo_alpha: float = setting(
         0.0,
-        help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training).",
+        help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training); in "
+        "a run where nothing is set, the preset's.",
         least=0.0,
     )
     degree_weight: float = setting(

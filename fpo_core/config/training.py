@@ -123,8 +123,9 @@ class OptimiserConfig(Settings):
     )
     learning_rate: float | None = setting(
         None,
-        help=f"Peak learning rate; by default, for adapters and for full, {described_rates()}; "
-        f"for prompt and prefix {VIRTUAL_RATE:g} times that of adapters.",
+        help="Peak learning rate; by default the preset's, and where that has none, for adapters "
+        f"and for full, {described_rates()}; for prompt and prefix {VIRTUAL_RATE:g} times that of "
+        "adapters.",
         above=0.0,
         most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )

@@ -61,7 +61,8 @@ class Vocabulary:
         self.here = rows_here(self.size, group)
         self.chunk = chunk_rows(budget, group.size * output.in_features, _COPIES)
         """Tokens of a process at a time."""
-        if (group.size - 1) * -(-self.size // group.size) >= self.size:
+        self._width = -(-self.size // group.size)
+        if (group.size - 1) * self._width >= self.size:
             raise BackendError(
                 f"shard is set for {group.size} processes, among which a vocabulary of "
                 f"{self.size} tokens does not split: start fewer"
@@ -133,7 +134,7 @@ class Vocabulary:
         count = most(self.group, len(flat))
         weight, bias = (self.rows(self.output, name) for name in ("weight", "bias"))
         logits = self.logits_here(padded(flat, count), weight, bias)
-        width = -(-self.size // self.group.size)
+        width = self._width
         parts = swapped(functional.pad(logits, (0, width - logits.shape[-1])))
         shaped = (part[: len(flat)].view(*h.shape[:-1], width) for part in parts.split(count))
         starts = range(0, self.size, width)
