@@ -127,6 +127,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fpo": {},
     "alpha 0": {"alpha": 0.0},
     "simpo": {"alpha": None, "objective": {"objective": "simpo"}},
+    "dpo": {"alpha": None, "objective": {"objective": "dpo"}},
     "tdpo2": {"alpha": None, "objective": {"objective": "tdpo2"}},
     "plain": {"plain": True},
 }
@@ -231,6 +232,7 @@ def main() -> None:
     arguments.add_argument(
         "--slices", action="store_true", help="share a core by the millisecond: less noise"
     )
+    arguments.add_argument("--mark", default="", help="added to the result's name")
     arguments.add_argument("--beside", help="a commit whose step of the first variant comes last")
     arguments = arguments.parse_args()
     if arguments.worker:
@@ -251,9 +253,9 @@ def main() -> None:
             values |= _on_gpu(settings, values["rows"])
         elif arguments.backend == "torch" and tree is None:
             _add_arrays(settings, values["rows"], names[-1])
-    name = result_name(
-        "step", arguments, *["slices"] * arguments.slices, *["beside"] * bool(arguments.beside)
-    )
+    marks = ["slices"] * arguments.slices + ["beside"] * bool(arguments.beside)
+    marks += [arguments.mark] * bool(arguments.mark)
+    name = result_name("step", arguments, *marks)
     write_result(name, {"setting": setting_of(arguments)} | values)
 
 

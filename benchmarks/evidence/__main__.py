@@ -1,8 +1,9 @@
 """Is FPO worth having? Arms tuned alike on some prompts, tested on others; docs/evidence.md.
 
-Stages, each going on where it was stopped: `tune` and `test` run, `collect` puts their rows among
-the committed results, `check` asks how SmolLM2's judges judge, `report` writes the document.
-Several processes may take a share of the arms or seeds each, by --share 0/2 and so on.
+Stages, each going on where it was stopped: `tune`, `test` and `frontier` run, `sample` asks the
+tested adapters at several temperatures, `collect` puts all rows among the committed results,
+`check` asks how SmolLM2's judges judge, `report` writes the document. Several processes may take a
+share of the arms or seeds each, by --share 0/2 and so on.
 
 Run: python -m benchmarks.evidence STAGE [--on world|smollm2] [--output FOLDER] [--share I/N]
 """
@@ -14,16 +15,18 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core beats a core per thread
 
+from benchmarks.evidence import temperatures
 from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, DEFAULTS
-from benchmarks.evidence.ground import PARTS, Ground
+from benchmarks.evidence.ground import Ground
 from benchmarks.evidence.judge_check import validated
 from benchmarks.evidence.report import DOCUMENT, written
 from benchmarks.evidence.rows import Row, same_run
-from benchmarks.evidence.runs import ROW_FILE, Part, tested, tuned
+from benchmarks.evidence.runs import ROW_FILE, Part, frontier, tested, tuned
 from benchmarks.evidence.smollm2 import Smollm2Ground
 from benchmarks.evidence.world import WorldGround
 from benchmarks.record import read_result, write_result
 
+STAGES = ("tune", "test", "frontier")
 GROUNDS: dict[str, type[Ground]] = {"world": WorldGround, "smollm2": Smollm2Ground}
 
 
@@ -33,9 +36,9 @@ def known(ground: str, part: str) -> list[Row]:
 
 
 def collected(ground: str, output: Path) -> dict[str, list[Row]]:
-    """The committed rows, and those of runs since."""
+    """The committed rows, and those of runs since, by stage."""
     parts = {}
-    for part in PARTS:
+    for part in STAGES:
         rows = known(ground, part)
         paths = [*(output / part).glob("start-row.json"), *(output / part).rglob(ROW_FILE)]
         for path in sorted(paths):
@@ -44,12 +47,13 @@ def collected(ground: str, output: Path) -> dict[str, list[Row]]:
                 rows.append(row)
         order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *DEFAULTS]
         parts[part] = sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
-    return parts
+    parts["sample"] = temperatures.collected(output / "test") or known(ground, "sample")
+    return {stage: rows for stage, rows in parts.items() if rows}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
-    parser.add_argument("stage", choices=("tune", "test", "collect", "check", "report"))
+    parser.add_argument("stage", choices=(*STAGES, "sample", "collect", "check", "report"))
     parser.add_argument("--on", choices=list(GROUNDS), default="world")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--arms", default=",".join(ARMS))
@@ -60,15 +64,18 @@ def main() -> None:
     place, shares = map(int, args.share.split("/"))
     names = args.arms.split(",")
     ground = GROUNDS[args.on]()
-    if args.stage in PARTS:
-        part = Part(ground, args.stage, output, known(args.on, args.stage))
-        if args.stage == "tune":
-            list(tuned(part, names[place::shares]))
-        else:
-            seeds = [int(seed) for seed in args.seeds.split(",")][place::shares]
-            list(tested(part, collected(args.on, output)["tune"], names, seeds))
+    seeds = [int(seed) for seed in args.seeds.split(",")][place::shares]
+    rows = collected(args.on, output)
+    part = Part(ground, args.stage, output, known(args.on, args.stage))
+    if args.stage == "tune":
+        list(tuned(part, names[place::shares]))
+    elif args.stage in STAGES:
+        run = tested if args.stage == "test" else frontier
+        list(run(part, rows["tune"], names, seeds))
+    elif args.stage == "sample":
+        temperatures.sampled(Part(ground, "test", output), rows["test"], names, seeds)
     elif args.stage == "collect":
-        write_result(f"evidence-{args.on}", collected(args.on, output))
+        write_result(f"evidence-{args.on}", rows)
     elif args.stage == "check":
         smollm2 = Smollm2Ground()
         write_result("evidence-judges", validated(smollm2.judging(output), smollm2.moods))

@@ -44,6 +44,7 @@ ARMS = {
 """In the order in which they run. `sft` is the supervised term alone: 100 times the preference's,
 whose scale Adam takes out."""
 ABLATIONS = {
+    "fpo: alpha 0": Arm("fpo", {"alpha": 0.0}),
     "fpo: alpha / 10": Arm("fpo", {"alpha": 0.5}),
     "fpo: alpha × 10": Arm("fpo", {"alpha": 50.0}),
     "fpo: no stop-gradient": Arm("fpo", {"stop_gradient": False}),

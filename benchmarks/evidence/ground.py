@@ -43,6 +43,8 @@ class Ground(Protocol):
     """Settings of `compare` for the samples of both parts."""
     prompts: Mapping[str, int]
     """Held-out pairs of each part, one a prompt."""
+    lengths: Sequence[int]
+    """Steps of the frontier's runs."""
 
     def example(self) -> Example:
         """Model, autoencoder and settings."""

@@ -12,14 +12,20 @@ from benchmarks.evidence.rows import (
     mean_intact,
     mean_preference,
     mean_score,
+    of_arm,
     scores,
 )
 from benchmarks.evidence.statistics import Estimate, detectable, estimate, holm
+from benchmarks.evidence.temperatures import TEMPERATURES, at, win_rate
 from benchmarks.record import ROOT, read_result
 
 DOCUMENT = ROOT / "docs" / "evidence.md"
 TEXT = ROOT / "benchmarks" / "evidence" / "evidence.md.tmpl"
 GROUNDS = ("world", "smollm2")
+BUDGETS = (0.05, 0.1, 0.2, 0.4)
+"""Most KL per token of the frontier."""
+GAINS = (0.2, 0.3)
+"""How far above the start its P·I is to be."""
 Table = list[list[str]]
 
 
@@ -40,11 +46,6 @@ def markdown(table: Table) -> str:
     head, *rows = table
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def of_arm(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows of an arm, by seed."""
-    return sorted((row for row in rows if row["arm"] == name), key=lambda row: row["seed"])
 
 
 def score_table(rows: Sequence[Row]) -> np.ndarray:
@@ -188,6 +189,48 @@ def _contrast(test: Sequence[Row], name: str, rival: str) -> tuple[Estimate, lis
     return mean, [*cells, f"{detectable(values):.3f}"]
 
 
+def frontier(result: dict[str, Any]) -> Table:
+    """Table B: the best mean P·I within a KL, and the least KL that reaches a P·I."""
+    rows = result.get("frontier", [])
+    (start,) = of_arm(rows, "start")
+    head = ["arm", "settings", "seeds", *(f"P·I at KL ≤ {kl:g}" for kl in BUDGETS)]
+    head += [f"KL at P·I ≥ start + {gain:g}" for gain in GAINS]
+    table = [head]
+    for name in ARMS:
+        settings: dict[str, list[Row]] = {}
+        for row in of_arm(rows, name):
+            settings.setdefault(str(row["change"]), []).append(row)
+        if not settings:
+            continue
+        points = [
+            (np.mean([*map(kl_per_token, runs)]), np.mean([*map(mean_score, runs)]))
+            for runs in settings.values()
+        ]
+        within = [max((p for kl, p in points if kl <= most), default=None) for most in BUDGETS]
+        goals = [mean_score(start) + gain for gain in GAINS]
+        least = [min((kl for kl, p in points if p >= goal), default=None) for goal in goals]
+        seeds = {len(runs) for runs in settings.values()}
+        cells = [name, str(len(settings)), str(min(seeds))]
+        cells += ["–" if p is None else f"{p:.3f}" for p in within]
+        table.append(cells + ["–" if kl is None else f"{kl:.3f}" for kl in least])
+    return table
+
+
+def win_rates(result: dict[str, Any]) -> Table:
+    """Table F: how often fpo's sample scores more, by temperature; and its mean P·I."""
+    rows = result.get("sample", [])
+    rivals = [name for name in CONTRASTS if of_arm(rows, name)]
+    table = [["temperature", "fpo, P·I", *(f"fpo over {name}" for name in rivals)]]
+    for temperature in TEMPERATURES:
+        if not (ours := at(rows, "fpo", temperature)):
+            continue
+        cells = [f"{temperature:g}", estimate(score_table(ours)).text()]
+        for rival in rivals:
+            cells.append(win_rate(ours, at(rows, rival, temperature)).text())
+        table.append(cells)
+    return table
+
+
 def judges(found: dict[str, Any]) -> Table:
     """How well the judges of SmolLM2's samples judge what is known."""
     if not found:
@@ -214,4 +257,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "ablations": ablations,
     "defaults": defaults,
     "gains": gains,
+    "frontier": frontier,
+    "win rates": win_rates,
 }

@@ -1,6 +1,6 @@
 """Rows of results: what is taken of a run, and what is asked of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,11 @@ def mean_intact(row: Row) -> float:
 def kl_per_token(row: Row) -> float:
     """Sequential KL per token of held-out chosen replies, in nats; 0 of the start."""
     return row.get("kl_chosen", 0.0) / row["chosen_tokens"]
+
+
+def of_arm(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows of an arm, by seed."""
+    return sorted((row for row in rows if row["arm"] == name), key=lambda row: row["seed"])
 
 
 def same_run(row: Row, other: Row) -> bool:

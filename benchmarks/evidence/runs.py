@@ -30,10 +30,11 @@ _SHARED: dict[str, Any] = {"report": False, "backend": "torch", "device": "cpu"}
 
 @dataclass
 class Part:
-    """The runs that are measured on one held-out part."""
+    """The runs of a stage, which are measured on one held-out part."""
 
     ground: Ground
     name: str
+    """The stage: `tune` is measured on the part of that name, any other on `test`."""
     output: Path
     known: Sequence[Row] = ()
     """Rows of earlier sittings."""
@@ -47,7 +48,7 @@ class Part:
     @cached_property
     def prompts(self) -> list[str]:
         """The part's prompts; writes its files."""
-        return self.ground.write(self.folder / "pairs", self.name)
+        return self.ground.write(self.folder / "pairs", "tune" if self.name == "tune" else "test")
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -97,6 +98,10 @@ class Part:
             self._write(path, of, result["metrics"], result)
         return json.loads(path.read_text(encoding="utf-8"))
 
+    def adapter(self, name: str, change: Mapping[str, Any], seed: int) -> Path:
+        """The adapter of a run that was trained here."""
+        return run_folder(self.folder, self._planned(name, ARMS[name], change, seed))
+
     def _planned(self, name: str, arm: Arm, change: Mapping[str, Any], seed: int) -> Planned:
         objective = arm.objective
         settings = self.base | dict(arm.settings) | dict(change)
@@ -142,6 +147,20 @@ def tuned(part: Part, names: Sequence[str]) -> Iterator[Row]:
         yield from rows
         if second := arm.second(beta):
             yield part.row(name, arm, max(rows, key=mean_score)["change"] | second, 0)
+
+
+def frontier(
+    part: Part, tuning: Sequence[Row], names: Sequence[str], seeds: Sequence[int]
+) -> Iterator[Row]:
+    """Rows of every arm at its tuned β, at every rate and for every number of steps."""
+    yield part.start()
+    for seed in seeds:
+        for name in names:
+            for rate in part.ground.rates:
+                for steps in part.ground.lengths:
+                    change = chosen(tuning, name) | {"learning_rate": rate}
+                    lasting = dict.fromkeys(("iters", "steps_per_eval", "save_every"), steps)
+                    yield part.row(name, ARMS[name], change | lasting, seed)
 
 
 def chosen(rows: Sequence[Row], name: str) -> dict[str, Any]:

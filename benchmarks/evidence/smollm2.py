@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Smollm2Ground:
     }
     sampling: Mapping[str, Any] = {"max_tokens": 120, "temperature": 0.7}
     prompts: Mapping[str, int] = {"tune": 32, "test": 72}
+    lengths: Sequence[int] = (20, 40, 80)
 
     @cached_property
     def moods(self) -> Moods:

@@ -27,6 +27,7 @@ class WorldGround:
     }
     sampling: Mapping[str, Any] = {"max_tokens": 48, "temperature": 1.0}
     prompts: Mapping[str, int] = {"tune": 80, "test": 120}
+    lengths: Sequence[int] = (33, 65, 130)
 
     def example(self) -> Example:
         """See `Ground`."""

@@ -13,7 +13,14 @@ from benchmarks.evidence.intact import CHECKS, Detector
 from benchmarks.evidence.judge_check import CORRUPTIONS
 from benchmarks.evidence.moods import PARTS, Moods, part_of
 from benchmarks.evidence.ranks import interval, ranks, spearman
-from benchmarks.evidence.report import DOCUMENT, differences, tuning, written
+from benchmarks.evidence.report import (
+    DOCUMENT,
+    differences,
+    frontier,
+    tuning,
+    win_rates,
+    written,
+)
 from benchmarks.evidence.rows import mean_intact, mean_preference, mean_score
 from benchmarks.evidence.runs import chosen
 from benchmarks.evidence.statistics import detectable, estimate, holm
@@ -93,6 +100,27 @@ def test_tuning_chooses_by_the_score_and_says_so() -> None:
     table = tuning({"tune": rows})
     assert [line[4] for line in table[1:]] == ["0.100", "**0.500**", "0.000"]
     assert table[3][8] == "0.5"
+
+
+def test_the_frontier_is_of_means_over_seeds() -> None:
+    rows = [
+        row("start", 0, [(0.1, [])]),
+        *(row("fpo", seed, [(0.4 + seed / 5, [])], kl_chosen=1.0) for seed in (0, 1)),
+        *(row("fpo", seed, [(0.9, [])], rate=1e-3, kl_chosen=6.0) for seed in (0, 1)),
+    ]
+    (line,) = frontier({"frontier": rows})[1:]
+    # 1 and 6 nats over 20 tokens: the second is beyond every KL but the largest.
+    assert line == ["fpo", "2", "2", "0.500", "0.500", "0.500", "0.900", "0.050", "0.050"]
+
+
+def test_win_rates_count_ties_half() -> None:
+    def sampled(arm, values):
+        return row(arm, 0, [(p, []) for p in values]) | {"temperature": 0.2}
+
+    rows = [sampled("fpo", [0.9, 0.5, 0.5, 0.1]), sampled("dpo", [0.1, 0.5, 0.2, 0.3])]
+    head, *lines = win_rates({"sample": rows})
+    assert head == ["temperature", "fpo, P·I", "fpo over dpo"]
+    assert lines[0][2].startswith("0.625 [")
 
 
 def test_differences_are_paired_by_prompt_and_seed() -> None:
