@@ -9,14 +9,14 @@ Run: python -m benchmarks.evidence STAGE [--on world|smollm2] [--output FOLDER] 
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core beats a core per thread
 
 from benchmarks.evidence import temperatures
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, DEFAULTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS
+from benchmarks.evidence.feature_control import with_styles
 from benchmarks.evidence.ground import Ground
 from benchmarks.evidence.judge_check import validated
 from benchmarks.evidence.report import DOCUMENT, written
@@ -38,14 +38,13 @@ def known(ground: str, part: str) -> list[Row]:
 def collected(ground: str, output: Path) -> dict[str, list[Row]]:
     """The committed rows, and those of runs since, by stage."""
     parts = {}
+    order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *DEFAULTS]
     for part in STAGES:
-        rows = known(ground, part)
         paths = [*(output / part).glob("start-row.json"), *(output / part).rglob(ROW_FILE)]
-        for path in sorted(paths):
-            row = json.loads(path.read_text(encoding="utf-8"))
-            if not any(same_run(row, other) for other in rows):
-                rows.append(row)
-        order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *DEFAULTS]
+        rows = [with_styles(path) for path in sorted(paths)]
+        rows += [
+            row for row in known(ground, part) if not any(same_run(row, other) for other in rows)
+        ]
         parts[part] = sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
     parts["sample"] = temperatures.collected(output / "test") or known(ground, "sample")
     return {stage: rows for stage, rows in parts.items() if rows}

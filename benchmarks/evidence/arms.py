@@ -18,6 +18,8 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     encoder: str = ""
     """In place of the run's autoencoder, as `controls` names them."""
+    features: str = ""
+    """What D is restricted to, as `feature_control` names it."""
 
     def second(self, beta: float) -> dict[str, Any]:
         """What is tried beside the best rate, from the β of the first runs; empty for nothing."""
@@ -60,6 +62,11 @@ BLOCKS = {
     "fpo: block 3": Arm("fpo", encoder="block-3"),
 }
 """The same with the autoencoder of another block, which the world's model has."""
+CONTROLLED = {
+    "fpo: exclamation marks": Arm("fpo", {"constraint_share": 0.5}, features="exclamation"),
+    "fpo: features at random": Arm("fpo", {"constraint_share": 0.5}, features="random"),
+}
+"""The same with D on the features of exclamation marks, or on as many others, at equal strength."""
 _EPOCH = {"iters": None, "epochs": 1.0, "num_layers": -1, "preset": "default"}
 DEFAULTS = {
     "default adapters": Arm("fpo", _EPOCH),

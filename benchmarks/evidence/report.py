@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS, DEFAULTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS, CONTROLLED, DEFAULTS
+from benchmarks.evidence.feature_control import STYLES, has
 from benchmarks.evidence.rows import (
     Row,
     kl_per_token,
@@ -216,6 +217,23 @@ def frontier(result: dict[str, Any]) -> Table:
     return table
 
 
+def control(result: dict[str, Any]) -> Table:
+    """Table E: the share of samples in each style, with D on the features of one of them."""
+    test = result.get("test", [])
+    arms = {name: of_arm(test, name) for name in ("start", "fpo", *CONTROLLED)}
+    seeds = set.intersection(*({r["seed"] for r in arms[name]} for name in ("fpo", *CONTROLLED)))
+    arms = {n: [r for r in rows if n == "start" or r["seed"] in seeds] for n, rows in arms.items()}
+    table = [["style", *arms, *(f"{name} − fpo" for name in CONTROLLED)]]
+    if not seeds:
+        return table
+    for style in STYLES:
+        shares = [f"{has(rows, style).mean():.3f}" for rows in arms.values()]
+        free = has(arms["fpo"], style)
+        changes = [estimate(has(arms[name], style) - free).text() for name in CONTROLLED]
+        table.append([style, *shares, *changes])
+    return table
+
+
 def win_rates(result: dict[str, Any]) -> Table:
     """Table F: how often fpo's sample scores more, by temperature; and its mean P·I."""
     rows = result.get("sample", [])
@@ -259,4 +277,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "gains": gains,
     "frontier": frontier,
     "win rates": win_rates,
+    "control": control,
 }

@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, DEFAULTS, Arm
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS, Arm
 from benchmarks.evidence.controls import encoder_file
+from benchmarks.evidence.feature_control import weights_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
 from benchmarks.evidence.rows import Row, mean_score, metrics_of, same_run
 from fpo.comparison.layout import run_folder
@@ -108,6 +109,9 @@ class Part:
         if arm.encoder:
             sae = encoder_file(arm.encoder, Path(self.base["sae"]), self.folder)
             settings |= {"sae": str(sae), "normalize_d": True}
+        if arm.features:
+            file = weights_file(arm.features, self.base, self.folder)
+            settings |= {"feature_weights": str(file), "normalize_d": True}
         settings |= {"objective": objective, "seed": seed}
         config = TrainConfig.from_mapping(settings, "the experiment")
         return Planned(objective, {"arm": name} | dict(change), seed, config)
@@ -175,6 +179,6 @@ def tested(
     yield part.start()
     for seed in seeds:
         for name in names:
-            arm = (ARMS | ABLATIONS | BLOCKS | DEFAULTS)[name]
+            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | DEFAULTS)[name]
             change = {} if name in DEFAULTS else chosen(tuning, name if name in ARMS else "fpo")
             yield part.row(name, arm, change, seed)

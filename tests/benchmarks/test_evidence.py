@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, CONTRASTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, CONTRASTS, CONTROLLED
 from benchmarks.evidence.controls import encoder_file, hidden_state, random_like
+from benchmarks.evidence.feature_control import styles
 from benchmarks.evidence.ground import Sampled
 from benchmarks.evidence.intact import CHECKS, Detector
 from benchmarks.evidence.judge_check import CORRUPTIONS
@@ -15,6 +16,7 @@ from benchmarks.evidence.moods import PARTS, Moods, part_of
 from benchmarks.evidence.ranks import interval, ranks, spearman
 from benchmarks.evidence.report import (
     DOCUMENT,
+    control,
     differences,
     frontier,
     tuning,
@@ -111,6 +113,25 @@ def test_the_frontier_is_of_means_over_seeds() -> None:
     (line,) = frontier({"frontier": rows})[1:]
     # 1 and 6 nats over 20 tokens: the second is beyond every KL but the largest.
     assert line == ["fpo", "2", "2", "0.500", "0.500", "0.500", "0.900", "0.050", "0.050"]
+
+
+def test_styles_of_a_reply() -> None:
+    assert styles("1. I like it!\n2. So?") == ["exclamation", "question", "list", "first person"]
+    assert styles("Imagine 3.5 apples 🍎") == ["emoji"]
+
+
+def test_control_of_features_is_paired_by_seed() -> None:
+    def styled(arm, seed, count):
+        samples = [{"p": 0.5, "failed": [], "styles": ["list"] * (i < count)} for i in range(4)]
+        return row(arm, seed, []) | {"samples": samples}
+
+    rows = [styled("start", 0, 4), *(styled("fpo", seed, 3) for seed in (0, 1, 2))]
+    rows += [styled(name, seed, 1) for name in CONTROLLED for seed in (0, 1)]
+    head, *lines = control({"test": rows})
+    (line,) = (line for line in lines if line[0] == "list")
+    assert line[:5] == ["list", "1.000", "0.750", "0.250", "0.250"]
+    assert line[5].startswith("-0.500 [")
+    assert len(head) == len(line)
 
 
 def test_win_rates_count_ties_half() -> None:
