@@ -1,10 +1,10 @@
-"""Default runs of SmolLM2 and ones planted to break it: verdicts, shares of time, estimate.
+"""Runs of SmolLM2 without a preset, some planted to break it: verdicts, shares of time, estimate.
 
 Run: python -m benchmarks.first_hour [--runs default lr-x10 …] [--cache FOLDER]
 
 Model and autoencoder are those of examples/smollm2, the pairs are `own_pairs`, a quarter of them
-held out, or those of moods. Every setting is `fpo train`'s default, but that two epochs make more
-than a few steps. Seconds are the process's CPU time, by the event that ends each piece of work, so
+held out, or those of moods. Every setting is that of `fpo train --preset none`, but that two epochs
+make more than a few steps. Seconds are the process's CPU time, by the event that ends each piece of work, so
 that neighbours on the machine count for nothing. The runs named replace their figures in the
 results; others stay.
 """
@@ -134,6 +134,7 @@ def main() -> None:
         example.convert(Path(folder))
         write_own_pairs(Path(folder) / "pairs.jsonl")
         inputs = {
+            "preset": "none",
             "model": example.model,
             "data": Path(folder) / "pairs.jsonl",
             "moods": example.pairs,

@@ -141,13 +141,21 @@ class Part:
 
 
 def tuned(part: Part, names: Sequence[str]) -> Iterator[Row]:
-    """Rows of every arm at every rate and then, at its best rate, with one more change."""
+    """Rows of every arm at every rate and then, at its best rate, with one more change.
+
+    Where the best rate is the grid's lowest or highest, one beyond is tried.
+    """
     yield part.start()
     for name in names:
         arm = ARMS[name]
         beta = part.ground.betas[arm.objective]
-        changes = [{"learning_rate": rate, "beta": beta} for rate in part.ground.rates]
-        rows = [part.row(name, arm, change, 0) for change in changes]
+        rates = part.ground.rates
+        rows = [part.row(name, arm, {"learning_rate": r, "beta": beta}, 0) for r in rates]
+        best = max(rows, key=mean_score)["change"]["learning_rate"]
+        beyond = {rates[0]: rates[0] ** 2 / rates[1], rates[-1]: rates[-1] ** 2 / rates[-2]}
+        if rate := beyond.get(best):
+            change = {"learning_rate": float(f"{rate:.2g}"), "beta": beta}
+            rows.append(part.row(name, arm, change, 0))
         yield from rows
         if second := arm.second(beta):
             yield part.row(name, arm, max(rows, key=mean_score)["change"] | second, 0)
