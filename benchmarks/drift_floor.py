@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import hardware, versions, write_result
+from benchmarks.record import ROOT, hardware, read_result, versions, write_result
 from fpo.backends import build_policy
 from fpo.model_setup import ModelSetup
 from fpo_core.adapters.reader import load_adapter
@@ -34,7 +34,11 @@ from fpo_core.loss.metrics import ABOVE_FLOOR
 from fpo_core.loss.objectives import Part
 from fpo_core.loss.scores import rejected
 from fpo_core.models.folder import ModelFolder
+from fpo_core.train.step0 import nudged
 
+PAGE = ROOT / "docs" / "method.md"
+BEGIN = "<!-- floor: made by python -m benchmarks.drift_floor -->"
+END = "<!-- end of floor -->"
 Arrays = dict[str, np.ndarray]
 
 
@@ -106,7 +110,40 @@ def measured(
     return of | {"preference": gradient(policy, batches, stored, objective, "preference")}
 
 
-def main() -> None:
+def floor_of(
+    policy: Policy, batches: list[Batch], references: list[ReferenceBatch], config: TrainConfig
+) -> float:
+    """What the check before step 1 takes for the floor of D: of `nudged` weights."""
+    with nudged(policy, config.seed):
+        pairs = zip(batches, references, strict=True)
+        d = [rejected(np.asarray(policy.score(b, r, config).d)) for b, r in pairs]
+    return float(np.concatenate(d).mean())
+
+
+def shown(result: dict[str, Any]) -> str:
+    """The result as Markdown, for docs/method.md."""
+    floor = result["floor"]["bfloat16"]
+    lines = [
+        "| t | D | D in bfloat16 | by the floor | cosine, stored | step | float32 | preference |"
+    ]
+    lines.append("|---" * 8 + "|")
+    for row in result["rows"]:
+        d = row["stored"]["d"]
+        cells = [f"{row['t']:.2f}", f"{row['d_float32']:.2g}", f"{d:.2g}", f"{d / floor:.1f}"]
+        cells += [f"{row[name]['cosine_constraint']:.2f}" for name in ("stored", "step", "float32")]
+        lines.append("| " + " | ".join([*cells, f"{row['cosine_preference']:.3f}"]) + " |")
+    return "\n".join(lines)
+
+
+def write_page(result: dict[str, Any]) -> None:
+    """Put `shown` between the marks of docs/method.md."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{shown(result)}\n\n{END}{after}", encoding="utf-8")
+
+
+def options() -> argparse.Namespace:
+    """Those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "data", "sae", "adapter"):
         parser.add_argument(f"--{name}", required=True)
@@ -114,8 +151,12 @@ def main() -> None:
     parser.add_argument("--backend", default="torch")
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--drifts", type=float, nargs="+", default=[4.7e-5, 4.2e-4])
-    args = parser.parse_args()
+    parser.add_argument("--drifts", type=float, nargs="+", default=[3e-4, 1.2e-3, 3e-3])
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = options()
     layers = ModelFolder(Path(args.model), args.model).layers
     adapter = load_adapter(Path(args.adapter), layers)
     shape = {"rank": adapter.rank, "scale": adapter.scale, "num_layers": adapter.num_layers}
@@ -132,6 +173,7 @@ def main() -> None:
     exact: dict[float, Any] = {}
     narrow: dict[float, Any] = {}
     kept: list[ReferenceBatch] = []
+    floors: dict[str, float] = {}
     for dtype, found in (("float32", exact), ("bfloat16", narrow)):
         model = dataclasses.replace(config, dtype=dtype)
         shaped = setup.adapter_config(model)
@@ -148,6 +190,9 @@ def main() -> None:
             shares = [0.0, *(math.sqrt(d / whole) for d in args.drifts if d < whole), 1.0]
         else:
             references |= {"step": reference_of(policy, batches), "float32": kept}
+        policy.load_trained(at_share(weights, 0.0))
+        floors[dtype] = floor_of(policy, batches, references["stored"], config)
+        print(dtype, "floor", floors[dtype], flush=True)
         for t in (t for t in shares if t not in found):
             policy.load_trained(at_share(weights, t))
             found[t] = measured(policy, batches, references, config)
@@ -157,12 +202,14 @@ def main() -> None:
         "backend": args.backend,
         "pairs": args.pairs,
         "above_floor": ABOVE_FLOOR,
+        "floor": floors,
         "rows": [_row(t, exact[t], narrow[t]) for t in shares],
         "versions": versions(),
         "hardware": hardware(),
     }
     write_result(f"drift_floor-{args.backend}-{args.name}", result)
     print(json.dumps(result["rows"], indent=2))
+    write_page(read_result("drift_floor-torch-smollm2"))
 
 
 def _row(t: float, exact: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:

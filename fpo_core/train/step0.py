@@ -1,5 +1,7 @@
 """The check before step 1: where policy = reference, losses are known and D is 0."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,9 @@ from fpo_core.train.paired_data import RunData, spread
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-3}
 """On the loss in nats, relative above 1; on D relative to the mean squared reference feature."""
+
+NUDGE = 1e-4
+"""Standard deviation of what `nudged` adds: absolute where weights are 0, else of their own."""
 
 
 def _continuous(config: ObjectiveConfig) -> ObjectiveConfig:
@@ -33,7 +38,8 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
     margin (SimPO), u is what the stored log-probabilities make it, and a loss without u likewise.
 
     Returns the mean D of rejected completions, which is rounding alone: the floor of D in this
-    precision. None where no pair is scored or there is no D.
+    precision. In bfloat16 it is that of `nudged` weights, if larger: a stored pass may round as the
+    step does until weights move. None where no pair is scored or there is no D.
     """
     if config.step0_pairs == 0:
         return None
@@ -63,6 +69,11 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         worst = max(worst, float(gap.max()))
         losses += expected.tolist()
     floor = float(np.mean(floors)) if floors else None
+    if floor is not None and policy.info.dtype == "bfloat16" and not config.shard:
+        with as_reference(policy), nudged(policy, config.seed):
+            scanned = data.scan(data.train, rows, config.tokens_per_batch)
+            d = [rejected(policy.score(*pairs, config).d) for pairs in scanned]
+        floor = max(floor, float(np.concatenate(d).mean()))
     values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst, "fpo/d_floor": floor}
     emit(Event("step0", 0, {"pairs": len(rows), "failed": len(failed)} | values))
     if failed:
@@ -73,3 +84,23 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             "dtype and backend"
         )
     return floor
+
+
+@contextlib.contextmanager
+def nudged(policy: Policy, seed: int) -> Iterator[None]:
+    """Within, trained weights are off by so little that what changes is how activations round.
+
+    Differences of one rounding spread from block to block, as in Monte Carlo arithmetic (Parker,
+    1997), until the pass differs from the one before by as much as any two that round unalike.
+    """
+    weights = policy.trained()
+    generator = np.random.default_rng(seed)
+    noise = {
+        name: NUDGE * (float(np.abs(w).mean()) or 1.0) * generator.standard_normal(w.shape)
+        for name, w in sorted(weights.items())
+    }
+    policy.load_trained({name: w + noise[name].astype(w.dtype) for name, w in weights.items()})
+    try:
+        yield
+    finally:
+        policy.load_trained(weights)

@@ -1,0 +1,36 @@
+"""The floor of D that the check before step 1 takes."""
+
+import numpy as np
+import pytest
+
+from fpo_core.train.step0 import nudged
+from tests.backends.runs import run_tiny, settings
+from tests.helpers import BACKENDS
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_in_bfloat16_the_floor_is_what_rounding_makes_of_d(tiny, tmp_path, backend, kind):
+    def floor(dtype):
+        told = []
+        changes = {"dtype": dtype, "fine_tune_type": kind, "iters": 1}
+        config = settings(tiny, tmp_path / dtype, backend=backend, **changes)
+        run_tiny(config, tmp_path / f"{dtype}-store", emit=told.append)
+        (step0,) = (event for event in told if event.kind == "step0")
+        return step0.values["fpo/d_floor"]
+
+    exact, rounded = floor("float32"), floor("bfloat16")
+    assert 0 <= exact < 1e-9
+    assert 1e-7 < rounded < 1e-2, rounded
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nudged_weights_are_put_back(make_policy, backend):
+    policy = make_policy(backend)
+    before = policy.trained()
+    with nudged(policy, seed=1):
+        inside = policy.trained()
+    after = policy.trained()
+    for name, weights in before.items():
+        assert 0 < np.abs(inside[name] - weights).max() < 1e-3
+        np.testing.assert_array_equal(after[name], weights)
