@@ -1,6 +1,6 @@
-"""What examples/smollm2 reaches: with the constraint, without it, and MLX against torch.
+"""What examples/smollm2 reaches, and MLX against torch.
 
-Run: python -m benchmarks.bench_smollm2 [--runs fpo alpha-0 torch-20 mlx-20]
+Run: python -m benchmarks.bench_smollm2 [--runs fpo torch-20 mlx-20]
 
 The runs named replace their figures in the results; the others stay.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import ROOT, hardware, read_result, run_json, versions, write_result
+from fpo_core.io.foreign_text import for_markdown, one_line
 
+BEGIN, END = "<!-- smollm2: python -m benchmarks.bench_smollm2 --readme -->", "<!-- end -->"
 SCRIPT = ROOT / "examples" / "smollm2" / "run.py"
 FEW = ["--iters", "20", "--max-rows", "24", "--val-pairs", "4", "--samples", "1"]
 RUNS = {
     "fpo": ["--backend", "torch"],
-    "alpha-0": ["--backend", "torch", "--alpha", "0"],
     "torch-20": ["--backend", "torch", *FEW],
     "mlx-20": ["--backend", "mlx", *FEW],
 }
@@ -47,21 +48,68 @@ def summary(runs: dict[str, Any]) -> dict[str, Any]:
         after = runs["fpo"]["after"]
         figures["raw_accuracy"] = after["raw_accuracy"]["value"]
         figures["pairs_held_out"] = after["pairs"]
-    if {"fpo", "alpha-0"} <= set(runs):
-        with_it, without = (runs[name]["after"]["fpo/d_rejected"] for name in ("fpo", "alpha-0"))
-        figures["d_rejected_ratio"] = with_it / without
     if {"torch-20", "mlx-20"} <= set(runs):
         pairs = zip(runs["torch-20"]["losses"], runs["mlx-20"]["losses"], strict=True)
         figures["largest_difference_of_losses"] = max(abs(a - b) for a, b in pairs)
     return figures
 
 
+def shown(run: dict[str, Any], count: int = 2) -> str:
+    """A run's measurements and its first samples as Markdown, for the README."""
+    before, after = run["before"], run["after"]
+    rows = [
+        (
+            "raw accuracy, held out",
+            *(f"{side['raw_accuracy']['value']:.3f}" for side in (before, after)),
+        ),
+        (
+            "perplexity of ordinary English",
+            *(f"{side['perplexity']:.1f}" for side in (before, after)),
+        ),
+        (
+            "general questions answered right",
+            *(f"{side['facts']:.0f} of {side['questions']}" for side in (before, after)),
+        ),
+        ("reward of chosen, rejected", "0", _rewards(after)),
+    ]
+    lines = ["| | before | after |", "|---|---:|---:|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    samples = zip(run["prompts"], before["completions"], after["completions"], strict=True)
+    for prompt, *sides in list(samples)[:count]:
+        asked = prompt.rpartition("user\n")[2].partition("\n")[0]
+        lines += ["", f"> **{for_markdown(asked)}**"]
+        for name, text in zip(("before", "after"), sides, strict=True):
+            lines += [">", f"> *{name}:* {for_markdown(_cut(one_line(text)))}"]
+    return "\n".join(lines)
+
+
+def _rewards(side: dict[str, Any]) -> str:
+    return f"{side['rewards/chosen']:+.2f}, {side['rewards/rejected']:+.2f}"
+
+
+def _cut(text: str, most: int = 280) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
+
+
+def write_readme(run: dict[str, Any]) -> None:
+    """Put `shown` between the marks in the README."""
+    page = ROOT / "README.md"
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    page.write_text(f"{before}{BEGIN}\n\n{shown(run)}\n\n{END}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--readme", action="store_true", help="only write the README's part")
     parser.add_argument("--reference", type=Path, help="store that runs on torch share")
     args = parser.parse_args()
     runs = read_result("smollm2").get("runs", {})
+    if args.readme:
+        write_readme(runs["fpo"])
+        return
     for name in args.runs:
         runs[name] = run(RUNS[name], args.reference if "torch" in RUNS[name] else None)
         ordered = {name: runs[name] for name in RUNS if name in runs}

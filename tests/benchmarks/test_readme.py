@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import drift_floor
+from benchmarks.bench_smollm2 import BEGIN, END, shown
 from fpo_core.config import LEARNING
 from fpo_core.config.optimizer_table import OPTIMIZERS
 
@@ -125,6 +127,21 @@ def test_truncation() -> None:
         ]
         for row in result("truncation")["means"]
     ]
+
+
+def test_the_real_model() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{BEGIN}\n\n{shown(result('smollm2')['runs']['fpo'])}\n\n{END}" in page
+
+
+def test_the_floor_of_d() -> None:
+    page, found = drift_floor.PAGE.read_text(encoding="utf-8"), result("drift_floor-torch-smollm2")
+    table = drift_floor.shown(found)
+    assert f"{drift_floor.BEGIN}\n\n{table}\n\n{drift_floor.END}" in page
+    floor, told = found["floor"]["bfloat16"], found["above_floor"]
+    told_of = [row["stored"] for row in found["rows"] if row["stored"]["d"] > told * floor]
+    assert told_of
+    assert all(row["cosine_constraint"] > 0.9 for row in told_of)
 
 
 def test_presets() -> None:

@@ -206,6 +206,7 @@ def test_commands_are_found_wherever_they_stand() -> None:
 FOREIGN = {"--nproc-per-node": "torchrun", "--hostfile": "mlx.launch", "--adapter-path": "mlx-lm"}
 FOREIGN |= dict.fromkeys(("--attribute", "--prefer", "--match"), "build_pairs.py")
 FOREIGN |= dict.fromkeys(("--on", "--arms"), "benchmarks.evidence")
+FOREIGN["--readme"] = "benchmarks.bench_smollm2"
 _FLOWER = ("ssl-ca-certfile", "ssl-certfile", "ssl-keyfile", "enable-supernode-auth", "stream")
 _FLOWER += ("root-certificates", "superlink", "auth-supernode-private-key", "node-config")
 _FLOWER += ("disable-runtime-dependency-installation",)
