@@ -4,9 +4,9 @@ Run: python -m benchmarks.first_hour [--runs default lr-x10 …] [--cache FOLDER
 
 Model and autoencoder are those of examples/smollm2, the pairs are `own_pairs`, a quarter of them
 held out, or those of moods. Every setting is that of `fpo train --preset none`, but that two epochs
-make more than a few steps. Seconds are the process's CPU time, by the event that ends each piece of work, so
-that neighbours on the machine count for nothing. The runs named replace their figures in the
-results; others stay.
+make more than a few steps. Seconds are the process's CPU time, by the event that ends each piece of
+work, so that neighbours on the machine count for nothing. The runs named replace their figures in
+the results; others stay.
 """
 
 import argparse

@@ -1,8 +1,11 @@
 """What is compared: objectives with and without the supervised term, each tuned over one grid."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from fpo_core.config import TrainConfig
 
 WEIGHT, HEAVIER = 0.3, 1.0
 """Weight of the supervised term where an arm has it, and another that is tried at the best rate."""
@@ -67,7 +70,10 @@ CONTROLLED = {
     "fpo: features at random": Arm("fpo", {"constraint_share": 0.5}, features="random"),
 }
 """The same with D on the features of exclamation marks, or on as many others, at equal strength."""
-_EPOCH = {"iters": None, "epochs": 1.0, "num_layers": -1, "preset": "default"}
+_UNSET = ("rank", "scale", "num_layers", "batch_size", "iters", "epochs", "warmup", "normalize_d")
+_EPOCH = {
+    f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in (*_UNSET, "preset")
+}
 DEFAULTS = {
     "default adapters": Arm("fpo", _EPOCH),
     "default full": Arm("fpo", _EPOCH | {"fine_tune_type": "full"}),

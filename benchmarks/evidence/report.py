@@ -23,6 +23,7 @@ from benchmarks.record import ROOT, read_result
 DOCUMENT = ROOT / "docs" / "evidence.md"
 TEXT = ROOT / "benchmarks" / "evidence" / "evidence.md.tmpl"
 GROUNDS = ("world", "smollm2")
+BACKENDS = ("torch", "mlx")
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
 """Most KL per token of the frontier."""
 GAINS = (0.2, 0.3)
@@ -39,7 +40,10 @@ def written() -> str:
             mark = f"{{{{{title} on {name}}}}}"
             if mark in text:
                 text = text.replace(mark, markdown(make(result)) if result else "Not measured.")
-    return text.replace("{{judges}}", markdown(judges(read_result("evidence-judges"))))
+    alone = {"judges": judges(read_result("evidence-judges")), "memory": memory()}
+    for title, table in alone.items():
+        text = text.replace(f"{{{{{title}}}}}", markdown(table))
+    return text
 
 
 def markdown(table: Table) -> str:
@@ -246,6 +250,19 @@ def win_rates(result: dict[str, Any]) -> Table:
         for rival in rivals:
             cells.append(win_rate(ours, at(rows, rival, temperature)).text())
         table.append(cells)
+    return table
+
+
+def memory() -> Table:
+    """Table G: peak memory of a step by objective, and of TRL's DPO against FPO's, in GB."""
+    table = [["step", "torch, arrays", "torch, process", "MLX, arrays"]]
+    torch, mlx = (read_result(f"step-{n}-smollm2-135m-M-objectives")["rows"] for n in BACKENDS)
+    for name, row in torch.items():
+        cells = [row["arrays_gb"], row["peak_gb"], mlx[name]["peak_gb"]]
+        table.append([name, *(f"{gb:.2f}" for gb in cells)])
+    for name, row in read_result("peers-torch-smollm2-135m-M")["rows"].items():
+        process = f"{row['peer_gb']:.2f} (fpo {row['fpo_gb']:.2f})"
+        table.append([f"dpo of {name}", "–", process, "–"])
     return table
 
 
