@@ -38,8 +38,8 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
     margin (SimPO), u is what the stored log-probabilities make it, and a loss without u likewise.
 
     Returns the mean D of rejected completions, which is rounding alone: the floor of D in this
-    precision. In bfloat16 it is that of `nudged` weights, if larger: a stored pass may round as the
-    step does until weights move. None where no pair is scored or there is no D.
+    precision. In bfloat16 it is that of `nudged` adapters, if larger: a stored pass may round as
+    the step does until weights move. None where no pair is scored or there is no D.
     """
     if config.step0_pairs == 0:
         return None
@@ -69,7 +69,9 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         worst = max(worst, float(gap.max()))
         losses += expected.tolist()
     floor = float(np.mean(floors)) if floors else None
-    if floor is not None and policy.info.dtype == "bfloat16" and not config.shard:
+    # Not of all weights, of which a copy may not fit.
+    adapters = config.fine_tune_type != "full" and not config.shard
+    if floor is not None and policy.info.dtype == "bfloat16" and adapters:
         with as_reference(policy), nudged(policy, config.seed):
             scanned = data.scan(data.train, rows, config.tokens_per_batch)
             d = [rejected(policy.score(*pairs, config).d) for pairs in scanned]
@@ -95,11 +97,12 @@ def nudged(policy: Policy, seed: int) -> Iterator[None]:
     """
     weights = policy.trained()
     generator = np.random.default_rng(seed)
-    noise = {
-        name: NUDGE * (float(np.abs(w).mean()) or 1.0) * generator.standard_normal(w.shape)
-        for name, w in sorted(weights.items())
-    }
-    policy.load_trained({name: w + noise[name].astype(w.dtype) for name, w in weights.items()})
+
+    def moved(w: np.ndarray) -> np.ndarray:
+        size = NUDGE * (float(np.abs(w).mean()) or 1.0)
+        return w + size * generator.standard_normal(w.shape, np.float32)
+
+    policy.load_trained({name: moved(w) for name, w in sorted(weights.items())})
     try:
         yield
     finally:
