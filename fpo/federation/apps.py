@@ -2,7 +2,8 @@
 
 # pyright: reportMissingImports=false
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
@@ -12,19 +13,23 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fpo.federation.client import Client
+from fpo.federation.secure_client import Secure, fit, is_masked, masking
 from fpo.federation.strategies import CLIENT, PAIRS, STEPS, arrays_of, numpy_of
 
 ClientOf = Callable[[Context], Client]
 """The client of a node, opened once and kept by the caller."""
 
 
-def client_app(client_of: ClientOf, **options: Any) -> ClientApp:
-    """Flower's app around a client; `options` are Flower's, such as mods for privacy."""
-    app = ClientApp(**options)
+def client_app(client_of: ClientOf, secure: Secure, mods: Sequence[Any] = ()) -> ClientApp:
+    """Flower's app around a client; `mods` are Flower's, for what training sends, before masks."""
+    app = ClientApp()
 
-    @app.train()
+    # Of training alone: Flower's privacy mods refuse an answer without arrays, as others are.
+    @app.train(mods=[masking(secure), *mods])
     def train(message: Message, context: Context) -> Message:
         client = client_of(context)
+        if is_masked(message):
+            return fit(client, message)
         config: Any = message.content["config"]
         result = client.train(
             numpy_of(message.content["arrays"]),
@@ -46,7 +51,7 @@ def client_app(client_of: ClientOf, **options: Any) -> ClientApp:
     def query(message: Message, context: Context) -> Message:
         client = client_of(context)
         scores = client.layer_scores()
-        return _reply(client, {PAIRS: len(client.run.data.train), "scores": scores}, message)
+        return _reply(client, {PAIRS: client.pairs, "scores": scores}, message)
 
     return app
 
@@ -57,7 +62,7 @@ def _reply(
     content = RecordDict(
         {
             "metrics": MetricRecord(metrics),
-            "about": ConfigRecord({CLIENT: client.folder.resolve().name}),
+            "about": ConfigRecord({CLIENT: client.name}),
         }
     )
     if arrays is not None:
@@ -119,6 +124,8 @@ class LocalGrid(Grid):
 
     def _answer(self, message: Message) -> Message:
         try:
+            # A copy, as over a network: mods write into what they read.
+            message = copy.deepcopy(message)
             return self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # as a SuperNode reports it
             return Message(Error(0, f"{type(error).__name__}: {error}"), reply_to=message)

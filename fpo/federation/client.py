@@ -70,6 +70,16 @@ class Client:
         """Where it leaves its adapter and its own weights."""
         return Path(self.run.config.output)
 
+    @property
+    def name(self) -> str:
+        """What it is called by."""
+        return self.folder.resolve().name
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that it holds for training."""
+        return len(self.run.data.train)
+
     @cached_property
     def data(self) -> RunData:
         """Its pairs with their stored reference, computed where it is not stored yet."""

@@ -7,6 +7,7 @@ differ, what is trained may not. The server's settings come with the run.
 
 # pyright: reportMissingImports=false
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -51,9 +52,13 @@ def _client(path: Any) -> Client:
     return Client.of(settings, print_progress)
 
 
-def make_client_app(**options: Any) -> ClientApp:
-    """The client of a SuperNode; `options` are Flower's, such as `mods` for privacy."""
-    return client_app(lambda context: _client(context.node_config.get("settings")), **options)
+def make_client_app(mods: Sequence[Any] = ()) -> ClientApp:
+    """The client of a SuperNode; `mods` are Flower's, for what training sends, before masks."""
+    return client_app(
+        lambda context: _client(context.node_config.get("settings")),
+        lambda context: settings_of(context.node_config).secure_aggregation,
+        mods,
+    )
 
 
 def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:

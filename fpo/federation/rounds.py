@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fpo.federation.nodes import ask
 from fpo.federation.report import Federation
+from fpo.federation.secure_rounds import secure_rounds
 from fpo.federation.strategies import (
     PAIRS,
     Checked,
@@ -43,7 +44,7 @@ def run_rounds(
 
     `start` are all weights that a client trains, before the first round; `wrap` may put one of
     Flower's privacy strategies around the one that the settings name. Raises TrainingError where no
-    client answers in the end.
+    client answers in the end, ConfigError where secure aggregation meets such a wrapper.
     """
     output = Path(config.output)
     ledger = Ledger(output, sink)
@@ -54,15 +55,23 @@ def run_rounds(
         names = exchanged(start, ledger.blocks, freeze_a=frozen)
         weights = {name: start[name] for name in names}
     base = make_strategy(config, config.peak_learning_rate(config.fine_tune_type))
-    result = Checked(base, ledger, config, config.seed, wrap(base)).start(
-        grid,
-        arrays_of(weights),
-        max(config.rounds - len(ledger.rounds), 0),
-        config.round_timeout,
-        train_config=ConfigRecord({"local-iters": config.local_iters}),
-    )
-    if len(result.arrays):
-        weights = numpy_of(result.arrays)
+    strategy = wrap(base)
+    if config.secure_aggregation:
+        if strategy is not base:
+            raise ConfigError(
+                "secure_aggregation is set, but the server app wraps its strategy: Flower's "
+                "SecAgg+ takes no wrapper, so drop one of the two"
+            )
+        weights = secure_rounds(config, grid, ledger, weights, config.seed)
+    else:
+        result = Checked(base, ledger, config, config.seed, strategy).start(
+            grid,
+            arrays_of(weights),
+            max(config.rounds - len(ledger.rounds), 0),
+            config.round_timeout,
+            train_config=ConfigRecord({"local-iters": config.local_iters}),
+        )
+        weights = numpy_of(result.arrays) if len(result.arrays) else weights
     final = start | weights
     write_folder(
         output / "adapter",

@@ -83,9 +83,7 @@ class Checked(Strategy):
         """See Flower; clients are drawn by the seed and the round."""
         number = server_round + self._done
         self._before = numpy_of(arrays)
-        # All are waited for at the start alone: later a lost one must not hold up the others.
-        nodes = list(grid.get_node_ids()) if self._known else []
-        nodes = nodes or wait_for_nodes(grid, self._config)
+        nodes = nodes_of_round(grid, self._config, self._known)
         share = max(1, round(self._config.client_share * self._config.clients))
         self.base.min_train_nodes = self.base.min_available_nodes = min(share, len(nodes))
         # Flower would wait for a node that leaves while it draws; and draws from the module's
@@ -236,6 +234,14 @@ def wait_for_nodes(grid: Grid, config: FederationConfig) -> list[int]:
         if len(nodes) >= (config.clients if time.monotonic() < end else 1):
             return nodes
         time.sleep(1)
+
+
+def nodes_of_round(grid: Grid, config: FederationConfig, known: set[int]) -> list[int]:
+    """The nodes that a round may ask; `known` are those of rounds before it.
+
+    All are waited for at the start alone: later a lost one must not hold up the others.
+    """
+    return (list(grid.get_node_ids()) if known else []) or wait_for_nodes(grid, config)
 
 
 def arrays_of(weights: Weights) -> ArrayRecord:

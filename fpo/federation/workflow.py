@@ -67,7 +67,10 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
     check_settings(config, output)
     clients = _clients(config, output, sink)
     grid = LocalGrid(
-        client_app(lambda context: clients[int(context.node_config["partition-id"])]),
+        client_app(
+            lambda context: clients[int(context.node_config["partition-id"])],
+            lambda context: config.secure_aggregation,
+        ),
         {number + 1: {"partition-id": number} for number in range(len(clients))},
     )
 

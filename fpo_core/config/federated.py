@@ -53,14 +53,49 @@ class FederationConfig(Settings):
         0.1, help="Pull of fedprox towards the round's start, over a client's rate.", least=0.0
     )
 
+    secure_aggregation: bool = setting(
+        False,
+        help="Mask updates by Flower's SecAgg+, so that the server is sent their mean alone; "
+        "fedavg over all layers.",
+    )
+    reconstruction_threshold: float = setting(
+        0.67,
+        help="Share of a round's clients that secure aggregation needs to the end.",
+        above=0.5,
+        most=1.0,
+    )
+    clipping_range: float = setting(
+        8.0,
+        help="Largest absolute weight that secure aggregation takes; steps are as fine as it is "
+        "small.",
+        above=0.0,
+    )
+    max_pairs: int = setting(
+        1000,
+        help="Most pairs of a client that secure aggregation takes; steps are as fine as it is "
+        "small.",
+        least=1,
+    )
+
     def check(self) -> None:
-        """A column needs a partition that reads it, and the other way about."""
+        """A column needs a partition that reads it; secure aggregation hides single updates."""
         divides = self.partition.startswith("dirichlet")
         if divides != (self.by is not None):
             raise ConfigError(
                 f"partition is {self.partition} while by is {self.by}: a dirichlet partition takes "
                 "the column to divide by, and an even one none"
             )
+        hidden = {
+            "strategy": self.strategy != "fedavg",
+            "layers": self.layers != "all",
+            "clients": self.clients < 2,
+        }
+        for name in (name for name, applies in hidden.items() if applies):
+            if self.secure_aggregation:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, which secure_aggregation does not take: it "
+                    "hides the updates of two clients or more behind the mean of fedavg"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,20 @@ def test_a_federation_goes_on(settings: Settings, tmp_path: Path) -> None:
     assert 0 <= whole.clients[whole.worst]["accuracy"] <= whole.mixture <= 1
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masked_rounds_end_where_plain_ones_do(
+    settings: Settings, tmp_path: Path, backend: str
+) -> None:
+    """Within the steps of SecAgg+: 16 / 2^22 a client, over its share of max_pairs."""
+    settings |= {"backend": backend, "rounds": 1, "max_pairs": 40}
+    plain = adapter(fpo.federate(**settings).output / "adapter")
+    result = fpo.federate(**settings | {"output": tmp_path / "masked"}, secure_aggregation=True)
+    assert result.rounds[0]["clients"] == ["client-0", "client-1"]
+    for name, weight in adapter(result.output / "adapter").items():
+        np.testing.assert_allclose(weight, plain[name], rtol=0, atol=2 * 2 * 16 / 2**22)
+        assert "lora_B" not in name or np.abs(weight).max() > 1e-3
+
+
 @pytest.mark.parametrize("layers", ["score", "random"])
 def test_some_layers_stay_at_home(settings: Settings, layers: str) -> None:
     result = fpo.federate(**settings, layers=layers, layer_share=0.5)
