@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 
+import copy
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
-from flwr.common import bytes_to_ndarray, ndarray_to_bytes
+from flwr.common import bytes_to_ndarray, ndarray_to_bytes, serde
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
 
@@ -37,10 +38,13 @@ class Toy:
 
 
 class Fleet(LocalGrid):
-    """Toys, some of which are lost at a stage of each round; sees what the server is sent."""
+    """Toys, some of which are lost at a stage of each round; sees what the server is sent.
+
+    Messages and what clients remember between them go through Flower's serialisation.
+    """
 
     def __init__(self, nodes: Iterable[int], lost: dict[str, set[int]] | None = None) -> None:
-        toys: Any = {node: Toy(node) for node in nodes}
+        toys: Any = {node: Toy(node % 16) for node in nodes}
         app = client_app(lambda context: toys[context.node_id], lambda context: True)
         super().__init__(app, {node: {} for node in toys})
         self.lost = lost or {}
@@ -56,6 +60,20 @@ class Fleet(LocalGrid):
         )
         self.seen += replies if stage == Stage.COLLECT_MASKED_VECTORS else []
         return list(replies)
+
+    def _answer(self, message: Message) -> Message:
+        reply = super()._answer(wired(message))
+        context = self._contexts[message.metadata.dst_node_id]
+        context.state = serde.recorddict_from_proto(serde.recorddict_to_proto(context.state))
+        return wired(reply)
+
+
+def wired(message: Message) -> Message:
+    """A message as it comes out of a network."""
+    if message.has_content():
+        message = copy.deepcopy(message)
+        message.content = serde.recorddict_from_proto(serde.recorddict_to_proto(message.content))
+    return message
 
 
 def run(folder: Path, grid: LocalGrid, **settings: Any) -> dict[str, np.ndarray]:
@@ -79,7 +97,8 @@ def check_mean(result: dict[str, np.ndarray], nodes: Iterable[int], rounds: int 
 
 def test_the_mean_of_masked_weights(tmp_path: Path) -> None:
     """Two rounds, as Flower's own fedavg would have them; bytes are those of 64-bit integers."""
-    check_mean(run(tmp_path, Fleet(PAIRS), rounds=2), PAIRS, rounds=2)
+    large = Fleet(2**64 - 16 + node for node in PAIRS)
+    check_mean(run(tmp_path, large, rounds=2), PAIRS, rounds=2)
     first, second = rounds_in(tmp_path)
     assert first["clients"] == second["clients"] == [f"client-{node}" for node in PAIRS]
     assert first["left_out"] == {}
@@ -191,7 +210,8 @@ def test_a_client_that_breaks_the_protocol(tmp_path: Path) -> None:
 
 
 def test_what_is_not_masked_is_refused(tmp_path: Path) -> None:
-    for wrong in ({"strategy": "fedavgm"}, {"layers": "score"}, {"clients": 1}):
+    refused: list[dict[str, Any]] = [{"strategy": "fedavgm"}, {"layers": "score"}, {"clients": 1}]
+    for wrong in refused:
         with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is .* secure_aggregation"):
             FederationConfig(secure_aggregation=True, **wrong)
     run(tmp_path / "pairs", Fleet(PAIRS), max_pairs=8)
