@@ -9,24 +9,55 @@ from typing import Any
 from benchmarks.record import ROOT, read_result
 
 PAGE = ROOT / "docs" / "federated.md"
-_HEAD = ("", "seeds", "sent", "mixture", "worst client", "validation", "oracle")
+_FORMS = {"json": "JSON", "french": "French", "plain": "plain"}
 
 
 def _spread(values: list[float]) -> str:
     return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A row an arm, in the order of the file."""
-    lines = ["| " + " | ".join(_HEAD) + " |", "|---" * len(_HEAD) + "|"]
+def _accuracies(run: dict[str, Any]) -> dict[str, float]:
+    return {
+        "mixture": run["mixture"],
+        "worst client": run["worst_client"],
+        "validation": run["forms"]["all"],
+    }
+
+
+def _oracle(run: dict[str, Any]) -> dict[str, float]:
+    clients = run["clients"].values()
+    pairs = sum(client["pairs"] for client in clients)
+    mixture = sum(client["pairs"] * client["oracle"] for client in clients) / pairs
+    return {
+        "all": run["oracle"]["all"],
+        **{label: run["oracle"][name] for name, label in _FORMS.items()},
+        "mixture": mixture,
+        "worst client": min(client["oracle"] for client in clients),
+    }
+
+
+def _table(rows: list[dict[str, Any]], lead: dict[str, Any], columns: Any) -> list[str]:
+    """A row an arm, in the order of the file; `lead` are columns of text, of all its runs."""
+    lines: list[str] = []
     for arm in dict.fromkeys(row["arm"] for row in rows):
         runs = [row for row in rows if row["arm"] == arm]
-        columns = [[run[name] for run in runs] for name in ("mixture", "worst_client")]
-        columns += [[run["forms"]["all"] for run in runs], [run["oracle"] for run in runs]]
-        sent = {run["bytes"] for run in runs}
-        cells = [arm, str(len(runs)), f"{max(sent) / 2**20:.2f} MiB", *map(_spread, columns)]
+        values = [columns(run) for run in runs]
+        head = ["", *lead, *values[0]]
+        cells = [arm, *(text(runs) for text in lead.values())]
+        cells += [_spread([value[name] for value in values]) for name in values[0]]
+        lines = lines or ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return lines
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Accuracies with what was sent for them, and the oracle on samples."""
+    lead = {
+        "seeds": lambda runs: str(len(runs)),
+        "sent": lambda runs: f"{max(run['bytes'] for run in runs) / 2**20:.2f} MiB",
+    }
+    first = _table(rows, lead, _accuracies)
+    return "\n".join([*first, "", *_table(rows, {}, _oracle)])
 
 
 def processes(result: dict[str, Any]) -> str:
@@ -61,7 +92,7 @@ def processes(result: dict[str, Any]) -> str:
 
 def filled(text: str, rows: Any, result: dict[str, Any]) -> str:
     """The page's text with what was measured between its marks."""
-    for mark, body in (("world", table(rows)), ("processes", processes(result))):
+    for mark, body in (("world", tables(rows)), ("processes", processes(result))):
         marked = f"<!-- {mark} -->\n\n{body}\n\n<!-- end of {mark} -->"
         pattern = f"<!-- {mark} -->.*?<!-- end of {mark} -->"
         text = re.sub(pattern, lambda _, marked=marked: marked, text, flags=re.S)

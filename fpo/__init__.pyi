@@ -1197,6 +1197,10 @@ def federate(
     server_momentum: float = 0.9,
     round_timeout: float = 3600.0,
     proximal_mu: float = 0.1,
+    secure_aggregation: bool = False,
+    reconstruction_threshold: float = 0.67,
+    clipping_range: float = 8.0,
+    max_pairs: int = 1000,
 ) -> Federation:
     """Align one model on the pairs of several simulated clients, which exchange adapters alone.
 

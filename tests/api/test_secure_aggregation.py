@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.common import bytes_to_ndarray, ndarray_to_bytes, serde
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
 from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key, Stage
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+from flwr.supercore.primitives.asymmetric import generate_key_pairs
 
 from fpo.federation.apps import LocalGrid, client_app
 from fpo.federation.client import LocalResult
@@ -128,10 +130,15 @@ def test_the_server_is_sent_no_single_update(tmp_path: Path) -> None:
     assert sent[0].max() > 2**31
 
 
-def test_masks_come_from_32_bits() -> None:
-    """What docs/federated.md says: a seed of 256 bits is folded to 32, the XOR of its words."""
+def test_masks_come_from_few_bits() -> None:
+    """What docs/federated.md says: a seed is folded to 32 bits, the XOR of its words.
+
+    That of two clients is base64, whose bytes have no highest bit.
+    """
     zero, seven = (pseudo_rand_gen(seed, 2**32, [(4,)])[0] for seed in (bytes(32), b"\7" * 32))
     np.testing.assert_array_equal(zero, seven)
+    key = generate_shared_key(generate_key_pairs()[0], generate_key_pairs()[1])
+    assert max(key) < 128
 
 
 @pytest.mark.parametrize("stage", Stage.all())
