@@ -50,6 +50,29 @@ def _table(rows: list[dict[str, Any]], lead: dict[str, Any], columns: Any) -> li
     return lines
 
 
+def _said(rows: list[dict[str, Any]]) -> str:
+    """What the oracle on all prompts says of the arms, and which arms chose the same blocks."""
+    of = {(row["arm"], row["seed"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    gains = [
+        of["fedavgm", seed]["oracle"]["all"] - of["fedavg", seed]["oracle"]["all"] for seed in seeds
+    ]
+    means = [
+        sum(of[arm, seed]["oracle"]["all"] for seed in seeds) / len(seeds)
+        for arm in dict.fromkeys(row["arm"] for row in rows)
+        if arm != "fedavgm"
+    ]
+    halves = [f"fedpeptao, half {how}" for how in ("by score", "at random")]
+    same = [s for s in seeds if of[halves[0], s]["blocks"] == of[halves[1], s]["blocks"]]
+    return (
+        "By the oracle on all prompts FedAvgM is ahead of FedAvg in "
+        f"{sum(gain > 0 for gain in gains)} of {len(seeds)} seeds, the gain being {min(gains):.3f} "
+        f"to {max(gains):.3f}; the means of the other arms "
+        f"lie within {max(means) - min(means):.3f}. Blocks at random are those by score in "
+        f"{len(same)} of {len(seeds)} seeds, which thus says nothing of the two."
+    )
+
+
 def tables(rows: list[dict[str, Any]]) -> str:
     """Accuracies with what was sent for them, and the oracle on samples."""
     lead = {
@@ -57,7 +80,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
         "sent": lambda runs: f"{max(run['bytes'] for run in runs) / 2**20:.2f} MiB",
     }
     first = _table(rows, lead, _accuracies)
-    return "\n".join([*first, "", *_table(rows, {}, _oracle)])
+    return "\n".join([*first, "", *_table(rows, {}, _oracle), "", _said(rows)])
 
 
 def processes(result: dict[str, Any]) -> str:
