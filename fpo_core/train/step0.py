@@ -99,8 +99,8 @@ def nudged(policy: Policy, seed: int) -> Iterator[None]:
     generator = np.random.default_rng(seed)
 
     def moved(w: np.ndarray) -> np.ndarray:
-        size = NUDGE * (float(np.abs(w).mean()) or 1.0)
-        return w + size * generator.standard_normal(w.shape, np.float32)
+        size = float(np.abs(w).sum()) / max(w.size, 1) or 1.0
+        return w + NUDGE * size * generator.standard_normal(w.shape, np.float32)
 
     policy.load_trained({name: moved(w) for name, w in sorted(weights.items())})
     try:
