@@ -22,9 +22,13 @@ PACKAGES = (
 
 def write_result(name: str, values: dict[str, Any]) -> None:
     """Write results/<name>.json: the values, after what they were measured with."""
-    setting = {"command": _command(), "versions": versions(), "hardware": hardware()}
-    text = json.dumps(setting | values, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(measured_with() | values, indent=2, ensure_ascii=False) + "\n"
     (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def measured_with() -> dict[str, Any]:
+    """This command, versions and hardware."""
+    return {"command": _command(), "versions": versions(), "hardware": hardware()}
 
 
 def read_result(name: str) -> dict[str, Any]:

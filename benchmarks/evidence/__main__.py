@@ -20,33 +20,28 @@ from benchmarks.evidence.feature_control import with_styles
 from benchmarks.evidence.ground import Ground
 from benchmarks.evidence.judge_check import validated
 from benchmarks.evidence.report import DOCUMENT, written
-from benchmarks.evidence.rows import Row, same_run
+from benchmarks.evidence.rows import Row, read_rows, same_run, write_rows
 from benchmarks.evidence.runs import ROW_FILE, Part, frontier, tested, tuned
 from benchmarks.evidence.smollm2 import Smollm2Ground
 from benchmarks.evidence.world import WorldGround
-from benchmarks.record import read_result, write_result
+from benchmarks.record import write_result
 
 STAGES = ("tune", "test", "frontier")
 GROUNDS: dict[str, type[Ground]] = {"world": WorldGround, "smollm2": Smollm2Ground}
 
 
-def known(ground: str, part: str) -> list[Row]:
-    """The committed rows."""
-    return read_result(f"evidence-{ground}").get(part, [])
-
-
 def collected(ground: str, output: Path) -> dict[str, list[Row]]:
     """The committed rows, and those of runs since, by stage."""
-    parts = {}
+    known, parts = read_rows(ground), {}
     order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *DEFAULTS]
     for part in STAGES:
         paths = [*(output / part).glob("start-row.json"), *(output / part).rglob(ROW_FILE)]
         rows = [with_styles(path) for path in sorted(paths)]
         rows += [
-            row for row in known(ground, part) if not any(same_run(row, other) for other in rows)
+            row for row in known.get(part, []) if not any(same_run(row, other) for other in rows)
         ]
         parts[part] = sorted(rows, key=lambda row: (order.index(row["arm"]), row["seed"]))
-    parts["sample"] = temperatures.collected(output / "test") or known(ground, "sample")
+    parts["sample"] = temperatures.collected(output / "test") or known.get("sample", [])
     return {stage: rows for stage, rows in parts.items() if rows}
 
 
@@ -65,7 +60,7 @@ def main() -> None:
     ground = GROUNDS[args.on]()
     seeds = [int(seed) for seed in args.seeds.split(",")][place::shares]
     rows = collected(args.on, output)
-    part = Part(ground, args.stage, output, known(args.on, args.stage))
+    part = Part(ground, args.stage, output, read_rows(args.on).get(args.stage, []))
     if args.stage == "tune":
         list(tuned(part, names[place::shares]))
     elif args.stage in STAGES:
@@ -74,7 +69,7 @@ def main() -> None:
     elif args.stage == "sample":
         temperatures.sampled(Part(ground, "test", output), rows["test"], names, seeds)
     elif args.stage == "collect":
-        write_result(f"evidence-{args.on}", rows)
+        write_rows(args.on, rows)
     elif args.stage == "check":
         smollm2 = Smollm2Ground()
         write_result("evidence-judges", validated(smollm2.judging(output), smollm2.moods))

@@ -40,13 +40,14 @@ def with_styles(path: Path) -> Row:
     if texts.exists():
         completions = json.loads(texts.read_text(encoding="utf-8"))["metrics"]["completions"]
         for sample, text in zip(row["samples"], completions, strict=True):
-            sample["styles"] = styles(text)
+            if found := styles(text):
+                sample["styles"] = found
     return row
 
 
 def has(rows: Sequence[Row], style: str) -> np.ndarray:
     """Whether each sample of an arm's runs has a style, (seeds, prompts)."""
-    return np.array([[float(style in sample["styles"]) for sample in r["samples"]] for r in rows])
+    return np.array([[float(style in s.get("styles", ())) for s in r["samples"]] for r in rows])
 
 
 def weights_file(name: str, base: dict[str, Any], folder: Path) -> Path:

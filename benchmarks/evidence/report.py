@@ -14,6 +14,7 @@ from benchmarks.evidence.rows import (
     mean_preference,
     mean_score,
     of_arm,
+    read_rows,
     scores,
 )
 from benchmarks.evidence.statistics import Estimate, detectable, estimate, holm
@@ -35,11 +36,12 @@ def written() -> str:
     """The document: its text with every table in place."""
     text = TEXT.read_text(encoding="utf-8")
     for name in GROUNDS:
-        result = read_result(f"evidence-{name}")
+        result = read_rows(name)
         for title, make in TABLES.items():
             mark = f"{{{{{title} on {name}}}}}"
             if mark in text:
-                text = text.replace(mark, markdown(make(result)) if result else "Not measured.")
+                table = make(result) if result else []
+                text = text.replace(mark, markdown(table) if table[1:] else "Not measured.")
     alone = {"judges": judges(read_result("evidence-judges")), "memory": memory()}
     for title, table in alone.items():
         text = text.replace(f"{{{{{title}}}}}", markdown(table))
@@ -197,11 +199,11 @@ def _contrast(test: Sequence[Row], name: str, rival: str) -> tuple[Estimate, lis
 def frontier(result: dict[str, Any]) -> Table:
     """Table B: the best mean P·I within a KL, and the least KL that reaches a P·I."""
     rows = result.get("frontier", [])
-    (start,) = of_arm(rows, "start")
+    start = next(iter(of_arm(rows, "start")), None)
     head = ["arm", "settings", "seeds", *(f"P·I at KL ≤ {kl:g}" for kl in BUDGETS)]
     head += [f"KL at P·I ≥ start + {gain:g}" for gain in GAINS]
     table = [head]
-    for name in ARMS:
+    for name in ARMS if start else ():
         settings: dict[str, list[Row]] = {}
         for row in of_arm(rows, name):
             settings.setdefault(str(row["change"]), []).append(row)
@@ -212,7 +214,7 @@ def frontier(result: dict[str, Any]) -> Table:
             for runs in settings.values()
         ]
         within = [max((p for kl, p in points if kl <= most), default=None) for most in BUDGETS]
-        goals = [mean_score(start) + gain for gain in GAINS]
+        goals = [mean_score(start) + gain for gain in GAINS] if start else []
         least = [min((kl for kl, p in points if p >= goal), default=None) for goal in goals]
         seeds = {len(runs) for runs in settings.values()}
         cells = [name, str(len(settings)), str(min(seeds))]

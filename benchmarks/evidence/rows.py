@@ -1,9 +1,13 @@
 """Rows of results: what is taken of a run, and what is asked of it."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.record import RESULTS, measured_with
 
 Row = dict[str, Any]
 """A run: `arm`, `change`, `seed`, metrics, and `samples` with `p` and `failed` of each."""
@@ -20,6 +24,28 @@ _METRICS = {
     "distinct_2": "distinct_2",
     "length": "sample_length",
 }
+
+
+def rows_file(ground: str) -> Path:
+    """The committed rows of a ground: what they were measured with, then a row a line."""
+    return RESULTS / f"evidence-{ground}.jsonl"
+
+
+def read_rows(ground: str) -> dict[str, list[Row]]:
+    """The committed rows of a ground, by stage."""
+    rows: dict[str, list[Row]] = {}
+    path = rows_file(ground)
+    lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
+    for row in map(json.loads, lines):
+        rows.setdefault(row.pop("stage"), []).append(row)
+    return rows
+
+
+def write_rows(ground: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Commit rows by stage in place of those that are there."""
+    lines = [measured_with(), *({"stage": s} | row for s, of in rows.items() for row in of)]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    rows_file(ground).write_text(text, encoding="utf-8")
 
 
 def metrics_of(metrics: Mapping[str, Any], result: Mapping[str, Any]) -> Row:
