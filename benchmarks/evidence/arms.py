@@ -48,6 +48,7 @@ ARMS = {
 }
 """In the order in which they run. `sft` is the supervised term alone: 100 times the preference's,
 whose scale Adam takes out."""
+_SHARE = {"constraint_share": 0.5, "normalize_d": True, "steps_per_eval": 13}
 ABLATIONS = {
     "fpo: alpha 0": Arm("fpo", {"alpha": 0.0}),
     "fpo: alpha / 10": Arm("fpo", {"alpha": 0.5}),
@@ -57,17 +58,22 @@ ABLATIONS = {
     "fpo: k 200": Arm("fpo", {"k": 200}),
     "fpo: random encoder": Arm("fpo", encoder="random encoder"),
     "fpo: hidden state": Arm("fpo", {"k": 10_000}, encoder="hidden state"),
+    "fpo: share 0.5": Arm("fpo", _SHARE),
+    "fpo: share 0.5 random encoder": Arm("fpo", _SHARE, encoder="random encoder"),
+    "fpo: share 0.5 hidden state": Arm("fpo", {"k": 10_000} | _SHARE, encoder="hidden state"),
 }
 """FPO as it was tuned, with one thing changed: the constraint, and what it is on. The hidden state
-is compared in all of its dimensions."""
+is compared in all of its dimensions; at a share, α is held where the constraint's gradient is half
+of the preference's, so that encoders are compared at equal strength."""
 BLOCKS = {
     "fpo: block 1": Arm("fpo", encoder="block-1"),
     "fpo: block 3": Arm("fpo", encoder="block-3"),
 }
 """The same with the autoencoder of another block, which the world's model has."""
+_HELD = {"constraint_share": 0.5, "steps_per_eval": 12}
 CONTROLLED = {
-    "fpo: exclamation marks": Arm("fpo", {"constraint_share": 0.5}, features="exclamation"),
-    "fpo: features at random": Arm("fpo", {"constraint_share": 0.5}, features="random"),
+    "fpo: exclamation marks": Arm("fpo", _HELD, features="exclamation"),
+    "fpo: features at random": Arm("fpo", _HELD, features="random"),
 }
 """The same with D on the features of exclamation marks, or on as many others, at equal strength."""
 _UNSET = ("rank", "scale", "num_layers", "batch_size", "iters", "epochs", "warmup", "normalize_d")
