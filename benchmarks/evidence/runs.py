@@ -111,7 +111,8 @@ class Part:
             settings |= {"sae": str(sae), "normalize_d": True}
         if arm.features:
             file = weights_file(arm.features, self.base, self.folder)
-            settings |= {"feature_weights": str(file), "normalize_d": True}
+            # Normalised by these alone, D has no bound where the reference hardly fires them.
+            settings |= {"feature_weights": str(file), "normalize_d": False}
         settings |= {"objective": objective, "seed": seed}
         config = TrainConfig.from_mapping(settings, "the experiment")
         return Planned(objective, {"arm": name} | dict(change), seed, config)
