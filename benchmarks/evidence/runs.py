@@ -24,6 +24,7 @@ from fpo.sinks import print_progress
 from fpo_core.config import CompareConfig, TrainConfig
 from fpo_core.data.tokenizer import load_tokenizer
 from fpo_core.io.atomic import write_json
+from fpo_core.sae.sae import load_sae
 
 ROW_FILE = "row.json"
 _SHARED: dict[str, Any] = {"report": False, "backend": "torch", "device": "cpu"}
@@ -111,8 +112,10 @@ class Part:
             settings |= {"sae": str(sae), "normalize_d": True}
         if arm.features:
             file = weights_file(arm.features, self.base, self.folder)
-            # Normalised by these alone, D has no bound where the reference hardly fires them.
-            settings |= {"feature_weights": str(file), "normalize_d": False}
+            # All features are stored: these may be weaker than those within a smaller cap. And D
+            # normalised by these alone has no bound where the reference hardly fires them.
+            whole = load_sae(Path(self.base["sae"])).d_sae
+            settings |= {"feature_weights": str(file), "feature_cap": whole, "normalize_d": False}
         settings |= {"objective": objective, "seed": seed}
         config = TrainConfig.from_mapping(settings, "the experiment")
         return Planned(objective, {"arm": name} | dict(change), seed, config)

@@ -47,6 +47,7 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
     compared = _continuous(config)
     rows = spread(len(data.train), config.step0_pairs)
     failed: list[int] = []
+    cut = 0
     worst, losses = 0.0, []
     floors: list[float] = []
     for batch, reference in data.scan(data.train, rows, config.tokens_per_batch):
@@ -65,6 +66,9 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             relative = scores.d * (1 if config.normalize_d else config.k) / energy
             drift = np.maximum(chosen(relative), rejected(relative))
         bad = (gap > tolerance) | (drift > tolerance) | ~np.isfinite(gap + drift)
+        if reference.truncated is not None:
+            sides = np.asarray(reference.truncated).reshape(2, -1) > 0
+            cut += int((bad & sides.any(0)).sum())
         failed += [int(row) for row in data.train.source_rows()[batch.rows[bad]]]
         worst = max(worst, float(gap.max()))
         losses += expected.tolist()
@@ -78,6 +82,12 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         floor = max(floor, float(np.concatenate(d).mean()))
     values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst, "fpo/d_floor": floor}
     emit(Event("step0", 0, {"pairs": len(rows), "failed": len(failed)} | values))
+    if failed and cut == len(failed) and config.feature_weights is not None:
+        raise StoreError(
+            f"D is not 0 at the start on {cut} of {len(rows)} sampled pairs, whose reference holds "
+            f"the {config.feature_cap} strongest features and not all that feature_weights names: "
+            "raise feature_cap and build the store again"
+        )
     if failed:
         raise StoreError(
             f"the stored reference does not fit the model on {len(failed)} of {len(rows)} sampled "

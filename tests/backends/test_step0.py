@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from fpo_core.backend.reference_weights import as_reference
+from fpo_core.errors import StoreError
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 from fpo_core.train.step0 import nudged
-from tests.backends.runs import run_tiny, settings
-from tests.helpers import BACKENDS
+from tests.backends.runs import run_tiny, settings, train_on
+from tests.backends.support import HIDDEN, UNTRAINED
+from tests.helpers import BACKENDS, random_pairs, random_sae
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -41,3 +45,13 @@ def test_a_reference_without_virtual_tokens_has_nothing_to_nudge(make_policy, ba
     policy = make_policy(backend, fine_tune_type="prefix")
     with as_reference(policy), nudged(policy, seed=1):
         assert not any(weights.size for weights in policy.trained().values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weighted_features_that_the_cap_cut_off_are_named(tiny, tmp_path, backend):
+    config = settings(tiny, tmp_path / "run", backend=backend, feature_cap=2, feature_weights="w")
+    sae = random_sae(HIDDEN)
+    hook = Hook.parse("blocks.1.hook_resid_post")
+    tap = Features.of(sae, hook, UNTRAINED, np.ones(sae.d_sae, np.float32))
+    with pytest.raises(StoreError, match="raise feature_cap and build the store"):
+        train_on(config, random_pairs(8, seed=1), None, tap, tmp_path / "store")
