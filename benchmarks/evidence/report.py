@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS, CONTROLLED, DEFAULTS
+from benchmarks.evidence.controls import CONTROLS
 from benchmarks.evidence.feature_control import STYLES, has
 from benchmarks.evidence.rows import (
     Row,
@@ -171,6 +172,14 @@ def others(result: dict[str, Any]) -> Table:
     return _pairs(test, [(a, b) for a, b in pairs if of_arm(test, a) and of_arm(test, b)])
 
 
+def encoders(result: dict[str, Any]) -> Table:
+    """Table D: the constraint on features less that on a control, at an equal share."""
+    test = result.get("test", [])
+    ours = "fpo: share 0.5"
+    controls = [f"{ours} {name}" for name in CONTROLS]
+    return _pairs(test, [(ours, name) for name in controls if of_arm(test, name)])
+
+
 def _pairs(test: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> Table:
     rows = [_contrast(test, a, b)[1] for a, b in pairs]
     return [["P·I", "seeds", "difference [95%]", "p", "detectable"], *rows]
@@ -292,6 +301,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "contrasts": contrasts,
     "other contrasts": others,
     "ablations": ablations,
+    "encoders": encoders,
     "defaults": defaults,
     "gains": gains,
     "frontier": frontier,
