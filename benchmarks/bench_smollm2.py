@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import fill
 from benchmarks.record import ROOT, hardware, read_result, run_json, versions, write_result
 from fpo_core.io.foreign_text import for_markdown, one_line
 
@@ -88,16 +89,7 @@ def _rewards(side: dict[str, Any]) -> str:
 
 
 def _cut(text: str, most: int = 280) -> str:
-    text = " ".join(text.split())
     return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
-
-
-def write_readme(run: dict[str, Any]) -> None:
-    """Put `shown` between the marks in the README."""
-    page = ROOT / "README.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n\n{shown(run)}\n\n{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -108,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = read_result("smollm2").get("runs", {})
     if args.readme:
-        write_readme(runs["fpo"])
+        fill(ROOT / "README.md", BEGIN, END, shown(runs["fpo"]))
         return
     for name in args.runs:
         runs[name] = run(RUNS[name], args.reference if "torch" in RUNS[name] else None)

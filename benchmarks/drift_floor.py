@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import fill
 from benchmarks.record import ROOT, hardware, read_result, versions, write_result
 from fpo.backends import build_policy
 from fpo.model_setup import ModelSetup
@@ -34,7 +35,7 @@ from fpo_core.loss.metrics import ABOVE_FLOOR
 from fpo_core.loss.objectives import Part
 from fpo_core.loss.scores import rejected
 from fpo_core.models.folder import ModelFolder
-from fpo_core.train.step0 import nudged
+from fpo_core.train.step0 import floor_of_rounding
 
 PAGE = ROOT / "docs" / "method.md"
 BEGIN = "<!-- floor: made by python -m benchmarks.drift_floor -->"
@@ -110,16 +111,6 @@ def measured(
     return of | {"preference": gradient(policy, batches, stored, objective, "preference")}
 
 
-def floor_of(
-    policy: Policy, batches: list[Batch], references: list[ReferenceBatch], config: TrainConfig
-) -> float:
-    """What the check before step 1 takes for the floor of D: of `nudged` weights."""
-    with nudged(policy, config.seed):
-        pairs = zip(batches, references, strict=True)
-        d = [rejected(np.asarray(policy.score(b, r, config).d)) for b, r in pairs]
-    return float(np.concatenate(d).mean())
-
-
 def shown(result: dict[str, Any]) -> str:
     """The result as Markdown, for docs/method.md."""
     floor = result["floor"]["bfloat16"]
@@ -133,13 +124,6 @@ def shown(result: dict[str, Any]) -> str:
         cells += [f"{row[name]['cosine_constraint']:.2f}" for name in ("stored", "step", "float32")]
         lines.append("| " + " | ".join([*cells, f"{row['cosine_preference']:.3f}"]) + " |")
     return "\n".join(lines)
-
-
-def write_page(result: dict[str, Any]) -> None:
-    """Put `shown` between the marks of docs/method.md."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{shown(result)}\n\n{END}{after}", encoding="utf-8")
 
 
 def options() -> argparse.Namespace:
@@ -191,7 +175,8 @@ def main() -> None:
         else:
             references |= {"step": reference_of(policy, batches), "float32": kept}
         policy.load_trained(at_share(weights, 0.0))
-        floors[dtype] = floor_of(policy, batches, references["stored"], config)
+        pairs_of = zip(batches, references["stored"], strict=True)
+        floors[dtype] = floor_of_rounding(policy, pairs_of, config)
         print(dtype, "floor", floors[dtype], flush=True)
         for t in (t for t in shares if t not in found):
             policy.load_trained(at_share(weights, t))
@@ -209,7 +194,7 @@ def main() -> None:
     }
     write_result(f"drift_floor-{args.backend}-{args.name}", result)
     print(json.dumps(result["rows"], indent=2))
-    write_page(read_result("drift_floor-torch-smollm2"))
+    fill(PAGE, BEGIN, END, shown(read_result("drift_floor-torch-smollm2")))
 
 
 def _row(t: float, exact: dict[str, Any], narrow: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 Run: python -m benchmarks.federated_tables, which writes it between its marks.
 """
 
-import re
 from typing import Any
 
+from benchmarks import pages
 from benchmarks.record import ROOT, read_result
 
 PAGE = ROOT / "docs" / "federated.md"
@@ -116,9 +116,7 @@ def processes(result: dict[str, Any]) -> str:
 def filled(text: str, rows: Any, result: dict[str, Any]) -> str:
     """The page's text with what was measured between its marks."""
     for mark, body in (("world", tables(rows)), ("processes", processes(result))):
-        marked = f"<!-- {mark} -->\n\n{body}\n\n<!-- end of {mark} -->"
-        pattern = f"<!-- {mark} -->.*?<!-- end of {mark} -->"
-        text = re.sub(pattern, lambda _, marked=marked: marked, text, flags=re.S)
+        text = pages.filled(text, f"<!-- {mark} -->", f"<!-- end of {mark} -->", body)
     return text
 
 

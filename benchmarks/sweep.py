@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import fill
 from benchmarks.record import ROOT, read_result, write_result
 from fpo.comparison.plan import Planned, plan
 from fpo.comparison.runs import Comparison
@@ -180,12 +181,8 @@ def write_tables(document: Path, ground: Ground, sweeps: Sequence[dict[str, Any]
     """Put the tables between the document's marks."""
     begin = f"<!-- sweep on {ground.name}: made by python -m benchmarks.sweep -->"
     end = "<!-- end of sweep -->"
-    before, _, rest = document.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not closed:
-        raise SystemExit(f"{document} lacks {begin!r} and {end!r}: put both where the tables go")
     tables = "\n\n".join(table(sweep, ground.columns) for sweep in sweeps)
-    document.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
+    fill(document, begin, end, tables)
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 Run: python -m benchmarks.zeroth_order_tables, which writes them between their marks.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks import pages
 from benchmarks.record import ROOT, read_result
 
 PAGE = ROOT / "docs" / "zeroth-order.md"
@@ -79,9 +79,8 @@ TABLES: dict[str, Callable[[Part], str]] = {
 def filled(text: str, results: Part) -> str:
     """The page's text with the tables of the results between their marks."""
     for name, make in TABLES.items():
-        body = f"\n\n{make(results[name])}" if name in results else "\n\nNot measured yet."
-        pattern = re.compile(f"<!-- {name} -->.*?<!-- end of {name} -->", re.S)
-        text = pattern.sub(f"<!-- {name} -->{body}\n\n<!-- end of {name} -->", text)
+        body = make(results[name]) if name in results else "Not measured yet."
+        text = pages.filled(text, f"<!-- {name} -->", f"<!-- end of {name} -->", body)
     return text
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fpo.model_setup import ModelSetup
 from fpo_core.config import ReferenceConfig
-from fpo_core.config.fields import Settings
 from fpo_core.data.cache import cache_root, fingerprint
 from fpo_core.data.token_store import TokenisedPairs
 from fpo_core.errors import StoreError
@@ -14,11 +13,8 @@ from fpo_core.reference.reader import ReferenceStore
 FOLDER = "reference"
 
 
-def shared_store(setup: ModelSetup, cache: str | None, config: Settings | None = None) -> Path:
-    """The folder in the cache for the reference of a setup's model, by what it depends on.
-
-    `config` has how features are stored, where it is not the setup's own.
-    """
+def shared_store(setup: ModelSetup, cache: str | None) -> Path:
+    """The folder in the cache for the reference of a setup's model, by what it depends on."""
     key = setup.key.to_mapping() | {
         "backend": setup.backend,
         "device": setup.config.device,
@@ -27,7 +23,7 @@ def shared_store(setup: ModelSetup, cache: str | None, config: Settings | None =
     # How features are stored, where it is not as usual: a wider cap needs another pass.
     usual = ReferenceConfig()
     for name in ("feature_cap", "feature_dtype"):
-        value = getattr(config or setup.config, name, getattr(usual, name))
+        value = getattr(setup.config, name, getattr(usual, name))
         key |= {} if value == getattr(usual, name) else {name: value}
     return cache_root(cache).parent / FOLDER / fingerprint(key)
 

@@ -59,17 +59,17 @@ def main() -> None:
     names = args.arms.split(",")
     ground = GROUNDS[args.on]()
     seeds = [int(seed) for seed in args.seeds.split(",")][place::shares]
-    rows = collected(args.on, output)
     part = Part(ground, args.stage, output, read_rows(args.on).get(args.stage, []))
     if args.stage == "tune":
         list(tuned(part, names[place::shares]))
     elif args.stage in STAGES:
         run = tested if args.stage == "test" else frontier
-        list(run(part, rows["tune"], names, seeds))
+        list(run(part, collected(args.on, output)["tune"], names, seeds))
     elif args.stage == "sample":
-        temperatures.sampled(Part(ground, "test", output), rows["test"], names, seeds)
+        rows = collected(args.on, output)["test"]
+        temperatures.sampled(Part(ground, "test", output), rows, names, seeds)
     elif args.stage == "collect":
-        write_rows(args.on, rows)
+        write_rows(args.on, collected(args.on, output))
     elif args.stage == "check":
         smollm2 = Smollm2Ground()
         write_result("evidence-judges", validated(smollm2.judging(output), smollm2.moods))

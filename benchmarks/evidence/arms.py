@@ -77,12 +77,12 @@ CONTROLLED = {
 }
 """The same with D on the features of exclamation marks, or on as many others, at equal strength."""
 _UNSET = ("rank", "scale", "num_layers", "batch_size", "iters", "epochs", "warmup", "normalize_d")
-_EPOCH = {
+_BARE = {
     f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in (*_UNSET, "preset")
 }
 DEFAULTS = {
-    "default adapters": Arm("fpo", _EPOCH),
-    "default full": Arm("fpo", _EPOCH | {"fine_tune_type": "full"}),
+    "default adapters": Arm("fpo", _BARE),
+    "default full": Arm("fpo", _BARE | {"fine_tune_type": "full"}),
 }
 """What `fpo train` does where nothing is set: an epoch, all blocks. Not tuned here."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.pages import fill
 from benchmarks.record import ROOT, read_result
 
 DOCUMENT = ROOT / "docs" / "choosing.md"
@@ -83,7 +84,4 @@ def _cell(value: Mapping[str, float] | None) -> str:
 
 def write() -> None:
     """Put the tables between the document's marks."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    made = f"{BEGIN}\n\n{tables(read_result('related'))}\n\n{END}"
-    DOCUMENT.write_text(f"{before}{made}{after}", encoding="utf-8")
+    fill(DOCUMENT, BEGIN, END, tables(read_result("related")))

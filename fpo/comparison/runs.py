@@ -129,7 +129,7 @@ class Comparison:
         config = replace(planned.config, output=str(folder), resume=resume, preflight=False)
         setup = self.setups.of(config)
         if config.reference is None:
-            config = replace(config, reference=str(shared_store(setup, config.cache, config)))
+            config = replace(config, reference=str(shared_store(setup, config.cache)))
         return check_run(config, self.sink, setup, finished_too=True)
 
     def _train(self, planned: Planned) -> RunResult:

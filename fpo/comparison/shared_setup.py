@@ -18,14 +18,14 @@ from fpo_core.config import (
 from fpo_core.data.load import Goal, PreferenceData
 
 _LOADED = {
-    *("grad_checkpoint", "degree_weight", "degree_levels"),
+    *("grad_checkpoint", "degree_weight", "degree_levels", "feature_cap", "feature_dtype"),
     *(
         name
         for group in (ModelConfig, FeatureConfig, AdapterConfig, StepConfig, DataConfig)
         for name in group.names()
     ),
 }
-"""Settings that decide what is loaded."""
+"""Settings that decide what is loaded, and where its reference lies."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The check before step 1: where policy = reference, losses are known and D is 0."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +9,10 @@ import numpy as np
 from fpo_core.backend.policy import Policy
 from fpo_core.backend.reference_weights import as_reference
 from fpo_core.config import LINKS, ObjectiveConfig, TrainConfig
+from fpo_core.data.batches import Batch
 from fpo_core.errors import StoreError
 from fpo_core.events import Event, Sink
+from fpo_core.loss.dense import ReferenceBatch
 from fpo_core.loss.metrics import losses_at_reference, pair_losses
 from fpo_core.loss.scores import chosen, rejected
 from fpo_core.train.paired_data import RunData, spread
@@ -76,10 +78,9 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
     # Not of all weights, of which a copy may not fit.
     adapters = config.fine_tune_type != "full" and not config.shard
     if floor is not None and policy.info.dtype == "bfloat16" and adapters:
-        with as_reference(policy), nudged(policy, config.seed):
-            scanned = data.scan(data.train, rows, config.tokens_per_batch)
-            d = [rejected(policy.score(*pairs, config).d) for pairs in scanned]
-        floor = max(floor, float(np.concatenate(d).mean()))
+        scanned = data.scan(data.train, rows, config.tokens_per_batch)
+        with as_reference(policy):
+            floor = max(floor, floor_of_rounding(policy, scanned, config))
     values = {"expected_loss": float(np.mean(losses)), "worst_gap": worst, "fpo/d_floor": floor}
     emit(Event("step0", 0, {"pairs": len(rows), "failed": len(failed)} | values))
     if failed and cut == len(failed) and config.feature_weights is not None:
@@ -96,6 +97,15 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
             "dtype and backend"
         )
     return floor
+
+
+def floor_of_rounding(
+    policy: Policy, pairs: Iterable[tuple[Batch, ReferenceBatch]], config: TrainConfig
+) -> float:
+    """The mean D of rejected completions under `nudged` weights of the reference."""
+    with nudged(policy, config.seed):
+        scored = [policy.score(batch, reference, config) for batch, reference in pairs]
+    return float(np.concatenate([rejected(np.asarray(scores.d)) for scores in scored]).mean())
 
 
 @contextlib.contextmanager
