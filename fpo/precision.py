@@ -10,6 +10,7 @@ from fpo_core.backend.precision import ROWS, SMALLEST, WIDEST, probe
 from fpo_core.backend.process_group import Group
 from fpo_core.config import ModelConfig
 from fpo_core.events import Sink, note
+from fpo_core.models.folder import hidden_size
 from fpo_core.reference.reader import ReferenceStore
 
 
@@ -27,7 +28,7 @@ def stored_dtype(folder: Path) -> str | None:
 
 def faster_dtype(backend: str, model: dict[str, Any], group: Group, sink: Sink) -> str:
     """float32 or bfloat16 by a probe at the size of a model; the first process decides for all."""
-    inner = int(model.get("hidden_size") or 0)
+    inner = hidden_size(model) or 0
     outer = int(model.get("intermediate_size") or 4 * inner)
     chosen = "float32"
     if not group.rank and inner >= SMALLEST:

@@ -100,6 +100,7 @@ def _validated(
     check_trackers(config)
     checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
     config = config if checkpoint is None else as_begun(config, checkpoint)
+    config = at_width(setup.model.width, config, checkpoint)
     _check_start(config)
     config = _shaped(setup, config)
     select_blocks(setup.model.layers, config.num_layers)
@@ -247,6 +248,17 @@ def _check_start(config: TrainConfig) -> None:
             "adapter is set while fine_tune_type is full, expected lora or dora: a full run "
             "cannot go on from an adapter"
         )
+
+
+def at_width(width: int | None, config: TrainConfig, checkpoint: Checkpoint | None) -> TrainConfig:
+    """The configuration with the preset's learning rate for this hidden size, where it has none."""
+    if config.learning_rate is not None:
+        return config
+    rate = config.learning_rate_at(width)
+    was = None if checkpoint is None else checkpoint.origin.config.get("learning_rate")
+    if was == config.learning_rate_at(None):  # a run of before the rate went with the width
+        rate = was
+    return dataclasses.replace(config, learning_rate=rate)
 
 
 def _shaped(setup: ModelSetup, config: TrainConfig) -> TrainConfig:

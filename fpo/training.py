@@ -161,11 +161,21 @@ def _policy(run: ValidatedRun, sink: Sink) -> Policy:
     note(sink, f"loading {run.setup.model.name}")
     policy = run.setup.policy(run.config, grad_checkpoint=run.config.grad_checkpoint)
     announce(sink, run.setup, run.data.report)
-    if run.config.of_preset:
-        shown = (f"{name} {value}" for name, value in run.config.of_preset.items())
-        note(sink, f"preset {run.config.preset}: {', '.join(shown)}")
+    if settings := _preset_settings(run):
+        note(sink, f"preset {run.config.preset}: {', '.join(settings)}")
     hold_reference(policy, run.config, sink)
     return policy
+
+
+def _preset_settings(run: ValidatedRun) -> list[str]:
+    """What the run's preset set, in words."""
+    config, width = run.config, run.setup.model.width
+    shown = [f"{name} {value}" for name, value in config.of_preset.items()]
+    rate = config.learning_rate_at(width)
+    if rate is not None and rate == config.learning_rate:
+        of = "a model of unknown width" if width is None else f"a model {width} wide"
+        shown.insert(0, f"learning_rate {rate:g} for {of}")
+    return shown
 
 
 def _preflight(run: ValidatedRun, policy: Policy, sink: Sink) -> PreflightReport:

@@ -5,7 +5,7 @@ tested adapters at several temperatures, `collect` puts all rows among the commi
 `check` asks how SmolLM2's judges judge, `report` writes the document. Several processes may take a
 share of the arms or seeds each, by --share 0/2 and so on.
 
-Run: python -m benchmarks.evidence STAGE [--on world|smollm2] [--output FOLDER] [--share I/N]
+Run: python -m benchmarks.evidence STAGE [--on world|smollm2|example] [--output FOLDER]
 """
 
 import argparse
@@ -15,7 +15,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core beats a core per thread
 
 from benchmarks.evidence import temperatures
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS, UNSCALED
+from benchmarks.evidence.example_pairs import ExampleGround
 from benchmarks.evidence.feature_control import with_styles
 from benchmarks.evidence.ground import Ground
 from benchmarks.evidence.judge_check import validated
@@ -27,15 +28,19 @@ from benchmarks.evidence.world import WorldGround
 from benchmarks.record import write_result
 
 STAGES = ("tune", "test", "frontier")
-GROUNDS: dict[str, type[Ground]] = {"world": WorldGround, "smollm2": Smollm2Ground}
+GROUNDS: dict[str, type[Ground]] = {
+    "world": WorldGround,
+    "smollm2": Smollm2Ground,
+    "example": ExampleGround,
+}
 
 
 def collected(ground: str, output: Path) -> dict[str, list[Row]]:
     """The committed rows, and those of runs since, by stage."""
     known, parts = read_rows(ground), {}
-    order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *DEFAULTS]
+    order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *DEFAULTS, *UNSCALED]
     for part in STAGES:
-        paths = [*(output / part).glob("start-row.json"), *(output / part).rglob(ROW_FILE)]
+        paths = [*(output / part).glob("start-row*.json"), *(output / part).rglob(ROW_FILE)]
         rows = [with_styles(path) for path in sorted(paths)]
         rows += [
             row for row in known.get(part, []) if not any(same_run(row, other) for other in rows)
@@ -64,7 +69,7 @@ def main() -> None:
         list(tuned(part, names[place::shares]))
     elif args.stage in STAGES:
         run = tested if args.stage == "test" else frontier
-        list(run(part, collected(args.on, output)["tune"], names, seeds))
+        list(run(part, collected(args.on, output).get("tune", []), names, seeds))
     elif args.stage == "sample":
         rows = collected(args.on, output)["test"]
         temperatures.sampled(Part(ground, "test", output), rows, names, seeds)

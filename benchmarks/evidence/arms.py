@@ -1,11 +1,10 @@
 """What is compared: objectives with and without the supervised term, each tuned over one grid."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fpo_core.config import TrainConfig
+from fpo_core.config import LEARNING, TrainConfig
 
 WEIGHT, HEAVIER = 0.3, 1.0
 """Weight of the supervised term where an arm has it, and another that is tried at the best rate."""
@@ -18,7 +17,7 @@ class Arm:
     """An objective with settings; what is tuned is not among them."""
 
     objective: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     encoder: str = ""
     """In place of the run's autoencoder, as `controls` names them."""
     features: str = ""
@@ -85,5 +84,12 @@ DEFAULTS = {
     "default full": Arm("fpo", _BARE | {"fine_tune_type": "full"}),
 }
 """What `fpo train` does where nothing is set: an epoch, all blocks. Not tuned here."""
+UNSCALED = {
+    f"{kind} at {settings['learning_rate']:g}": Arm(
+        "fpo", DEFAULTS[f"default {kind}"].settings | {"learning_rate": settings["learning_rate"]}
+    )
+    for kind, settings in LEARNING["default"].items()
+}
+"""The same at the rates of SmolLM2's width, whatever the model's."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")
 """What fpo is compared with, named before anything was measured."""

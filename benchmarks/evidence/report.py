@@ -5,7 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTRASTS, CONTROLLED, DEFAULTS
+from benchmarks.evidence.arms import (
+    ABLATIONS,
+    ARMS,
+    BLOCKS,
+    CONTRASTS,
+    CONTROLLED,
+    DEFAULTS,
+    UNSCALED,
+)
 from benchmarks.evidence.controls import CONTROLS
 from benchmarks.evidence.feature_control import STYLES, has
 from benchmarks.evidence.rows import (
@@ -103,7 +111,7 @@ def arms(result: dict[str, Any], names: Sequence[str] = ("start", *ARMS)) -> Tab
     head = ["arm", "rate, β", "seeds", "P·I", "P", "intact", "raw accuracy", "margin"]
     head += ["KL per token", "KL rejected", "D rejected", "perplexity", "distinct-2", "tokens"]
     test = result.get("test", [])
-    (start,) = of_arm(test, "start")
+    start = of_arm(test, "start")[0]
     named = ((name, of_arm(test, name)) for name in names)
     return [head, *(_arm_row(name, rows, start) for name, rows in named if rows)]
 
@@ -142,13 +150,13 @@ def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
 
 def defaults(result: dict[str, Any]) -> Table:
     """What a run does where nothing is set."""
-    return arms(result, ("start", *DEFAULTS))
+    return arms(result, ("start", *DEFAULTS, *UNSCALED))
 
 
 def gains(result: dict[str, Any]) -> Table:
     """The defaults less the start."""
     test = result.get("test", [])
-    pairs = [(name, "start") for name in DEFAULTS if of_arm(test, name)]
+    pairs = [(name, "start") for name in (*DEFAULTS, *UNSCALED) if of_arm(test, name)]
     return _pairs(test, pairs)
 
 
@@ -188,12 +196,10 @@ def _pairs(test: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> Table:
 def differences(test: Sequence[Row], name: str, rival: str) -> np.ndarray:
     """P·I of one arm less the other's at the same prompts and seeds, (seeds, prompts)."""
     ours, theirs = of_arm(test, name), of_arm(test, rival)
-    if rival == "start":
-        theirs = theirs * len(ours)
-    seeds = {row["seed"] for row in ours}
-    if rival != "start":
-        seeds &= {row["seed"] for row in theirs}
-        ours, theirs = ([r for r in rows if r["seed"] in seeds] for rows in (ours, theirs))
+    if rival == "start" and len(theirs) == 1:
+        theirs = [theirs[0] | {"seed": row["seed"]} for row in ours]
+    seeds = {row["seed"] for row in ours} & {row["seed"] for row in theirs}
+    ours, theirs = ([r for r in rows if r["seed"] in seeds] for rows in (ours, theirs))
     return score_table(ours) - score_table(theirs)
 
 

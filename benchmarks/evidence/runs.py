@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS, Arm
+from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS, UNSCALED, Arm
 from benchmarks.evidence.controls import encoder_file
 from benchmarks.evidence.feature_control import weights_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
@@ -75,16 +75,18 @@ class Part:
         """The judge of samples, made when the first are there."""
         return self.ground.judging(self.output)
 
-    def start(self) -> Row:
-        """The row of the model before training."""
-        known = [row for row in self.known if row["arm"] == "start"]
-        if known:
-            return known[0]
-        planned = self._planned("fpo", ARMS["fpo"], {"learning_rate": self.ground.rates[0]}, 0)
-        path = self.folder / "start-row.json"
+    def start(self, seed: int = 0) -> Row:
+        """The row of the model before training, with samples of this seed."""
+        of = {"arm": "start", "change": {}, "seed": seed}
+        for row in self.known:
+            if same_run(row, of):
+                return row
+        planned = self._planned("fpo", ARMS["fpo"], {"learning_rate": self.ground.rates[0]}, seed)
+        path = self.folder / f"start-row{seed or ''}.json"
         if not path.exists():
-            start = self._comparison([planned]).measured_start()
-            self._write(path, {"arm": "start", "change": {}, "seed": 0}, start["metrics"], {})
+            folder = self.folder / f"start{seed}" if seed else self.folder
+            start = self._comparison([planned], folder).measured_start()
+            self._write(path, of, start["metrics"], {})
         return json.loads(path.read_text(encoding="utf-8"))
 
     def row(self, name: str, arm: Arm, change: Mapping[str, Any], seed: int) -> Row:
@@ -120,10 +122,10 @@ class Part:
         config = TrainConfig.from_mapping(settings, "the experiment")
         return Planned(objective, {"arm": name} | dict(change), seed, config)
 
-    def _comparison(self, runs: Sequence[Planned]) -> Comparison:
+    def _comparison(self, runs: Sequence[Planned], folder: Path | None = None) -> Comparison:
         count = len(self.prompts)
         config = CompareConfig(
-            **{"output": str(self.folder), "samples": count, "eval_pairs": count},
+            **{"output": str(folder or self.folder), "samples": count, "eval_pairs": count},
             **{"objectives": ("fpo",)} | dict(self.ground.sampling),
         )
         return Comparison(config, runs, None, print_progress, setups=self._setups)
@@ -187,10 +189,14 @@ def chosen(rows: Sequence[Row], name: str) -> dict[str, Any]:
 def tested(
     part: Part, tuning: Sequence[Row], names: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[Row]:
-    """Rows of every arm as it was tuned, with every seed."""
+    """Rows of every arm as it was tuned, with every seed; `start` is one to be sampled again."""
     yield part.start()
+    untuned = DEFAULTS | UNSCALED
     for seed in seeds:
         for name in names:
-            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | DEFAULTS)[name]
-            change = {} if name in DEFAULTS else chosen(tuning, name if name in ARMS else "fpo")
+            if name == "start":
+                yield part.start(seed)
+                continue
+            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | untuned)[name]
+            change = {} if name in untuned else chosen(tuning, name if name in ARMS else "fpo")
             yield part.row(name, arm, change, seed)

@@ -86,8 +86,7 @@ def _lineage(model: str) -> tuple[list[str], tuple[Any, ...] | None]:
     if not Path(model).expanduser().is_dir():
         return [model], None
     folder = ModelFolder.locate(ModelConfig(model=model), weights=False)
-    size = folder.config.get("hidden_size", folder.config.get("n_embd"))
-    return model_names(folder), (folder.config.get("model_type"), folder.layers, size)
+    return model_names(folder), (folder.config.get("model_type"), folder.layers, folder.width)
 
 
 @cache

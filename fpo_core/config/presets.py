@@ -23,6 +23,8 @@ LEARNING: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """By what is trained; for FPO on fixed pairs under AdamW alone, with which they were chosen."""
+WIDTH = 576
+"""Hidden size of the model on which the rates of LEARNING were chosen: see `learning_rate_at`."""
 PRESET_SETTINGS = {name for kinds in LEARNING.values() for kind in kinds.values() for name in kind}
 _BOTH: dict[str, Any] = {
     "fine_tune_type": "full",
@@ -48,17 +50,15 @@ _KINDS = {"lora": "adapters", "dora": "adapters", "full": "full"}
 def preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the preset that `values` name, or of the default; none where it names none.
 
-    Raises ConfigError for adapters without a learning rate under the paper's, which move whole
-    models.
+    Less the learning rate where it goes with the model's width: that is `learning_rate_at`. Raises
+    ConfigError for adapters without a learning rate under the paper's, which move whole models.
     """
     name = values.get("preset", "default")
     if name in LEARNING:
-        kind = _KINDS.get(values.get("fine_tune_type") or "lora")
-        meant = all(values.get(key, value) in (value, None) for key, value in _CHOSEN_WITH.items())
-        settings = LEARNING[name].get(kind or "", {}) if meant else {}
+        settings = _learning(values)
         # The rate goes with the term: at this rate, a run with less of it breaks the model.
-        weight = values.get("rpo_alpha")
-        return dict(settings) if weight in (None, settings.get("rpo_alpha")) else {}
+        meant = values.get("rpo_alpha") in (None, settings.get("rpo_alpha"))
+        return {k: v for k, v in settings.items() if meant and k != "learning_rate"}
     if name not in PAPER:
         return {}
     adapters = _KINDS.get(values.get("fine_tune_type") or "") == "adapters" or values.get("adapter")
@@ -71,6 +71,26 @@ def preset(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(PAPER[name])
 
 
+def learning_rate_at(width: int | None, values: Mapping[str, Any]) -> float | None:
+    """The preset's learning rate for a model of this hidden size; None where it has none.
+
+    It goes with 1 / width, as Adam's does for the same change of activations (Yang et al. 2022,
+    arXiv 2203.03466); of a model whose width is unknown it is that at `WIDTH`.
+    """
+    settings = _learning(values)
+    if not settings or values.get("rpo_alpha") != settings["rpo_alpha"]:
+        return None
+    return float(f"{settings['learning_rate'] * WIDTH / (width or WIDTH):.2g}")
+
+
+def _learning(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in `LEARNING` for what is trained; none with others than they were chosen."""
+    kinds = LEARNING.get(values.get("preset", "default"), {})
+    meant = all(values.get(key, value) in (value, None) for key, value in _CHOSEN_WITH.items())
+    kind = _KINDS.get(values.get("fine_tune_type") or "lora", "")
+    return kinds.get(kind, {}) if meant else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PresetConfig(Settings):
     """Whose settings to begin with."""
@@ -78,16 +98,20 @@ class PresetConfig(Settings):
     preset: PresetName = setting(
         "default",
         help="Settings where no other value is given: default and gentle are FPO with a supervised "
-        "term (rpo_alpha) at a rate that goes with it; paper is the paper's main recipe, "
-        "paper-control that of its control experiments, both for the whole model; none is each "
-        "setting's own default.",
+        "term (rpo_alpha) at a rate that goes with it and with the model's width; paper is the "
+        "paper's main recipe, paper-control that of its control experiments, both for the whole "
+        "model; none is each setting's own default.",
     )
 
     @property
     def of_preset(self) -> dict[str, Any]:
-        """What the preset says and is in force."""
+        """What the preset says of any model and is in force."""
         said = preset(self.to_mapping())
         return {name: value for name, value in said.items() if getattr(self, name) == value}
+
+    def learning_rate_at(self, width: int | None) -> float | None:
+        """The preset's learning rate for a model of this hidden size; None where it has none."""
+        return learning_rate_at(width, self.to_mapping())
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -123,9 +123,9 @@ class OptimiserConfig(Settings):
     )
     learning_rate: float | None = setting(
         None,
-        help="Peak learning rate; by default the preset's, and where that has none, for adapters "
-        f"and for full, {described_rates()}; for prompt and prefix {VIRTUAL_RATE:g} times that of "
-        "adapters.",
+        help="Peak learning rate; by default the preset's for the model's width, and where it has "
+        f"none, for adapters and for full, {described_rates()}; for prompt and prefix "
+        f"{VIRTUAL_RATE:g} times that of adapters.",
         above=0.0,
         most=1000.0,  # far beyond any use; near float32's end the frameworks fail in their own ways
     )

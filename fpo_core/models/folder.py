@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,6 +120,11 @@ class ModelFolder:
         )
 
     @property
+    def width(self) -> int | None:
+        """The hidden size; None where config.json is silent."""
+        return hidden_size(self.config)
+
+    @property
     def positions(self) -> int | None:
         """The longest sequence that the model was made for, in tokens; None where it is silent."""
         for name in ("max_position_embeddings", "n_positions"):
@@ -146,6 +151,12 @@ class ModelFolder:
     def fingerprint(self) -> str:
         """SHA-256 that changes with the configuration or the weights."""
         return sampled_sha256([self.path / "config.json", *self.weight_files])
+
+
+def hidden_size(config: Mapping[str, Any]) -> int | None:
+    """The hidden size that a config.json says, by any of its names; None where it is silent."""
+    sizes = (config.get(name) for name in ("hidden_size", "n_embd", "d_model"))
+    return next((size for size in sizes if type(size) is int), None)
 
 
 def _header(path: Path) -> SafetensorsFile:

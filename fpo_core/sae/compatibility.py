@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fpo_core.errors import SaeError
-from fpo_core.models.folder import ModelFolder
+from fpo_core.models.folder import ModelFolder, hidden_size
 from fpo_core.models.lineage import doubt, model_names
 from fpo_core.sae.hook import Hook
 from fpo_core.sae.metadata import SaeMeta
@@ -56,7 +56,7 @@ def model_doubt(meta: SaeMeta, model: ModelFolder) -> str | None:
 
 def activation_width(config: Mapping[str, Any], hook: Hook) -> tuple[int | None, str]:
     """The width of the activation at a hook, None where config.json is silent, and its name."""
-    hidden = _first(config, "hidden_size", "n_embd", "d_model")
+    hidden = hidden_size(config)
     if hook.site != "z":
         return hidden, "hidden size"
     heads, per_head = _first(config, "num_attention_heads", "n_head"), _first(config, "head_dim")

@@ -3,6 +3,7 @@
 import pytest
 
 from fpo_core.config import LEARNING, PAPER, TrainConfig
+from fpo_core.config.presets import WIDTH
 from fpo_core.errors import ConfigError
 
 NEEDED = {"model": "m", "data": "d", "output": "o", "sae": "s"}
@@ -28,11 +29,17 @@ def test_every_setting_of_a_preset_is_in_force(name):
 def test_presets_that_learn_go_with_what_is_trained(name, kind, trained):
     config = made(preset=name, fine_tune_type=kind)
     settings = LEARNING[name][trained]
-    assert (config.learning_rate, config.rpo_alpha) == (
-        settings["learning_rate"],
-        settings["rpo_alpha"],
-    )
+    assert config.rpo_alpha == settings["rpo_alpha"]
+    assert config.learning_rate is None
+    assert config.learning_rate_at(WIDTH) == settings["learning_rate"]
     assert TrainConfig.from_mapping(config.to_mapping()) == config
+
+
+def test_a_wider_model_has_a_lower_rate():
+    rates = [made().learning_rate_at(width) for width in (128, 576, 2304, None)]
+    assert rates == [2.7e-3, 6e-4, 1.5e-4, 6e-4]
+    assert made(fine_tune_type="full").learning_rate_at(4096) == 7e-6
+    assert made(preset="paper").learning_rate_at(128) is None
 
 
 def test_the_default_preset_is_for_what_it_was_chosen_with():
@@ -48,22 +55,23 @@ def test_the_default_preset_is_for_what_it_was_chosen_with():
     )
     for other in others:
         config = made(**other)
-        assert (config.learning_rate, config.rpo_alpha) == (None, 0.0), other
+        rates = config.learning_rate, config.learning_rate_at(WIDTH)
+        assert (*rates, config.rpo_alpha) == (None, None, 0.0), other
     assert made(rpo_alpha=0.0, learning_rate=1e-4).rpo_alpha == 0
 
 
 def test_the_rate_goes_with_the_term():
     """At it, a run with less of the term breaks the model."""
     for weight in (0.0, 0.3):
-        assert (made(rpo_alpha=weight).learning_rate, made(rpo_alpha=weight).rpo_alpha) == (
-            None,
-            weight,
-        )
+        config = made(rpo_alpha=weight)
+        assert (config.learning_rate_at(WIDTH), config.rpo_alpha) == (None, weight)
+    unfinished = TrainConfig(**NEEDED)  # built without what follows from its preset
+    assert unfinished.learning_rate_at(WIDTH) is None
     assert made(rpo_alpha=1.0) == made()
 
 
 def test_a_run_can_say_what_its_preset_set():
-    assert made().of_preset == LEARNING["default"]["adapters"]
+    assert made().of_preset == {"rpo_alpha": 1.0}
     assert made(learning_rate=1e-3).of_preset == {"rpo_alpha": 1.0}
     assert made(preset="none").of_preset == {}
     assert made(preset="paper", alpha=1.0).of_preset.keys() == PAPER["paper"].keys() - {"alpha"}

@@ -297,7 +297,7 @@ from fpo.quickstart_run import train_settings
 example = Example(settings=SETTINGS, tokens=1, **{n: SETTINGS for n in ("model", "pairs", "sae")})
 for own in ({}, {"preset": "none"}, {"learning_rate": 1e-4}):
     config = train_settings(SmolConfig.from_mapping(defaults() | own), example)
-    print(config.learning_rate, config.rpo_alpha)
+    print(config.learning_rate, config.learning_rate_at(576), config.rpo_alpha)
 """
 
 
@@ -312,4 +312,8 @@ def test_the_run_is_the_default_preset() -> None:
     out = subprocess.check_output(command, env=environment, text=True)
     preset = LEARNING["default"]["adapters"]
     rate, weight = preset["learning_rate"], preset["rpo_alpha"]
-    assert out.splitlines() == [f"{rate} {weight}", "None 0.0", f"0.0001 {weight}"]
+    assert out.splitlines() == [
+        f"None {rate} {weight}",
+        "None None 0.0",
+        f"0.0001 {rate} {weight}",
+    ]
