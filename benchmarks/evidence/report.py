@@ -32,7 +32,7 @@ from benchmarks.record import ROOT, read_result
 
 DOCUMENT = ROOT / "docs" / "evidence.md"
 TEXT = ROOT / "benchmarks" / "evidence" / "evidence.md.tmpl"
-GROUNDS = ("world", "smollm2")
+GROUNDS = ("world", "smollm2", "example")
 BACKENDS = ("torch", "mlx")
 BUDGETS = (0.05, 0.1, 0.2, 0.4)
 """Most KL per token of the frontier."""

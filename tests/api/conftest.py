@@ -1,5 +1,6 @@
 """Settings of small runs on the embedded world, and one run that all tests may read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,13 @@ def small(sae: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def steps() -> Settings:
+def steps(cache: Path) -> Settings:
     """What makes a run quick."""
-    return {"iters": 2, "val_pairs": 2, "steps_per_report": 1, "steps_per_eval": 1, "rank": 2}
+    lines = (Path(assets().pairs) / "valid.jsonl").read_text().splitlines()[:2]
+    text = cache / "text.txt"
+    text.write_text("\n\n".join(json.loads(line)["chosen"][0]["content"] for line in lines))
+    quick = {"iters": 2, "val_pairs": 2, "steps_per_report": 1, "steps_per_eval": 1, "rank": 2}
+    return quick | {"text": text}
 
 
 @pytest.fixture(scope="session")

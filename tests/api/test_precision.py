@@ -32,7 +32,7 @@ def test_a_run_keeps_its_precision(
     backend: str, small: dict[str, Any], steps: dict[str, Any], probed: list[Probe], tmp_path: Path
 ) -> None:
     settings = small | steps | {"backend": backend, "greedy_answers": 0, "output": tmp_path / "run"}
-    settings |= {"preset": "none"}  # an evaluation's loss has no supervised term
+    settings |= {"report": False, "preset": "none"}  # an evaluation's loss has no supervised term
     seen: list[fpo.Event] = []
     with pytest.raises(fpo.StoppedError):
         fpo.train(**settings, sink=seen.append, stop=lambda: 15)
@@ -50,6 +50,7 @@ def test_a_run_keeps_its_precision(
     (state,) = (tmp_path / "other/checkpoints").glob("step-*2/state.json")
     assert json.loads(state.read_text())["made_with"]["dtype"] == "bfloat16"
     here = {"backend": backend, "adapter": tmp_path / "run", "greedy_answers": 0, "samples": 0}
+    here["text"] = steps["text"]
     evaluated = fpo.evaluate(**small | here, val_pairs=2)
     loss = resumed.metrics["loss"]
     assert evaluated.metrics["loss"] == pytest.approx(loss, abs=1e-6)
