@@ -100,9 +100,9 @@ def _validated(
     check_trackers(config)
     checkpoint = find_checkpoint(config, lambda text: warn(sink, text))
     config = config if checkpoint is None else as_begun(config, checkpoint)
-    config = at_width(setup.model.width, config, checkpoint)
     _check_start(config)
     config = _shaped(setup, config)
+    config = at_width(setup.model.width, config, checkpoint)
     select_blocks(setup.model.layers, config.num_layers)
     check_quantised(config.fine_tune_type, setup.model.quantisation is not None)
     if config.strict:

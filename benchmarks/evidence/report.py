@@ -180,6 +180,23 @@ def others(result: dict[str, Any]) -> Table:
     return _pairs(test, [(a, b) for a, b in pairs if of_arm(test, a) and of_arm(test, b)])
 
 
+def wins(result: dict[str, Any]) -> Table:
+    """How often an arm's sample scores more than the start's or fpo's, ties half."""
+    test = result.get("test", [])
+    table = [["arm", "over start", "over fpo", "NLL under the start"]]
+    for name in ARMS:
+        rows = of_arm(test, name)
+        if not rows:
+            continue
+        cells = [name]
+        for rival in ("start", "fpo"):
+            gaps = differences(test, name, rival) if rival != name else np.empty(0)
+            cells.append(estimate((np.sign(gaps) + 1) / 2).text() if gaps.size else "–")
+        nll = [sample["nll"] for row in rows for sample in row["samples"] if "nll" in sample]
+        table.append([*cells, f"{np.mean(nll):.2f}" if nll else "–"])
+    return table
+
+
 def encoders(result: dict[str, Any]) -> Table:
     """Table D: the constraint on features less that on a control, at an equal share."""
     test = result.get("test", [])
@@ -306,6 +323,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "arms": arms,
     "contrasts": contrasts,
     "other contrasts": others,
+    "wins": wins,
     "ablations": ablations,
     "encoders": encoders,
     "defaults": defaults,

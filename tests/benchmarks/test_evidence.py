@@ -21,6 +21,7 @@ from benchmarks.evidence.report import (
     frontier,
     tuning,
     win_rates,
+    wins,
     written,
 )
 from benchmarks.evidence.rows import mean_intact, mean_preference, mean_score
@@ -142,6 +143,17 @@ def test_win_rates_count_ties_half() -> None:
     head, *lines = win_rates({"sample": rows})
     assert head == ["temperature", "fpo, P·I", "fpo over dpo"]
     assert lines[0][2].startswith("0.625 [")
+
+
+def test_wins_over_the_start_and_over_fpo() -> None:
+    rows = [
+        row("start", 0, [(0.5, []), (0.5, [])]),
+        row("fpo", 0, [(0.9, []), (0.5, [])]),
+        row("dpo", 0, [(0.2, []), (0.5, [])]),
+    ]
+    _, *lines = wins({"test": rows})
+    cells = {name: [cell.split(" [")[0] for cell in others] for name, *others in lines}
+    assert cells == {"fpo": ["0.750", "–", "–"], "dpo": ["0.250", "0.250", "–"]}
 
 
 def test_differences_are_paired_by_prompt_and_seed() -> None:

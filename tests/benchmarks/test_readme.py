@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import drift_floor
 from benchmarks.bench_smollm2 import BEGIN, END, shown
-from fpo_core.config import LEARNING
+from fpo_core.config import LEARNING, TrainConfig
 from fpo_core.config.optimizer_table import OPTIMIZERS
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,10 @@ def test_the_floor_of_d() -> None:
 def test_presets() -> None:
     page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
     rows = rows_with("preset", "`--rpo-alpha`", page=page)
+    for text, width in (("a model 128 wide has", 128), ("one of\n2,048 has", 2048)):
+        runs = [_default(fine_tune_type=kind) for kind in ("lora", "full")]
+        scaled = [_power(run.learning_rate_at(width) or 0) for run in runs]
+        assert f"{text} {' and '.join(scaled)}" in page
     adapters, full = OPTIMIZERS["adamw"].rates
     none = ["`none`", "0", *(_power(rate) for rate in (adapters, full))]
     shown = [
@@ -162,8 +166,16 @@ def test_presets() -> None:
     assert all(s["full"]["rpo_alpha"] == s["adapters"]["rpo_alpha"] for s in LEARNING.values())
 
 
+def _default(**settings: Any) -> TrainConfig:
+    return TrainConfig.from_mapping(
+        {"model": "m", "data": "d", "output": "o", "sae": "s"} | settings
+    )
+
+
 def _power(rate: float) -> str:
-    return f"{rate:.0e}".replace("e-0", "e-")
+    """As `3e-4` or `1.7e-4`: two digits at most."""
+    digits, power = f"{rate:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
 def test_default_runs_and_ones_that_break_the_model() -> None:
