@@ -75,6 +75,12 @@ CONTROLLED = {
     "fpo: features at random": Arm("fpo", _HELD, features="random"),
 }
 """The same with D on the features of exclamation marks, or on as many others, at equal strength."""
+_HARDER = _HELD | {"constraint_share": 2.0}
+CONTROLLED_HARDER = {
+    f"{name} at share 2": Arm("fpo", _HARDER, features=arm.features)
+    for name, arm in CONTROLLED.items()
+}
+"""With the constraint's gradient at twice the preference's in place of half."""
 _UNSET = ("rank", "scale", "num_layers", "batch_size", "iters", "epochs", "warmup", "normalize_d")
 _BARE = {
     f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in (*_UNSET, "preset")

@@ -11,7 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.arms import ABLATIONS, ARMS, BLOCKS, CONTROLLED, DEFAULTS, UNSCALED, Arm
+from benchmarks.evidence.arms import (
+    ABLATIONS,
+    ARMS,
+    BLOCKS,
+    CONTROLLED,
+    CONTROLLED_HARDER,
+    DEFAULTS,
+    UNSCALED,
+    Arm,
+)
 from benchmarks.evidence.controls import encoder_file
 from benchmarks.evidence.feature_control import weights_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
@@ -197,6 +206,6 @@ def tested(
             if name == "start":
                 yield part.start(seed)
                 continue
-            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | untuned)[name]
+            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | CONTROLLED_HARDER | untuned)[name]
             change = {} if name in untuned else chosen(tuning, name if name in ARMS else "fpo")
             yield part.row(name, arm, change, seed)
