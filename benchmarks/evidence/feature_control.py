@@ -36,13 +36,20 @@ def styles(text: str) -> list[str]:
 def with_styles(path: Path) -> Row:
     """The row of a run or of the start, with the styles of its samples where their texts are."""
     row = json.loads(path.read_text(encoding="utf-8"))
-    texts = path.with_name(START_FILE if row["arm"] == "start" else RESULT_FILE)
+    texts = path.with_name(RESULT_FILE)
+    if row["arm"] == "start":
+        texts = start_folder(path.parent, row["seed"]) / START_FILE
     if texts.exists():
         completions = json.loads(texts.read_text(encoding="utf-8"))["metrics"]["completions"]
         for sample, text in zip(row["samples"], completions, strict=True):
             if found := styles(text):
                 sample["styles"] = found
     return row
+
+
+def start_folder(folder: Path, seed: int) -> Path:
+    """Where the start's samples of a seed lie, in the folder of a stage."""
+    return folder / f"start{seed}" if seed else folder
 
 
 def has(rows: Sequence[Row], style: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from benchmarks.evidence.arms import (
     BLOCKS,
     CONTRASTS,
     CONTROLLED,
+    CONTROLLED_HARDER,
     DEFAULTS,
     UNSCALED,
 )
@@ -255,21 +256,26 @@ def frontier(result: dict[str, Any]) -> Table:
     return table
 
 
-def control(result: dict[str, Any]) -> Table:
+def control(result: dict[str, Any], names: Sequence[str] = (*CONTROLLED,)) -> Table:
     """Table E: the share of samples in each style, with D on the features of one of them."""
     test = result.get("test", [])
-    arms = {name: of_arm(test, name) for name in ("start", "fpo", *CONTROLLED)}
-    seeds = set.intersection(*({r["seed"] for r in arms[name]} for name in ("fpo", *CONTROLLED)))
+    arms = {name: of_arm(test, name) for name in ("start", "fpo", *names)}
+    seeds = set.intersection(*({r["seed"] for r in arms[name]} for name in ("fpo", *names)))
     arms = {n: [r for r in rows if n == "start" or r["seed"] in seeds] for n, rows in arms.items()}
-    table = [["style", *arms, *(f"{name} − fpo" for name in CONTROLLED)]]
+    less = [(name, "fpo") for name in names] + [(names[0], names[1])]
+    table = [["style", *arms, *(f"{name} − {other}" for name, other in less)]]
     if not seeds:
         return table
     for style in STYLES:
-        shares = [f"{has(rows, style).mean():.3f}" for rows in arms.values()]
-        free = has(arms["fpo"], style)
-        changes = [estimate(has(arms[name], style) - free).text() for name in CONTROLLED]
-        table.append([style, *shares, *changes])
+        shown = {name: has(rows, style) for name, rows in arms.items()}
+        changes = [estimate(shown[name] - shown[other]).text() for name, other in less]
+        table.append([style, *(f"{share.mean():.3f}" for share in shown.values()), *changes])
     return table
+
+
+def control_harder(result: dict[str, Any]) -> Table:
+    """The same where the constraint is held at more of the preference's gradient."""
+    return control(result, (*CONTROLLED_HARDER,))
 
 
 def win_rates(result: dict[str, Any]) -> Table:
@@ -331,4 +337,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "frontier": frontier,
     "win rates": win_rates,
     "control": control,
+    "harder control": control_harder,
 }

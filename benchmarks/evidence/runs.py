@@ -22,7 +22,7 @@ from benchmarks.evidence.arms import (
     Arm,
 )
 from benchmarks.evidence.controls import encoder_file
-from benchmarks.evidence.feature_control import weights_file
+from benchmarks.evidence.feature_control import start_folder, weights_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
 from benchmarks.evidence.rows import Row, mean_score, metrics_of, same_run
 from fpo.comparison.layout import run_folder
@@ -93,8 +93,8 @@ class Part:
         planned = self._planned("fpo", ARMS["fpo"], {"learning_rate": self.ground.rates[0]}, seed)
         path = self.folder / f"start-row{seed or ''}.json"
         if not path.exists():
-            folder = self.folder / f"start{seed}" if seed else self.folder
-            start = self._comparison([planned], folder).measured_start()
+            comparison = self._comparison([planned], start_folder(self.folder, seed))
+            start = comparison.measured_start()
             self._write(path, of, start["metrics"], {})
         return json.loads(path.read_text(encoding="utf-8"))
 
