@@ -278,6 +278,11 @@ def control_harder(result: dict[str, Any]) -> Table:
     return control(result, (*CONTROLLED_HARDER,))
 
 
+def prices(result: dict[str, Any]) -> Table:
+    """What control of features costs."""
+    return arms(result, ("fpo", *CONTROLLED, *CONTROLLED_HARDER))
+
+
 def win_rates(result: dict[str, Any]) -> Table:
     """Table F: how often fpo's sample scores more, by temperature; and its mean P·I."""
     rows = result.get("sample", [])
@@ -338,4 +343,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "win rates": win_rates,
     "control": control,
     "harder control": control_harder,
+    "prices": prices,
 }
