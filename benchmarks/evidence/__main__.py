@@ -22,7 +22,7 @@ from benchmarks.evidence.arms import (
     CONTROLLED,
     CONTROLLED_HARDER,
     DEFAULTS,
-    UNSCALED,
+    VARIED,
 )
 from benchmarks.evidence.example_pairs import ExampleGround
 from benchmarks.evidence.feature_control import with_styles
@@ -47,7 +47,7 @@ def collected(ground: str, output: Path) -> dict[str, list[Row]]:
     """The committed rows, and those of runs since, by stage."""
     known, parts = read_rows(ground), {}
     order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *CONTROLLED_HARDER]
-    order += [*DEFAULTS, *UNSCALED]
+    order += [*DEFAULTS, *VARIED]
     for part in STAGES:
         paths = [*(output / part).glob("start-row*.json"), *(output / part).rglob(ROW_FILE)]
         rows = [with_styles(path) for path in sorted(paths)]

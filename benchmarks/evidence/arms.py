@@ -90,12 +90,15 @@ DEFAULTS = {
     "default full": Arm("fpo", _BARE | {"fine_tune_type": "full"}),
 }
 """What `fpo train` does where nothing is set: an epoch, all blocks. Not tuned here."""
-UNSCALED = {
+VARIED = {
+    f"{name} on MLX": Arm("fpo", arm.settings | {"backend": "mlx"})
+    for name, arm in DEFAULTS.items()
+} | {
     f"{kind} at {settings['learning_rate']:g}": Arm(
         "fpo", DEFAULTS[f"default {kind}"].settings | {"learning_rate": settings["learning_rate"]}
     )
     for kind, settings in LEARNING["default"].items()
 }
-"""The same at the rates of SmolLM2's width, whatever the model's."""
+"""The same on the other backend, and at the rates of SmolLM2's width, whatever the model's."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")
 """What fpo is compared with, named before anything was measured."""

@@ -13,7 +13,7 @@ from benchmarks.evidence.arms import (
     CONTROLLED,
     CONTROLLED_HARDER,
     DEFAULTS,
-    UNSCALED,
+    VARIED,
 )
 from benchmarks.evidence.controls import CONTROLS
 from benchmarks.evidence.feature_control import STYLES, has
@@ -27,7 +27,7 @@ from benchmarks.evidence.rows import (
     read_rows,
     scores,
 )
-from benchmarks.evidence.statistics import Estimate, detectable, estimate, holm
+from benchmarks.evidence.statistics import Estimate, best_less_best, detectable, estimate, holm
 from benchmarks.evidence.temperatures import TEMPERATURES, at, win_rate
 from benchmarks.record import ROOT, read_result
 
@@ -151,13 +151,13 @@ def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
 
 def defaults(result: dict[str, Any]) -> Table:
     """What a run does where nothing is set."""
-    return arms(result, ("start", *DEFAULTS, *UNSCALED))
+    return arms(result, ("start", *DEFAULTS, *VARIED))
 
 
 def gains(result: dict[str, Any]) -> Table:
     """The defaults less the start."""
     test = result.get("test", [])
-    pairs = [(name, "start") for name in (*DEFAULTS, *UNSCALED) if of_arm(test, name)]
+    pairs = [(name, "start") for name in (*DEFAULTS, *VARIED) if of_arm(test, name)]
     return _pairs(test, pairs)
 
 
@@ -229,6 +229,18 @@ def _contrast(test: Sequence[Row], name: str, rival: str) -> tuple[Estimate, lis
     return mean, [*cells, f"{detectable(values):.3f}"]
 
 
+def _by_settings(rows: Sequence[Row], name: str) -> list[list[Row]]:
+    """An arm's runs of the frontier, those of the same settings together."""
+    settings: dict[str, list[Row]] = {}
+    for row in of_arm(rows, name):
+        settings.setdefault(str(row["change"]), []).append(row)
+    return [*settings.values()]
+
+
+def _mean_kl(runs: Sequence[Row]) -> float:
+    return float(np.mean([*map(kl_per_token, runs)]))
+
+
 def frontier(result: dict[str, Any]) -> Table:
     """Table B: the best mean P·I within a KL, and the least KL that reaches a P·I."""
     rows = result.get("frontier", [])
@@ -237,22 +249,33 @@ def frontier(result: dict[str, Any]) -> Table:
     head += [f"KL at P·I ≥ start + {gain:g}" for gain in GAINS]
     table = [head]
     for name in ARMS if start else ():
-        settings: dict[str, list[Row]] = {}
-        for row in of_arm(rows, name):
-            settings.setdefault(str(row["change"]), []).append(row)
-        if not settings:
+        if not (settings := _by_settings(rows, name)):
             continue
-        points = [
-            (np.mean([*map(kl_per_token, runs)]), np.mean([*map(mean_score, runs)]))
-            for runs in settings.values()
-        ]
+        points = [(_mean_kl(runs), np.mean([*map(mean_score, runs)])) for runs in settings]
         within = [max((p for kl, p in points if kl <= most), default=None) for most in BUDGETS]
         goals = [mean_score(start) + gain for gain in GAINS] if start else []
         least = [min((kl for kl, p in points if p >= goal), default=None) for goal in goals]
-        seeds = {len(runs) for runs in settings.values()}
-        cells = [name, str(len(settings)), str(min(seeds))]
+        cells = [name, str(len(settings)), str(min(map(len, settings)))]
         cells += ["–" if p is None else f"{p:.3f}" for p in within]
         table.append(cells + ["–" if kl is None else f"{kl:.3f}" for kl in least])
+    return table
+
+
+def frontier_gaps(result: dict[str, Any]) -> Table:
+    """How far fpo's best P·I within a KL is ahead of each rival's."""
+    rows = result.get("frontier", [])
+
+    def within(name: str, most: float) -> np.ndarray:
+        runs = (runs for runs in _by_settings(rows, name) if _mean_kl(runs) <= most)
+        return np.array([score_table(of_one) for of_one in runs])
+
+    table = [["P·I, best of each", *(f"KL ≤ {kl:g}" for kl in BUDGETS)]]
+    for rival in CONTRASTS if of_arm(rows, "fpo") else ():
+        if not of_arm(rows, rival):
+            continue
+        pairs = [(within("fpo", kl), within(rival, kl)) for kl in BUDGETS]
+        cells = [best_less_best(*p).text() if all(map(len, p)) else "–" for p in pairs]
+        table.append([f"fpo − {rival}", *cells])
     return table
 
 
@@ -340,6 +363,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "defaults": defaults,
     "gains": gains,
     "frontier": frontier,
+    "frontier gaps": frontier_gaps,
     "win rates": win_rates,
     "control": control,
     "harder control": control_harder,

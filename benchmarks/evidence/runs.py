@@ -18,7 +18,7 @@ from benchmarks.evidence.arms import (
     CONTROLLED,
     CONTROLLED_HARDER,
     DEFAULTS,
-    UNSCALED,
+    VARIED,
     Arm,
 )
 from benchmarks.evidence.controls import encoder_file
@@ -200,7 +200,7 @@ def tested(
 ) -> Iterator[Row]:
     """Rows of every arm as it was tuned, with every seed; `start` is one to be sampled again."""
     yield part.start()
-    untuned = DEFAULTS | UNSCALED
+    untuned = DEFAULTS | VARIED
     for seed in seeds:
         for name in names:
             if name == "start":

@@ -26,15 +26,29 @@ class Estimate:
 
 def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
     """Of values (seeds, prompts): both are resampled, a prompt with all of its seeds."""
-    values = np.asarray(values, np.float64)
+    return best_less_best(np.asarray(values)[None], np.zeros((1, *np.shape(values))), seed)
+
+
+def best_less_best(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Estimate:
+    """How far the best of our settings is ahead of the best of theirs, (settings, seeds, prompts).
+
+    The best is chosen anew in every resample, so that the interval holds the choice.
+    """
     generator = np.random.default_rng(seed)
-    runs, prompts = values.shape
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    _, runs, prompts = ours.shape
     rows = generator.integers(runs, size=(DRAWS, runs))
     columns = generator.integers(prompts, size=(DRAWS, prompts))
-    means = np.array([values[r][:, c].mean() for r, c in zip(rows, columns, strict=True)])
+
+    def gap(r: np.ndarray, c: np.ndarray) -> float:
+        best, other = (values[:, r][:, :, c].mean((1, 2)).max() for values in (ours, theirs))
+        return float(best - other)
+
+    means = np.array([gap(r, c) for r, c in zip(rows, columns, strict=True)])
     low, high = np.percentile(means, (2.5, 97.5))
     beyond = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    return Estimate(float(values.mean()), float(low), float(high), max(2 * beyond, 1 / DRAWS))
+    value = gap(np.arange(runs), np.arange(prompts))
+    return Estimate(value, float(low), float(high), max(2 * beyond, 1 / DRAWS))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -26,7 +26,7 @@ from benchmarks.evidence.report import (
 )
 from benchmarks.evidence.rows import mean_intact, mean_preference, mean_score
 from benchmarks.evidence.runs import chosen
-from benchmarks.evidence.statistics import detectable, estimate, holm
+from benchmarks.evidence.statistics import best_less_best, detectable, estimate, holm
 from fpo_core.arrays import numpy_ops
 from fpo_core.judges.classifier import auc
 from fpo_core.sae.discrepancy import discrepancy
@@ -72,6 +72,16 @@ def test_an_estimate_resamples_prompts_and_seeds() -> None:
     assert (mean.high - mean.low) / 3.92 == pytest.approx(np.hypot(0.071, 0.045), rel=0.3)
     assert mean.p < 0.01 < estimate(values - 0.3).p
     assert detectable(values) == pytest.approx(2.8 * np.hypot(0.071, 0.045), rel=0.3)
+
+
+def test_the_best_is_chosen_anew_in_every_resample() -> None:
+    generator = np.random.default_rng(0)
+    level = generator.normal(0.5, 0.1, (9, 3, 60))
+    one = best_less_best(level[:1], level[1:2])
+    chosen_of_many = best_less_best(level, level[:1])
+    assert one.low < 0 < one.high
+    assert chosen_of_many.value > 0
+    assert best_less_best(level, level) == best_less_best(level[:1] * 0, level[:1] * 0)
 
 
 def test_holm_by_hand() -> None:
