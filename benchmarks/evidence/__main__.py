@@ -15,15 +15,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core beats a core per thread
 
 from benchmarks.evidence import temperatures
-from benchmarks.evidence.arms import (
-    ABLATIONS,
-    ARMS,
-    BLOCKS,
-    CONTROLLED,
-    CONTROLLED_HARDER,
-    DEFAULTS,
-    VARIED,
-)
+from benchmarks.evidence.arms import ARMS, EVERY
 from benchmarks.evidence.example_pairs import ExampleGround
 from benchmarks.evidence.feature_control import with_styles
 from benchmarks.evidence.ground import Ground
@@ -46,8 +38,7 @@ GROUNDS: dict[str, type[Ground]] = {
 def collected(ground: str, output: Path) -> dict[str, list[Row]]:
     """The committed rows, and those of runs since, by stage."""
     known, parts = read_rows(ground), {}
-    order = ["start", *ARMS, *ABLATIONS, *BLOCKS, *CONTROLLED, *CONTROLLED_HARDER]
-    order += [*DEFAULTS, *VARIED]
+    order = ["start", *EVERY]
     for part in STAGES:
         paths = [*(output / part).glob("start-row*.json"), *(output / part).rglob(ROW_FILE)]
         rows = [with_styles(path) for path in sorted(paths)]

@@ -100,5 +100,8 @@ VARIED = {
     for kind, settings in LEARNING["default"].items()
 }
 """The same on the other backend, and at the rates of SmolLM2's width, whatever the model's."""
+UNTUNED = DEFAULTS | VARIED
+EVERY = ARMS | ABLATIONS | BLOCKS | CONTROLLED | CONTROLLED_HARDER | UNTUNED
+"""Every arm by its name, in the order of the committed rows."""
 CONTRASTS = ("dpo", "dpo-norm", "simpo", "simpo-kl", "tdpo2")
 """What fpo is compared with, named before anything was measured."""

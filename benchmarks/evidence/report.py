@@ -13,7 +13,7 @@ from benchmarks.evidence.arms import (
     CONTROLLED,
     CONTROLLED_HARDER,
     DEFAULTS,
-    VARIED,
+    UNTUNED,
 )
 from benchmarks.evidence.controls import CONTROLS
 from benchmarks.evidence.feature_control import STYLES, has
@@ -151,13 +151,13 @@ def _arm_row(name: str, rows: list[Row], start: Row) -> list[str]:
 
 def defaults(result: dict[str, Any]) -> Table:
     """What a run does where nothing is set."""
-    return arms(result, ("start", *DEFAULTS, *VARIED))
+    return arms(result, ("start", *UNTUNED))
 
 
 def gains(result: dict[str, Any]) -> Table:
     """The defaults less the start."""
     test = result.get("test", [])
-    pairs = [(name, "start") for name in (*DEFAULTS, *VARIED) if of_arm(test, name)]
+    pairs = [(name, "start") for name in UNTUNED if of_arm(test, name)]
     return _pairs(test, pairs)
 
 

@@ -11,16 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.arms import (
-    ABLATIONS,
-    ARMS,
-    BLOCKS,
-    CONTROLLED,
-    CONTROLLED_HARDER,
-    DEFAULTS,
-    VARIED,
-    Arm,
-)
+from benchmarks.evidence.arms import ARMS, EVERY, UNTUNED, Arm
 from benchmarks.evidence.controls import encoder_file
 from benchmarks.evidence.feature_control import start_folder, weights_file
 from benchmarks.evidence.ground import Ground, Judging, Sampled
@@ -200,12 +191,10 @@ def tested(
 ) -> Iterator[Row]:
     """Rows of every arm as it was tuned, with every seed; `start` is one to be sampled again."""
     yield part.start()
-    untuned = DEFAULTS | VARIED
     for seed in seeds:
         for name in names:
             if name == "start":
                 yield part.start(seed)
                 continue
-            arm = (ARMS | ABLATIONS | BLOCKS | CONTROLLED | CONTROLLED_HARDER | untuned)[name]
-            change = {} if name in untuned else chosen(tuning, name if name in ARMS else "fpo")
-            yield part.row(name, arm, change, seed)
+            change = {} if name in UNTUNED else chosen(tuning, name if name in ARMS else "fpo")
+            yield part.row(name, EVERY[name], change, seed)

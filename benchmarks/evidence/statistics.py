@@ -1,6 +1,6 @@
 """Intervals and contrasts over seeds and prompts, resampled together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,8 @@ class Estimate:
 
 def estimate(values: np.ndarray, seed: int = 0) -> Estimate:
     """Of values (seeds, prompts): both are resampled, a prompt with all of its seeds."""
-    return best_less_best(np.asarray(values)[None], np.zeros((1, *np.shape(values))), seed)
+    values = np.asarray(values, np.float64)
+    return _resampled(lambda rows, columns: values[rows][:, columns].mean(), values.shape, seed)
 
 
 def best_less_best(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Estimate:
@@ -34,21 +35,28 @@ def best_less_best(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Estim
 
     The best is chosen anew in every resample, so that the interval holds the choice.
     """
-    generator = np.random.default_rng(seed)
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    _, runs, prompts = ours.shape
+
+    def lead(rows: np.ndarray, columns: np.ndarray) -> float:
+        best, other = (v[:, rows][:, :, columns].mean((1, 2)).max() for v in (ours, theirs))
+        return best - other
+
+    return _resampled(lead, ours.shape[1:], seed)
+
+
+def _resampled(
+    statistic: Callable[[np.ndarray, np.ndarray], float], shape: tuple[int, ...], seed: int
+) -> Estimate:
+    """A statistic of chosen seeds and prompts, over all and over resamples of both."""
+    generator = np.random.default_rng(seed)
+    runs, prompts = shape
     rows = generator.integers(runs, size=(DRAWS, runs))
     columns = generator.integers(prompts, size=(DRAWS, prompts))
-
-    def gap(r: np.ndarray, c: np.ndarray) -> float:
-        best, other = (values[:, r][:, :, c].mean((1, 2)).max() for values in (ours, theirs))
-        return float(best - other)
-
-    means = np.array([gap(r, c) for r, c in zip(rows, columns, strict=True)])
+    means = np.array([statistic(r, c) for r, c in zip(rows, columns, strict=True)])
     low, high = np.percentile(means, (2.5, 97.5))
     beyond = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    value = gap(np.arange(runs), np.arange(prompts))
-    return Estimate(value, float(low), float(high), max(2 * beyond, 1 / DRAWS))
+    value = statistic(np.arange(runs), np.arange(prompts))
+    return Estimate(float(value), float(low), float(high), max(2 * beyond, 1 / DRAWS))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -71,7 +71,9 @@ def prefix_name(block: int, side: str) -> str:
 
 def virtual_shapes(config: AdapterConfig, model: ModelFolder) -> Shapes:
     """Shapes by canonical name; ModelError where config.json does not say the widths."""
-    hidden = _size(model, "hidden_size", "n_embd")
+    hidden = model.width
+    if hidden is None:
+        raise _silent(model, "hidden_size")
     if config.fine_tune_type == "prompt":
         return {PROMPT: (config.virtual_tokens, hidden)}
     width = hidden // _size(model, "num_attention_heads", "n_head")
@@ -89,8 +91,12 @@ def _size(model: ModelFolder, *names: str) -> int:
     for name in names:
         if isinstance(model.config.get(name), int):
             return model.config[name]
-    raise ModelError(
-        f"{model.path / 'config.json'} does not say {names[0]}, which prompt and prefix tuning "
+    raise _silent(model, names[0])
+
+
+def _silent(model: ModelFolder, name: str) -> ModelError:
+    return ModelError(
+        f"{model.path / 'config.json'} does not say {name}, which prompt and prefix tuning "
         "need: train lora"
     )
 

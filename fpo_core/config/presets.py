@@ -24,7 +24,7 @@ LEARNING: dict[str, dict[str, dict[str, Any]]] = {
 }
 """By what is trained; for FPO on fixed pairs under AdamW alone, with which they were chosen."""
 WIDTH = 576
-"""Hidden size of the model on which the rates of LEARNING were chosen: see `learning_rate_at`."""
+"""Hidden size of the model on which the rates of LEARNING were chosen: see `PresetConfig`."""
 PRESET_SETTINGS = {name for kinds in LEARNING.values() for kind in kinds.values() for name in kind}
 _BOTH: dict[str, Any] = {
     "fine_tune_type": "full",
@@ -50,8 +50,8 @@ _KINDS = {"lora": "adapters", "dora": "adapters", "full": "full"}
 def preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the preset that `values` name, or of the default; none where it names none.
 
-    Less the learning rate where it goes with the model's width: that is `learning_rate_at`. Raises
-    ConfigError for adapters without a learning rate under the paper's, which move whole models.
+    Less a learning rate that goes with the model's width: see `PresetConfig.learning_rate_at`.
+    Raises ConfigError for adapters without a rate under the paper's, which move whole models.
     """
     name = values.get("preset", "default")
     if name in LEARNING:
@@ -69,18 +69,6 @@ def preset(values: Mapping[str, Any]) -> dict[str, Any]:
             "such as 1e-4, or train in full"
         )
     return dict(PAPER[name])
-
-
-def learning_rate_at(width: int | None, values: Mapping[str, Any]) -> float | None:
-    """The preset's learning rate for a model of this hidden size; None where it has none.
-
-    It goes with 1 / width, as Adam's does for the same change of activations (Yang et al. 2022,
-    arXiv 2203.03466); of a model whose width is unknown it is that at `WIDTH`.
-    """
-    settings = _learning(values)
-    if not settings or values.get("rpo_alpha") != settings["rpo_alpha"]:
-        return None
-    return float(f"{settings['learning_rate'] * WIDTH / (width or WIDTH):.2g}")
 
 
 def _learning(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,8 +98,16 @@ class PresetConfig(Settings):
         return {name: value for name, value in said.items() if getattr(self, name) == value}
 
     def learning_rate_at(self, width: int | None) -> float | None:
-        """The preset's learning rate for a model of this hidden size; None where it has none."""
-        return learning_rate_at(width, self.to_mapping())
+        """The preset's learning rate for a model of this hidden size; None where it has none.
+
+        It goes with 1 / width, as Adam's does for the same change of activations (Yang et al. 2022,
+        arXiv 2203.03466); of a model whose width is unknown it is that at `WIDTH`.
+        """
+        values = self.to_mapping()
+        settings = _learning(values)
+        if not settings or values.get("rpo_alpha") != settings["rpo_alpha"]:
+            return None
+        return float(f"{settings['learning_rate'] * WIDTH / (width or WIDTH):.2g}")
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> dict[str, Any]:
