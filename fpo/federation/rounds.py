@@ -23,6 +23,7 @@ from fpo.federation.strategies import (
     numpy_of,
 )
 from fpo.model_setup import ModelSetup
+from fpo.run_checks import at_width
 from fpo_core.adapters.folders import save_trained
 from fpo_core.config.federated import FederateConfig
 from fpo_core.errors import ConfigError, TrainingError
@@ -54,7 +55,8 @@ def run_rounds(
         frozen = config.freeze_a and config.fine_tune_type == "lora"
         names = exchanged(start, ledger.blocks, freeze_a=frozen)
         weights = {name: start[name] for name in names}
-    base = make_strategy(config, config.peak_learning_rate(config.fine_tune_type))
+    of_clients = at_width(setup.model.width, config, None)
+    base = make_strategy(config, of_clients.peak_learning_rate(config.fine_tune_type))
     strategy = wrap(base)
     if config.secure_aggregation:
         if strategy is not base:

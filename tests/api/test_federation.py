@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import fpo
 from fpo_core.adapters.reader import load_adapter
 from fpo_core.config import AdapterConfig, TrainConfig
+from fpo_core.config.federated import FederationConfig
 from fpo_core.errors import ConfigError
 from fpo_core.federated.peptao import weighted_mean
 from tests.api.conftest import Settings
@@ -46,6 +48,24 @@ def settings(small: Settings, rows: Path, tmp_path: Path) -> Settings:
         "valid_fraction": 0.2,
         "output": tmp_path / "fed",
     }
+
+
+def test_the_server_knows_the_rate_of_the_clients(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FedPepTAO divides by it; the default's goes with the model's width, here 128."""
+    from fpo.federation import rounds
+
+    made, asked = rounds.make_strategy, []
+
+    def asking(config: FederationConfig, rate: float) -> Any:
+        asked.append(rate)
+        return made(config, rate)
+
+    monkeypatch.setattr(rounds, "make_strategy", asking)
+    few = {**settings, "objective": "fpo", "alpha": 0, "learning_rate": None, "rounds": 1}
+    fpo.federate(**few, strategy="fedpeptao")
+    assert asked == [pytest.approx(2.7e-3)]
 
 
 def adapter(folder: Path) -> dict[str, np.ndarray]:
