@@ -255,9 +255,11 @@ def at_width(width: int | None, config: TrainConfig, checkpoint: Checkpoint | No
     if config.learning_rate is not None:
         return config
     rate = config.learning_rate_at(width)
-    was = None if checkpoint is None else checkpoint.origin.config.get("learning_rate")
-    if was == config.learning_rate_at(None):  # a run of before the rate went with the width
-        rate = was
+    if checkpoint is not None:
+        was = checkpoint.origin.config.get("learning_rate")
+        # Of before the rate went with the width, or with more of the supervised term.
+        if was in (None, config.learning_rate_at(None)):
+            rate = was
     return dataclasses.replace(config, learning_rate=rate)
 
 

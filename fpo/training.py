@@ -175,6 +175,12 @@ def _preset_settings(run: ValidatedRun) -> list[str]:
     if rate is not None and rate == config.learning_rate:
         of = "a model of unknown width" if width is None else f"a model {width} wide"
         shown.insert(0, f"learning_rate {rate:g} for {of}")
+    elif config.learning_rate is None and (least := config.least_rpo_alpha):
+        peak = config.peak_learning_rate(config.fine_tune_type)
+        shown.append(
+            f"learning_rate {peak:g}, the optimizer's, for the preset's goes with an rpo_alpha of "
+            f"{least:g} or more"
+        )
     return shown
 
 

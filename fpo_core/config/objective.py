@@ -92,8 +92,9 @@ class ObjectiveConfig(Settings):
     )
     rpo_alpha: float = setting(
         0.0,
-        help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training); in "
-        "a run where nothing is set, the preset's.",
+        help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training); by "
+        "default the preset's, 0 where it has none. The preset's learning rate goes with this term: "
+        "where less of it is given, the default is the optimizer's.",
         least=0.0,
     )
     degree_weight: float = setting(
@@ -202,12 +203,13 @@ class ObjectiveConfig(Settings):
                 "last: swap them"
             )
         link = self.link_name
+        loss = f"{name} has a loss of its own" if link is None else f"the link {link} takes none"
         unused = {
             f"stop_gradient is off, but {name} stops no gradient": not self.stop_gradient
             and "alpha" not in entry.coefficients,
             f"straight_through is set, but {name} has no D": self.straight_through
             and entry.needs != "features",
-            f"label_smoothing is set, but {name} has a loss of its own": self.label_smoothing > 0
+            f"label_smoothing is set, but {loss}": self.label_smoothing > 0
             and (link is None or not LINKS[link].smoothed),
         }
         for sentence, applies in unused.items():

@@ -55,10 +55,7 @@ def preset(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     name = values.get("preset", "default")
     if name in LEARNING:
-        settings = _learning(values)
-        # The rate goes with the term: at this rate, a run with less of it breaks the model.
-        meant = values.get("rpo_alpha") in (None, settings.get("rpo_alpha"))
-        return {k: v for k, v in settings.items() if meant and k != "learning_rate"}
+        return {k: v for k, v in _learning(values).items() if k != "learning_rate"}
     if name not in PAPER:
         return {}
     adapters = _KINDS.get(values.get("fine_tune_type") or "") == "adapters" or values.get("adapter")
@@ -101,13 +98,22 @@ class PresetConfig(Settings):
         """The preset's learning rate for a model of this hidden size; None where it has none.
 
         It goes with 1 / width, as Adam's does for the same change of activations (Yang et al. 2022,
-        arXiv 2203.03466); of a model whose width is unknown it is that at `WIDTH`.
+        arXiv 2203.03466); of a model whose width is unknown it is that at `WIDTH`. And it goes with
+        the supervised term: see `least_rpo_alpha`.
         """
-        values = self.to_mapping()
-        settings = _learning(values)
-        if not settings or values.get("rpo_alpha") != settings["rpo_alpha"]:
+        least = self.least_rpo_alpha
+        if least is None or self.to_mapping().get("rpo_alpha", 0.0) < least:
             return None
-        return float(f"{settings['learning_rate'] * WIDTH / (width or WIDTH):.2g}")
+        rate = _learning(self.to_mapping())["learning_rate"]
+        return float(f"{rate * WIDTH / (width or WIDTH):.2g}")
+
+    @property
+    def least_rpo_alpha(self) -> float | None:
+        """The weight that the preset's rate needs: with less a run breaks the model; None without.
+
+        With more it learns as well (docs/evidence.md, `sft`).
+        """
+        return _learning(self.to_mapping()).get("rpo_alpha")
 
     @classmethod
     def completed(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -190,7 +190,8 @@ def test_the_log_tells_temperatures():
             {"objective": "dpo", "link": "aps", "aps_tau_min": 5.0},
             "aps_tau_min is 5 and aps_tau_max 4",
         ),
-        ({"objective": "dpo", "link": "cell", "label_smoothing": 0.1}, "label_smoothing is set"),
+        ({"objective": "dpo", "link": "cell", "label_smoothing": 0.1}, "the link cell takes none"),
+        ({"objective": "orpo", "label_smoothing": 0.1}, "orpo has a loss of its own"),
         ({"objective": "dpo", "link": "probit"}, "link is 'probit', expected one of"),
     ],
 )

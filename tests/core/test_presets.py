@@ -68,6 +68,7 @@ def test_the_rate_goes_with_the_term():
     unfinished = TrainConfig(**NEEDED)  # built without what follows from its preset
     assert unfinished.learning_rate_at(WIDTH) is None
     assert made(rpo_alpha=1.0) == made()
+    assert made(rpo_alpha=100.0).learning_rate_at(WIDTH) == made().learning_rate_at(WIDTH)
 
 
 def test_a_run_can_say_what_its_preset_set():
