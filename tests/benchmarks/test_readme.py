@@ -135,6 +135,35 @@ def test_the_real_model() -> None:
     assert f"{BEGIN}\n\n{shown(result('smollm2')['runs']['fpo'])}\n\n{END}" in page
 
 
+def test_what_adamw_reaches_on_the_example() -> None:
+    """The figure beside which LOZO's are set."""
+    page = (ROOT / "docs" / "zeroth-order.md").read_text(encoding="utf-8")
+    run = result("smollm2")["runs"]["fpo"]
+    assert f"brings it to 1 in {run['steps']} steps" in page
+    assert run["after"]["raw_accuracy"]["value"] == 1
+
+
+def test_the_device_of_a_step() -> None:
+    profile = result("step-torch-gemma-2-2b-A-cuda")["profile"]
+    busy, kinds = profile["busy_ms"], profile["kinds_ms"]
+    (label,) = (row["ms"] for row in profile["top"] if row["name"].startswith("Optimizer.step"))
+    said = " ".join(README.split())
+    assert f"busy for {busy - label:.0f} ms of that step" in said
+    assert f"({kinds['matrix products']:.0f} ms of matrix products" in said
+    assert f"{kinds['attention']:.0f} ms of attention; {busy:.0f} ms with the range" in said
+
+
+def test_the_quickstart_over_seeds() -> None:
+    page = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = result("quickstart")
+    rises = [r["oracle"] - r["oracle_before"] for r in found["runs"] if r["alpha"] == "default"]
+    summary = found["summary"]
+    rise = f"rises by {summary['oracle_rise']:.2f} ({min(rises):.2f} to {max(rises):.2f})"
+    assert rise in page
+    assert f"falls by {-summary['oracle_rise_without']:.2f} on average" in page
+    assert f"{round(1 / summary['d_rejected_ratio'], -2):.0f} times as large" in page
+
+
 def test_the_floor_of_d() -> None:
     page, found = drift_floor.PAGE.read_text(encoding="utf-8"), result("drift_floor-torch-smollm2")
     table = drift_floor.shown(found)
