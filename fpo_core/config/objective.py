@@ -93,8 +93,8 @@ class ObjectiveConfig(Settings):
     rpo_alpha: float = setting(
         0.0,
         help="Weight of an added −log π(chosen) / |chosen| (RPO's term of supervised training); by "
-        "default the preset's, 0 where it has none. The preset's learning rate goes with this term: "
-        "where less of it is given, the default is the optimizer's.",
+        "default the preset's, 0 where it has none. The preset's learning rate goes with this "
+        "term: where less of it is given, the default is the optimizer's.",
         least=0.0,
     )
     degree_weight: float = setting(
