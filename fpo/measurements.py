@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fpo.prompt_text import bare_prompt
 from fpo.questionnaire import Questionnaire
 from fpo.results import Table
 from fpo_core.backend.draws import occurrences
@@ -176,8 +177,8 @@ class Measurer:
         return [self.split[int(i)].prompt for i in spread(len(self.split), self.samples)]
 
     def prompt_texts(self) -> list[str]:
-        """The same prompts as text."""
-        return [self._text(prompt) for prompt in self.prompts()]
+        """The same prompts as text, as a judge reads them: without the chat template's."""
+        return [bare_prompt(self.tokenizer, prompt) for prompt in self.prompts()]
 
     def perplexity(self, policy: Policy) -> float:
         """Of the texts."""
