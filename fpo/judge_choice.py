@@ -128,6 +128,7 @@ def _endpoint(config: JudgeConfig, sink: Sink, cache: str | None) -> EndpointJud
         str(config.judge_model),
         template_of(config.judge_template),
         ReplyFile(replies),
+        server=url,
         concurrency=config.judge_concurrency,
         sink=sink,
     )

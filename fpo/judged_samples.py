@@ -36,7 +36,7 @@ class JudgedSamples:
             parts.append(f"win rate {self.wins.rate}, at equal length {self.wins.controlled}")
             if self.wins.no_verdict:
                 parts.append(f"{self.wins.no_verdict} of {self.wins.pairs} without a verdict")
-        return f"Judged by {self.judge}: {'; '.join(parts)}."
+        return f"Judged by {self.judge}: {'; '.join(parts) or 'no verdict'}."
 
 
 def judge_samples(

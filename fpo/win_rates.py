@@ -35,6 +35,8 @@ class JudgedAnswers(Result):
     score: Rate | None = None
     """Mean score; None of a judge that only compares."""
     baseline_score: Rate | None = None
+    unscored: int = 0
+    """Answers, and those of the baseline, that the means leave out."""
     cost: Cost | None = None
     """What an endpoint would be asked; of a dry run alone."""
     price: float | None = None
@@ -46,7 +48,7 @@ class JudgedAnswers(Result):
         }
         values |= {"win_rate": None, "length_controlled": None}
         values |= {} if self.wins is None else self.wins.to_mapping()
-        values["order_disagreement"] = self.disagreement
+        values |= {"order_disagreement": self.disagreement, "unscored": self.unscored}
         for name in ("score", "baseline_score", "cost"):
             part = getattr(self, name)
             values[name] = part and vars(part)
@@ -75,6 +77,7 @@ class JudgedAnswers(Result):
             rows.append(("orders that disagree", shown(self.disagreement)))
         for name, rate in (("score", self.score), ("baseline's score", self.baseline_score)):
             rows += [] if rate is None else [(name, str(rate))]
+        rows += [("without score", str(self.unscored))] if self.unscored else []
         return Table(("", ""), rows)
 
 
@@ -107,8 +110,11 @@ def _check_output(config: WinRateConfig) -> None:
 
 
 def _pairs(config: WinRateConfig, answers: list[Answer]) -> AnsweredTwice:
-    others = Path(str(config.baseline))
-    return matched(answers, read_answers(others), (Path(config.answers).stem, others.stem))
+    paths = config.answers, str(config.baseline)
+    names = Path(paths[0]).stem, Path(paths[1]).stem
+    # Under one name the export of one model would replace that of the other.
+    names = paths if names[0] == names[1] else names
+    return matched(answers, read_answers(Path(paths[1])), names)
 
 
 def _foretold(
@@ -134,7 +140,8 @@ def _judged(
         [] if judge.compares and pairs is not None else [judge.score(prompts, s) for s in sides]
     )
     means = [mean_with_interval(prompts, side, config.seed) for side in scores]
-    rates = dict(zip(("score", "baseline_score"), means, strict=False))
+    rates: dict[str, Any] = dict(zip(("score", "baseline_score"), means, strict=False))
+    rates["unscored"] = sum(math.isnan(value) for side in scores for value in side)
     if pairs is None:
         return JudgedAnswers(**facts, **rates), [], scores
     disagreement = None

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     import httpx
 
 _LONGEST_PAUSE = 120.0
-_REFUSED = {400, 401, 402, 403, 404, 405, 422}
-"""Answers of a server that another attempt does not change."""
+_REFUSED = {401, 402, 403, 404, 405}
+"""Answers of a server that no question changes."""
+_UNFIT = {400, 413, 422}
+"""Those that another attempt does not change, while another question may: it was too long, say."""
 
 
 class NoReplyError(Exception):
     """Every attempt at a question failed; the message says how the last one did."""
+
+
+class RefusedQuestionError(NoReplyError):
+    """The server refused this question, so that it is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class ChatClient:
             self._wait()
             try:
                 return self._once(request)
+            except RefusedQuestionError:
+                raise
             except NoReplyError as error:
                 reason = str(error)
         raise NoReplyError(reason)
@@ -85,13 +93,17 @@ class ChatClient:
             raise NoReplyError(f"{type(error).__name__}: {self._safe(shorten(error))}") from None
         if response.status_code == 400 and "logprobs" in body:
             # Some servers refuse to give probabilities: their letters will do.
+            plain = {k: v for k, v in body.items() if k not in ("logprobs", "top_logprobs")}
+            reply = self._once(plain)
             self._logprobs = False
-            return self._once(request)
+            return reply
         if response.status_code in _REFUSED:
             raise JudgeError(
                 f"{self._url} refused with {response.status_code} ({self._said(response)}), "
                 "expected a chat completion: check the URL, judge_model and the key"
             )
+        if response.status_code in _UNFIT:
+            raise RefusedQuestionError(f"status {response.status_code} ({self._said(response)})")
         if response.status_code != 200:
             self._heed(response)
             raise NoReplyError(f"status {response.status_code} ({self._said(response)})")

@@ -40,7 +40,7 @@ def read_labelled(path: Path) -> Labelled:
     Raises DataError for a row that lacks them, or where all labels are alike.
     """
     texts, labels, groups = [], [], []
-    for number, line in enumerate(read_text(path, DataError).splitlines(), 1):
+    for number, line in enumerate(read_text(path, DataError).split("\n"), 1):
         if not line.strip():
             continue
         try:

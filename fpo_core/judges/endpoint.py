@@ -65,13 +65,16 @@ class EndpointJudge(ScoringJudge):
         template: Template,
         replies: ReplyFile,
         *,
+        server: str = "",
         concurrency: int = 8,
         sink: Sink = silent,
     ) -> None:
+        """Replies are kept by `server` too: a model's name may mean another one elsewhere."""
         self.name = f"{model} ({template.name})"
         self.compares = template.compares
         self._client, self._model, self._template = client, model, template
         self._replies, self._concurrency, self._sink = replies, concurrency, sink
+        self._server = server.rstrip("/")
 
     def score(self, prompts: Texts, completions: Texts) -> list[float]:
         """Grades from 1 to 10. Raises JudgeError where the template compares."""
@@ -159,7 +162,10 @@ class EndpointJudge(ScoringJudge):
         return reply is not None and math.isnan(self._template.read(reply))
 
     def _reply(self, request: Mapping[str, Any]) -> Reply | None:
-        return self._replies.get(reply_key(request))
+        return self._replies.get(self._key(request))
+
+    def _key(self, request: Mapping[str, Any]) -> str:
+        return reply_key({**request, "server": self._server})
 
     def _verdict(self, request: Mapping[str, Any]) -> float:
         reply = self._reply(request)
@@ -172,7 +178,7 @@ class EndpointJudge(ScoringJudge):
         return value
 
     def _absent(self, requests: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        by_key = {reply_key(request): request for request in requests}
+        by_key = {self._key(request): request for request in requests}
         return {key: r for key, r in by_key.items() if self._replies.get(key) is None}
 
     def _ask(self, requests: Iterable[dict[str, Any]]) -> None:

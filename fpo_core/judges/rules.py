@@ -53,6 +53,31 @@ def _phrases(holds: Callable[[Any], bool]) -> Callable[[Any], Check]:
     return rule
 
 
+_LETTER = r"[^\W\u0e00-\U0010ffff]"
+"""A letter of a script that puts spaces between words."""
+
+
+def _lacks(value: Any) -> Check:
+    """None of the phrases as whole words, as IFEval forbids them, in upper or lower case."""
+    words = [_text(word).casefold() for word in (value if isinstance(value, list) else [value])]
+    found = [
+        re.compile(
+            (rf"(?<!{_LETTER})" if re.match(_LETTER, word) else "")
+            + re.escape(word)
+            + (rf"(?!{_LETTER})" if re.match(_LETTER, word[-1]) else "")
+        )
+        for word in words
+    ]
+    return lambda text: not any(pattern.search(text.casefold()) for pattern in found)
+
+
+def _sentences(bounds: Any) -> Check:
+    """Parts with a word between marks that end one: a mark within a number or a name does not."""
+    fits = _between(bounds)
+    end = re.compile(r"(?<=[.!?…])[\"'”’»)\]*_]*\s+")
+    return lambda text: fits(sum(re.search(r"\w", part) is not None for part in end.split(text)))
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("expected text")
@@ -95,8 +120,9 @@ def _language(value: Any) -> Check:
 
 
 def _quoted(value: Any) -> Check:
-    del value
-    return lambda text: re.fullmatch(r'\s*["“«].+["”»]\s*', text, re.DOTALL) is not None
+    wanted = value is not False
+    pattern = re.compile(r'\s*["“«].+["”»]\s*', re.DOTALL)
+    return lambda text: (pattern.fullmatch(text) is not None) is wanted
 
 
 KINDS: dict[str, Callable[[Any], Check]] = {
@@ -107,12 +133,12 @@ KINDS: dict[str, Callable[[Any], Check]] = {
     "quoted": _quoted,
     "contains": _phrases(all),
     "contains_any": _phrases(any),
-    "lacks": _phrases(lambda hits: not any(hits)),
+    "lacks": _lacks,
     "starts_with": lambda value: _regex(rf"\A\s*{re.escape(_text(value))}"),
     "ends_with": lambda value: _regex(rf"{re.escape(_text(value))}\s*\Z"),
     "characters": _count(r".", re.DOTALL),
     "words": _count(r"\S+"),
-    "sentences": _count(r"[^\s.!?…][^.!?…]*(?:[.!?…]+|$)"),
+    "sentences": _sentences,
     "paragraphs": _count(r"(?:[^\n]*\S[^\n]*\n?)+"),
     "bullets": _count(r"^\s*[-*•] ", re.MULTILINE),
     "commas": _count(r","),
@@ -162,10 +188,13 @@ def read_rules(path: Path) -> RulesJudge:
     if path.suffix != ".jsonl":
         return RulesJudge(_rules(read_yaml(path, ConfigError), str(path)), path.name)
     by_prompt: dict[str, list[Rule]] = {}
-    for number, line in enumerate(read_text(path, ConfigError).splitlines(), 1):
+    for number, line in enumerate(read_text(path, ConfigError).split("\n"), 1):
         if line.strip():
-            row = parse_json(line, f"{path} line {number}", ConfigError)
-            by_prompt[row["prompt"]] = _rules(row["rules"], f"{path} line {number}")
+            where = f"{path} line {number}"
+            row = parse_json(line, where, ConfigError)
+            if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+                raise ConfigError(f"{where} has no prompt, expected an object of prompt and rules")
+            by_prompt.setdefault(row["prompt"], []).extend(_rules(row.get("rules"), where))
     return RulesJudge([], path.name, by_prompt)
 
 

@@ -77,12 +77,17 @@ def win_rate(
     return WinRate(rate, _interval(fitted[0], fitted[1:]), len(preferences), absent)
 
 
-def mean_with_interval(prompts: Sequence[str], scores: Sequence[float], seed: int = 0) -> Rate:
-    """Mean of scores and its interval over prompts; NaN scores, of no verdict, are left out."""
+def mean_with_interval(
+    prompts: Sequence[str], scores: Sequence[float], seed: int = 0
+) -> Rate | None:
+    """Mean of scores and its interval over prompts; NaN scores, of no verdict, are left out.
+
+    None where there is no other.
+    """
     y = np.asarray(scores, float)
     judged = ~np.isnan(y)
     if not judged.any():
-        return Rate(*[float("nan")] * 3)
+        return None
     clusters = np.unique(np.asarray(prompts, object)[judged].astype(str), return_inverse=True)[1]
     weights = _resampled(clusters, seed)
     return _interval(y[judged].mean(), (weights @ y[judged]) / weights.sum(1))

@@ -1,6 +1,7 @@
 """Answers to files of prompts, and what a judge makes of them: the whole way through."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,35 @@ def test_exports_are_what_the_harnesses_read(tmp_path) -> None:
     ]
 
 
+def test_answers_of_one_file_name_are_exported_apart(tmp_path) -> None:
+    for name, said in (("a", "yes"), ("b", "no")):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "answers.jsonl", [("p", said)])
+    files = [tmp_path / name / "answers.jsonl" for name in ("a", "b")]
+    options = {"answers": files[0], "baseline": files[1], "out": tmp_path / "out"}
+    fpo.judge(**options, by=length_of, export="alpaca-eval,arena-hard,mt-bench")
+    outputs = (tmp_path / "out").glob("alpaca-eval/*/model_outputs.json")
+    assert {json.loads(path.read_text())[0]["output"] for path in outputs} == {"yes", "no"}
+    for name in ("arena-hard", "mt-bench"):
+        assert len([*(tmp_path / "out" / name / "model_answer").iterdir()]) == 2
+
+
+def length_of(prompt: str, completion: str) -> float:
+    return float(len(completion)) if completion else float("nan")
+
+
+def test_answers_without_a_score_are_told(tmp_path) -> None:
+    some = write(tmp_path / "some.jsonl", [("p", "abc"), ("q", "")])
+    result = fpo.judge(answers=some, by=length_of)
+    assert result.score is not None
+    assert (result.score.value, result.unscored) == (3.0, 1)
+    assert ("without score", "1") in result.table().rows
+    none = write(tmp_path / "none.jsonl", [("p", "")])
+    result = fpo.judge(answers=none, by=length_of, out=tmp_path / "out")
+    assert (result.score, result.unscored) == (None, 1)
+    assert "NaN" not in (tmp_path / "out/judged.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -248,6 +278,25 @@ def test_eval_judges_samples_against_those_before(backend, tmp_path) -> None:
     assert result.judged.after is not None
     assert result.judged.after.value == np.mean([len(text) for text in result.after.completions])
     assert "win rate 0.500" in result.table().below[-1]
+
+
+def test_a_judge_of_samples_reads_prompts_without_the_chat_template(tmp_path) -> None:
+    """Many templates write a system prompt of their own, and no user asked for it."""
+    model = tmp_path / "model"
+    shutil.copytree(assets().model, model)
+    template = model / "chat_template.jinja"
+    system = "{{- bos_token + '<|system|>You are a lamp.<|end|>' -}}"
+    template.write_text(template.read_text().replace("{{- bos_token -}}", system))
+    pairs = [json.loads(line) for line in assets().valid.read_text().splitlines()]
+    rules = [{"prompt": p["prompt"][-1]["content"], "rules": {"words": [1, None]}} for p in pairs]
+    (tmp_path / "rules.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rules))
+    settings = {"model": model, "data": assets().pairs, "backend": "torch", "max_rows": 4}
+    settings |= {"max_seq_length": 96, "cache": tmp_path / "cache", "objective": "dpo-norm"}
+    settings |= {"samples": 2, "val_pairs": 2, "max_tokens": 6}
+    result = fpo.evaluate(**settings, judge=tmp_path / "rules.jsonl")
+    assert result.judged is not None
+    assert result.judged.after is not None
+    assert result.judged.after.value == 1.0
 
 
 def length(prompt: str, completion: str) -> int:

@@ -71,14 +71,18 @@ def test_a_failing_function_says_so() -> None:
         ("case", "upper", "ALL 3 CAPS!", "Not ALL"),
         ("case", "lower", "all small.", "Not small"),
         ("quoted", True, '"So it was."', 'He said "yes".'),
+        ("quoted", False, 'He said "yes".', '"So it was."'),
         ("contains", ["Lamp", "red"], "The RED lamp", "The red light"),
         ("contains_any", ["lamp", "light"], "A light", "A candle"),
         ("lacks", ["never", "no"], "It is fine", "Never again"),
+        ("lacks", ["sorry", "as an AI"], "It was an airport.", "I am, as an AI, unable."),
+        ("lacks", "抱歉", "没问题", "很抱歉。"),
         ("starts_with", "Well", " Well, then", "Then, well"),
         ("ends_with", "bye.", "So long, bye. ", "bye. So"),
         ("characters", [None, 5], "12345", "123456"),
         ("words", [2, 3], "two words", "one"),
         ("sentences", 2, "One here. Two here!", "One alone."),
+        ("sentences", 1, 'He paid 3.50 and said "thanks!" 😊', "One (it is). Two."),
         ("paragraphs", 2, "one\nof two lines\n\ntwo", "one\ntwo"),
         ("bullets", [2, None], "- a\n* b\n", "- a"),
         ("commas", 0, "no pause", "a, b"),
@@ -122,6 +126,26 @@ def test_each_prompt_may_have_rules_of_its_own(tmp_path) -> None:
     assert judge.score(["A", "B", "B"], ["one", "one", "one two"]) == [1.0, 0.0, 1.0]
     with pytest.raises(ConfigError, match="no rules for the prompt 'C'"):
         judge.score(["C"], ["one"])
+
+
+def test_rows_of_one_prompt_add_up_and_a_line_is_a_line(tmp_path) -> None:
+    """JSON leaves U+2028 as it is, and Python's `splitlines` would end a line there."""
+    rows = [{"prompt": "A\u2028B", "rules": {"words": n}} for n in (1, 2)]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "rules.jsonl").write_text(text)
+    assert read_rules(tmp_path / "rules.jsonl").score(["A\u2028B"], ["one"]) == [0.5]
+    rows = [{"text": f"a\u2028{label}", "label": label} for label in (0, 1)]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "labels.jsonl").write_text(text)
+    assert read_labelled(tmp_path / "labels.jsonl").texts == ["a\u20280", "a\u20281"]
+
+
+@pytest.mark.parametrize("line", ['{"prompt": "A"}', '{"rules": {"words": 1}}', '"x"',
+                                  '{"prompt": ["A"], "rules": {"words": 1}}'])  # fmt: skip
+def test_a_row_without_prompt_or_rules_is_named(tmp_path, line: str) -> None:
+    (tmp_path / "rules.jsonl").write_text('{"prompt": "A", "rules": {"words": 1}}\n' + line)
+    with pytest.raises(ConfigError, match="line 2"):
+        read_rules(tmp_path / "rules.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def judge_of(
     def client() -> ChatClient:
         return ChatClient(server.url, key, QUICK)
 
-    return EndpointJudge(client, "m", template, ReplyFile(path), **options)
+    return EndpointJudge(client, "m", template, ReplyFile(path), server=server.url, **options)
 
 
 def better(body: dict, number: int) -> str:
@@ -162,6 +162,35 @@ def test_a_server_without_probabilities_is_read_by_its_letter(tmp_path: Path) ->
     for i, answer in enumerate((better, strict)):
         with serving(answer) as server:
             assert judge_of(server, tmp_path / str(i)).prefer(*PAIRS) == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_question_that_is_refused_leaves_the_others(status: int, tmp_path: Path) -> None:
+    """As one too long for the model is: it has no verdict, and the others keep probabilities."""
+
+    def answer(body: dict, number: int) -> str | Raw:
+        long = texts(body)[0] == "p1"
+        return Raw(status, b"maximum context length") if long else better(body, number)
+
+    with serving(answer) as server:
+        found = judge_of(server, tmp_path / "v", concurrency=1).prefer(*PAIRS)
+        assert math.isnan(found[0])
+        assert found[1:] == [1.0, 0.0]
+        assert all("logprobs" in r for r in server.requests if texts(r)[0] != "p1")
+        assert len(server.requests) <= 4 + 2 * 2
+
+
+def test_replies_are_of_their_server(tmp_path: Path) -> None:
+    """Local servers answer to any name: the same name at another address is another model."""
+
+    def first(body: dict, number: int) -> str:
+        return "A" if texts(body)[1] == "good" else "B"
+
+    for said, expected in ((first, 1.0), (lambda b, n: "AB"[first(b, n) == "A"], 0.0)):
+        with serving(said) as server:
+            judge = judge_of(server, tmp_path / "v")
+            assert judge.prefer(["p"], ["good"], ["bad"]) == [expected]
+            assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("status", [401, 404])
