@@ -56,7 +56,7 @@ def _resampled(
     low, high = np.percentile(means, (2.5, 97.5))
     beyond = min(float((means <= 0).mean()), float((means >= 0).mean()))
     value = statistic(np.arange(runs), np.arange(prompts))
-    return Estimate(float(value), float(low), float(high), max(2 * beyond, 1 / DRAWS))
+    return Estimate(float(value), float(low), float(high), min(1.0, max(2 * beyond, 1 / DRAWS)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

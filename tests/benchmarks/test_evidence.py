@@ -123,7 +123,23 @@ def test_the_frontier_is_of_means_over_seeds() -> None:
     ]
     (line,) = frontier({"frontier": rows})[1:]
     # 1 and 6 nats over 20 tokens: the second is beyond every KL but the largest.
-    assert line == ["fpo", "2", "2", "0.500", "0.500", "0.500", "0.900", "0.050", "0.050"]
+    within = ["–", "–", "0.500", "0.500", "0.500", "0.900"]
+    assert line == ["fpo", "2", "2", *within, "0.050", "0.050"]
+
+
+def test_a_gain_on_the_frontier_is_over_the_start_of_the_same_seeds() -> None:
+    """A start of 0.8 by chance at the first seed does not raise the goal for all three."""
+    rows = [
+        row("start", 0, [(0.8, [])]),
+        *(row("fpo", seed, [(0.6, [])], kl_chosen=1.0) for seed in (0, 1, 2)),
+    ]
+    starts = [row("start", seed, [(p, [])]) for seed, p in ((0, 0.8), (1, 0.1), (2, 0.0))]
+    (line,) = frontier({"frontier": rows, "test": starts})[1:]
+    assert line[-2:] == ["0.050", "0.050"]  # 0.3 by the mean of the starts, 0.8 by the first
+
+
+def test_a_share_of_resamples_is_no_more_than_all() -> None:
+    assert estimate(np.zeros((3, 10))).p == 1
 
 
 def test_styles_of_a_reply() -> None:
