@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from fpo_core.data.batching import scoring_batches
 from fpo_core.errors import DataError
 from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
 from fpo_core.loss.scores import Scores
+
+_LARGEST = math.log(sys.float_info.max)
 
 
 def read_texts(path: Path) -> list[str]:
@@ -31,7 +34,8 @@ def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"there is no text file {path.absolute()}: check the path")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not `splitlines`, which also splits at U+2028 and its like, as JSON may hold unescaped.
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
     if not lines:
@@ -60,7 +64,8 @@ def perplexity(
     for scores in score_texts(policy, tokenizer, texts, tokens_per_batch, width):
         total += float(np.sum(scores.logps))
         count += float(np.sum(scores.lengths))
-    return math.exp(-total / count)
+    mean = -total / count
+    return math.inf if mean > _LARGEST else math.exp(mean)
 
 
 def score_texts(
