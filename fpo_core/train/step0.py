@@ -64,8 +64,10 @@ def check_step0(policy: Policy, data: RunData, config: TrainConfig, emit: Sink) 
         if scores.d is not None:
             floors += rejected(scores.d).tolist()
             # D is relative to the reference's size: rounding of c̄ grows with it.
-            energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
-            relative = scores.d * (1 if config.normalize_d else config.k) / energy
+            relative = scores.d
+            if not config.normalize_d:
+                energy = np.maximum((np.asarray(reference.pooled) ** 2).sum(-1), 1e-12)
+                relative = scores.d * config.k / energy
             drift = np.maximum(chosen(relative), rejected(relative))
         bad = (gap > tolerance) | (drift > tolerance) | ~np.isfinite(gap + drift)
         if reference.truncated is not None:

@@ -1,5 +1,7 @@
 """The floor of D that the check before step 1 takes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,25 @@ def test_weighted_features_that_the_cap_cut_off_are_named(tiny, tmp_path, backen
     tap = Features.of(sae, hook, UNTRAINED, np.ones(sae.d_sae, np.float32))
     with pytest.raises(StoreError, match="raise feature_cap and build the store"):
         train_on(config, random_pairs(8, seed=1), None, tap, tmp_path / "store")
+
+
+@pytest.mark.parametrize("scale", [1e-3, 100.0])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_check_of_d_does_not_depend_on_the_scale_of_features(tiny, tmp_path, normalize, scale):
+    """Rounding passes at any scale, and a reference that was cut off is found at any."""
+    sae = random_sae(HIDDEN)
+    scaled = {name: getattr(sae, name) * np.float32(scale) for name in ("W_enc", "b_enc")}
+    sae = dataclasses.replace(sae, **scaled)
+    tap = Features.of(sae, Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
+
+    def check(store, **changes):
+        given = {"iters": 1, "objective": "dpo-norm", "beta": 0.1, "alpha": None}
+        given |= {"normalize_d": normalize} | changes
+        name = given.get("dtype", "float32")
+        config = settings(tiny, tmp_path / store / name, backend="torch", **given)
+        train_on(config, random_pairs(8, seed=1), None, tap, tmp_path / f"{store}-store")
+
+    check("whole")
+    check("whole", dtype="bfloat16")
+    with pytest.raises(StoreError, match="on 4 of 4 sampled pairs"):
+        check("cut", feature_cap=2)
