@@ -54,7 +54,8 @@ class SharePlan:
 def measure_share(
     policy: Policy, data: RunData, config: TrainConfig, pairs: int, step: int
 ) -> float:
-    """‖α∇D‖ / ‖∇preference‖ on `pairs` training pairs; 0 where nothing has drifted yet.
+    """‖α∇D‖ / ‖∇preference‖ on `pairs` training pairs; 0 where nothing has drifted yet, NaN where
+    the preference has no gradient left.
 
     Takes no step, and leaves no gradient behind; every process of a run must call it.
     """
@@ -67,13 +68,16 @@ def measure_share(
 def _norm(
     policy: Policy, data: RunData, config: TrainConfig, pairs: int, step: int, part: Part
 ) -> float:
-    rows = spread(len(data.train), pairs)
-    local = rows[data.group.rank :: data.group.size]
-    if len(local) or policy.info.sharded:  # there, all processes take part in a pass
-        batch, reference = data.batch(data.train, local if len(local) else rows[:1])
-        policy.seed(step_seed(config.seed, step, data.group.rank))
-        weight = 1 / len(rows) if len(local) else 0.0
-        policy.accumulate(batch, reference, config, weight, part)
+    rows, group = spread(len(data.train), pairs), data.group
+    # No pass holds more pairs than one of training, which is what the memory was found to hold.
+    at_once = config.batch_size * group.size
+    for start in range(0, len(rows), at_once):
+        local = rows[start : start + at_once][group.rank :: group.size]
+        if len(local) or policy.info.sharded:  # there, all processes take part in a pass
+            batch, reference = data.batch(data.train, local if len(local) else rows[:1])
+            policy.seed(step_seed(config.seed, step, start + group.rank))
+            weight = 1 / len(rows) if len(local) else 0.0
+            policy.accumulate(batch, reference, config, weight, part)
     return policy.gradient_norm()
 
 

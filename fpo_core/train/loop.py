@@ -126,6 +126,7 @@ class _Run:
         self.policy.prepare_training(self.config, self.group)
         checkpoint.load_into(self.policy, self.config)
         self.state = checkpoint.state
+        self._take_changes(checkpoint)
         pool = checkpoint.pool(self.data.d_sae)
         self.stepper = replace(self.stepper.with_alpha(self.state.alpha), pool=pool)
         # The first process prunes what the others may still be reading: wait for all.
@@ -136,6 +137,15 @@ class _Run:
         if self._is_planned(improved=self.state.best_step == self.state.step):
             self.emit(Event("checkpoint", self.state.step))
         self._restore_best()
+
+    def _take_changes(self, checkpoint: Checkpoint) -> None:
+        """Put allowed changes of settings in force over what the state kept of the earlier ones."""
+        state, config, was = self.state, self.config, checkpoint.origin.config
+        if was.get("alpha", config.alpha) != config.alpha:
+            state.alpha = None
+        metric_changed = was.get("best_metric", config.best_metric) != config.best_metric
+        if metric_changed and state.best_step is not None:
+            state.best_value = dict(state.evals)[state.best_step][f"eval_{config.best_metric}"]
 
     def _restore_best(self) -> None:
         """Make `best/` agree with the state again, after an end between the writing of both."""
@@ -272,6 +282,7 @@ class _Run:
         state.nonfinite_in_a_row = 0
         state.note_loss(metrics["loss"])
         state.note_online(result.online_f)
+        state.last_d = metrics.get("fpo/d_rejected")
         state.window.add(metrics, result.tokens, seconds)
         # During the warm-up the margin has hardly moved, and the ratio means nothing; before the
         # first update the policy is the reference, so that D is 0 whatever alpha is.
@@ -362,6 +373,8 @@ class _Run:
             return
         in_force = self.stepper.config
         share = measure_share(self.policy, self.data, in_force, self.shares.pairs, state.step)
+        if math.isnan(share):  # a preference without gradient, as of a hinge that no pair touches
+            return
         alpha = in_force.constraint_weight
         state.shares.append((state.step, share))
         values = {"fpo/constraint_share": share, "fpo/alpha": alpha}
@@ -373,9 +386,12 @@ class _Run:
             self.stepper = self.stepper.with_alpha(state.alpha)
 
     def _is_below_floor(self) -> bool:
-        """Whether D of the last validation, or of the last report, is no more than rounding."""
-        last = self.state.evals[-1][1] if self.data.valid is not None else self.state.last
-        d = last.get("eval_fpo/d_rejected", last.get("fpo/d_rejected"))
+        """Whether D of the last validation, or else of the last step, is no more than rounding."""
+        if self.config.needs_kl:  # what it constrains is not D
+            return False
+        d = self.state.last_d
+        if self.data.valid is not None:
+            d = self.state.evals[-1][1].get("eval_fpo/d_rejected")
         return is_below_floor(d, self.state.d_floor)
 
     def _save(self, *, improved: bool) -> None:

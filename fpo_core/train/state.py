@@ -35,8 +35,9 @@ class Window:
         """Means over the steps, and their speed; empty where every step was skipped."""
         if not self.values:
             return {}
-        names = self.values[0]
-        means = {name: float(np.mean([v[name] for v in self.values])) for name in names}
+        # Not all steps have all of them where a resumed run changed its objective in between.
+        names = {name: None for values in self.values for name in values}
+        means = {n: float(np.mean([v[n] for v in self.values if n in v])) for n in names}
         elapsed = max(self.seconds, 1e-9)
         return means | {
             "learning_rate": self.values[-1]["learning_rate"],
@@ -67,6 +68,8 @@ class RunState:
     """Metrics of the first step."""
     last: Metrics = field(default_factory=dict)
     """Metrics of the last report."""
+    last_d: float | None = None
+    """D of rejected completions in the last step; None where the loss reads none."""
     evals: list[tuple[int, Metrics]] = field(default_factory=list)
     """Validation metrics by step, step 0 among them."""
     ratios: list[float] = field(default_factory=list)

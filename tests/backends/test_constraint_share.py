@@ -6,12 +6,23 @@ import json
 import numpy as np
 import pytest
 
+from fpo_core.backend.base_policy import BasePolicy
 from fpo_core.config import ObjectiveConfig, OptimiserConfig
+from fpo_core.sae.hook import Hook
+from fpo_core.sae.taps import Features
 from fpo_core.train.constraint_share import SharePlan, adapted
 from fpo_core.train.run_folder import LOG_FILE
-from tests.backends.runs import CrashError, crash_at, files_of, log_of, run_tiny, settings
-from tests.backends.support import OBJECTIVE, reference_of, shaken
-from tests.helpers import random_batch
+from tests.backends.runs import (
+    CrashError,
+    crash_at,
+    files_of,
+    log_of,
+    run_tiny,
+    settings,
+    train_on,
+)
+from tests.backends.support import HIDDEN, OBJECTIVE, UNTRAINED, reference_of, shaken
+from tests.helpers import random_batch, random_pairs, random_sae
 
 KL = ObjectiveConfig(objective="tdpo2", alpha=0.7, beta=0.3)
 
@@ -114,3 +125,65 @@ def test_alpha_is_adapted_logged_and_goes_on_bit_for_bit(backend, tiny, tmp_path
     assert alphas == sorted(alphas)  # it began far too small
     assert alphas[-1] > 0.1
     assert events[-1]["fpo/constraint_share"] > 5 * events[0]["fpo/constraint_share"]
+
+
+def test_a_pass_holds_no_more_pairs_than_one_of_training(tiny, tmp_path, monkeypatch):
+    seen = []
+    accumulate = BasePolicy.accumulate
+
+    def watched(self, batch, *args, **options):
+        seen.append((batch.pairs, args[-1]))
+        return accumulate(self, batch, *args, **options)
+
+    def share(batch_size, **changes):
+        config = settings(tiny, tmp_path / f"{batch_size}", batch_size=batch_size, **changes)
+        config = dataclasses.replace(config, backend="torch", iters=3)
+        result, _ = run_tiny(config, tmp_path / "store")
+        return result.state.constraint_share
+
+    whole = share(8)
+    monkeypatch.setattr(BasePolicy, "accumulate", watched)
+    assert share(1, grad_accumulation_steps=8) == pytest.approx(whole, rel=1e-3)
+    assert seen == [(1, "constraint")] * 8 + [(1, "preference")] * 8
+
+
+def test_alpha_is_adapted_between_two_reports_without_held_out_pairs(tiny, tmp_path):
+    """D at the report of step 1 is 0, which says nothing of the steps after it."""
+    options = {"constraint_share": 0.3, "alpha": 0.01, "iters": 8, "steps_per_eval": 2}
+    options |= {"backend": "torch"}
+    tap = Features.of(random_sae(HIDDEN), Hook.parse("blocks.1.hook_resid_post"), UNTRAINED)
+    alphas = []
+    for every in (1, 100):
+        config = settings(tiny, tmp_path / f"{every}", steps_per_report=every, **options)
+        result, _ = train_on(config, random_pairs(9, seed=1), None, tap, tmp_path / "store")
+        alphas.append(result.state.alpha)
+    assert alphas == [pytest.approx(0.16), pytest.approx(0.16)]
+
+
+def test_a_constraint_on_the_kl_has_no_floor_of_d(tiny, tmp_path):
+    options = {"constraint_share": 0.3, "alpha": 0.01, "learning_rate": 1e-6}
+    options |= {"backend": "torch"}
+    options |= {"iters": 4, "steps_per_eval": 2, "objective": "tdpo2", "dtype": "bfloat16"}
+    result, _ = run_tiny(settings(tiny, tmp_path / "run", **options), tmp_path / "store")
+    assert [event["below_floor"] for event in constraint_events(tmp_path / "run")] == [False] * 2
+    assert result.state.alpha == pytest.approx(0.04)
+
+
+def test_a_preference_without_gradient_has_no_share(tiny, tmp_path):
+    options = {"link": "hinge", "beta": 20.0, "alpha": 0.001, "backend": "torch"}
+    result, _ = run_tiny(settings(tiny, tmp_path / "run", **options), tmp_path / "store")
+    assert result.state.last["loss"] == 0
+    assert constraint_events(tmp_path / "run") == []
+    assert result.state.constraint_share is None
+
+
+def test_an_alpha_that_is_allowed_to_change_replaces_the_adapted_one(tiny, tmp_path):
+    options = {"constraint_share": 0.3, "alpha": 0.01, "iters": 8, "steps_per_eval": 2}
+    options |= {"backend": "torch"}
+    begun = settings(tiny, tmp_path / "run", **options, save_every=2)
+    with pytest.raises(CrashError):
+        run_tiny(begun, tmp_path / "store", emit=crash_at("train", 7))
+    allowed = {"resume": True, "allow_change": ("alpha",)}
+    run_tiny(dataclasses.replace(begun, alpha=5.0, **allowed), tmp_path / "store")
+    alphas = [event["fpo/alpha"] for event in constraint_events(tmp_path / "run")]
+    assert alphas == [0.01, 0.02, 0.04, 5.0]

@@ -190,6 +190,33 @@ def test_other_contents_in_the_same_place_are_refused(tmp_path: Path) -> None:
         check_unchanged(checkpoint, fewer, contents | {"data": "0"})
 
 
+def test_texts_that_may_end_the_run_are_compared(tmp_path: Path) -> None:
+    run(tmp_path, PretendPolicy(), max_perplexity=1.05)
+    checkpoint, contents = newest(tmp_path / "run"), data(tmp_path).fingerprints()
+    other = config(tmp_path, max_perplexity=1.05, text="other.txt")
+    with pytest.raises(ConfigError, match=r"text was not set, is other.txt"):
+        check_unchanged(checkpoint, other, contents)
+
+
+def test_a_changed_metric_compares_with_its_own_best_value(tmp_path: Path) -> None:
+    policy, steps = PretendPolicy(rises=3), dict[str, Any](steps_per_eval=1, iters=6)
+    with pytest.raises(CrashError):
+        run(tmp_path, policy, **steps, emit=crash_at("checkpoint", 2))
+    changed = dict[str, Any](best_metric="rewards/margins", allow_change=("best_metric",))
+    policy = PretendPolicy(rises=1)  # worse from here on
+    result, _, _ = run(tmp_path, policy, **steps, **changed, resume=True)
+    assert (result.state.best_step, result.state.best_value) == (2, pytest.approx(2 * 0.2))
+
+
+def test_a_window_over_two_objectives_has_the_means_of_both(tmp_path: Path) -> None:
+    with pytest.raises(CrashError):
+        run(tmp_path, PretendPolicy(), save_every=2, emit=crash_at("checkpoint", 4))
+    allowed = ("objective", "alpha")
+    changed = dict[str, Any](objective="simpo", alpha=None, allow_change=allowed)
+    result, _, _ = run(tmp_path, PretendPolicy(), save_every=2, **changed, resume=True)
+    assert result.state.last["fpo/ref_margin"] == pytest.approx(0.0)
+
+
 def test_the_settings_that_are_not_compared_exist() -> None:
     assert {*FREE, *PLACES, *MACHINE} <= {*TrainConfig.names()}
 
