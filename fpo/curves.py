@@ -37,7 +37,8 @@ _COLOURS = ("#1f6fb4", "#d1495b")
 
 def read_log(log: Path) -> list[dict[str, Any]]:
     """The events of a run's JSONL log."""
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    with log.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -165,7 +165,7 @@ def checkpoints_in(output: Path, keep: int = 1) -> Checkpoints:
 def is_finished(output: Path) -> bool:
     """Whether the log of an output folder ends with the end of the run."""
     try:
-        lines = (output / LOG_FILE).read_text(encoding="utf-8").splitlines()
+        lines = (output / LOG_FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")
         return json.loads(lines[-1])["kind"] == "done"
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return False
