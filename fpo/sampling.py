@@ -12,7 +12,7 @@ from fpo.workflow import workflow
 from fpo_core.config import SampleConfig
 from fpo_core.events import Sink
 from fpo_core.io.atomic import write_atomically
-from fpo_core.io.ownership import check_inputs
+from fpo_core.io.ownership import check_foreign, check_inputs
 from fpo_core.judges.answer_files import as_lines, read_prompts
 from fpo_core.judges.best_worst import best_and_worst
 
@@ -62,6 +62,7 @@ def sample(config: SampleConfig, sink: Sink, by: JudgeLike | None = None) -> Sam
     output = Path(config.output)
     beside = output.with_name(f"{output.stem}.samples.jsonl")
     check_inputs([output, beside], {"prompts": config.prompts, "model": config.model}, "output")
+    check_foreign([output], lambda path: path.is_file() and beside.is_file())
     prompts = [prompt.text for prompt in read_prompts(Path(config.prompts))]
     setup = ModelSetup(config)
     judge = choose_judge(config, config, sink, config.cache, by)

@@ -31,9 +31,9 @@ def replacing(path: Path, *, folders: bool = True) -> Iterator[Path]:
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file, sync it, then rename it to `path`.
 
-    Raises WriteError, with nothing left behind, where that fails.
+    Raises WriteError, with nothing left behind, where that fails, as over a folder with content.
     """
-    with replacing(path) as temporary:
+    with replacing(path, folders=False) as temporary:
         write(temporary)
 
 

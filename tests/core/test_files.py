@@ -87,6 +87,14 @@ def test_a_folder_is_replaced_whole(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_replaces_no_folder(tmp_path):
+    write_folder(tmp_path / "x", fill("old"))
+    with pytest.raises(WriteError):
+        write_atomically(tmp_path / "x", lambda path: path.write_text("new"))
+    assert (tmp_path / "x" / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path):
     write_folder(tmp_path / "x", fill("old"))
 

@@ -114,6 +114,18 @@ def test_ties_and_failures_are_counted(prompts: Path, tmp_path: Path) -> None:
     assert (ran.tied, ran.unjudged, ran.no_verdict, ran.pairs) == (1, 1, 3, 3)
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_others_wrote_is_not_replaced(kind: str, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.jsonl"
+    kept = out / "notes.txt" if kind == "folder" else out
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("precious")
+    with pytest.raises(ConfigError, match="was not written by this program"):
+        fpo.sample(**settings(prompts, judge="oracle", output=out))
+    assert kept.read_text() == "precious"
+    assert not (tmp_path / "mine.samples.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
