@@ -36,9 +36,9 @@ _COLOURS = ("#1f6fb4", "#d1495b")
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """The events of a run's JSONL log."""
-    with log.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+    """The events of a run's JSONL log, less a last line that was cut short."""
+    whole, _, _ = log.read_text(encoding="utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line]
 
 
 def new_figure(width: float, height: float) -> "Figure":

@@ -8,6 +8,7 @@ from fpo_core.config import PromptConfig
 from fpo_core.data.tokenise import DATE
 from fpo_core.data.tokenizer import render
 from fpo_core.errors import ConfigError
+from fpo_core.io.foreign_text import check_unicode
 from fpo_core.pairs.goals import GoalTemplate, require_template
 from fpo_core.pairs.messages import Text
 
@@ -60,6 +61,7 @@ def question_ids(tokenizer: Any, question: str, date: str) -> np.ndarray:
 
 def token_ids(tokenizer: Any, text: str, *, rendered: bool) -> np.ndarray:
     """Ids (t,) of a text; the chat template that `rendered` it has written the special ones."""
+    check_unicode(text, "prompt")
     return np.asarray(tokenizer(text, add_special_tokens=not rendered).input_ids, np.int32)
 
 

@@ -16,7 +16,7 @@ from fpo_core.data.report import DROPS, SplitReport
 from fpo_core.data.token_store import Packed, pack
 from fpo_core.data.tokenizer import Tokenizer, leading_ids, special_ids
 from fpo_core.data.truncate import Budget, Ids
-from fpo_core.errors import DataError
+from fpo_core.io.foreign_text import check_unicode
 from fpo_core.pairs.messages import text_of
 from fpo_core.pairs.pair import Pair
 
@@ -64,7 +64,7 @@ class PairTokeniser:
         # One call for all texts of the chunk: a fast tokenizer is far slower text by text.
         texts = list(chain.from_iterable(self._renderer.texts(pair, report) for pair in pairs))
         for i, text in enumerate(texts):
-            _check_unicode(text, pairs[i // 3].where)
+            check_unicode(text, pairs[i // 3].where)
         ids = self._encode(texts)
         usable = []
         for i, pair in enumerate(pairs):
@@ -161,14 +161,6 @@ class PairTokeniser:
             keeps_end = budget.truncation == "keep-end"
             report.note("completion_cut" if keeps_end else "completion_open", pair.where)
         return budget.cut_prompt(prompt, size), cut[0], cut[1]
-
-
-def _check_unicode(text: str, where: str) -> None:
-    """JSON can hold half of a surrogate pair, which no tokenizer accepts."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where}: the text is not valid Unicode ({error}): fix the row") from None
 
 
 def common_prefix(a: Ids, b: Ids) -> int:

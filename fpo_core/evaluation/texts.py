@@ -14,6 +14,7 @@ from fpo_core.data.batches import PAD_ID, Batch, bucket_width
 from fpo_core.data.batching import scoring_batches
 from fpo_core.errors import DataError
 from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
+from fpo_core.io.foreign_text import check_unicode
 from fpo_core.loss.scores import Scores
 
 _LARGEST = math.log(sys.float_info.max)
@@ -24,18 +25,20 @@ def read_texts(path: Path) -> list[str]:
 
     Raises DataError where the file is absent, empty or has a line without `text`.
     """
-    lines = _lines(path)
-    if path.suffix != ".jsonl":
-        return lines
-    return [_text(path, number, line) for number, line in enumerate(lines, 1)]
+    texts = _lines(path)
+    if path.suffix == ".jsonl":
+        texts = [_text(path, number, line) for number, line in enumerate(texts, 1)]
+    for number, text in enumerate(texts, 1):
+        check_unicode(text, f"{path} line {number}")
+    return texts
 
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"there is no text file {path.absolute()}: check the path")
     try:
-        # Not `splitlines`, which also splits at U+2028 and its like, as JSON may hold unescaped.
-        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        # Split at editors' line ends alone: JSON may hold Unicode's, such as U+2028, in a text.
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
     if not lines:

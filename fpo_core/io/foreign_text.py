@@ -7,6 +7,8 @@ Markdown obeys punctuation. What would be obeyed or hidden is written as an esca
 import re
 import unicodedata
 
+from fpo_core.errors import DataError
+
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of controls, formats (bidirectional marks, zero width), lone surrogates and
 separators of lines and paragraphs.
@@ -17,6 +19,17 @@ _MARKDOWN = re.compile(r"([\\`*\[\]<>|~&$!]|(?<!\w)_|_(?!\w)|^[#+=-])")
 _ACCENTS = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
 _STACKED = re.compile(f"({_ACCENTS}{{3}}){_ACCENTS}+")
 """More accents on one letter than any language writes."""
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raise DataError for half of a surrogate pair, which no tokenizer accepts.
+
+    JSON can hold one, and so can what was typed in a terminal of another encoding.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: the text is not valid Unicode ({error}): fix it") from None
 
 
 def for_terminal(text: str, keep: str = "\n\t") -> str:

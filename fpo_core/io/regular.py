@@ -43,12 +43,12 @@ def _kind(mode: int) -> str:
 
 
 def read_text(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> str:
-    """A small text file, as UTF-8. Raises `fault` for any other."""
+    """A small text file, as UTF-8, less a byte-order mark. Raises `fault` for any other."""
     try:
         with open_regular(path) as file:
             data = file.read(limit + 1)
         if len(data) <= limit:
-            return data.decode("utf-8")
+            return data.decode("utf-8-sig")
     except OSError as error:
         raise fault(f"{path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -85,8 +85,14 @@ def read_yaml(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> Any:
     """The value of a YAML file, of plain types only. Raises `fault` as `read_json`."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            _unique([(str(key.value), None) for key, _ in pairs])
+            return super().construct_mapping(node, deep)
+
     try:
-        value = yaml.safe_load(read_text(path, fault, limit))
+        value = yaml.load(read_text(path, fault, limit), Loader)
     except RecursionError:
         raise fault(f"{path} nests deeper than {MAX_DEPTH} levels") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import DataError
+from fpo_core.io.foreign_text import check_unicode
 from fpo_core.io.regular import parse_json, read_text
 
 _LIMIT = 1 << 30
@@ -65,6 +66,7 @@ def read_prompts(path: Path) -> list[FilePrompt]:
     if not prompts:
         raise DataError(f"{path} is empty, expected one prompt a line")
     for prompt in prompts:
+        check_unicode(prompt.text, prompt.where)
         if not prompt.text.strip():
             raise DataError(f"{prompt.where} is an empty prompt, expected a text: remove it")
     return prompts

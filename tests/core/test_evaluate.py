@@ -1,4 +1,4 @@
-"""Diversity of samples."""
+"""Diversity of samples, and files of texts."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from fpo_core.errors import DataError
 from fpo_core.evaluation.evaluate import distinct
 from fpo_core.evaluation.texts import perplexity, read_texts
 from fpo_core.loss.scores import Scores
@@ -22,13 +23,6 @@ def test_distinct_n_by_hand(n, expected):
     assert distinct([np.array([1, 2, 1, 2]), np.array([1, 3])], n) == expected
 
 
-def test_json_lines_end_at_line_feeds_alone(tmp_path):
-    texts = ["one\u2028two", "three\x85four"]
-    lines = (json.dumps({"text": text}, ensure_ascii=False) for text in texts)
-    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert read_texts(tmp_path / "texts.jsonl") == texts
-
-
 def test_a_perplexity_beyond_numbers_is_infinite():
     class Policy:
         def score(self, batch):
@@ -37,3 +31,18 @@ def test_a_perplexity_beyond_numbers_is_infinite():
 
     tokenizer = lambda text: SimpleNamespace(input_ids=[1, 2, 3])  # noqa: E731
     assert perplexity(cast("Any", Policy()), tokenizer, ["text"], 64, 64) == math.inf
+
+
+def test_texts_of_a_file_are_whole_and_without_its_mark(tmp_path):
+    texts = ["one", "two\u2028lines"]
+    rows = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in texts)
+    (tmp_path / "a.jsonl").write_text("\ufeff" + rows, encoding="utf-8")
+    assert read_texts(tmp_path / "a.jsonl") == texts
+    (tmp_path / "a.txt").write_text("\ufeffone\r\n\ntwo\n", encoding="utf-8")
+    assert read_texts(tmp_path / "a.txt") == ["one", "two"]
+
+
+def test_half_a_surrogate_pair_is_named_by_its_line(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud800"}\n')
+    with pytest.raises(DataError, match=r"line 2: the text is not valid Unicode"):
+        read_texts(tmp_path / "a.jsonl")

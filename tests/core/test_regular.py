@@ -85,6 +85,8 @@ def test_an_object_is_expected_where_one_is_asked_for(tmp_path):
         ("&a [*a]", "nests deeper"),
         ("x: !!python/object/apply:os.system [ls]", "is not YAML"),
         ("x: \x00", "is not YAML"),
+        ("a: 1\nb: {c: 1, c: 2}", "the key 'c' occurs twice"),
+        ("!!map [a]", "is not YAML"),
     ],
 )
 def test_bad_yaml_is_one_line(tmp_path, text, words):

@@ -90,6 +90,8 @@ def test_another_file_is_not_appended_to(tmp_path) -> None:
         ("a.jsonl", '{"question": "one"}\n{"turns": ["two", "more"]}\n'),
         ("a.json", '[{"instruction": "one", "output": "x"}, {"instruction": "two"}]'),
         ("a.jsonl", '{"prompt": [{"role": "user", "content": "one"}]}\n{"prompt": "two"}'),
+        ("bom.txt", "\ufeffone\r\ntwo\r\n"),
+        ("bom.jsonl", '\ufeff"one"\n"two"\n'),
     ],
 )
 def test_prompts_are_read_from_many_layouts(name, text, tmp_path) -> None:
@@ -97,7 +99,13 @@ def test_prompts_are_read_from_many_layouts(name, text, tmp_path) -> None:
     assert [prompt.text for prompt in read_prompts(tmp_path / name)] == ["one", "two"]
 
 
-@pytest.mark.parametrize("text", ['{"text": "x"}', "[1]", "{", '{"prompt": 3}', '{"prompt": ""}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"text": "x"}', "[1]", "{", '{"prompt": 3}', '{"prompt": ""}'),
+        '{"prompt": "half a pair: \\ud800"}',
+    ],
+)
 def test_what_is_no_prompt_is_named_by_its_line(text, tmp_path) -> None:
     (tmp_path / "a.jsonl").write_text(f'{{"prompt": "p"}}\n{text}\n')
     with pytest.raises(DataError, match="line 2"):
