@@ -41,6 +41,7 @@ from fpo_core.io.lock import locked
 from fpo_core.models.folder import ModelFolder, check_quantised
 from fpo_core.sae.load import check_constraint_trains, refuse_doubts
 from fpo_core.train.checkpoints import Checkpoint
+from fpo_core.train.drift_watch import DriftWatch
 from fpo_core.train.paired_data import fingerprints
 from fpo_core.train.resume import (
     as_begun,
@@ -114,6 +115,7 @@ def _validated(
     data = setup.load_data(config)
     check_positions(setup.model, splits_of(data), config, sink)
     check_judged(config, data.valid)
+    DriftWatch(config).check(data.valid)
     store = training_store(setup, config.reference, config.output, config.cache)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, setup, config, data, finished_too)

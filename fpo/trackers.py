@@ -77,12 +77,19 @@ def _tensorboard(config: TrainConfig) -> Iterator[Log]:
 def _wandb(config: TrainConfig) -> Iterator[Log]:
     """Project, mode and key come from the environment, as W&B's own documentation says."""
     wandb: Any = importlib.import_module("wandb")
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "fpo-mlx"),
-        name=Path(config.output).resolve().name,
-        dir=config.output,
-        config=config.to_mapping(),
-    )
+    try:
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "fpo-mlx"),
+            name=Path(config.output).resolve().name,
+            dir=config.output,
+            config=config.to_mapping(),
+        )
+    except wandb.Error as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(
+            f"report_to wandb cannot begin ({reason}): log in, set WANDB_MODE=offline, or leave "
+            "it out"
+        ) from None
     try:
         yield lambda values, step: run.log(values, step=step)
     finally:

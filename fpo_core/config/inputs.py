@@ -31,7 +31,12 @@ class BackendConfig(Settings):
         help="Compute precision; auto is bfloat16 on a GPU and float32 on a CPU, but bfloat16 to "
         "train, store and evaluate where a probe of half a second finds it 1.5 times as fast.",
     )
-    seed: int = setting(0, help="Seed of the data order, adapters, dropout and samples.", least=0)
+    seed: int = setting(
+        0,
+        help="Seed of the data order, adapters, dropout and samples.",
+        least=0,
+        most=2**53 - 1,  # whole as a float, and taken by every framework
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,6 +208,11 @@ class CompareConfig(JudgeConfig):
         for seed in self.seeds:
             if not seed.isdecimal():
                 raise ConfigError(f"seeds names {seed!r}, expected whole numbers from 0")
+        named = {"objectives": self.objectives or (), "seeds": [int(seed) for seed in self.seeds]}
+        for name, values in named.items():
+            # A run that counts twice would pass for several that agree, with a spread of 0.
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{name} names one twice, expected each once: remove the other")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Settings from a YAML file."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _READ = {
         "negative",
     ),
     *("positive", "runs", "sae", "settings", "source", "text"),
-    *("answers", "baseline", "judge", "judge_template", "prompts"),
+    *("answers", "baseline", "judge", "judge_template", "llama_cpp", "prompts", "value"),
 }
 """Settings that name what is there already: a path, or something on the hub."""
 _WRITTEN = {"cache", "out", "output", "reference", "report", "verdicts"}
@@ -40,7 +41,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         name = canonical(str(key))
         if name in settings:
             raise ConfigError(f"the configuration {path} sets {name} twice: remove {key!r}")
-        settings[name] = _located(name, value, path.parent)
+        # YAML reads 2024-07-26 as a date; no setting is one.
+        text = value.isoformat() if isinstance(value, date) else value
+        settings[name] = _located(name, text, path.parent)
     return settings
 
 
@@ -50,7 +53,7 @@ def _located(name: str, value: Any, folder: Path) -> Any:
         return [_located(name, item, folder) for item in value]
     if not isinstance(value, str) or name not in _READ | _WRITTEN:
         return value
-    if "," in value and name == "sae":
+    if "," in value and name in ("sae", "value"):
         return ",".join(_located(name, item, folder) for item in value.split(","))
     if Path(value).expanduser().is_absolute():
         return value

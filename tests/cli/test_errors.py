@@ -73,6 +73,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         ("file is a file",),
     ),
     "contradiction": (lambda t: ["--epochs", 1, "--iters", 5], ("epochs and iters",)),
+    "a bound on what is not held out": (
+        lambda t: ["--data", assets().pairs / "train.jsonl", "--max-kl", 1],
+        ("max_kl is 1, but no pairs are held out",),
+    ),
+    "a seed beyond all frameworks": (lambda t: ["--seed", 2**64], ("seed is", "at most")),
     "out of bounds": (lambda t: ["--beta", 0], ("beta is 0.0, expected more than 0",)),
     "not a number": (lambda t: ["--iters", "many"], ("--iters",)),
     "not a choice": (lambda t: ["--backend", "jax"], ("--backend", "jax")),
@@ -178,9 +183,15 @@ def test_an_unavailable_backend_is_refused_everywhere(
         (["nonsense"], ("nonsense", "(see fpo --help)")),
         (["data", "nonsense"], ("nonsense",)),
         (["eval", "--model", "m", "--data", "d", "--adapter", "a", "--base", "b"], ("adapter",)),
+        (["compare", "--output", "c", "--seeds", "0,1,0"], ("seeds names one twice",)),
+        (["compare", "--output", "c", "--objectives", "dpo,dpo"], ("objectives names one twice",)),
+        (
+            ["generate", "--model", assets().model, "--prompt", "caf\udce9"],
+            ("prompt: the text is not valid Unicode",),
+        ),
     ],
 )
-def test_mistakes_of_other_commands(args: list[str], words: tuple[str, ...], fpo: Fpo) -> None:
+def test_mistakes_of_other_commands(args: list[object], words: tuple[str, ...], fpo: Fpo) -> None:
     refused(fpo(*args), *words)
 
 

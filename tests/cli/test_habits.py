@@ -58,9 +58,19 @@ def test_spellings_are_taken_from_files_and_calls_too(tmp_path: Path) -> None:
     file.write_text("lr: 0.5\nlearning_rate: 0.4\n")
     with pytest.raises(fpo_api.ConfigError, match="sets learning_rate twice"):
         read_yaml(file)
+    file.write_text("iters: 1\niters: 2\n")
+    with pytest.raises(fpo_api.ConfigError, match="'iters' occurs twice"):
+        read_yaml(file)
     spelt = {"model_name_or_path": assets().model, "max_new_tokens": 1}
     result = fpo_api.generate(**spelt, prompt="Hello", backend="torch")
     assert result.completions[0].tokens == 1
+
+
+def test_a_file_takes_dates_as_the_help_writes_them_and_its_own_neighbours(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    (tmp_path / "values").mkdir()
+    file.write_text("template_date: 2024-07-26\nvalue: values\n")
+    assert read_yaml(file) == {"template_date": "2024-07-26", "value": str(tmp_path / "values")}
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,21 @@ def test_both_trackers_get_the_metrics_of_the_log(
         assert name in written
 
 
+def test_an_account_that_is_missing_is_one_line(
+    fpo: Fpo, world: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    def init(**_: object) -> None:
+        raise wandb.Error("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    options = ["--backend", "torch", "--output", tmp_path / "run", "--report-to", "wandb"]
+    ran = fpo("train", *world, *FEW, *options)
+    assert ran.code == 2
+    assert "report_to wandb cannot begin (No API key configured" in ran.err
+
+
 @pytest.mark.parametrize(("name", "words"), [("mlflow", "expected some of"), ("wandb", "pip")])
 def test_an_unknown_or_missing_tracker_is_refused_before_the_run(
     fpo: Fpo,
