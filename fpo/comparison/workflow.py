@@ -24,7 +24,7 @@ from fpo_core.errors import ConfigError
 from fpo_core.events import Sink
 from fpo_core.io.atomic import replacing, write_atomically, write_json
 from fpo_core.io.ownership import check_foreign
-from fpo_core.train.run_folder import LOG_FILE
+from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +90,8 @@ def compare(
     tables_of = [output / f"compare.{ending}" for ending in ("json", "md", "csv", "png")]
     check_foreign(tables_of, lambda _: (output / START_FILE).is_file())
     check_foreign([output / REPORT_FILE] if config.report else [], is_page)
+    if (output / CONFIG_FILE).is_file():
+        raise ConfigError(f"output is {output}, which holds a training run: choose another folder")
     if config.settings is not None:
         example, source = None, config.settings
         shared = read_yaml(Path(source))

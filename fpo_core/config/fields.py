@@ -119,6 +119,8 @@ def _suggest(name: str, known: list[str]) -> str:
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:
     """`value` as the field's type, or ConfigError. YAML reads 5e-7 as text: it may be a number."""
+    if hint is str and value == "":  # as of a shell's variable that is not set; all are needed
+        raise ConfigError(f"{name} is empty, expected text")
     options = typing.get_args(hint) if _is_union(hint) else (hint,)
     if value is None and type(None) in options:
         return None

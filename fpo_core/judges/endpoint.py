@@ -78,13 +78,7 @@ class EndpointJudge(ScoringJudge):
 
     def score(self, prompts: Texts, completions: Texts) -> list[float]:
         """Grades from 1 to 10. Raises JudgeError where the template compares."""
-        if self.compares:
-            raise JudgeError(
-                f"the template {self._template.name} compares two answers and grades none: give "
-                "answers to compare with, or the template mt-bench"
-            )
-        pairs = zip(prompts, completions, strict=True)
-        return self._verdicts([{"prompt": p, "answer": c} for p, c in pairs])
+        return self._verdicts(self._graded(prompts, completions))
 
     def prefer(self, prompts: Texts, a: Texts, b: Texts) -> list[float]:
         """The mean of both orders; of a template that grades, what the grades say."""
@@ -106,6 +100,15 @@ class EndpointJudge(ScoringJudge):
             )
         )
 
+    def _graded(self, prompts: Texts, completions: Texts) -> list[dict[str, str]]:
+        if self.compares:
+            raise JudgeError(
+                f"the template {self._template.name} compares two answers and grades none: give "
+                "answers to compare with, or the template mt-bench"
+            )
+        pairs = zip(prompts, completions, strict=True)
+        return [{"prompt": p, "answer": c} for p, c in pairs]
+
     def _compared(self, prompts: Texts, a: Texts, b: Texts) -> list[dict[str, str]]:
         """Both orders of each pair that differs, one after the other."""
         rows = [row for row in zip(prompts, a, b, strict=True) if row[1] != row[2]]
@@ -116,16 +119,12 @@ class EndpointJudge(ScoringJudge):
         ]
 
     def cost(self, prompts: Texts, a: Texts, b: Texts | None = None) -> Cost:
-        """What judging would ask beyond the replies that are there."""
-        if b is None or not self.compares:
-            sides = (a,) if b is None else (a, b)
-            texts = [
-                {"prompt": p, "answer": c}
-                for side in sides
-                for p, c in zip(prompts, side, strict=True)
-            ]
-        else:
+        """What judging would ask beyond the replies there are. Raises JudgeError as `score`."""
+        if b is not None and self.compares:
             texts = self._compared(prompts, a, b)
+        else:
+            sides = (a,) if b is None else (a, b)
+            texts = [text for side in sides for text in self._graded(prompts, side)]
         absent = self._absent(map(self._request, texts))
         said = sum(len(m["content"]) for r in absent.values() for m in r["messages"])
         written = self._template.max_tokens * len(absent)

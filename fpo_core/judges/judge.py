@@ -105,9 +105,11 @@ def imported_judge(spec: str) -> Judge:
         if here not in sys.path:  # where `python -m` would look, and a script of pip's does not
             sys.path.insert(0, here)
         value = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        return as_judge(value() if isinstance(value, type) else value, spec)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever the user's module raises
         raise ConfigError(
             f"judge is {spec}, which cannot be imported ({shorten(error)}): check its name, and "
             "that Python finds the module"
         ) from None
-    return as_judge(value() if isinstance(value, type) else value, spec)

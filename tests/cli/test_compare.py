@@ -12,6 +12,7 @@ from fpo.comparison.plan import plan
 from fpo.comparison.tables import as_csv, markdown, rows
 from fpo_core.config import CompareConfig
 from fpo_core.errors import ConfigError
+from fpo_core.train.run_folder import CONFIG_FILE
 
 from .conftest import Fpo
 
@@ -151,6 +152,14 @@ def test_a_comparison_of_ones_own_model(fpo: Fpo, world: list[object], tmp_path:
     refused = fpo("compare", "--settings", file, *few, "--output", tmp_path / "d")
     assert refused.code == 2
     assert "alhpa" in refused.err
+
+
+def test_a_training_run_is_not_compared_over(fpo: Fpo, tmp_path: Path) -> None:
+    """Its report would be lost."""
+    (tmp_path / CONFIG_FILE).write_text("{}")
+    ran = fpo("compare", "--output", tmp_path, "--objectives", "dpo", "--seeds", 0)
+    assert ran.code == 2
+    assert "which holds a training run: choose another folder" in ran.err
 
 
 def test_links_are_compared_where_an_objective_has_a_u() -> None:

@@ -77,6 +77,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[object]], tuple[str, ...]]] = {
         lambda t: ["--data", assets().pairs / "train.jsonl", "--max-kl", 1],
         ("max_kl is 1, but no pairs are held out",),
     ),
+    "an empty shell variable": (lambda t: ["--output", ""], ("output is empty, expected text",)),
     "a seed beyond all frameworks": (lambda t: ["--seed", 2**64], ("seed is", "at most")),
     "out of bounds": (lambda t: ["--beta", 0], ("beta is 0.0, expected more than 0",)),
     "not a number": (lambda t: ["--iters", "many"], ("--iters",)),

@@ -9,7 +9,7 @@ import pytest
 
 import fpo
 from fpo.world import assets, score
-from fpo_core.errors import ConfigError, DataError
+from fpo_core.errors import ConfigError, DataError, JudgeError
 from fpo_core.judges.answer_files import matched, read_answers, read_prompts
 
 from .server import completion, serving
@@ -184,6 +184,8 @@ def test_an_endpoint_is_foretold_asked_and_kept(tmp_path, monkeypatch) -> None:
         assert foretold.cost is not None
         assert foretold.cost.calls == 24
         assert foretold.price == pytest.approx(foretold.cost.tokens_in / 1e6)
+        with pytest.raises(JudgeError, match="alpaca compares two answers"):
+            fpo.judge(**options | {"baseline": None}, judge=server.url, dry_run=True)
         assert not server.requests
         result = fpo.judge(**options, judge=server.url)
         assert (result.disagreement, len(server.requests)) == (1.0, 24)

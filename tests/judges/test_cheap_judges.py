@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,8 +47,12 @@ def test_a_judge_is_imported_by_its_name() -> None:
     ) == [0.25]
 
 
-@pytest.mark.parametrize("spec", ["no.such.module:f", "json:nothing", "json:decoder"])
-def test_what_is_no_judge_is_refused(spec: str) -> None:
+@pytest.mark.parametrize("spec", ["no.such.module:f", "json:nothing", "json:decoder", "half:f"])
+def test_what_is_no_judge_is_refused(
+    spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half.py").write_text("def f(")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="judge"):
         imported_judge(spec)
 
