@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.config import TrainConfig
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, shorten
 from fpo_core.events import Event, Sink
 
 LIBRARIES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -85,10 +85,9 @@ def _wandb(config: TrainConfig) -> Iterator[Log]:
             config=config.to_mapping(),
         )
     except wandb.Error as error:
-        reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(
-            f"report_to wandb cannot begin ({reason}): log in, set WANDB_MODE=offline, or leave "
-            "it out"
+            f"report_to wandb cannot begin ({shorten(error)}): log in, set WANDB_MODE=offline, or "
+            "leave it out"
         ) from None
     try:
         yield lambda values, step: run.log(values, step=step)

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,6 +54,16 @@ def read_text(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> str:
     except UnicodeDecodeError as error:
         raise fault(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
     raise fault(f"{path} has over {limit >> 20} MiB, expected a small text file")
+
+
+def read_lines(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> Iterator[tuple[str, str]]:
+    """Lines of such a file that are not empty, each with its place in words. Raises `fault`.
+
+    They end at line feeds alone: JSON leaves Unicode's own ends, such as U+2028, within a text.
+    """
+    for number, line in enumerate(read_text(path, fault, limit).split("\n"), 1):
+        if line.strip():
+            yield line.removesuffix("\r"), f"{path} line {number}"
 
 
 def read_json(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fpo_core.errors import DataError
 from fpo_core.io.foreign_text import check_unicode
-from fpo_core.io.regular import parse_json, read_text
+from fpo_core.io.regular import parse_json, read_lines, read_text
 
 _LIMIT = 1 << 30
 _PROMPTS = ("prompt", "instruction", "question", "turns")
@@ -114,9 +114,7 @@ def _rows(path: Path) -> Iterator[tuple[Any, str]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(read_text(path, DataError, _LIMIT).split("\n"), 1):
-        if line.strip():
-            yield line.removesuffix("\r"), f"{path} line {number}"
+    return read_lines(path, DataError, _LIMIT)
 
 
 def _prompt(row: Any, where: str) -> str:

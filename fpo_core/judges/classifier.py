@@ -12,7 +12,7 @@ import numpy as np
 
 from fpo_core.errors import DataError
 from fpo_core.io.reader import open_safetensors
-from fpo_core.io.regular import read_text
+from fpo_core.io.regular import read_lines
 from fpo_core.io.writer import write_arrays
 from fpo_core.judges.judge import NO_VERDICT, ScoringJudge, Texts, logistic
 from fpo_core.judges.logistic import sigmoid
@@ -40,9 +40,7 @@ def read_labelled(path: Path) -> Labelled:
     Raises DataError for a row that lacks them, or where all labels are alike.
     """
     texts, labels, groups = [], [], []
-    for number, line in enumerate(read_text(path, DataError).split("\n"), 1):
-        if not line.strip():
-            continue
+    for line, where in read_lines(path, DataError):
         try:
             row = json.loads(line)
             text = row["completion"] if "completion" in row else row["text"]
@@ -51,7 +49,7 @@ def read_labelled(path: Path) -> Labelled:
             label, text, row = math.nan, None, {}
         if not isinstance(text, str) or not 0 <= label <= 1:
             raise DataError(
-                f"{path} line {number} is no labelled answer, expected an object with completion "
+                f"{where} is no labelled answer, expected an object with completion "
                 "(or text) and a label from 0 to 1"
             )
         texts.append(text)

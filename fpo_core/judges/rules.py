@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fpo_core.errors import ConfigError
-from fpo_core.io.regular import parse_json, read_text, read_yaml
+from fpo_core.io.regular import parse_json, read_lines, read_yaml
 from fpo_core.judges.judge import ScoringJudge
 from fpo_core.judges.languages import LANGUAGES, language_of
 
@@ -47,10 +47,14 @@ def _phrases(holds: Callable[[Any], bool]) -> Callable[[Any], Check]:
     """One phrase or a list, of which `holds` says how many must occur, in upper or lower case."""
 
     def rule(value: Any) -> Check:
-        words = [_text(word).casefold() for word in (value if isinstance(value, list) else [value])]
+        words = _words(value)
         return lambda text: holds(word in text.casefold() for word in words)
 
     return rule
+
+
+def _words(value: Any) -> list[str]:
+    return [_text(word).casefold() for word in (value if isinstance(value, list) else [value])]
 
 
 _LETTER = r"[^\W\u0e00-\U0010ffff]"
@@ -59,14 +63,13 @@ _LETTER = r"[^\W\u0e00-\U0010ffff]"
 
 def _lacks(value: Any) -> Check:
     """None of the phrases as whole words, as IFEval forbids them, in upper or lower case."""
-    words = [_text(word).casefold() for word in (value if isinstance(value, list) else [value])]
     found = [
         re.compile(
             (rf"(?<!{_LETTER})" if re.match(_LETTER, word) else "")
             + re.escape(word)
             + (rf"(?!{_LETTER})" if re.match(_LETTER, word[-1]) else "")
         )
-        for word in words
+        for word in _words(value)
     ]
     return lambda text: not any(pattern.search(text.casefold()) for pattern in found)
 
@@ -188,13 +191,11 @@ def read_rules(path: Path) -> RulesJudge:
     if path.suffix != ".jsonl":
         return RulesJudge(_rules(read_yaml(path, ConfigError), str(path)), path.name)
     by_prompt: dict[str, list[Rule]] = {}
-    for number, line in enumerate(read_text(path, ConfigError).split("\n"), 1):
-        if line.strip():
-            where = f"{path} line {number}"
-            row = parse_json(line, where, ConfigError)
-            if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-                raise ConfigError(f"{where} has no prompt, expected an object of prompt and rules")
-            by_prompt.setdefault(row["prompt"], []).extend(_rules(row.get("rules"), where))
+    for line, where in read_lines(path, ConfigError):
+        row = parse_json(line, where, ConfigError)
+        if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+            raise ConfigError(f"{where} has no prompt, expected an object of prompt and rules")
+        by_prompt.setdefault(row["prompt"], []).extend(_rules(row.get("rules"), where))
     return RulesJudge([], path.name, by_prompt)
 
 
