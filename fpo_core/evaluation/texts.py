@@ -1,6 +1,5 @@
 """Plain texts as batches, for perplexity and features."""
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from fpo_core.data.batching import scoring_batches
 from fpo_core.errors import DataError
 from fpo_core.evaluation.ordinary_text import ORDINARY_TEXTS
 from fpo_core.io.foreign_text import check_unicode
+from fpo_core.io.regular import parse_json, read_lines
 from fpo_core.loss.scores import Scores
 
 _LARGEST = math.log(sys.float_info.max)
@@ -25,25 +25,17 @@ def read_texts(path: Path) -> list[str]:
 
     Raises DataError where the file is absent, empty or has a line without `text`.
     """
-    texts = _lines(path)
-    if path.suffix == ".jsonl":
-        texts = [_text(path, number, line) for number, line in enumerate(texts, 1)]
-    for number, text in enumerate(texts, 1):
-        check_unicode(text, f"{path} line {number}")
-    return texts
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"there is no text file {path.absolute()}: check the path")
-    try:
-        # Split at editors' line ends alone: JSON may hold Unicode's, such as U+2028, in a text.
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error}): save it as UTF-8") from None
+    # A corpus may be large, and is held whole anyway.
+    lines = list(read_lines(path, DataError, limit=None))
     if not lines:
         raise DataError(f"{path} is empty, expected one text a line")
-    return lines
+    if path.suffix == ".jsonl":
+        lines = [(_text(line, where), where) for line, where in lines]
+    for text, where in lines:
+        check_unicode(text, where)
+    return [text for text, _ in lines]
 
 
 def texts_of(path: str | None) -> list[str]:
@@ -51,12 +43,12 @@ def texts_of(path: str | None) -> list[str]:
     return list(ORDINARY_TEXTS) if path is None else read_texts(Path(path))
 
 
-def _text(path: Path, number: int, line: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f'{path} line {number} is not an object like {{"text": "…"}}') from None
-    return str(text)
+def _text(line: str, where: str) -> str:
+    row = parse_json(line, where, DataError)
+    text = row.get("text") if isinstance(row, dict) else None
+    if not isinstance(text, str):
+        raise DataError(f'{where} is not an object like {{"text": "…"}}')
+    return text
 
 
 def perplexity(

@@ -42,21 +42,26 @@ def _kind(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def read_text(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> str:
-    """A small text file, as UTF-8, less a byte-order mark. Raises `fault` for any other."""
+def read_text(path: Path, fault: Fault, limit: int | None = MAX_TEXT_BYTES) -> str:
+    """A text file as UTF-8, less a byte-order mark; a small one, unless there is no `limit`.
+
+    Raises `fault` for any other.
+    """
     try:
         with open_regular(path) as file:
-            data = file.read(limit + 1)
-        if len(data) <= limit:
-            return data.decode("utf-8-sig")
+            data = file.read() if limit is None else file.read(limit + 1)
+        if limit is not None and len(data) > limit:
+            raise fault(f"{path} has over {limit >> 20} MiB, expected a small text file")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise fault(f"{path} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise fault(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
-    raise fault(f"{path} has over {limit >> 20} MiB, expected a small text file")
 
 
-def read_lines(path: Path, fault: Fault, limit: int = MAX_TEXT_BYTES) -> Iterator[tuple[str, str]]:
+def read_lines(
+    path: Path, fault: Fault, limit: int | None = MAX_TEXT_BYTES
+) -> Iterator[tuple[str, str]]:
     """Lines of such a file that are not empty, each with its place in words. Raises `fault`.
 
     They end at line feeds alone: JSON leaves Unicode's own ends, such as U+2028, within a text.

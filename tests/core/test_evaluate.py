@@ -46,3 +46,11 @@ def test_half_a_surrogate_pair_is_named_by_its_line(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud800"}\n')
     with pytest.raises(DataError, match=r"line 2: the text is not valid Unicode"):
         read_texts(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("row", ['{"text": null}', '{"text": 5}', "[]", '"text"'])
+def test_a_row_without_a_text_is_named_by_its_line(tmp_path, row):
+    """None and numbers were texts, of their names; empty lines were not counted."""
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "one"}}\n\n{row}\n')
+    with pytest.raises(DataError, match="line 3 is not an object like"):
+        read_texts(tmp_path / "a.jsonl")
