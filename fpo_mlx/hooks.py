@@ -4,6 +4,8 @@ A module is intercepted by giving it a subclass of its own class: its parameters
 and no other instance of the class changes.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,8 +121,12 @@ def intercept(module: nn.Module, call: Callable[..., Any], method: str = "__call
     """Route calls of this one module's method through `call(inner, module, ...)`."""
     original = type(module)
     inner = getattr(original, method)
-    module.__class__ = type(
-        original.__name__,
-        (original,),
-        {method: lambda self, *args, **kwargs: call(inner, self, *args, **kwargs)},
-    )
+    first = [*inspect.signature(inner).parameters][1]
+
+    @functools.wraps(inner)  # with its signature, for one that intercepts this
+    def routed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not args and first in kwargs:  # GPT-J hands a block its input by name
+            args = (kwargs.pop(first),)
+        return call(inner, self, *args, **kwargs)
+
+    module.__class__ = type(original.__name__, (original,), {method: routed})

@@ -49,6 +49,11 @@ def load_model(
             )
     except FpoError:
         raise
+    except SystemExit:  # mlx-lm's OLMo ends the process where a package of its own is absent
+        raise ModelError(
+            f"mlx-lm cannot load the model in {folder} without a package that is not installed, "
+            "which it has named: install that, or use the torch backend"
+        ) from None
     except Exception as error:  # whatever the classes of a family make of a damaged folder
         raise cannot_load("mlx-lm", folder, error) from None
     if "quantization" not in settings or dtype == mx.float32:

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 import mlx.core as mx
 import numpy as np
 from mlx import nn
+from mlx_lm.models.switch_layers import SwitchLinear
 
 from fpo_core.adapters.lora import (
     check_shapes,
     frozen_mixture,
     initial_weights,
+    linear_of_all,
     matrices_of,
     select_blocks,
     select_targets,
@@ -180,7 +182,8 @@ def select_trainable(
     quantised = any(isinstance(module, nn.QuantizedLinear) for module in model.modules())
     check_quantised(config.fine_tune_type, quantised)
     family = str(model.model_type)
-    if config.fine_tune_type == "full" and not layout_of(family).same_names:
+    stacked = any(isinstance(module, SwitchLinear) for module in model.modules())
+    if config.fine_tune_type == "full" and (stacked or not layout_of(family).same_names):
         raise ModelError(
             f"fine_tune_type is full, but mlx-lm names the weights of {family} otherwise "
             "than transformers, which could not load the result: use the torch backend, or lora"
@@ -191,14 +194,16 @@ def select_trainable(
         for module in [model] if whole else [stack[i] for i in blocks]:
             module.unfreeze()
         return Trainable(_leaves(model), adapters=False, compute=compute)
-    targets = select_targets(lora.linear_modules(stack[blocks[0]]), config.target_modules)
-    frozen = frozen_mixture((path for path, _ in stack[blocks[0]].named_modules()), targets)
+    linear = {i: lora.linear_modules(stack[i]) for i in blocks}
+    targets = select_targets(linear_of_all(linear.values()), config.target_modules)
+    frozen = frozen_mixture((path for block in stack for path, _ in block.named_modules()), targets)
     lora.add_lora(model, len(blocks), targets, config)
     layers = {
         f"{i}.{target}": modules[target]
         for i in blocks
         for modules in [dict(stack[i].named_modules())]
         for target in targets
+        if target in linear[i]
     }
     places: Places = {
         f"{place}.{matrix}": (layer, MLX_MATRICES[matrix])

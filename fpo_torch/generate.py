@@ -1,11 +1,14 @@
 """Sampling completions with transformers."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import nn
+from transformers import GenerationConfig
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
@@ -15,18 +18,17 @@ from fpo_core.backend.policy import OnTokens, Sampling
 from fpo_torch import ops
 from fpo_torch.guided import ValueReader
 
-_NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "min_p": None,
-    "typical_p": 1.0,
-    "suppress_tokens": None,
-    "bad_words_ids": None,
-}
-"""Resets overrides from generation_config.json: the policy itself is sampled. Those of sampling
-take no part in a greedy choice, as ours is; at other values transformers warns of them."""
+
+@contextlib.contextmanager
+def _without_model_settings(model: Any) -> Iterator[None]:
+    """Within, nothing of the model's generation_config.json holds: the policy itself is sampled."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    # transformers fills whatever a call leaves open from this attribute, beams and lengths too.
+    kept, base.generation_config = base.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        base.generation_config = kept
 
 
 class _Draws(LogitsProcessor):
@@ -105,14 +107,17 @@ def generate(
         options["logits_processor"] = LogitsProcessorList([drawn])
     if on_tokens is not None:
         options["streamer"] = _Streamer(len(prompts), sampling.stop, on_tokens)
-    out = model.generate(  # pyright: ignore[reportCallIssue]
-        input_ids=tokens.to(device),
-        attention_mask=mask,
-        max_new_tokens=sampling.max_tokens,
-        eos_token_id=list(sampling.stop) or None,
-        pad_token_id=0,
-        **(_NEUTRAL | options | more(tokens.to(device))),
-    )
+    with _without_model_settings(model):
+        out = model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=tokens.to(device),
+            attention_mask=mask,
+            max_new_tokens=sampling.max_tokens,
+            eos_token_id=list(sampling.stop) or None,
+            pad_token_id=0,
+            use_cache=True,
+            **options,
+            **more(tokens.to(device)),
+        )
     sampled = [_until_stop(row, sampling.stop) for row in out[:, width:].cpu().numpy()]
     if guided is not None and guide is not None and guide.on_kl is not None:
         steps = torch.stack(guided.divergences, 1).cpu().numpy()

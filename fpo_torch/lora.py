@@ -10,14 +10,23 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from fpo_core.adapters.lora import place_of
 from fpo_core.config import AdapterConfig
+from fpo_core.errors import ModelError, shorten
 
 # What PEFT puts around the canonical name: prefixes before the block's number, `default` after.
 _WEIGHT = re.compile(r"\.(?P<name>\d+\..+\.(?:lora_[AB]|lora_magnitude_vector))\.default\.weight$")
 
 
-def add_lora(model: PreTrainedModel, targets: list[str], config: AdapterConfig) -> nn.Module:
-    """The model with adapters on the modules at these full paths."""
+def add_lora(
+    model: PreTrainedModel, stack_path: str, places: list[str], config: AdapterConfig
+) -> nn.Module:
+    """The model with adapters at these places of its blocks, such as `3.self_attn.q_proj`.
+
+    Raises ModelError where PEFT would put them elsewhere, or nowhere.
+    """
+    targets = [f"{stack_path}.{place}" for place in places]
+    family = type(model).__name__
     peft_config = LoraConfig(
         r=config.rank,
         # PEFT scales by alpha / r.
@@ -29,7 +38,20 @@ def add_lora(model: PreTrainedModel, targets: list[str], config: AdapterConfig) 
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, peft_config)
+    try:
+        adapted = get_peft_model(model, peft_config)
+    except ValueError as error:
+        raise ModelError(
+            f"PEFT cannot adapt this {family} ({shorten(error)}): name other target_modules"
+        ) from None
+    # Of some mixtures of experts PEFT takes names of dense layers for those of all experts.
+    apart = {place_of(name) for name, _ in lora_weights(adapted)} ^ set(places)
+    if apart:
+        raise ModelError(
+            f"PEFT does not adapt this {family} as asked, which shows at {min(apart)}: name other "
+            "target_modules, such as those of attention alone"
+        )
+    return adapted
 
 
 def lora_weights(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -12,6 +12,7 @@ from fpo_core.adapters.lora import (
     check_shapes,
     frozen_mixture,
     initial_weights,
+    linear_of_all,
     place_of,
     select_blocks,
     select_targets,
@@ -144,9 +145,12 @@ def adapted(model: PreTrainedModel, config: AdapterConfig) -> nn.Module:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(config.num_layers < 0 or name.startswith(starts))
         return model
-    targets = select_targets(linear_modules(stack[blocks[0]]), config.target_modules)
-    places = [f"{path}.{block}.{target}" for block in blocks for target in targets]
-    return add_lora(model, places, config)
+    linear = {block: linear_modules(stack[block]) for block in blocks}
+    targets = select_targets(linear_of_all(linear.values()), config.target_modules)
+    places = [
+        f"{block}.{target}" for block in blocks for target in targets if target in linear[block]
+    ]
+    return add_lora(model, path, places, config)
 
 
 def select_trainable(
@@ -162,7 +166,7 @@ def select_trainable(
         return kind(chosen, adapters=False)
     trainable = kind(dict(lora_weights(model)), adapters=True)
     targets = {place_of(name).split(".", 1)[1] for name in trainable.parameters}
-    trainable.frozen = frozen_mixture((n for n, _ in stack[-1].named_modules()), sorted(targets))
+    trainable.frozen = frozen_mixture((n for n, _ in stack.named_modules()), sorted(targets))
     if config.freeze_a:
         for name, weight in trainable.parameters.items():
             if name.endswith("lora_A"):

@@ -106,7 +106,7 @@ class VllmSampler:
         numbers: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Sampler`; `on_tokens` hears of all tokens at the end."""
-        room = self._bounds.room(prompts, sampling.max_tokens)
+        rooms = self._bounds.rooms(prompts, sampling.max_tokens)
         with _explained():
             if self._engine is None:
                 self._engine = self._vllm.LLM(**self._options)
@@ -121,7 +121,7 @@ class VllmSampler:
                     ignore_eos=True,  # where it ends a completion it is among those
                     detokenize=False,
                 )
-                for seed in seeds(prompts, sampling.seed, numbers)
+                for seed, room in zip(seeds(prompts, sampling.seed, numbers), rooms, strict=True)
             ]
             asked = [{"prompt_token_ids": prompt.tolist()} for prompt in prompts]
             options = {"use_tqdm": False, "lora_request": self._adapter}

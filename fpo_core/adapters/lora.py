@@ -153,6 +153,11 @@ def select_blocks(count: int, num_layers: int) -> list[int]:
     return list(range(count))[0 if num_layers < 0 else count - num_layers :]
 
 
+def linear_of_all(blocks: Iterable[Sequence[str]]) -> list[str]:
+    """The linear layers that any of some blocks has, once each: blocks of a hybrid model differ."""
+    return list(dict.fromkeys(name for linear in blocks for name in linear))
+
+
 def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[str]:
     """The linear layers of a block that get adapters: all but those of mixtures of experts (routers
     and single experts), or those whose name ends in a target.
@@ -176,7 +181,7 @@ def select_targets(linear: list[str], targets: tuple[str, ...] | None) -> list[s
 def frozen_mixture(modules: Iterable[str], targets: Sequence[str]) -> str | None:
     """What of a mixture of experts adapters on `targets` leave frozen; None in a dense block.
 
-    `modules` are the paths of a block's modules.
+    `modules` are the paths of the modules of its blocks.
     """
     if not any(_EXPERTS & set(path.split(".")) for path in modules):
         return None

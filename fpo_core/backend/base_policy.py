@@ -26,6 +26,7 @@ from fpo_core.backend.guidance import Value
 from fpo_core.backend.parts import Canonical, Devices, Optimizer, Setup
 from fpo_core.backend.policy import OnTokens, PolicyInfo, Sampling, SeededBatch
 from fpo_core.backend.process_group import ALONE, Group
+from fpo_core.backend.rooms import generate_by_room
 from fpo_core.backend.zeroth_order import ZerothOrder
 from fpo_core.config import AdapterConfig, ModelConfig, ObjectiveConfig, OptimiserConfig, StepConfig
 from fpo_core.data.batches import Batch, Degraded
@@ -519,13 +520,12 @@ class BasePolicy(ABC):
         numbers: Sequence[int] | None = None,
     ) -> list[np.ndarray]:
         """See `fpo_core.backend.policy.Policy`."""
-        room = self._bounds.room(prompts, sampling.max_tokens)
-        draws = uniforms(prompts, sampling.seed, room, numbers)
+        rooms = self._bounds.rooms(prompts, sampling.max_tokens)
+        draws = uniforms(prompts, sampling.seed, max(rooms, default=0), numbers)
         if len(ids := self._virtual_ids()):
             prompts = [np.concatenate([ids, prompt]) for prompt in prompts]
         with self._inference():
-            sampling = dataclasses.replace(sampling, max_tokens=room)
-            return self._generate(prompts, sampling, draws, on_tokens)
+            return generate_by_room(self._generate, prompts, rooms, sampling, draws, on_tokens)
 
     def values(self, batch: Batch) -> np.ndarray:
         """See `fpo_core.backend.policy.Policy`."""

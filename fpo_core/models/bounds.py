@@ -13,7 +13,7 @@ import numpy as np
 from fpo_core.config import ModelConfig
 from fpo_core.data.batches import Batch
 from fpo_core.data.token_store import TokenisedPairs
-from fpo_core.errors import DataError
+from fpo_core.errors import DataError, ModelError
 from fpo_core.models.attention import LengthLimit, length_limit, text_config
 from fpo_core.models.folder import ModelFolder
 
@@ -71,12 +71,18 @@ class Bounds:
         self.check_tokens(batch.tokens, what=f"the batch of pairs {_few(batch.rows)}")
         return batch
 
-    def room(self, prompts: Sequence[np.ndarray], max_tokens: int) -> int:
-        """Tokens that every prompt can be continued by, at most `max_tokens`."""
+    def rooms(self, prompts: Sequence[np.ndarray], max_tokens: int) -> list[int]:
+        """Tokens that each prompt can be continued by, at most `max_tokens`, at least one."""
         for prompt in prompts:
             self.check_tokens(np.asarray(prompt), what="the prompt")
-        longest = max(map(len, prompts), default=0)
-        return max_tokens if self.limit is None else min(max_tokens, self.limit.tokens - longest)
+            if self.limit is not None and len(prompt) == self.limit.tokens:
+                raise ModelError(
+                    f"the prompt has {len(prompt)} tokens, but {self.limit.reason}, which leaves "
+                    "none for a completion: shorten it"
+                )
+        if self.limit is None:
+            return [max_tokens] * len(prompts)
+        return [min(max_tokens, self.limit.tokens - len(prompt)) for prompt in prompts]
 
     def _unknown(self, what: str, token: int, tokenizer: Any = None) -> DataError:
         text = "" if tokenizer is None else f" ({tokenizer.convert_ids_to_tokens([token])[0]!r})"

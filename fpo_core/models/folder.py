@@ -111,7 +111,7 @@ class ModelFolder:
     @property
     def layers(self) -> int:
         """The number of blocks."""
-        for name in ("num_hidden_layers", "n_layer"):
+        for name in ("num_hidden_layers", "n_layer", "num_layers"):  # the last is GPT-Neo's
             if isinstance(self.config.get(name), int):
                 return self.config[name]
         raise ModelError(

@@ -82,7 +82,10 @@ def _recognise_norm(module: nn.Module) -> tuple[float, float] | None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((2, *weight.shape), generator=generator).to(weight.device)
     x[1] *= eps**0.5
-    expected = module.forward(x)  # without hooks, with which FSDP would free the weight
+    try:
+        expected = module.forward(x)  # without hooks, with which FSDP would free the weight
+    except Exception:  # not a function of x alone, as Qwen 3.5's norm, which takes a gate too
+        return None
     for offset in (0.0, 1.0):  # Gemma stores w − 1
         if torch.allclose(_normalise(x, weight, eps, offset)[0], expected, rtol=1e-5, atol=1e-6):
             return eps, offset

@@ -92,7 +92,7 @@ def test_positions_are_bounded_too(policy, gpt2):
 
 def test_a_completion_ends_where_the_positions_do(policy):
     prompts = [np.arange(30, dtype=np.int32), np.arange(4, dtype=np.int32)]
-    assert [len(c) for c in policy.generate(prompts, Sampling(max_tokens=20))] == [6, 6]
+    assert [len(c) for c in policy.generate(prompts, Sampling(max_tokens=20))] == [6, 20]
     with pytest.raises(ModelError, match="the prompt has 37 tokens"):
         policy.generate([np.arange(37)], Sampling(max_tokens=2))
 
@@ -103,3 +103,19 @@ def test_a_family_that_transformers_does_not_know_is_bounded_by_its_config(tmp_p
     assert bounds == Bounds(10, None)
     with pytest.raises(DataError, match="token id"):
         bounds.check_batch(random_batch(2))
+
+
+def test_a_long_prompt_leaves_the_completions_of_others_their_length(policy):
+    long, short = np.full(36 - 2, 5, np.int32), np.array([7, 9], np.int32)
+    heard = []
+    found = policy.generate([long, short, long], Sampling(max_tokens=6), heard.append)
+    alone = policy.generate([short], Sampling(max_tokens=6))
+    assert [len(c) for c in found] == [2, 6, 2]
+    assert found[1].tolist() == alone[0].tolist()
+    for place, completion in enumerate(found):
+        assert [tokens[place] for tokens in heard if place in tokens] == completion.tolist()
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_in_a_sentence(policy):
+    with pytest.raises(ModelError, match="leaves none for a completion: shorten it"):
+        policy.generate([np.full(36, 5, np.int32)], Sampling(max_tokens=6))

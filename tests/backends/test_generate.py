@@ -1,5 +1,8 @@
 """Sampling: where completions end, what the seed decides, and whose habits are followed."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -105,3 +108,39 @@ def test_samples_come_from_the_trained_weights_and_leave_them_alone(policy):
     assert [c.tolist() for c in policy.generate(PROMPTS, greedy)] != before
     kept = policy.trained()
     assert all((kept[name] == weights[name]).all() for name in weights)
+
+
+HABITS = [
+    {"min_new_tokens": 9},
+    {"num_beams": 3},
+    {"return_dict_in_generate": True},
+    {"forced_eos_token_id": 2},
+    {"begin_suppress_tokens": list(range(4, 60))},
+]
+
+
+@pytest.mark.parametrize("habits", HABITS, ids=lambda habits: next(iter(habits)))
+def test_no_habit_of_the_model_enters(make_policy, tiny, tmp_path, habits):
+    """transformers fills what a call leaves open from generation_config.json."""
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps(habits))
+    sampling = Sampling(max_tokens=8, seed=1, stop=tuple(range(20, 40)))
+    found, expected = (
+        make_policy("torch", place, sae=None).generate(PROMPTS, sampling)
+        for place in (folder, tiny)
+    )
+    assert [c.tolist() for c in found] == [c.tolist() for c in expected]
+
+
+def test_a_prefix_is_kept_where_the_model_asks_for_no_cache(backend, make_policy, tiny, tmp_path):
+    """`use_cache` is false in what was saved after training with checkpoints."""
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"use_cache": False}))
+    (folder / "generation_config.json").unlink()
+    found = []
+    for place in (folder, tiny):
+        policy = make_policy(backend, place, sae=None, fine_tune_type="prefix", virtual_tokens=4)
+        policy.load_trained(shaken(policy.trained(), 0.5))
+        found.append(policy.generate(PROMPTS, Sampling(max_tokens=8, temperature=0.0)))
+    assert [c.tolist() for c in found[0]] == [c.tolist() for c in found[1]]

@@ -11,6 +11,7 @@ from fpo_core.adapters.reader import load_adapter
 from fpo_core.adapters.writer import save_adapter
 from fpo_core.config import AdapterConfig, ModelConfig
 from fpo_core.data.batches import collate
+from fpo_core.errors import ModelError
 from fpo_core.models.folder import ModelFolder
 from tests.backends import family_matrix as matrix
 from tests.backends.support import open_policy, shaken
@@ -72,3 +73,8 @@ def test_a_router_may_be_asked_for_on_mlx(folder):
     policy = opened("mlx", folder, target_modules=("gate",))
     assert "experts stay frozen" in policy.info.frozen
     assert all(".gate." in name for name in policy.trained())
+
+
+def test_full_training_on_mlx_is_refused_whose_experts_transformers_could_not_load(folder):
+    with pytest.raises(ModelError, match="which could not load the result: use the torch backend"):
+        opened("mlx", folder, fine_tune_type="full")
