@@ -5,7 +5,8 @@ from pathlib import Path
 
 from fpo.conversion import convert_sae, list_saes
 from fpo.model_setup import ModelSetup
-from fpo.sae_training import train_sae
+from fpo.sae_training import default_layer, train_sae
+from fpo_core.adapters.lora import select_blocks
 from fpo_core.backend.process_group import only_first
 from fpo_core.config import ModelConfig, SaeTrainConfig, TrainConfig
 from fpo_core.data.cache import cache_root, fingerprint
@@ -28,11 +29,12 @@ def with_sae(config: TrainConfig, sink: Sink) -> TrainConfig:
         return config
     setup = ModelSetup(config.only(ModelConfig))
     source = _published(config)
-    path = _place(config, setup, source)
+    layer = None if source else _later_layer(config, setup)
+    path = _place(config, setup, source, layer)
     if not path.is_file():
         _check_may_write(config, source)
         if source is None:
-            _train(config, path, sink)
+            _train(config, path, layer, sink)
         else:
             note(sink, f"converting {source}")
             only_first(setup.group, lambda: convert_sae(source=source, out=path, sink=sink))
@@ -49,8 +51,17 @@ def _published(config: TrainConfig) -> str | None:
     return next((sae.source for sae in listing.saes if sae.recommended and sae.exact), None)
 
 
-def _place(config: TrainConfig, setup: ModelSetup, source: str | None) -> Path:
+def _later_layer(config: TrainConfig, setup: ModelSetup) -> tuple[str, ...] | None:
+    """The first trained block where it is above the one read by default, which D would not see."""
+    first = select_blocks(setup.model.layers, config.num_layers)[0]
+    return (str(first),) if first > default_layer(setup.model.layers) else None
+
+
+def _place(
+    config: TrainConfig, setup: ModelSetup, source: str | None, layer: tuple[str, ...] | None
+) -> Path:
     key = {"model": setup.model.fingerprint(), "source": source}
+    key |= {} if layer is None else {"layer": layer}
     if source is None:
         settings = {name: getattr(config, name) for name in _TEXTS}
         key |= settings | {"data": open_sources(config)["train"].digest()}
@@ -71,8 +82,8 @@ def _check_may_write(config: TrainConfig, source: str | None) -> None:
         )
 
 
-def _train(config: TrainConfig, path: Path, sink: Sink) -> None:
+def _train(config: TrainConfig, path: Path, layer: tuple[str, ...] | None, sink: Sink) -> None:
     shared = {name: getattr(config, name) for name in _SHARED}
-    trained = train_sae(SaeTrainConfig(**shared, output=str(path)), sink=sink)
+    trained = train_sae(SaeTrainConfig(**shared, layer=layer, output=str(path)), sink=sink)
     for line in trained.table().below:
         note(sink, line)

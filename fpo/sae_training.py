@@ -1,5 +1,6 @@
 """Training autoencoders of a model on a user's own texts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,6 +151,11 @@ def forecast_sae(config: SaeTrainConfig, sink: Sink) -> SaeForecast:
     )
 
 
+def default_layer(layers: int) -> int:
+    """The block after four fifths of so many."""
+    return layers * 4 // 5
+
+
 @dataclass(frozen=True)
 class _Plan:
     """A run's settings, and what follows from them before anything is trained."""
@@ -163,7 +169,7 @@ class _Plan:
     @cached_property
     def hooks(self) -> tuple[Hook, ...]:
         layers = self.setup.model.layers
-        numbers = self.config.layer or (str(layers * 4 // 5),)
+        numbers = self.config.layer or (str(default_layer(layers)),)
         for number in numbers:
             if int(number) >= layers:
                 raise ConfigError(
@@ -306,7 +312,18 @@ class _Plan:
         if len(set(self.widths)) > 1:
             raise ConfigError("the layers have activations of several widths: train each by itself")
         setup.special  # noqa: B018  a tokenizer that cannot be read is refused here
-        self.recipe  # noqa: B018
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Refuse a buffer out of which batches would come shorter than stated."""
+        held, batch = self.buffer_tokens, self.recipe.batch_tokens
+        if held >= min(2 * batch, sum(self.stream.counts)):
+            return
+        needed = math.ceil(4 * batch * sum(self.widths) / 2**20)
+        raise ConfigError(
+            f"memory is {self.config.memory} MiB, which holds {held:,} tokens, "
+            f"expected two batches of {batch:,} ({needed} MiB): raise memory, or lower batch_tokens"
+        )
 
 
 def _announce(plan: _Plan, sink: Sink) -> None:

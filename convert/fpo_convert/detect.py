@@ -18,8 +18,29 @@ _PICKLES = (".pkl", ".pkl.gz", ".pickle")
 def read_source(source: str, format: str | None, options: Options) -> tuple[Source, dict[str, Any]]:
     """Find, recognise and read a source; the second value says where it came from.
 
-    Raises SaeError where nothing is there, or in no known format.
+    Raises SaeError where nothing is there, or in no known format, or where an option that states a
+    number has no place in it.
     """
+    read, origin = _found(source, format, options)
+    _refuse_unused(read, options)
+    return read, origin
+
+
+def _refuse_unused(source: Source, options: Options) -> None:
+    corrects = source.threshold_factor != 1.0
+    unused = {
+        "norm_factor": options.norm_factor not in (None, source.scale) and not corrects,
+        "k": options.k not in (None, source.k),
+        "centre": options.centre not in (None, source.centred),
+    }
+    for name in (name for name, applies in unused.items() if applies):
+        raise SaeError(
+            f"{name} is set, and {source.where} is of format {source.format} and architecture "
+            f"{source.architecture} in which it changes nothing: leave it out"
+        )
+
+
+def _found(source: str, format: str | None, options: Options) -> tuple[Source, dict[str, Any]]:
     if format is not None and format not in FORMATS:
         raise SaeError(
             f"format {format!r} is unknown, expected one of {', '.join(FORMATS)}: correct it"

@@ -48,6 +48,8 @@ def _convert(key: str, value: Any, torch: Any) -> Any:
     if value.dtype == torch.bfloat16:
         return WholeTensor(tuple(value.shape), lambda: value.float().numpy())
     if value.is_floating_point():
+        if value.dtype.itemsize < 2:  # NumPy has no such numbers, and their scales are elsewhere
+            raise SaeError(f"{key} is stored as {value.dtype}, expected at least 16 bits: widen it")
         return ArrayTensor(value.numpy())
     return value.item() if value.numel() == 1 else value.tolist()
 

@@ -125,8 +125,8 @@ class SaeConfig(Settings):
 
     sae: tuple[str, ...] | None = setting(
         None,
-        help="File of an autoencoder, or auto: the published one, converted, or one trained on the "
-        "pairs (with yes). Of several files, comma-separated, D is the mean.",
+        help="File of an autoencoder; to train, also auto: the published one, converted, or one "
+        "trained on the pairs (with yes). Of several files, comma-separated, D is the mean.",
     )
     hook: tuple[str, ...] | None = setting(
         None, help="Where each autoencoder reads the model; by default as its file says."

@@ -53,7 +53,9 @@ def contrast(
             int(i),
             float(means[0][i]),
             float(means[1][i]),
-            float(difference[i] / spread[i]) if spread[i] > 0 else float("inf"),
+            float(difference[i] / spread[i])
+            if spread[i] > 0
+            else float(np.copysign(np.inf, difference[i])),
         )
         for i in order
         if rank[i] > 0

@@ -26,6 +26,11 @@ def load_features(
     """
     if config.sae is None:
         return None
+    if "auto" in config.sae:
+        raise SaeError(
+            "sae is auto, which train alone makes a file of: give the file that train named, or "
+            "that list_saes and convert_sae, or train_sae, lead to"
+        )
     hooked: list[HookedSae] = []
     for number, name in enumerate(config.sae):
         sae = load_sae(Path(name))

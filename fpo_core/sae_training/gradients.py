@@ -60,7 +60,9 @@ def compute_step(
             kernels, gradients, parameters, (z, residual, pre), recipe.k, dead, scale
         )
     missed = z - error
-    smallest = xp.where(codes.values > 0, codes.values, float("inf")).min()
+    positive = xp.where(codes.values > 0, codes.values, float("inf"))
+    # Where no feature of a small batch is active, torch has no codes, of which there is no minimum.
+    smallest = positive.min() if len(positive) else variance * 0 + float("inf")
     return Step(
         gradients={name: total(gradient) for name, gradient in gradients.items()},
         loss=total(_squares(missed)) / variance,

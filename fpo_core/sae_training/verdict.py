@@ -29,8 +29,10 @@ def _remarks(fit: Fit, recipe: Recipe, distinct: int, losses: dict[int, float]) 
     if fit.dead_share > _DEAD:
         remarks.append(f"{fit.dead_share:.0%} of the features never fire: lower d_sae")
     if abs(fit.l0 / recipe.k - 1) > _L0:
+        # Only a threshold is set on held-out texts; topk falls short where fewer are above 0.
+        advice = "lower k" if recipe.architecture == "topk" else "hold out more texts"
         remarks.append(
-            f"{fit.l0:.1f} features are active per token where k is {recipe.k}: hold out more texts"
+            f"{fit.l0:.1f} features are active per token where k is {recipe.k}: {advice}"
         )
     training = losses[max(losses)] if losses else fit.variance_unexplained
     poor = fit.variance_unexplained > FITS / 2  # else more texts or tokens would change little

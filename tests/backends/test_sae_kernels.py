@@ -68,6 +68,19 @@ def expected(parameters, z, made, dead):
     return losses[-1].item(), {n: leaf.grad.numpy() for n, leaf in leaves.items()}
 
 
+@pytest.mark.parametrize("architecture", ["batchtopk", "topk"])
+def test_a_batch_in_which_no_feature_is_active(backend, parameters, z, architecture):
+    kernels, silent = kernels_of(backend), {"b_enc": np.full(M, -1e3, np.float32)}
+    arrays = {name: kernels.array(x) for name, x in (parameters | silent).items()}
+    step = compute_step(
+        kernels, arrays, kernels.array(z), recipe(architecture=architecture), None, ALONE
+    )
+    assert float(step.threshold) == float("inf")
+    assert float(step.fired.sum()) == 0
+    assert not kernels.numpy(step.gradients["W_enc"]).any()
+    assert kernels.numpy(step.gradients["b_dec"]).any()
+
+
 @pytest.mark.parametrize("dead", [None, DEAD], ids=["alive", "dead"])
 @pytest.mark.parametrize(
     "changes",

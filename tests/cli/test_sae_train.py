@@ -1,6 +1,7 @@
 """`fpo sae train` on the quickstart's world, on both backends."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import fpo as api
+from fpo import auto_sae
 from fpo.world import assets
 from fpo_core.arrays import numpy_ops
 from fpo_core.sae.sae import load_sae
@@ -21,6 +23,7 @@ from .test_several_processes import launcher
 
 MODEL = ["--model", assets().model, "--data", assets().pairs]
 FEW = ["--max-rows", 40, "--max-seq-length", 48, "--layer", 1, "--d-sae", 64, "--k", 8]
+MANY = ["--max-rows", 200, "--tokens", 9000]
 FEW += ["--tokens", 4000, "--batch-tokens", 200, "--save-every", 4, "--steps-per-report", 5]
 SETTINGS = {"model": str(assets().model), "data": str(assets().pairs), "max_rows": 40}
 SETTINGS |= {"max_seq_length": 48, "layer": ("1",), "d_sae": 64, "k": 8, "tokens": 4000}
@@ -162,6 +165,7 @@ def test_two_processes_are_one(fpo: Fpo, backend: str, tmp_path: Path) -> None:
         (["--layer", "x"], "layer names 'x'"),
         (["--layer", "1,1"], "layer names a block twice"),
         (["--k", "100"], "k is 100 and d_sae 64"),
+        (["--memory", "1", "--batch-tokens", "3000", *MANY], "lower batch_tokens"),
         (["--output", "sae.bin"], "ends in .safetensors"),
         (["--resume"], "nothing to go on from"),
         (["--text", "absent.txt"], "no text file"),
@@ -186,3 +190,30 @@ def test_auto_trains_one_where_none_is_published_and_keeps_it(fpo: Fpo, tmp_path
     again = fpo(*train, "--output", tmp_path / "b", "--yes")
     assert again.code == 0, again.err
     assert made.stat().st_mtime_ns == stamp
+
+
+def test_auto_reads_where_the_trained_blocks_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default the block after four fifths is read, 8 of 10, which the last one cannot move."""
+    deep = tmp_path / "deep"
+    shutil.copytree(assets().model, deep)
+    described = json.loads((deep / "config.json").read_text())
+    (deep / "config.json").write_text(json.dumps(described | {"num_hidden_layers": 10}))
+    asked = []
+
+    def train_sae(config: api.SaeTrainConfig, sink: object) -> None:
+        asked.append(config.layer)
+        raise api.SaeError("enough")
+
+    monkeypatch.setattr(auto_sae, "train_sae", train_sae)
+    settings = {"model": str(deep), "data": str(assets().pairs), "sae": "auto", "yes": True}
+    settings |= {"cache": str(tmp_path / "cache"), "output": str(tmp_path / "run")}
+    for blocks in (-1, 2, 1):
+        with pytest.raises(api.SaeError, match="enough"):
+            api.train(**settings, num_layers=blocks, backend="torch")
+    assert asked == [None, None, ("9",)]
+
+
+def test_only_training_knows_auto(fpo: Fpo) -> None:
+    refused(fpo("eval", *model_and_data(), "--sae", "auto"), "which train alone")

@@ -248,22 +248,40 @@ def test_sparsify_with_a_skip_has_no_decoder(tmp_path, skip):
     assert not check(tmp_path, tmp_path / "o", top_k(relu(pre), 6)).has_decoder
 
 
-@pytest.mark.parametrize("include_norm", [True, False])
-def test_lm_saes_of_the_second_generation(tmp_path, include_norm):
-    """A feature fires where its pre-activation times its decoder's norm exceeds the threshold."""
+def second_generation(folder, norm, *, include_norm, without=()):
     w = weights(3, threshold=True)
-    mean_norm = 5.0
-    scale = np.sqrt(D_IN) / mean_norm
     stored = {"encoder.weight": w["W_enc"].T, "encoder.bias": w["b_enc"]}
     stored |= {"decoder.weight": w["W_dec"].T, "decoder.bias": w["b_dec"]}
     stored |= {"log_jumprelu_threshold": np.log(w["threshold"])}
-    stored["dataset_average_activation_norm.blocks.4.hook_resid_post"] = np.float32([mean_norm])
-    stored = {name: np.ascontiguousarray(array) for name, array in stored.items()}
-    save_file(stored, tmp_path / "sae_weights.safetensors")
+    stored["dataset_average_activation_norm.blocks.4.hook_resid_post"] = np.float32(norm)
+    kept = {n: np.ascontiguousarray(array) for n, array in stored.items() if n not in without}
+    save_file(kept, folder / "sae_weights.safetensors")
     cfg = {"sae_type": "sae", "d_model": D_IN, "expansion_factor": D_SAE // D_IN}
     cfg |= {"act_fn": "jumprelu", "hook_point_in": "blocks.4.hook_resid_post"}
     cfg |= {"norm_activation": "dataset-wise", "sparsity_include_decoder_norm": include_norm}
-    (tmp_path / "config.json").write_text(json.dumps(cfg))
+    (folder / "config.json").write_text(json.dumps(cfg))
+    return w
+
+
+@pytest.mark.parametrize("norm", [[0.0], [-5.0], [np.nan], []])
+def test_lm_saes_with_a_norm_that_cannot_be(tmp_path, norm):
+    second_generation(tmp_path, norm, include_norm=False)
+    with pytest.raises(SaeError, match="expected a positive number"):
+        convert_sae(tmp_path, tmp_path / "o")
+
+
+def test_lm_saes_whose_thresholds_lack_their_decoder(tmp_path):
+    second_generation(tmp_path, [5.0], include_norm=True, without=["decoder.weight"])
+    with pytest.raises(SaeError, match=r"lacks the matrix decoder\.weight"):
+        convert_sae(tmp_path, tmp_path / "o")
+
+
+@pytest.mark.parametrize("include_norm", [True, False])
+def test_lm_saes_of_the_second_generation(tmp_path, include_norm):
+    """A feature fires where its pre-activation times its decoder's norm exceeds the threshold."""
+    mean_norm = 5.0
+    scale = np.sqrt(D_IN) / mean_norm
+    w = second_generation(tmp_path, [mean_norm], include_norm=include_norm)
     pre = (inputs() * scale) @ w["W_enc"] + w["b_enc"]
     norms = np.linalg.norm(w["W_dec"], axis=1) if include_norm else 1.0
     expected = np.where(pre * norms > w["threshold"], pre, 0)
@@ -434,6 +452,15 @@ def test_pickled_objects_are_never_loaded(tmp_path):
     (tmp_path / "sae.pkl.gz").write_bytes(b"x")
     with pytest.raises(SaeError, match="is a pickle"):
         convert_sae(tmp_path / "sae.pkl.gz", tmp_path / "o")
+
+
+def test_numbers_of_eight_bits_are_refused(tmp_path):
+    w = weights(1)
+    narrow = torch.from_numpy(w["W_enc"].T.copy()).to(torch.float8_e4m3fn)
+    content = {"encoder.weight": narrow, "decoder.weight": w["W_dec"].T}
+    folder = dictionary(tmp_path / "in", "AutoEncoderNew", content)
+    with pytest.raises(SaeError, match=r"encoder.weight is stored as torch.float8_e4m3fn"):
+        convert_sae(folder, tmp_path / "o")
 
 
 def test_npz_with_objects_is_refused(tmp_path):

@@ -6,6 +6,7 @@ from safetensors.numpy import save_file
 
 from fpo_convert.sae import convert_sae
 from fpo_core.arrays import numpy_ops
+from fpo_core.errors import SaeError
 from fpo_core.sae.sae import load_sae
 from tests.convert.sae_files import D_IN, D_SAE, cfg_v6, inputs, relu, save_sae_lens, top_k, weights
 
@@ -201,6 +202,13 @@ def test_faulty_thresholds_are_corrected_with_the_factor(tmp_path):
     assert not report.warnings
 
 
+def test_the_factor_that_the_warning_asks_for_corrects_what_is_undecided(tmp_path):
+    """The hub's files have no runner_cfg.json, which alone says how inputs were normalised."""
+    ratio, report = run_faulty(tmp_path, faulty(), norm_factor=4.0)
+    np.testing.assert_allclose(ratio, 0.25, rtol=1e-6)
+    assert not report.warnings
+
+
 @pytest.mark.parametrize("runner", [NORMALISED, None])
 def test_faulty_thresholds_are_warned_about_without(tmp_path, runner):
     ratio, report = run_faulty(tmp_path, faulty(), runner)
@@ -219,6 +227,8 @@ def test_faulty_thresholds_are_warned_about_without(tmp_path, runner):
     ],
 )
 def test_sound_thresholds_are_left_alone(tmp_path, cfg, runner):
-    ratio, report = run_faulty(tmp_path, cfg, runner, norm_factor=4.0)
+    ratio, report = run_faulty(tmp_path, cfg, runner)
     np.testing.assert_array_equal(ratio, 1)
     assert not report.warnings
+    with pytest.raises(SaeError, match="norm_factor is set"):
+        run_faulty(tmp_path, cfg, runner, norm_factor=4.0)

@@ -176,6 +176,24 @@ def test_low_precision_overflow(tmp_path):
     refused(folder, tmp_path, "cannot be held in F16", dtype="float16")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "cfg"),
+    [
+        ("norm_factor", 2.0, cfg_v6()),
+        ("norm_factor", 2.0, cfg_v6(normalize_activations="layer_norm")),
+        ("k", 3, cfg_v6()),
+    ],
+)
+def test_options_that_would_change_nothing(tmp_path, name, value, cfg):
+    folder = save_sae_lens(tmp_path / "in", W, cfg)
+    refused(folder, tmp_path, f"{name} is set, and .* changes nothing", **{name: value})
+
+
+def test_centring_where_a_format_has_none(tmp_path):
+    np.savez(tmp_path / "params.npz", **weights(threshold=True))
+    refused(tmp_path / "params.npz", tmp_path, "centre is set", centre=True)
+
+
 def test_unknown_dtype_and_format(folder, tmp_path):
     with pytest.raises(SaeError, match="float32, float16"):
         convert_sae(folder, tmp_path / "o", dtype="int8")

@@ -76,7 +76,7 @@ def bussmann(root: Path):
 def outcome(source, out):
     """All that training would read of an autoencoder."""
     # These two leave the factor to the table of releases, which a copy on disk doesn't reach.
-    factor = 1.5 if re.search("R1-Distill|mlp-out-saes|2b-Residual", str(source)) else None
+    factor = 1.5 if re.search("R1-Distill|mlp-out-saes", str(source)) else None
     sae = load_sae(convert_sae(source, out, norm_factor=factor).out)
     x = np.random.default_rng(0).normal(size=(7, D_IN)).astype(np.float32)
     features = sae.encode(numpy_ops, x).tobytes()

@@ -30,6 +30,7 @@ def test_either_direction_ranks_by_size():
     found = contrast(POSITIVE, NEGATIVE, 10, absolute=True)
     assert [f.index for f in found] == [1, 0, 4]
     assert found[0].difference == -4
+    assert found[0].effect == float("-inf")
 
 
 @pytest.fixture

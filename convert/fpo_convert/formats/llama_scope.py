@@ -17,7 +17,7 @@ from fpo_convert.row_readers import (
     chunks,
     transposed,
 )
-from fpo_convert.source_formula import Format, Options, Source
+from fpo_convert.source_formula import Format, Options, Source, matrix_shape
 from fpo_core.errors import SaeError
 from fpo_core.io.reader import open_safetensors
 
@@ -114,6 +114,8 @@ def read(path: Path, options: Options) -> Source:
         plain: Tensor = ArrayTensor(theta)
     else:
         plain = WholeTensor(log.shape, lambda: np.exp(log.rows().astype(np.float64)))
+    if by_norm:
+        matrix_shape(path / _GENERATIONS[name], stored, "decoder.weight")
     tensors["threshold"] = _by_decoder_norm(plain, stored) if by_norm else plain
     return Source(
         files=(path / _GENERATIONS[name], config),
@@ -139,7 +141,9 @@ def _mean_norm(config: Path, cfg: Mapping[str, Any], stored: Mapping[str, Tensor
     """mean‖x‖ of the training data, from the configuration or, lately, from among the weights."""
     among = stored.get(f"{_NORM}.{cfg.get('hook_point_in')}")
     if among is not None:
-        return float(among.rows().reshape(-1)[0])
+        numbers = among.rows().reshape(-1).tolist()
+        stated = {_NORM: numbers[0] if numbers else None}
+        return positive(config.parent / _GENERATIONS[config.name], stated, _NORM)
     norms = mapping(config, cfg, _NORM)
     if "in" not in norms:
         raise SaeError(
