@@ -87,12 +87,13 @@ def fuse(config: FuseConfig, sink: Sink) -> FusedModel:
 
         fused, check = precise_enough(merged, config.save_dtype, sink)
         pass_on(config.adapter or "", folder)
-        _describe(setup, folder, adapter.fine_tune_type, check, fused.dtypes)
+        kind = adapter.fine_tune_type
+        _describe(setup, folder, kind, check, fused.dtypes, config.push_to_hub)
     push(out, config.push_to_hub, sink)
     return FusedModel(
         out=out,
         backend=setup.backend,
-        fine_tune_type=adapter.fine_tune_type,
+        fine_tune_type=kind,
         dtypes=fused.dtypes,
         dequantised=dequantiser is not None,
         bytes=fused.bytes,
@@ -125,13 +126,21 @@ def precise_enough(
 
 
 def _describe(
-    setup: ModelSetup, folder: Path, kind: str, check: FuseCheck, dtypes: list[str]
+    setup: ModelSetup,
+    folder: Path,
+    kind: str,
+    check: FuseCheck,
+    dtypes: list[str],
+    published: str | None,
 ) -> None:
     """Leave a model card, with what the adapter's own card says and shows."""
     source = Path(setup.config.adapter or "")
     card, picture = source / CARD_FILE, source / PICTURE
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    write_card(folder, fuse_card(setup.config.model, kind, check, dtypes, text))
+    chat = bool(setup.tokenizer.chat_template)
+    base = setup.config.model
+    about = fuse_card(base, kind, check, dtypes, text, result=published, chat=chat)
+    write_card(folder, about)
     if picture.is_file():
         shutil.copy2(picture, folder / PICTURE)
 

@@ -12,9 +12,9 @@ from fpo_core.evaluation.model_card import shown
 
 PLACES = (
     *("model", "adapter", "data", "sae", "feature_weights", "text", "prompts", "output"),
-    "reference",
+    *("reference", "judge", "judge_template"),
 )
-LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to")
+LEFT_OUT = ("cache", "resume", "allow_change", "dry_run", "push_to_hub", "report_to", "verdicts")
 
 
 def command_of(config: TrainConfig) -> str:
@@ -29,7 +29,7 @@ def command_of(config: TrainConfig) -> str:
             words.append(f"--{option}" if value else f"--no-{option}")
             continue
         items = value if isinstance(value, tuple) else (value,)
-        text = ",".join(shown(item) if field.name in PLACES else str(item) for item in items)
+        text = ",".join(_public(str(i)) if field.name in PLACES else str(i) for i in items)
         words.append(f"--{option} {shlex.quote(text)}")
     return " \\\n  ".join(words)
 
@@ -40,7 +40,12 @@ def setting_text(name: str, value: Any) -> str:
         return ", ".join(setting_text(name, item) for item in value)
     if isinstance(value, float):
         return f"{value:g}"
-    return "–" if value is None else shown(str(value)) if name in PLACES else str(value)
+    return "–" if value is None else _public(str(value)) if name in PLACES else str(value)
+
+
+def _public(place: str) -> str:
+    """Of a path, the last part alone; no address, which may be a house's own or hold a password."""
+    return "URL" if place.startswith(("http://", "https://")) else shown(place)
 
 
 def versions_of(backend: str) -> dict[str, str | None]:

@@ -1,8 +1,11 @@
 """Results on the Hugging Face hub: an adapter, or a whole model, with its card."""
 
+import json
+import shlex
 from pathlib import Path
 
 from fpo_core.errors import ConfigError
+from fpo_core.evaluation.model_card import shown
 from fpo_core.events import Sink, note
 from fpo_core.io.hub import advice
 
@@ -11,6 +14,7 @@ PRIVATE = (
     *("fpo_config.json", "fpo_base.json", "log.jsonl", "report.html", "report.json"),
 )
 """What stays here: the state of the run, and files with paths of this machine or rows of data."""
+_ADAPTER = "adapter_config.json"
 
 
 def check_account(repo: str | None) -> None:
@@ -44,14 +48,34 @@ def push(folder: Path, repo: str | None, sink: Sink) -> str | None:
         api.upload_folder(
             repo_id=created.repo_id,
             folder_path=folder,
-            ignore_patterns=list(PRIVATE),
+            ignore_patterns=[*PRIVATE, _ADAPTER],
             commit_message="Upload by fpo-mlx",
         )
+        if (folder / _ADAPTER).is_file():
+            api.upload_file(
+                path_or_fileobj=_without_paths(folder / _ADAPTER),
+                path_in_repo=_ADAPTER,
+                repo_id=created.repo_id,
+                commit_message="Upload by fpo-mlx",
+            )
     except Exception as error:  # the result is whole here, whatever went wrong there
         reason = advice(repo, error) or str(error).strip().splitlines()[0].rstrip(".")
         raise ConfigError(
             f"{folder} is complete, but could not be uploaded to {repo} ({reason}): try again with "
-            f"`hf upload {repo} {folder} --exclude {' '.join(PRIVATE)}`"
+            f"`{_command(folder, repo)}`"
         ) from None
     note(sink, f"uploaded to {created}")
     return str(created)
+
+
+def _command(folder: Path, repo: str) -> str:
+    """What uploads a folder by hand."""
+    words = ["hf", "upload", repo, str(folder), "."]
+    return shlex.join([*words, *(word for name in PRIVATE for word in ("--exclude", name))])
+
+
+def _without_paths(config: Path) -> bytes:
+    """An adapter's configuration whose base is a hub name, or the last part of a path."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    base = {k: shown(values[k]) for k in ("base_model_name_or_path", "model") if values.get(k)}
+    return (json.dumps(values | base, indent=2, ensure_ascii=False) + "\n").encode()

@@ -20,7 +20,7 @@ from fpo.model_setup import ModelSetup
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.adapters.virtual_tokens import VirtualTokens
-from fpo_core.config import ServeConfig
+from fpo_core.config import BackendConfig, ServeConfig
 from fpo_core.errors import BackendError, ConfigError
 from fpo_core.events import Sink, warn
 
@@ -92,8 +92,18 @@ def serve(config: ServeConfig, sink: Sink) -> Server:
         )
     if config.host not in ("127.0.0.1", "localhost", "::1"):
         warn(sink, f"the server listens at {config.host}, and asks nobody who they are")
+    if setup.backend == "mlx" and (ignored := _set_for_computing(config)):
+        warn(sink, f"mlx-lm's server has no {' or '.join(ignored)}: ignored")
     models = [MODEL] if adapter is None else [MODEL, BASE]
-    return Server(setup.backend, f"http://{config.host}:{config.port}/v1", models, config)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return Server(setup.backend, f"http://{host}:{config.port}/v1", models, config)
+
+
+def _set_for_computing(config: ServeConfig) -> list[str]:
+    """Settings of how to compute that are not at their defaults."""
+    default = BackendConfig()
+    names = ("device", "dtype", "seed")
+    return [name for name in names if getattr(config, name) != getattr(default, name)]
 
 
 def _adapter(config: ServeConfig) -> Path:
@@ -113,8 +123,10 @@ def _prepare(folder: Path, backend: str, config: ServeConfig) -> list[str]:
         (folder / MODEL).symlink_to(model)
     else:
         _with_adapter(folder / MODEL, model, _adapter(config))
-    device = [] if config.device == "auto" else ["--device", config.device]
-    return [sys.executable, "-c", _TRANSFORMERS, "serve", *place, *device, *trust]
+    options = {"device": "--device", "dtype": "--dtype", "seed": "--default-seed"}
+    chosen = _set_for_computing(config)
+    computing = [word for n in chosen for word in (options[n], str(getattr(config, n)))]
+    return [sys.executable, "-c", _TRANSFORMERS, "serve", *place, *computing, *trust]
 
 
 def _with_adapter(folder: Path, model: Path, adapter: Path) -> None:

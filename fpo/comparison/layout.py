@@ -6,7 +6,9 @@ from typing import Any
 from fpo.comparison.plan import Planned
 from fpo.curves import read_log
 
-RESULT_FILE, START_FILE = "result.json", "start.json"
+RESULT_FILE, START_FILE, TABLE_FILE = "result.json", "start.json", "compare.json"
+JUDGED = ("judge_score", "win_rate", "win_rate_controlled")
+"""Metrics by the judge of a comparison's settings, which `TABLE_FILE` alone holds."""
 
 
 def run_folder(folder: Path, planned: Planned) -> Path:
@@ -29,4 +31,4 @@ def costs(log: Path) -> dict[str, float]:
 
 
 def _before(reports: list[dict[str, Any]]) -> list[int]:
-    return [0, *(event["step"] for event in reports[:-1])]
+    return [0, *(event["step"] for event in reports)][: len(reports)]

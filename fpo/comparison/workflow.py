@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fpo.backends import select_backend
 from fpo.comparison import tables
 from fpo.comparison.curves import figure_of_runs
-from fpo.comparison.layout import START_FILE, run_folder
+from fpo.comparison.layout import START_FILE, TABLE_FILE, run_folder
 from fpo.comparison.plan import COMPARISONS, Planned, plan
 from fpo.comparison.runs import Comparison, RunResult
 from fpo.example_inputs import Example, quickstart_world
@@ -169,7 +169,7 @@ def _written(
         },
     )
     values = compared.to_mapping()
-    write_json(folder / "compare.json", {name: values[name] for name in ("table", "runs", "cost")})
+    write_json(folder / TABLE_FILE, {name: values[name] for name in ("table", "runs", "cost")})
     markdown, csv = tables.markdown(compared.rows, start), tables.as_csv(compared.rows)
     for name, content in (("compare.md", markdown), ("compare.csv", csv)):
         write_atomically(folder / name, lambda path, content=content: _write(path, content))

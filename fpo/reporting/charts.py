@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 Point = tuple[float, float]
 
@@ -210,12 +210,13 @@ def _points(events: Iterable[Mapping[str, Any]], kind: str, metric: str, per: fl
     points = [
         (float(event["step"]), event[metric] / per)
         for event in events
-        if event["kind"] == kind and _is_number(event.get(metric))
+        if event["kind"] == kind and is_number(event.get(metric))
     ]
     return thinned(points)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value has a place in a chart."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 

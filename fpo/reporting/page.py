@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from fpo.reporting.charts import Chart, charts_of_run
+from fpo.reporting.charts import Chart, charts_of_run, is_number
 from fpo.reporting.feature_table import feature_table
 from fpo.reporting.record import Record
 from fpo_core import __version__
@@ -29,6 +29,8 @@ _MOODS = {
     ("Learned?", "no"): "bad",
     ("Drifted?", "within bounds"): "good",
     ("Drifted?", "far"): "bad",
+    ("Drifted?", "broken"): "bad",
+    ("Constraint active?", "yes, it outweighs"): "warn",
     ("Constraint active?", "yes"): "good",
     ("Constraint active?", "hardly"): "warn",
     ("Both rewards falling?", "yes"): "warn",
@@ -129,7 +131,7 @@ def _ends(record: Record) -> dict[str, tuple[float, float]]:
     return {
         name: (before[name], after[name])
         for name in before
-        if isinstance(before[name], float) and isinstance(after.get(name), float)
+        if is_number(before[name]) and is_number(after.get(name))
     }
 
 

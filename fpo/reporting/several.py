@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fpo.comparison.layout import RESULT_FILE, START_FILE, costs
+from fpo.comparison.layout import JUDGED, RESULT_FILE, START_FILE, TABLE_FILE, costs
 from fpo.curves import read_log
 from fpo.provenance import setting_text
-from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs, colour_of
+from fpo.reporting.charts import Chart, Curve, Point, charts_of_runs, colour_of, is_number
 from fpo.reporting.page import filled, safe
 from fpo.reporting.record import Record, read_record
 from fpo_core.errors import ConfigError
@@ -20,6 +20,7 @@ _COLUMNS = (
     "raw_accuracy",
     "reward_accuracy",
     "oracle",
+    *JUDGED,
     "fpo/kl_chosen",
     "fpo/kl_rejected",
     "fpo/d_chosen",
@@ -48,7 +49,8 @@ def page_of_comparison(folder: Path, places: Sequence[Path] | None = None) -> st
     if not places:
         raise ConfigError(f"{folder} holds no finished run yet: let the comparison go on")
     start = read_json_object(folder / START_FILE, ConfigError)
-    runs = [_of_comparison(place) for place in places]
+    judged = _judged(folder / TABLE_FILE)
+    runs = [_of_comparison(place, judged) for place in places]
     if len({run["config"]["seed"] for run in runs}) == 1:
         for run in runs:
             run["name"] = run["variant"]
@@ -68,13 +70,21 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len({*names}) == len(names) else [str(folder) for folder in folders]
 
 
-def _of_comparison(folder: Path) -> Record:
+def _judged(table: Path) -> dict[tuple[str, int], Record]:
+    """What the judge of a comparison's settings said, by variant and seed."""
+    if not table.is_file():
+        return {}
+    runs = read_json_object(table, ConfigError)["runs"]
+    return {(r["variant"], r["seed"]): {n: r["metrics"].get(n) for n in JUDGED} for r in runs}
+
+
+def _of_comparison(folder: Path, judged: Mapping[tuple[str, int], Record]) -> Record:
     result = read_json_object(folder / RESULT_FILE, ConfigError)
     costs = {name: result.get(name) for name in ("seconds_per_step", "peak_memory")}
     return {
         "name": f"{result['variant']} seed={result['seed']}",
         "variant": result["variant"],
-        "metrics": costs | result["metrics"],
+        "metrics": costs | result["metrics"] | judged.get((result["variant"], result["seed"]), {}),
         "config": result["config"],
         "log": folder / LOG_FILE,
     }
@@ -122,7 +132,8 @@ def value_of(metrics: Mapping[str, Any], name: str) -> float | None:
 
 def _frontier(runs: Sequence[Record], start: Mapping[str, Any] | None) -> list[Chart]:
     """Accuracy, and the judge's score where there is one, against KL on chosen completions."""
-    charts = [_against_kl(runs, start, name) for name in ("raw_accuracy", "oracle")]
+    names = ("raw_accuracy", "oracle", "judge_score", "win_rate")
+    charts = [_against_kl(runs, start, name) for name in names]
     return [chart for chart in charts if chart is not None]
 
 
@@ -131,7 +142,7 @@ def _against_kl(runs: Sequence[Record], start: Mapping[str, Any] | None, name: s
     points: dict[str, list[tuple[Point, str]]] = {variant: [] for variant in variants}
     for run in runs:
         kl, value = (value_of(run["metrics"], n) for n in ("fpo/kl_chosen", name))
-        if kl is not None and value is not None:
+        if is_number(kl) and is_number(value):
             points[run["variant"]].append(((kl, value), safe(run["name"])))
     every = [point for marks in points.values() for point, _ in marks]
     if not every:

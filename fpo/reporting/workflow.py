@@ -14,7 +14,7 @@ from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.config import ReportConfig
 from fpo_core.errors import ConfigError
-from fpo_core.events import Sink
+from fpo_core.events import Sink, note
 from fpo_core.train.run_folder import CONFIG_FILE, LOG_FILE
 
 
@@ -62,6 +62,11 @@ def check_run_folder(folder: Path) -> None:
     raise ConfigError(f"{folder} {there}, expected the output of training, or of a comparison")
 
 
+def _has_result(folder: Path) -> bool:
+    """Whether training came to its end, and left an adapter or a model."""
+    return any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+
+
 def _default(folders: list[Path]) -> Path:
     return (folders[0] if len(folders) == 1 else Path()) / REPORT_FILE
 
@@ -83,5 +88,8 @@ def _record(folder: Path, config: ReportConfig, sink: Sink) -> Record:
     elsewhere = bool(computed_by(config))
     if record is not None and "pairs" in record and fits and not elsewhere:
         return record
+    if record is None and not _has_result(folder):
+        note(sink, f"{folder} holds no result yet: its settings and curves alone")
+        return record_of_log(folder)
     again = inspect_again(folder, config, sink, None if elsewhere else record)
     return (record or record_of_log(folder)) | again

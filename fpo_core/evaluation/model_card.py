@@ -24,6 +24,7 @@ _HERE = "FOLDER"
 """Stands for where the result lies, in code that a reader copies."""
 _LOOP = ("batch_size", "grad_accumulation_steps", "max_seq_length", "seed")
 _UNMEASURED = ("pairs", "completions", "sample_length", "questions")
+_USE = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _FRONT = re.compile(r"^---\n.*?\n---\n+# [^\n]*\n+", re.DOTALL)
 
 
@@ -90,14 +91,28 @@ def train_card(config: TrainConfig, facts: RunFacts) -> str:
     return _card(facts.base, f"{base}, {kind}", "transformers" if full else "peft", tags, lines)
 
 
-def fuse_card(base: str, kind: str, check: FuseCheck, dtypes: list[str], adapter_card: str) -> str:
-    """The card of a merged model; the body of the adapter's card follows, where it has one."""
+def fuse_card(
+    base: str,
+    kind: str,
+    check: FuseCheck,
+    dtypes: list[str],
+    adapter_card: str,
+    *,
+    result: str | None = None,
+    chat: bool = False,
+) -> str:
+    """The card of a merged model; the body of the adapter's card follows, where it has one.
+
+    `result` is its hub name, `chat` whether its tokenizer has a chat template.
+    """
     name = for_markdown(shown(base))
     body = _FRONT.sub("", adapter_card) if _TAG in adapter_card else ""
+    body = _USE.sub("", body, count=1)  # that of an adapter, which is no longer there
     lines = [
         f"{name} with a {kind} adapter merged into its weights ({', '.join(dtypes)}) by fpo-mlx. "
         f"On a probe its logits differ from the adapter's by at most {check.largest:.1e}; the "
         f"adapter moves those of its base by {check.moved:.1e} (root mean square).",
+        *_sections(Use=usage(name, result or _HERE, adapter=False, chat=chat)),
         *(["", body.rstrip()] if body else _licence()),
     ]
     title = f"{name}, merged with a {kind} adapter"

@@ -1,5 +1,6 @@
 """What the numbers of a run or an evaluation mean, in at most six lines."""
 
+import math
 from dataclasses import dataclass
 
 from fpo_core.evaluation.evaluate import Share
@@ -85,8 +86,16 @@ class Findings:
         return max(0, self.facts_before - self.facts)
 
     @property
+    def not_a_number(self) -> bool:
+        """Whether something that was measured is no number: then no comparison tells anything."""
+        values = (self.perplexity, self.kl_chosen, self.reward_chosen, self.reward_rejected)
+        return any(value is not None and math.isnan(value) for value in values)
+
+    @property
     def broken(self) -> bool:
-        """Whether the model lost facts that it knew, or began to repeat itself."""
+        """Whether the model lost facts that it knew, repeats itself, or computes no numbers."""
+        if self.not_a_number:
+            return True
         if self.facts_lost > 1 and self.facts_lost >= LOST * (self.facts_before or 0):
             return True
         if self.repetition is None or self.repetition_before is None:
@@ -218,6 +227,10 @@ def _advice(findings: Findings) -> str:
     assert findings.reward is not None
     # By urgency: data, a broken model, too little learned, too much drift, what to mind.
     options = (
+        (
+            findings.not_a_number,
+            "its log-probabilities are no numbers: lower learning_rate, or look at the adapter.",
+        ),
         (
             findings.reward.high < 0.5,
             "look at the pairs: chosen and rejected may be swapped.",

@@ -1,14 +1,19 @@
 """`fpo chat` on a pseudo-terminal and through a pipe; `fpo serve` by OpenAI's client."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import fpo
+from fpo.serving import _prepare
 from fpo.world import assets
-from fpo_core.events import silent
+from fpo_core.events import Event, silent
 from tests.ports import free_port
 
 from .conftest import Fpo
@@ -152,6 +157,47 @@ def test_serving_to_a_client(adapter: Path, backend: str) -> None:
     expected = [reply.text for reply in talk.compare(silent)]
     assert [texts["default_model"], texts["base"]] == expected
     assert process.poll() is not None
+
+
+def test_a_server_computes_as_it_is_told_or_says_that_it_cannot(tmp_path: Path) -> None:
+    told = {"model": assets().model, "dtype": "bfloat16", "seed": 3, "host": "::1"}
+    server = fpo.serve(**told, backend="torch")
+    assert server.url == "http://[::1]:8000/v1"
+    command = " ".join(_prepare(tmp_path, "torch", server.config))
+    assert "--dtype bfloat16 --default-seed 3" in command
+    warnings: list[Event] = []
+    fpo.serve(**told, backend="mlx", sink=warnings.append)
+    assert "no dtype or seed: ignored" in warnings[-1].values["message"]
+
+
+def test_a_server_ends_with_a_program_that_is_told_to_end(tmp_path: Path) -> None:
+    """By SIGTERM, as service managers and containers do it."""
+    stand_in, pid = tmp_path / "server.py", tmp_path / "pid"
+    stand_in.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n"
+        "time.sleep(300)\n"
+    )
+    words = ["serve", "--backend", "torch", "--model", assets().model]
+    patch = (
+        "import sys, fpo.serving as s\n"
+        f"s._prepare = lambda *_: [sys.executable, {str(stand_in)!r}]\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", patch + PROGRAM, *map(str, words)])
+    try:
+        deadline = time.monotonic() + 120
+        while not (pid.exists() and pid.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        server = int(pid.read_text())
+        process.terminate()
+        code = process.wait(60)
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+        assert code == 128 + signal.SIGTERM
+    finally:
+        process.kill()
 
 
 def wait_for(port: int, process) -> None:

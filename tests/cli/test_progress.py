@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fpo.results import Table
 from fpo_cli.console import progress
+from fpo_cli.console.output import Output
 
 from .conftest import Fpo
 
@@ -57,3 +59,15 @@ def test_perplexity_of_ordinary_text_is_measured_without_being_asked_for(
     assert ran.code == 0, ran.err
     assert ran.json["before"]["perplexity"] > 1
     assert "; perplexity " in next(v for v in ran.json["verdict"] if v.startswith("Drifted?"))
+
+
+def test_words_between_colons_stay_words(capfd: pytest.CaptureFixture[str]) -> None:
+    """rich would write a picture in their place, in paths and in what a model said."""
+    output = Output()
+    output.say("runs/:dog:.jsonl at 10:100:20")
+    output.note("uploading :fire:")
+    output.table(Table(("a", "b"), [(":smile:", "1")]))
+    out, err = capfd.readouterr()
+    assert out.splitlines()[0] == "runs/:dog:.jsonl at 10:100:20"
+    assert out.splitlines()[-1].startswith(":smile:")
+    assert err == "uploading :fire:\n"

@@ -1,12 +1,17 @@
 """Results on a stand-in for the hub: what goes up, what stays here, and what is refused when."""
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
 import huggingface_hub
 import pytest
 
+from fpo.publishing import PRIVATE, push
 from fpo.world import assets
+from fpo_core.errors import ConfigError
+from fpo_core.events import silent
 
 from .conftest import Fpo
 from .test_errors import refused
@@ -32,6 +37,7 @@ class StandIn:
 
     files: ClassVar[set[str]] = set()
     created: ClassVar[dict[str, Any]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
     token = True
 
     def whoami(self) -> dict[str, str]:
@@ -47,7 +53,11 @@ class StandIn:
         paths = (p.relative_to(folder_path) for p in folder_path.rglob("*") if p.is_file())
         names = map(str, paths)
         chosen = huggingface_hub.utils.filter_repo_objects(names, ignore_patterns=ignore_patterns)
-        type(self).files = set(chosen)
+        type(self).files |= set(chosen)
+
+    def upload_file(self, *, path_or_fileobj: bytes, path_in_repo: str, **_: Any) -> None:
+        type(self).files |= {path_in_repo}
+        type(self).settings = json.loads(path_or_fileobj)
 
 
 @pytest.fixture
@@ -72,6 +82,9 @@ def test_an_adapter_and_a_merged_model_go_up_with_their_cards(
     assert "fpo train \\\n" in card
     assert "  --model model" in card
     assert str(tmp_path) not in card
+    assert hub.settings["base_model_name_or_path"] == "model"
+    assert hub.settings["r"] == 8
+    assert str(assets().model) not in json.dumps(hub.settings)
 
     merged = ["--adapter", tmp_path / "run", "--out", tmp_path / "merged", "--backend", "torch"]
     ran = fpo("fuse", "--model", assets().model, *merged, *push)
@@ -87,3 +100,20 @@ def test_who_may_not_push_hears_it_before_the_run(
     hub.token = False
     refused(fpo("train", *options, "--push-to-hub", REPO), REPO, "hf auth login")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_after_a_failed_upload_is_one_that_hf_takes(
+    hub: type[StandIn], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each pattern has its own option, and no shell sees a star."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no more space")
+
+    monkeypatch.setattr(StandIn, "upload_folder", refuse)
+    folder = tmp_path / "my run"
+    with pytest.raises(ConfigError, match="could not be uploaded") as raised:
+        push(folder, REPO, silent)
+    words = shlex.split(str(raised.value).split("`")[1])
+    assert words[:5] == ["hf", "upload", REPO, str(folder), "."]
+    assert words[5:] == [word for name in PRIVATE for word in ("--exclude", name)]

@@ -1,6 +1,7 @@
 """The verdict: six lines at most, and the right word for each situation."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -51,6 +52,8 @@ def test_a_good_run() -> None:
         ({"kl_per_token": 0.8}, 1, "within bounds", "nothing stands out"),
         ({"kl_per_token": 0.8, "perplexity": None}, 1, "far", "lower learning_rate"),
         ({"perplexity": 2000.0}, 1, "200 times", "lower learning_rate"),
+        ({"perplexity": math.nan}, 1, "broken", "no numbers"),
+        ({"reward": Share.of(0.0, 50), "reward_chosen": math.nan}, 1, "broken", "no numbers"),
         ({"facts_before": 9, "facts": 6, "questions": 10}, 1, "broken", "lost what it could"),
         ({"facts_before": 3, "facts": 1, "questions": 10}, 1, "broken", "lost what it could"),
         ({"facts_before": 9, "facts": 7, "questions": 10}, 1, "9 → 7 of 10", "fewer are right"),

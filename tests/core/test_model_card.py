@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fpo.provenance import command_of
 from fpo_core.adapters.merge_check import FuseCheck
 from fpo_core.config import TrainConfig
 from fpo_core.evaluation.model_card import (
@@ -121,6 +122,35 @@ def test_a_merged_models_card_includes_the_adapters():
     alone = fuse_card("user/base", "lora", CHECK, ["float32"], "# Somebody's own words")
     assert "Somebody" not in alone
     assert alone.count("## Licence") == 1
+
+
+def test_a_merged_models_card_shows_how_to_run_that_and_not_the_adapter():
+    adapter = train_card(CONFIG, facts())
+    assert "peft" in adapter
+    card = fuse_card("user/base", "dora", CHECK, ["bfloat16"], adapter, result="me/merged")
+    assert card.count("## Use") == 1
+    assert "AutoModelForCausalLM.from_pretrained('me/merged')" in card
+    assert "mlx_lm.generate --model me/merged" in card
+    assert "PeftModel" not in card
+    assert "## Settings" in card
+
+
+@pytest.mark.parametrize(
+    ("judge", "shown"),
+    [
+        ("/home/somebody/secret/rules.yaml", "rules.yaml"),
+        ("https://me:password@judge.internal/v1", "URL"),
+        ("oracle", "oracle"),
+    ],
+)
+def test_the_command_of_a_card_names_no_private_place_of_a_judge(judge, shown):
+    judged = dict(online="plain", judge=judge, judge_model="m")
+    private = dict(judge_template="/home/somebody/ask.yaml", verdicts="/home/somebody/v.jsonl")
+    command = command_of(dataclasses.replace(CONFIG, **judged, **private))
+    assert f"--judge {shown} " in command
+    assert "--judge-template ask.yaml" in command
+    assert "somebody" not in command
+    assert "password" not in command
 
 
 def test_a_readme_that_the_user_wrote_is_left_alone(tmp_path):

@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+import math
+import re
+import shutil
 
 import pytest
 import yaml
 
 import fpo
+from fpo.curves import read_log
+from fpo.reporting.page import _verdict_line, run_page
 from fpo.reporting.several import _edge
 
 
@@ -123,8 +128,6 @@ def test_a_file_of_somebody_else_stays(folder, run):
 
 def test_a_run_of_before_is_read_again(folder, run, tmp_path):
     """Without its record a run has curves, pairs and features all the same."""
-    import shutil
-
     old = tmp_path / "old"
     shutil.copytree(run.output, old)
     (old / "report.json").unlink()
@@ -139,3 +142,72 @@ def test_a_run_of_before_is_read_again(folder, run, tmp_path):
 def test_the_result_says_where(run):
     assert run.to_mapping()["report"] == str(run.report)
     assert dataclasses.replace(run, report=None).to_mapping()["report"] is None
+
+
+@pytest.fixture
+def interrupted(run, tmp_path):
+    """What a run leaves that was stopped after its first validation."""
+    folder = tmp_path / "interrupted"
+    folder.mkdir()
+    shutil.copy(run.output / "fpo_config.json", folder)
+    lines = (run.output / "log.jsonl").read_text().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if json.loads(line)["kind"] == "eval")
+    (folder / "log.jsonl").write_text("".join(lines[: first + 1]))
+    return folder
+
+
+def test_a_run_that_was_interrupted_stands_beside_another(run, interrupted, tmp_path):
+    page = fpo.report(runs=[run.output, interrupted], output=tmp_path / "both.html").file
+    assert ">interrupted</bdi>" in page.read_text()
+
+
+def test_a_run_that_was_interrupted_has_its_curves(interrupted):
+    notes = []
+    page = fpo.report(runs=[interrupted], sink=notes.append).file.read_text()
+    assert "holds no result yet" in notes[0].values["message"]
+    assert "<b>Accuracy</b>" in page
+    assert 'id="pair-list"' not in page
+
+
+def test_the_judge_of_a_comparison_is_on_its_page(comparison, tmp_path):
+    folder = tmp_path / "judged"
+    shutil.copytree(comparison.output, folder)
+    table = json.loads((folder / "compare.json").read_text())
+    for number, run in enumerate(table["runs"]):
+        run["metrics"] |= {"judge_score": 0.125 + number, "win_rate": 0.625}
+    (folder / "compare.json").write_text(json.dumps(table))
+    page = fpo.report(runs=[folder]).file.read_text()
+    assert "<b>Judge&#39;s score of samples against KL</b>" in page
+    assert '<button type="button">win rate</button>' in page
+    assert 'data-value="1.125"' in page
+
+
+def test_a_measurement_that_is_no_number_has_no_place_in_a_chart(run, comparison, tmp_path):
+    record = json.loads((run.output / "report.json").read_text())
+    record["after"] |= {"fpo/kl_chosen": math.inf, "fpo/kl_rejected": math.inf}
+    assert "Sequential KL" not in titles(run_page(record, read_log(run.output / "log.jsonl")))
+    folder = tmp_path / "infinite"
+    shutil.copytree(comparison.output, folder)
+    for file in folder.glob("runs/*/result.json"):
+        result = json.loads(file.read_text())
+        result["metrics"]["fpo/kl_chosen"] = math.inf
+        file.write_text(json.dumps(result))
+    page = fpo.report(runs=[folder]).file.read_text()
+    assert not any("against KL" in title for title in titles(page))
+
+
+def titles(page):
+    return re.findall("<figcaption><b>(.*?)</b>", page)
+
+
+@pytest.mark.parametrize(
+    ("line", "mood"),
+    [
+        ("Drifted? within bounds: KL 1 chosen, 1 rejected.", "good"),
+        ("Drifted? broken: general questions right 9 → 2 of 10.", "bad"),
+        ("Constraint active? yes: its gradient is 0.3 of the preference's.", "good"),
+        ("Constraint active? yes, it outweighs the preference: its gradient is 3.", "warn"),
+    ],
+)
+def test_a_line_of_the_verdict_has_its_colour(line, mood):
+    assert _verdict_line(line)["mood"] == mood

@@ -1,5 +1,10 @@
 """`fpo serve`: a model behind OpenAI's protocol, by the backend's own server."""
 
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
 import fpo
 from fpo_cli.console.command import command
 from fpo_cli.console.ui import Ui
@@ -17,9 +22,19 @@ def serve(config: ServeConfig, ui: Ui) -> "fpo.Server":
     server = ui.run(fpo.serve, config)
     names = " or ".join(f'"{name}"' for name in server.models)
     ui.note(f"{server.url}, model {names}; Ctrl-C ends")
-    with server.running() as process:
+    with _ended_by_sigterm(), server.running() as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
             return server
     raise BackendError(f"the server ended with code {code}: look at what it said above")
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, which service managers and containers send, ends the server too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -86,4 +86,5 @@ class Output:
 def _console(file: Any, quiet: bool) -> "Console":
     from rich.console import Console
 
-    return Console(file=file, quiet=quiet)
+    # Else rich writes 🐶 for :dog:, in paths, commands and what a model said.
+    return Console(file=file, quiet=quiet, emoji=False)
