@@ -276,8 +276,9 @@ class Processes:
         """Raise AssertionError where a round is missing, or weights are not finite."""
         assert [facts["round"] for facts in history] == [*range(1, rounds + 1)]
         assert all(facts["clients"] for facts in history)
-        files = [self.folder / "server" / "global.safetensors"]
-        files += [self.folder / f"client-{n}" / "local.safetensors" for n in range(CLIENTS)]
+        files = [self.folder / "server" / f"global-{len(history)}.safetensors"]
+        for n in range(CLIENTS):  # of the last round that each took part in
+            files += (self.folder / f"client-{n}").glob("local-*.safetensors")
         adapter = load_adapter(self.folder / "server" / "adapter").weights
         for weights in (adapter, *map(read_weights, files)):
             assert all(np.isfinite(array).all() for array in weights.values())

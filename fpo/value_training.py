@@ -19,7 +19,7 @@ from fpo_core.adapters.reader import VALUE_FILE
 from fpo_core.adapters.writer import CONFIG_FILE, MLX_FILE, PEFT_FILE
 from fpo_core.backend.policy import Policy
 from fpo_core.config import AdapterConfig, StepConfig, ValueTrainConfig
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, JudgeError
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.atomic import write_into_folder
 from fpo_core.io.ownership import check_foreign, check_inputs
@@ -103,7 +103,9 @@ def train_value(config: ValueTrainConfig, sink: Sink, by: JudgeLike | None = Non
         foretold = _explained(policy, held_out, scaling, config) if len(held_out) else {}
         facts = {"judge": judge.name, "model": config.model, "adapter": config.adapter}
         facts |= {"mean": scaling[0], "deviation": scaling[1], "lambda": config.value_lambda}
-        facts |= {"samples": len(train), "held_out": len(held_out), "explained": foretold}
+        # JSON has no NaN, which held-out rewards that do not differ give.
+        told = {name: value if math.isfinite(value) else None for name, value in foretold.items()}
+        facts |= {"samples": len(train), "held_out": len(held_out), "explained": told}
         facts |= {"max_tokens": config.max_tokens, "seed": config.seed}
         value = _stored(policy, scaling[1], setup, config, facts)
         write_into_folder(
@@ -149,6 +151,8 @@ def _episodes(plan: AnswerPlan) -> tuple[Episodes, dict[str, int]]:
             prompts.append(plan.ids[number // plan.config.samples])
             completions.append(np.array(row["ids"], np.int32))
             rewards.append(row["score"])
+    if not np.isfinite(rewards).all():
+        raise JudgeError("the judge gave a reward that is not finite, expected numbers: correct it")
     return Episodes(prompts, completions, np.array(rewards, np.float64)), counts
 
 

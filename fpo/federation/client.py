@@ -28,7 +28,7 @@ from fpo_core.train.paired_data import RunData, spread
 from fpo_core.train.schedule import RowPlan
 from fpo_core.train.step0 import check_step0
 
-_LOCAL = "local.safetensors"
+_LOCAL = "local-{}.safetensors"
 _SCORED = 8
 """Pairs of the batch that layer scores are taken on."""
 
@@ -50,8 +50,9 @@ class Client:
     """Trains one policy on the pairs of its settings, some steps a round.
 
     Its steps are those of `fpo.train` under the same settings, of which round r takes the next
-    `local_iters`; the optimizer begins anew in each. Weights that are not exchanged stay in a file
-    of its `output` from round to round.
+    `local_iters`; the optimizer begins anew in each. Weights that are not exchanged stay in files
+    of its `output`, of the last round and of the one before: a round that the server did not close
+    is taken again.
     """
 
     def __init__(self, run: ValidatedRun, policy: Policy, start: Weights, sink: Sink) -> None:
@@ -98,7 +99,8 @@ class Client:
         Raises TrainingError where the weights do not fit, or no step could be applied.
         """
         config, data = self.run.config, self.data
-        weights = self._weights(sent)
+        begun = max((n for n in self._kept() if n < number), default=0)
+        weights = self._weights(sent, begun)
         self.policy.load_trained(self.start)
         if number == 1:
             check_step0(self.policy, data, config, self._sink)
@@ -114,15 +116,21 @@ class Client:
                 f"no step of round {number} had a finite loss and gradient: lower learning_rate"
             )
         trained = self.policy.trained()
-        write_weights(self.folder / _LOCAL, {n: w for n, w in trained.items() if n not in sent})
+        own = {n: w for n, w in trained.items() if n not in sent}
+        write_weights(self.folder / _LOCAL.format(number), own)
+        for other in self._kept() - {begun, number}:
+            (self.folder / _LOCAL.format(other)).unlink()
         returned = {name: trained[name] for name in sent}
         return LocalResult(returned, len(data.train), len(applied), float(np.mean(applied)))
 
     def evaluate(self, sent: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Held-out accuracies of the weights that the server sent, beside its own others."""
+        """Accuracies of the weights that the server sent, beside its own others.
+
+        On its held-out pairs; where it holds none out, on those that it trains on.
+        """
         config, data = self.run.config, self.data
         split = data.train if data.valid is None else data.valid
-        self.policy.load_trained(self._weights(sent))
+        self.policy.load_trained(self._weights(sent, max(self._kept(), default=0)))
         result = evaluate(
             self.policy,
             data,
@@ -139,6 +147,7 @@ class Client:
             "reward_accuracy": result.reward_accuracy.value,
             "loss": loss,
             "pairs": float(result.pairs),
+            "held_out": float(data.valid is not None),
         }
 
     def save(self) -> None:
@@ -162,8 +171,13 @@ class Client:
         # Padding is no part of a sample; the released code leaves it in.
         return [layer_score((x * real[..., None]).reshape(len(x), -1)) for x in states]
 
-    def _weights(self, sent: Mapping[str, np.ndarray]) -> Weights:
-        """All weights for a pass: those sent over its own, or over the start."""
-        path = self.folder / _LOCAL
+    def _kept(self) -> set[int]:
+        """The rounds of which it has its own weights."""
+        names = (path.stem.rpartition("-")[2] for path in self.folder.glob(_LOCAL.format("*")))
+        return {int(number) for number in names if number.isdecimal()}
+
+    def _weights(self, sent: Mapping[str, np.ndarray], number: int) -> Weights:
+        """All weights for a pass: those sent over its own of a round, or over the start."""
+        path = self.folder / _LOCAL.format(number)
         own = read_weights(path, "remove it") if path.is_file() else {}
         return self.start | own | {n: np.asarray(w, np.float32) for n, w in sent.items()}

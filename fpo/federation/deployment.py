@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from fpo.federation.apps import client_app
 from fpo.federation.client import Client
 from fpo.federation.rounds import run_rounds
-from fpo.federation.workflow import check_settings, client_settings
+from fpo.federation.workflow import check_settings, client_settings, write_settings
 from fpo.model_setup import ModelSetup
 from fpo.run_checks import writing_output
 from fpo.sinks import print_progress
@@ -72,6 +72,7 @@ def make_server_app(wrap: Any = lambda strategy: strategy) -> ServerApp:
             check_settings(config, Path(config.output))
             setup = ModelSetup(config)
             start = setup.policy(config).trained()
+            write_settings(config, Path(config.output))
             federation = run_rounds(config, grid, setup, start, print_progress, wrap)
         for line in federation.table().below:
             note(print_progress, line)

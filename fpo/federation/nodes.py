@@ -39,7 +39,9 @@ def ask(
         try:
             if reply.has_error():
                 raise ValueError(reply.error.reason)
-            answers[name_of(reply)] = read(reply.content["metrics"])
+            if (name := name_of(reply)) in answers:
+                raise ValueError(f"another has its name, {name}")
+            answers[name] = read(reply.content["metrics"])
             del left_out[node]
         except Exception as error:  # whatever a foreign client puts into its records
             left_out[node] = one_line(str(error))[:200]

@@ -1,5 +1,6 @@
 """What a federation came to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,11 @@ from typing import Any
 import numpy as np
 
 from fpo.results import Result, Table
+
+
+def pairs_of(values: Mapping[str, float]) -> str:
+    """The pairs that a client's accuracies are of, in words."""
+    return f"{values['pairs']:.0f} {'held out' if values['held_out'] else 'trained on'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +26,10 @@ class Federation(Result):
     blocks: list[int] | None
     """The blocks that are exchanged; None for all."""
     clients: dict[str, dict[str, float]]
-    """Held-out accuracies by client: the weights exchanged, beside its own others."""
+    """Accuracies by client, of the weights exchanged beside its own others.
+
+    On held-out pairs where `held_out` is 1, else on those that it trained on.
+    """
 
     @property
     def bytes_sent(self) -> int:
@@ -29,27 +38,27 @@ class Federation(Result):
 
     @property
     def mixture(self) -> float:
-        """Held-out accuracy over the pairs of all clients together."""
+        """Accuracy over the measured pairs of all clients together."""
         pairs = [values["pairs"] for values in self.clients.values()]
         accuracies = [values["accuracy"] for values in self.clients.values()]
         return float(np.average(accuracies, weights=pairs))
 
     @property
     def worst(self) -> str:
-        """The client with the lowest held-out accuracy."""
+        """The client with the lowest accuracy."""
         return min(self.clients, key=lambda name: self.clients[name]["accuracy"])
 
     def table(self) -> Table:
         """A client a row, and all together."""
         rows = [
-            (name, f"{int(v['pairs'])}", f"{v['accuracy']:.3f}", f"{v['reward_accuracy']:.3f}")
+            (name, pairs_of(v), f"{v['accuracy']:.3f}", f"{v['reward_accuracy']:.3f}")
             for name, v in self.clients.items()
         ]
         below = (
             f"{len(self.rounds)} rounds, {self.bytes_sent / 2**20:.2f} MiB sent",
             f"mixture {self.mixture:.3f}, worst {self.worst}",
         )
-        return Table(("client", "held-out pairs", "accuracy", "reward accuracy"), rows, below)
+        return Table(("client", "pairs", "accuracy", "reward accuracy"), rows, below)
 
     def to_mapping(self) -> dict[str, Any]:
         """The federation as JSON values."""

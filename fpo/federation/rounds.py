@@ -27,7 +27,7 @@ from fpo.run_checks import at_width
 from fpo_core.adapters.folders import save_trained
 from fpo_core.config.federated import FederateConfig
 from fpo_core.errors import ConfigError, TrainingError
-from fpo_core.events import Sink, note
+from fpo_core.events import Sink, note, warn
 from fpo_core.federated.layers import chosen_blocks, exchanged, mean_scores, random_blocks
 from fpo_core.federated.weight_files import Weights
 from fpo_core.io.atomic import write_folder, write_json
@@ -83,6 +83,12 @@ def run_rounds(
     clients = ask(grid, MessageType.EVALUATE, content, config, sink, _held_out)
     if not clients:
         raise TrainingError(f"no client evaluated {output / 'adapter'}: resume to ask them again")
+    if training := [name for name, values in clients.items() if not values["held_out"]]:
+        warn(
+            sink,
+            f"{', '.join(training)} held out no pairs, so accuracies are of those trained on: set "
+            "valid_fraction",
+        )
     federation = Federation(
         output=output, rounds=ledger.rounds, blocks=ledger.blocks, clients=clients
     )
@@ -91,12 +97,13 @@ def run_rounds(
 
 
 def _held_out(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """A client's held-out accuracies, in plain numbers."""
+    """A client's accuracies, in plain numbers."""
     values = {
         "accuracy": float(metrics["accuracy"]),
         "reward_accuracy": float(metrics["reward_accuracy"]),
         "loss": float(metrics["loss"]),
         "pairs": float(metrics[PAIRS]),
+        "held_out": float(metrics["held_out"]),
     }
     if not (np.isfinite([*values.values()]).all() and values["pairs"] > 0):
         raise ValueError(f"its accuracies are {values}, expected finite numbers over some pairs")

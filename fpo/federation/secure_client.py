@@ -67,7 +67,11 @@ def fit(client: Client, message: Message) -> Message:
         )
     sent = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
     result = client.train(sent, int(config["server-round"]), int(config["local-iters"]))
-    peak, limit = max(np.abs(w).max() for w in result.weights.values()), config["clipping-range"]
+    # NumPy's maximum is NaN where one is; Python's depends on the order.
+    peak = np.max([np.abs(w).max() for w in result.weights.values()])
+    limit = config["clipping-range"]
+    if not np.isfinite(peak):
+        raise TrainingError(f"a weight of {client.name} is {peak}: lower learning_rate")
     if not peak <= limit:
         raise TrainingError(
             f"a weight of {client.name} is {peak:.3g}, but clipping_range is {limit:g}: raise it"

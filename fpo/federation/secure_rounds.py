@@ -166,7 +166,7 @@ class OneRound(FedAvg):
         if not self.mean:
             return "too few stayed to the end for SecAgg+"
         # Masks that do not cancel leave numbers of all sizes.
-        peak = max(np.abs(array).max() for array in self.mean.values())
+        peak = np.max([np.abs(array).max() for array in self.mean.values()])
         if not peak <= 1.01 * self._config.clipping_range:
             return "the sum of what they sent is out of range"
         return None

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, Strategy
 
@@ -30,7 +30,7 @@ from fpo_core.io.foreign_text import one_line
 from fpo_core.io.regular import read_json_object
 
 PAIRS, STEPS, CLIENT = "num-examples", "steps", "client"
-GLOBAL_FILE, ROUNDS_FILE = "global.safetensors", "rounds.json"
+GLOBAL, SERVER, ROUNDS_FILE = "global", "server", "rounds.json"
 _MOMENTS = ("momentum_vector", "m_t", "v_t")
 """What Flower's strategies remember between rounds, by their attributes."""
 
@@ -51,13 +51,19 @@ class Ledger:
             return None
         values = read_json_object(self.folder / ROUNDS_FILE, TrainingError)
         self.rounds, self.blocks = list(values["rounds"]), values["blocks"]
-        return read_weights(self.folder / GLOBAL_FILE)
+        return read_weights(self.file(GLOBAL, len(self.rounds)))
+
+    def file(self, name: str, number: int) -> Path:
+        """The file of a round's weights, or of what the strategy carries from it to the next."""
+        return self.folder / f"{name}-{number}.safetensors"
 
     def close_round(self, arrays: Weights, facts: dict[str, Any]) -> None:
-        """Write a round's result: the weights first, the round that they are of second."""
-        write_weights(self.folder / GLOBAL_FILE, arrays)
+        """Write a round's result: `ROUNDS_FILE`, which says whose files count, last of all."""
+        write_weights(self.file(GLOBAL, facts["round"]), arrays)
         self.rounds.append(facts)
         write_json(self.folder / ROUNDS_FILE, {"blocks": self.blocks, "rounds": self.rounds})
+        for name in (GLOBAL, SERVER):
+            self.file(name, facts["round"] - 1).unlink(missing_ok=True)
 
 
 class Checked(Strategy):
@@ -71,7 +77,7 @@ class Checked(Strategy):
         self._config, self._seed, self._done = config, seed, len(ledger.rounds)
         self._known: set[int] = set()
         if self._done:
-            self.restore(ledger.folder)
+            self.restore(ledger.file(SERVER, self._done))
 
     def summary(self) -> None:
         """See Flower."""
@@ -124,7 +130,7 @@ class Checked(Strategy):
             warn(self.ledger.sink, f"round {number}: {name} is left out, {why}")
         # In the order of names: sums of floats must not depend on who answers first.
         names = sorted(good)
-        arrays, metrics = self.inner.aggregate_train(number, [good[name] for name in names])
+        arrays, metrics = self.inner.aggregate_train(number, _alike(good, names))
         result = self._before if arrays is None else numpy_of(arrays)
         means: Any = metrics or {"loss": None}
         size = sum(array.nbytes for array in self._before.values())
@@ -136,7 +142,7 @@ class Checked(Strategy):
             "bytes_up": size * len(good),
             "loss": means["loss"],
         }
-        self.remember(self.ledger.folder)
+        self.remember(self.ledger.file(SERVER, number))
         self.ledger.close_round(result, facts)
         note(self.ledger.sink, f"round {number}: {len(good)} of {len(self._asked)} clients")
         return arrays_of(result), metrics
@@ -150,9 +156,8 @@ class Checked(Strategy):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> None:
         """See `configure_evaluate`."""
 
-    def remember(self, folder: Path) -> None:
+    def remember(self, path: Path) -> None:
         """Write what the strategy carries from round to round."""
-        path = folder / "server.safetensors"
         if isinstance(self.base, FedPepTAO):
             self.base.state.save(path)
             return
@@ -165,9 +170,8 @@ class Checked(Strategy):
         if carried:
             write_weights(path, carried)
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, path: Path) -> None:
         """Read it back."""
-        path = folder / "server.safetensors"
         if isinstance(self.base, FedPepTAO):
             self.base.state.load(path)
             return
@@ -272,7 +276,10 @@ def _judged(reply: Message, expected: dict[str, tuple[int, ...]]) -> tuple[str, 
         return node, one_line(reply.error.reason or "it failed")[:200]
     try:
         name = name_of(reply)
-        metrics: Any = reply.content["metrics"]
+        record = reply.content["metrics"]
+        if not isinstance(record, MetricRecord):
+            raise TypeError("its metrics are no MetricRecord")
+        metrics: Any = record
         arrays = numpy_of(reply.content["arrays"])
         why = fault(arrays, expected, float(metrics[PAIRS]), float(metrics[STEPS]))
         if why is None and not np.isfinite(float(metrics["loss"])):
@@ -280,3 +287,17 @@ def _judged(reply: Message, expected: dict[str, tuple[int, ...]]) -> tuple[str, 
     except Exception as error:  # whatever a foreign client puts into its records
         return node, f"its reply cannot be read: {one_line(repr(error))[:160]}"
     return name, why
+
+
+def _alike(good: dict[str, Message], names: list[str]) -> list[Message]:
+    """Replies with what was checked, and those metrics beside it that all have.
+
+    Flower ends the run where replies differ in their records or metrics.
+    """
+    metrics: dict[str, Any] = {name: good[name].content["metrics"] for name in names}
+    shared = set.intersection(*map(set, metrics.values())) if names else set()
+    for name in names:
+        values = {key: metrics[name][key] for key in sorted(shared)}
+        records = {"metrics": MetricRecord(values), "about": ConfigRecord({CLIENT: name})}
+        good[name].content = RecordDict({"arrays": good[name].content["arrays"], **records})
+    return [good[name] for name in names]

@@ -14,7 +14,8 @@ from fpo_core.config.federated import FederateConfig
 from fpo_core.errors import BackendError, ConfigError, DataError
 from fpo_core.events import Sink, note
 from fpo_core.federated.partition import parse_partition, write_partition
-from fpo_core.io.atomic import write_json
+from fpo_core.io.atomic import remove_folder, write_json
+from fpo_core.io.ownership import check_foreign, check_inputs
 from fpo_core.io.regular import read_json_object
 
 if TYPE_CHECKING:
@@ -65,7 +66,15 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
 
     output = Path(config.output)
     check_settings(config, output)
-    clients = _clients(config, output, sink)
+    check_replaced(output / "clients", config, output)
+    try:
+        clients = _clients(config, output, sink)
+    except BaseException:
+        # What was refused has not begun: with its files, the next start would look like another's.
+        if not (output / _SETTINGS).is_file() and (output / "clients").is_dir():
+            remove_folder(output / "clients")
+        raise
+    write_settings(config, output)
     grid = LocalGrid(
         client_app(
             lambda context: clients[int(context.node_config["partition-id"])],
@@ -79,8 +88,9 @@ def _federate(config: FederateConfig, sink: Sink) -> Federation:
 
 
 def check_settings(config: FederateConfig, output: Path) -> None:
-    """Write the settings, or compare them with those of the federation that goes on."""
+    """Compare the settings with those of the federation that goes on."""
     path, values = output / _SETTINGS, config.to_mapping()
+    check_replaced(output / "adapter", config, output)
     if path.is_file():
         if not config.resume:
             raise ConfigError(
@@ -93,7 +103,18 @@ def check_settings(config: FederateConfig, output: Path) -> None:
                     f"{name} is {values[name]}, but the federation in {output} began with "
                     f"{before.get(name)}: resume with the same settings"
                 )
-    write_json(path, values)
+
+
+def check_replaced(folder: Path, config: FederateConfig, output: Path) -> None:
+    """Raise ConfigError where a folder to replace holds an input, or is not of a federation."""
+    inputs = {name: getattr(config, name) for name in ("data", "model", "sae")}
+    check_inputs([folder], inputs, folder=output)
+    check_foreign([folder], lambda _: (output / _SETTINGS).is_file())
+
+
+def write_settings(config: FederateConfig, output: Path) -> None:
+    """Write the settings, once nothing is left that could be refused: a federation has begun."""
+    write_json(output / _SETTINGS, config.to_mapping())
 
 
 def _clients(config: FederateConfig, output: Path, sink: Sink) -> "list[Client]":

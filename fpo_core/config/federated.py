@@ -8,6 +8,11 @@ from fpo_core.config.runs import TrainConfig
 from fpo_core.config.training import AdapterConfig
 from fpo_core.errors import ConfigError
 
+_WHOLE_RUN = (
+    *("dry_run", "allow_change", "save_every", "steps_per_eval", "best_metric"),
+    *("max_perplexity", "max_kl", "text", "prompts", "report_to", "push_to_hub"),
+)
+"""Settings of `train` that ask for what a federation does not do."""
 StrategyName = Literal["fedavg", "fedavgm", "fedadam", "fedprox", "fedpeptao"]
 
 
@@ -109,6 +114,12 @@ class FederateConfig(FederationConfig, TrainConfig):
         for name in ("iters", "epochs"):
             if getattr(self, name) is not None:
                 raise ConfigError(f"{name} is set, but a federation takes rounds and local_iters")
+        for name in _WHOLE_RUN:
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, which federate does not take: it trains at "
+                    "once, measures at its end alone, and leaves its result on this disk"
+                )
         refused = {
             "fine_tune_type": self.fine_tune_type in ("full", "dora"),
             "optimizer": self.zeroth_order,

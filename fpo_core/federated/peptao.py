@@ -106,7 +106,7 @@ class PeptaoState:
             if key == "round":
                 self.round = int(array[0])
                 continue
-            kind, _, name = key.partition("|")
+            kind, _, name = key.rpartition("|")  # a client's name may hold one
             client = kind.removeprefix("c_i/")
             kinds = {"v": self.v, "delta": self.delta, "c": self.c}
             target = kinds[kind] if kind in kinds else self.c_i.setdefault(client, {})

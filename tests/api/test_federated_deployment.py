@@ -15,6 +15,7 @@ from flwr.app import Context, RecordDict
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping, FedAvg
 
+from fpo.federation import deployment
 from fpo.federation.apps import LocalGrid
 from fpo.federation.deployment import make_client_app, make_server_app
 from fpo_core.adapters.reader import load_adapter
@@ -111,3 +112,22 @@ def test_masks_on_both_sides_or_none(fleet: Fleet) -> None:
     shutil.rmtree(fleet.folder / "server")
     with pytest.raises(ConfigError, match="takes no wrapper"):
         fleet.serve(grid, lambda inner: FedAvg(), secure_aggregation=True)
+
+
+def test_an_earlier_federation_leaves_no_weights(fleet: Fleet) -> None:
+    """Clients that keep their folders begin another federation with its own A, as the server."""
+
+    def begin(seed: int) -> dict[str, np.ndarray]:
+        fleet.shared["seed"] = seed
+        fleet.serve(fleet.clients())
+        server = load_adapter(fleet.folder / "server" / "adapter").weights
+        client = load_adapter(fleet.folder / "client-1" / "adapter").weights
+        shutil.rmtree(fleet.folder / "server")
+        deployment._client.cache_clear()
+        deployment._held.close()
+        for name, weight in server.items():
+            np.testing.assert_array_equal(client[name], weight)
+        return server
+
+    first, second = begin(0), begin(1)
+    assert any(not np.array_equal(first[n], second[n]) for n in first if n.endswith("lora_A"))

@@ -150,7 +150,7 @@ def test_differential_privacy_of_flower(tmp_path: Path) -> None:
     noisy = run(tmp_path / "noisy", pair(), private(1.0, 0.01), rounds=1)
     assert not np.array_equal(noisy["w"], clipped["w"])
     # What is resumed, and becomes the adapter, has the noise too.
-    written = read_weights(tmp_path / "noisy" / "global.safetensors")
+    written = read_weights(tmp_path / "noisy" / "global-1.safetensors")
     np.testing.assert_array_equal(written["w"], noisy["w"])
 
 
@@ -160,3 +160,77 @@ def test_privacy_where_a_client_is_lost(tmp_path: Path) -> None:
     result = run(tmp_path, grid, private(0.0, 0.01), rounds=1)
     assert np.linalg.norm(result["w"] - START["w"]) == pytest.approx(0.01, rel=1e-3)
     assert rounds_in(tmp_path)[0]["clients"] == ["a"]
+
+
+def _extra_metric(content: Any) -> None:
+    content["metrics"]["other"] = 1.0
+
+
+def _two_metrics(content: Any) -> None:
+    content["other"] = MetricRecord({"other": 1})
+
+
+def _two_arrays(content: Any) -> None:
+    content["other"] = arrays_of({"other": np.zeros(2, np.float32)})
+
+
+def _name_of_a_metric(content: Any) -> None:
+    content["about"] = MetricRecord({CLIENT: 2})
+
+
+def _loss_in_bytes(content: Any) -> None:
+    content["metrics"] = ConfigRecord({PAIRS: 4, STEPS: 1, "loss": b"1"})
+
+
+@pytest.mark.parametrize(
+    ("lie", "clients"),
+    [
+        (_extra_metric, ["a", "b"]),
+        (_two_metrics, ["a", "b"]),
+        (_two_arrays, ["a", "b"]),
+        (_name_of_a_metric, ["2", "a"]),
+        (_loss_in_bytes, ["a"]),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["fedavg", "fedpeptao"])
+def test_records_that_nobody_asked_for(
+    tmp_path: Path, strategy: str, lie: Callable[[Any], None], clients: list[str]
+) -> None:
+    """Flower ends a run whose replies differ in their records; one client may not do that."""
+    grid = pair()
+    honest = grid._answer
+
+    def answer(message: Message) -> Message:
+        reply = honest(message)
+        if reply.metadata.src_node_id == 2:
+            lie(reply.content)
+        return reply
+
+    grid._answer = answer
+    run(tmp_path, grid, strategy=strategy)
+    assert [facts["clients"] for facts in rounds_in(tmp_path)] == [clients, clients]
+
+
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam", "fedpeptao"])
+@pytest.mark.parametrize("stopped", ["weights", "rounds"])
+def test_stopped_while_a_round_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, stopped: str
+) -> None:
+    """The round is taken again from what the one before it left, momentum included."""
+    from fpo.federation import strategies
+
+    whole = run(tmp_path / "whole", pair(), strategy=strategy, rounds=4)
+    run(tmp_path / "cut", pair(), strategy=strategy, rounds=2)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if stopped == "weights":
+            patch.setattr(Ledger, "close_round", stop)
+        else:
+            patch.setattr(strategies, "write_json", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", pair(), strategy=strategy, rounds=4)
+    again = run(tmp_path / "cut", pair(), strategy=strategy, rounds=4)
+    np.testing.assert_array_equal(again["w"], whole["w"])

@@ -12,7 +12,7 @@ import fpo
 from fpo_core.adapters.reader import load_adapter
 from fpo_core.config import AdapterConfig, TrainConfig
 from fpo_core.config.federated import FederationConfig
-from fpo_core.errors import ConfigError
+from fpo_core.errors import ConfigError, DataError
 from fpo_core.federated.peptao import weighted_mean
 from tests.api.conftest import Settings
 from tests.helpers import BACKENDS
@@ -214,3 +214,71 @@ def test_settings_of_lora_a(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="would shrink A"):
         fpo.federate(**settings, weight_decay=0.1)
     assert not AdapterConfig().freeze_a
+
+
+def test_a_start_that_is_refused_leaves_nothing(settings: Settings, tmp_path: Path) -> None:
+    """The corrected command is no second start, and no resumption."""
+    with pytest.raises(DataError, match="expected one file of pairs"):
+        fpo.federate(**{**settings, "data": tmp_path / "absent.jsonl"})
+    with pytest.raises(DataError, match="leaves no valid pair"):
+        fpo.federate(**{**settings, "clients": 40})
+    assert len(fpo.federate(**{**settings, "rounds": 1}).rounds) == 1
+
+
+def test_what_others_wrote_stays(settings: Settings) -> None:
+    """Neither pairs nor an adapter in the place of the federation's own are written over."""
+    output = Path(settings["output"])
+    data = output / "clients" / "client-0.jsonl"
+    data.parent.mkdir(parents=True)
+    shutil.copy(settings["data"], data)
+    with pytest.raises(ConfigError, match="would be written over it or into it"):
+        fpo.federate(**{**settings, "data": data})
+    with pytest.raises(ConfigError, match="was not written by this program"):
+        fpo.federate(**settings)
+    assert data.read_bytes() == Path(settings["data"]).read_bytes()
+    shutil.rmtree(data.parent)
+    (output / "adapter").mkdir()
+    (output / "adapter" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="was not written by this program"):
+        fpo.federate(**settings)
+    assert (output / "adapter" / "notes.txt").is_file()
+
+
+def test_accuracies_of_training_pairs_are_called_so(settings: Settings) -> None:
+    """With the default valid_fraction no pair is held out."""
+    warned: list[str] = []
+    sink = lambda event: event.kind == "warning" and warned.append(event.values["message"])  # noqa: E731
+    few = {k: v for k, v in settings.items() if k != "valid_fraction"} | {"rounds": 1}
+    result = fpo.federate(**few, sink=sink)
+    assert {values["held_out"] for values in result.clients.values()} == {0.0}
+    assert [row[1] for row in result.table().rows] == ["24 trained on"] * 2
+    assert warned == [
+        "client-0, client-1 held out no pairs, so accuracies are of those trained on: set "
+        "valid_fraction"
+    ]
+
+
+def test_stopped_within_a_round(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that stay at home do not take the steps of the round twice."""
+    from fpo.federation.client import Client
+
+    settings |= {"layers": "random", "schedule": "constant", "warmup": 0.0}
+    whole = fpo.federate(**settings)
+    honest, cut = Client.train, tmp_path / "cut"
+
+    def train(self: Client, sent: Any, number: int, *args: Any, **options: Any) -> Any:
+        if number == 2 and self.name == "client-1":
+            raise KeyboardInterrupt
+        return honest(self, sent, number, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "train", train)
+        with pytest.raises(KeyboardInterrupt):
+            fpo.federate(**{**settings, "output": cut})
+    fpo.federate(**{**settings, "output": cut, "resume": True})
+    for folder in ("adapter", "clients/client-0/adapter", "clients/client-1/adapter"):
+        before, after = adapter(whole.output / folder), adapter(cut / folder)
+        for name, weight in before.items():
+            np.testing.assert_array_equal(after[name], weight)

@@ -228,3 +228,20 @@ def test_what_is_not_masked_is_refused(tmp_path: Path) -> None:
     )
     run(tmp_path / "range", Fleet(PAIRS), clipping_range=1.7)
     assert "clipping_range is 1.7" in rounds_in(tmp_path / "range")[0]["left_out"]["node 3"]
+
+
+def test_a_client_whose_weights_are_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so itself, whichever array holds the NaN: masked, nobody else could."""
+    honest = Toy.train
+
+    def train(self: Toy, *args: Any, **options: Any) -> LocalResult:
+        result = honest(self, *args, **options)
+        if self.number == 3:
+            result.weights["w"][0] = np.nan
+        return result
+
+    monkeypatch.setattr(Toy, "train", train)
+    check_mean(run(tmp_path, Fleet(PAIRS)), [1, 2])
+    assert "a weight of client-3 is nan" in rounds_in(tmp_path)[0]["left_out"]["node 3"]

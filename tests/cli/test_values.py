@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+import fpo as api
 from fpo.world import assets
+from fpo_core.errors import JudgeError
 
 from .conftest import Fpo
 
@@ -160,3 +162,19 @@ def test_mistakes(
     ran = fpo(*command.split(), *MODEL, *asked, *(places.get(o, o) for o in options))
     assert ran.code == 2, ran.out
     assert words in ran.err
+
+
+def test_rewards_that_tell_nothing_or_are_no_numbers(prompts: Path, tmp_path: Path) -> None:
+    """Where held-out rewards do not differ there is no R², and JSON has no word for NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    settings: dict[str, Any] = {"model": assets().model, "backend": "torch", "prompts": prompts}
+    settings |= {"samples": 2, "rank": 2, "epochs": 1, "valid_fraction": 0.25}
+    by_prompt = lambda prompt, completion: float(len(prompt))  # noqa: E731
+    api.train_value(**settings, output=tmp_path / "value", by=by_prompt)
+    text = (tmp_path / "value" / "fpo_value.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["explained"]["end"] is None
+    with pytest.raises(JudgeError, match="a reward that is not finite"):
+        api.train_value(**settings, output=tmp_path / "none", by=lambda *_: float("inf"))

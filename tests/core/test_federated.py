@@ -146,9 +146,22 @@ def test_what_a_client_may_not_send():
         ({"iters": 3}, "iters is set, but a federation takes rounds"),
         ({"fine_tune_type": "full"}, "fine_tune_type is full, which federate does not take"),
         ({"objective": "tdpo2"}, "compares with the reference in every step"),
+        ({"dry_run": True}, "dry_run is True, which federate does not take: it trains at once"),
+        ({"push_to_hub": "me/adapter"}, "push_to_hub is me/adapter, which federate does not take"),
+        ({"max_kl": 0.1}, "max_kl is 0.1, which federate does not take"),
         ({"partition": "dirichlet:1"}, "partition is dirichlet:1 while by is None"),
     ],
 )
 def test_what_the_settings_refuse(settings, words):
     with pytest.raises(ConfigError, match=words):
         FederateConfig(model="m", data="d", output="o", **({"objective": "dpo"} | settings))
+
+
+def test_a_client_named_with_a_bar(tmp_path):
+    """Its variate is found again: what parts it from the weight's name is the last one."""
+    state = PeptaoState(learning_rate=0.1, clients=1)
+    state.step(w(0), [Update("a|b", w(0.1), 1, 1)])
+    state.save(tmp_path / "state.safetensors")
+    again = PeptaoState(learning_rate=0.1, clients=1)
+    again.load(tmp_path / "state.safetensors")
+    assert again.c_i == {"a|b": {"w": pytest.approx(state.c_i["a|b"]["w"])}}

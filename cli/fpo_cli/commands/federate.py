@@ -15,7 +15,8 @@ def federate(config: FederateConfig, ui: Ui) -> "fpo.Federation":
     """
     result = ui.run(fpo.federate, config)
     for name, values in result.clients.items():
-        ui.say(f"{name}: accuracy {values['accuracy']:.3f} on {values['pairs']:.0f} held-out pairs")
+        where = "held-out" if values["held_out"] else "training"
+        ui.say(f"{name}: accuracy {values['accuracy']:.3f} on {values['pairs']:.0f} {where} pairs")
     ui.say(
         f"{len(result.rounds)} rounds, {result.bytes_sent / 2**20:.2f} MiB sent; mixture "
         f"{result.mixture:.3f}, worst {result.worst}; adapter in {result.output / 'adapter'}"
