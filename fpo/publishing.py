@@ -13,7 +13,9 @@ PRIVATE = (
     *("checkpoints/*", "reference/*", "best/*", "tensorboard/*", "wandb/*"),
     *("fpo_config.json", "fpo_base.json", "log.jsonl", "report.html", "report.json"),
 )
-"""What stays here: the state of the run, and files with paths of this machine or rows of data."""
+"""What stays here: the state of the run, and files with paths of this machine or rows of data.
+
+Of the data the card alone shows some: answers to held-out prompts."""
 _ADAPTER = "adapter_config.json"
 
 

@@ -45,6 +45,8 @@ def report(config: ReportConfig, sink: Sink) -> Report:
     for folder in folders:
         check_run_folder(folder)
     out = Path(config.output) if config.output else _default(folders)
+    if len(folders) > 1 or is_comparison(folders[0]):
+        _refuse_reading(config)
     if len(folders) > 1:
         text = page_of_runs(folders)
     elif is_comparison(folders[0]):
@@ -60,6 +62,17 @@ def check_run_folder(folder: Path) -> None:
         return
     there = "holds no run" if folder.is_dir() else "is no folder"
     raise ConfigError(f"{folder} {there}, expected the output of training, or of a comparison")
+
+
+def _refuse_reading(config: ReportConfig) -> None:
+    """Raise ConfigError where a page of several runs is asked for what needs their models."""
+    shown = {name: getattr(config, name) for name in ("shown_pairs", "shown_features")}
+    asked = {name: value for name, value in shown.items() if value is not None}
+    for name, value in (asked | computed_by(config)).items():
+        raise ConfigError(
+            f"{name} is {value}, but a page of several runs shows neither pairs nor features: "
+            "leave it out, or make the page of one run"
+        )
 
 
 def _has_result(folder: Path) -> bool:

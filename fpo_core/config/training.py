@@ -324,7 +324,9 @@ class PublishConfig(Settings):
     """Where the result goes besides this disk."""
 
     push_to_hub: str | None = setting(
-        None, help="Hub name, such as user/model, to upload the result to; private where new."
+        None,
+        help="Hub name, such as user/model, to upload the result to; private where new. Its card "
+        "shows answers to held-out prompts.",
     )
 
 

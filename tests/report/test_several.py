@@ -13,6 +13,7 @@ import fpo
 from fpo.curves import read_log
 from fpo.reporting.page import _verdict_line, run_page
 from fpo.reporting.several import _edge
+from fpo_core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,13 @@ def test_the_judge_of_a_comparison_is_on_its_page(comparison, tmp_path):
     assert "<b>Judge&#39;s score of samples against KL</b>" in page
     assert '<button type="button">win rate</button>' in page
     assert 'data-value="1.125"' in page
+
+
+@pytest.mark.parametrize("asked", [{"shown_pairs": 3}, {"shown_features": 3}, {"backend": "mlx"}])
+def test_what_a_page_of_several_does_not_show_is_refused(run, comparison, asked):
+    for runs in ([run.output, run.output], [comparison.output]):
+        with pytest.raises(ConfigError, match="shows neither pairs nor features"):
+            fpo.report(runs=runs, **asked)
 
 
 def test_a_measurement_that_is_no_number_has_no_place_in_a_chart(run, comparison, tmp_path):
