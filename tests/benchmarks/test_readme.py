@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import drift_floor
+from benchmarks import drift_floor, sweep
 from benchmarks.bench_smollm2 import BEGIN, END, shown
 from fpo_core.config import LEARNING, TrainConfig
 from fpo_core.config.optimizer_table import OPTIMIZERS
@@ -128,6 +128,11 @@ def test_truncation() -> None:
         ]
         for row in result("truncation")["means"]
     ]
+
+
+def test_what_each_setting_did() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert "\n\n".join(map(sweep.table, result(sweep.NAME)["sweeps"])) in page
 
 
 def test_the_real_model() -> None:
