@@ -76,10 +76,13 @@ def tuning(result: dict[str, Any]) -> Table:
     head += ["KL per token", "perplexity"]
     (start,) = of_arm(result["tune"], "start")
     table = [head, _tuning_row(start, start, chosen=False)]
-    for name in (*ARMS, *DEFAULTS):
+    for name in (*ARMS, *ABLATIONS, *DEFAULTS):
         rows = of_arm(result["tune"], name)
         best = max(map(mean_score, rows), default=0)
-        table += [_tuning_row(row, start, chosen=mean_score(row) == best) for row in rows]
+        chooses = name not in ABLATIONS
+        table += [
+            _tuning_row(row, start, chosen=chooses and mean_score(row) == best) for row in rows
+        ]
     return table
 
 
