@@ -18,7 +18,7 @@ from fpo_core.adapters.merge import Fused, write_fused
 from fpo_core.adapters.merge_check import MUCH_LOST, FuseCheck, check_fused, probe_tokens
 from fpo_core.adapters.virtual_tokens import VirtualTokens
 from fpo_core.config import FuseConfig
-from fpo_core.errors import ConfigError, ModelError
+from fpo_core.errors import ConfigError, FpoError, ModelError
 from fpo_core.evaluation.model_card import CARD_FILE, PICTURE, fuse_card, write_card
 from fpo_core.events import Sink, note, warn
 from fpo_core.io.atomic import new_folder
@@ -125,6 +125,14 @@ def precise_enough(
     return fused, check
 
 
+def _has_chat_template(setup: ModelSetup) -> bool:
+    """Whether the model is asked by one; not where it has no tokenizer, which merging needs not."""
+    try:
+        return bool(setup.tokenizer.chat_template)
+    except FpoError:
+        return False
+
+
 def _describe(
     setup: ModelSetup,
     folder: Path,
@@ -137,9 +145,15 @@ def _describe(
     source = Path(setup.config.adapter or "")
     card, picture = source / CARD_FILE, source / PICTURE
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    chat = bool(setup.tokenizer.chat_template)
-    base = setup.config.model
-    about = fuse_card(base, kind, check, dtypes, text, result=published, chat=chat)
+    about = fuse_card(
+        setup.config.model,
+        kind,
+        check,
+        dtypes,
+        text,
+        result=published,
+        chat=_has_chat_template(setup),
+    )
     write_card(folder, about)
     if picture.is_file():
         shutil.copy2(picture, folder / PICTURE)
