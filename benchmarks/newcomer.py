@@ -39,8 +39,7 @@ STEPS = {
     "autoencoder": "fpo convert sae examples/smollm2/sae --out sae.safetensors",
     "look": "fpo data inspect --model smollm2/model --data {pairs}",
     "before": "fpo generate --model smollm2/model --temperature 0 --prompt {prompt}",
-    "train": "fpo train --model smollm2/model --data {pairs} --sae sae.safetensors --output run "
-    "--lr 3e-4",
+    "train": "fpo train --model smollm2/model --data {pairs} --sae sae.safetensors --output run",
     "after": "fpo generate --model smollm2/model --adapter run --temperature 0 --prompt {prompt}",
 }
 Step = dict[str, Any]
