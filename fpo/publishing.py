@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+from fpo_core.adapters.writer import CONFIG_FILE
 from fpo_core.errors import ConfigError
 from fpo_core.evaluation.model_card import shown
 from fpo_core.events import Sink, note
@@ -16,7 +17,6 @@ PRIVATE = (
 """What stays here: the state of the run, and files with paths of this machine or rows of data.
 
 Of the data the card alone shows some: answers to held-out prompts."""
-_ADAPTER = "adapter_config.json"
 
 
 def check_account(repo: str | None) -> None:
@@ -50,13 +50,13 @@ def push(folder: Path, repo: str | None, sink: Sink) -> str | None:
         api.upload_folder(
             repo_id=created.repo_id,
             folder_path=folder,
-            ignore_patterns=[*PRIVATE, _ADAPTER],
+            ignore_patterns=[*PRIVATE, CONFIG_FILE],
             commit_message="Upload by fpo-mlx",
         )
-        if (folder / _ADAPTER).is_file():
+        if (folder / CONFIG_FILE).is_file():
             api.upload_file(
-                path_or_fileobj=_without_paths(folder / _ADAPTER),
-                path_in_repo=_ADAPTER,
+                path_or_fileobj=_without_paths(folder / CONFIG_FILE),
+                path_in_repo=CONFIG_FILE,
                 repo_id=created.repo_id,
                 commit_message="Upload by fpo-mlx",
             )

@@ -232,9 +232,14 @@ class _Plan:
         return SaeRunFiles(Path(self.config.output).expanduser(), self.hooks)
 
     @property
+    def token_bytes(self) -> int:
+        """Bytes of a token in the buffer, which holds activations in 16 bits."""
+        return 2 * sum(self.widths)
+
+    @property
     def buffer_tokens(self) -> int:
         """Tokens that the buffer may hold."""
-        return self.config.memory * 2**20 // (2 * sum(self.widths))
+        return self.config.memory * 2**20 // self.token_bytes
 
     @cached_property
     def origin(self) -> dict[str, Any]:
@@ -319,7 +324,7 @@ class _Plan:
         held, batch = self.buffer_tokens, self.recipe.batch_tokens
         if held >= min(2 * batch, sum(self.stream.counts)):
             return
-        needed = math.ceil(4 * batch * sum(self.widths) / 2**20)
+        needed = math.ceil(2 * batch * self.token_bytes / 2**20)
         raise ConfigError(
             f"memory is {self.config.memory} MiB, which holds {held:,} tokens, "
             f"expected two batches of {batch:,} ({needed} MiB): raise memory, or lower batch_tokens"

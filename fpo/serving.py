@@ -20,6 +20,7 @@ from fpo.model_setup import ModelSetup
 from fpo.results import Result
 from fpo.workflow import workflow
 from fpo_core.adapters.virtual_tokens import VirtualTokens
+from fpo_core.adapters.writer import CONFIG_FILE
 from fpo_core.config import BackendConfig, ServeConfig
 from fpo_core.errors import BackendError, ConfigError
 from fpo_core.events import Sink, warn
@@ -135,7 +136,7 @@ def _with_adapter(folder: Path, model: Path, adapter: Path) -> None:
     for file in model.iterdir():
         if file.is_file():
             (folder / file.name).symlink_to(file)
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = str(model)
-    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(settings), encoding="utf-8")
     (folder / _PEFT).symlink_to(adapter / _PEFT)

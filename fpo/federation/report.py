@@ -10,7 +10,7 @@ import numpy as np
 from fpo.results import Result, Table
 
 
-def pairs_of(values: Mapping[str, float]) -> str:
+def _pairs_of(values: Mapping[str, float]) -> str:
     """The pairs that a client's accuracies are of, in words."""
     return f"{values['pairs']:.0f} {'held out' if values['held_out'] else 'trained on'}"
 
@@ -51,7 +51,7 @@ class Federation(Result):
     def table(self) -> Table:
         """A client a row, and all together."""
         rows = [
-            (name, pairs_of(v), f"{v['accuracy']:.3f}", f"{v['reward_accuracy']:.3f}")
+            (name, _pairs_of(v), f"{v['accuracy']:.3f}", f"{v['reward_accuracy']:.3f}")
             for name, v in self.clients.items()
         ]
         below = (

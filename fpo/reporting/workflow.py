@@ -12,6 +12,7 @@ from fpo.reporting.reread import computed_by, inspect_again, record_of_log
 from fpo.reporting.several import is_comparison, page_of_comparison, page_of_runs
 from fpo.results import Result
 from fpo.workflow import workflow
+from fpo_core.adapters.writer import CONFIG_FILE as ADAPTER_FILE
 from fpo_core.config import ReportConfig
 from fpo_core.errors import ConfigError
 from fpo_core.events import Sink, note
@@ -77,7 +78,7 @@ def _refuse_reading(config: ReportConfig) -> None:
 
 def _has_result(folder: Path) -> bool:
     """Whether training came to its end, and left an adapter or a model."""
-    return any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    return any((folder / name).is_file() for name in (ADAPTER_FILE, "config.json"))
 
 
 def _default(folders: list[Path]) -> Path:
